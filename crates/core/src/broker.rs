@@ -1,0 +1,59 @@
+//! The door to other nodes.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use thiserror::Error;
+
+use crate::envelope::Envelope;
+use crate::id::RoomName;
+
+/// A future behind a pointer, so that the trait can be one.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Carries room events between nodes.
+///
+/// What every implementation promises, and the contract suite checks:
+///
+/// * **One order.** All nodes get the events of one room in the same order: that in which the broker
+///   accepted them. Nothing is promised between rooms.
+/// * **Started when called.** `publish`, `subscribe` and `unsubscribe` take their place in the order at
+///   the call, not when the future is polled; the future only tells the outcome. So one caller's
+///   publishes keep their order without waiting for one another.
+/// * **A subscription that is answered is effective**: every event accepted later is delivered.
+/// * **Also to the publisher's own node**, by the same way as to all others.
+/// * **At most once.** An event is never delivered twice.
+/// * **Bounded.** A publish that finds no place fails; it does not wait.
+pub trait Broker: Send + Sync + fmt::Debug + 'static {
+    /// Publishes to a room, on all nodes.
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Starts to receive a room's events on this node.
+    fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Stops to receive a room's events on this node. Events already under way may still come.
+    fn unsubscribe(&self, room: &RoomName);
+
+    /// Waits for events and appends them, in order. `false`: the broker is closed and no more come.
+    /// Called by one task only, the hub's. Cancel safe: no event is lost if the future is dropped.
+    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool>;
+
+    /// Ends the stream of events of this node, after those already accepted.
+    fn close(&self);
+}
+
+/// Why the broker did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// More events wait for delivery than may.
+    #[error("{waiting} events wait for delivery already, the most that may; try again later")]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The node shuts down.
+    #[error("the broker is closed")]
+    Closed,
+}

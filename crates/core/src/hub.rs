@@ -1,0 +1,338 @@
+//! Joins, leaves, publishes and fan-out on one node.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use roomcast_protocol::{Frame, Name, encode_frame};
+use thiserror::Error;
+
+use crate::broker::{Broker, BrokerError};
+use crate::envelope::Envelope;
+use crate::id::{ConnectionId, NodeId, RoomName, UserId};
+use crate::membership::Membership;
+use crate::metrics::HubMetrics;
+use crate::outbox::{Outbox, OutboxStats, Outgoing, Rejected};
+use crate::peer::{Connection, Peer};
+
+/// Rooms are spread over so many locks.
+const SHARDS: usize = 64;
+
+/// Events of one room are put together up to this size, in bytes; members get them in one write.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+
+/// Bounds of one node's hub.
+#[derive(Debug, Clone, Copy)]
+pub struct HubOptions {
+    /// In how many rooms one connection may be.
+    pub max_rooms: usize,
+    /// How many bytes one connection's outbound queue may hold; over it, it is closed with 4408.
+    pub max_outbound: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self { max_rooms: 1000, max_outbound: 4 * 1024 * 1024 }
+    }
+}
+
+/// Why a connection did not become a member.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It is in as many rooms as it may be.
+    #[error("this connection is in {max} rooms already, the most that it may")]
+    TooManyRooms {
+        /// The most.
+        max: usize,
+    },
+    /// It has ended.
+    #[error("the connection has ended")]
+    Closed,
+    /// The room's events could not be subscribed to.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// Why an event was not published.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The broker did not take it.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// One member of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Whose it is.
+    pub user: Option<UserId>,
+}
+
+/// The rooms and connections of one node.
+#[derive(Debug)]
+pub struct Hub {
+    node: NodeId,
+    options: HubOptions,
+    broker: Arc<dyn Broker>,
+    shards: Vec<Mutex<Membership<Arc<Peer>>>>,
+    hasher: std::hash::RandomState,
+    connections: Mutex<HashMap<u64, Arc<Peer>>>,
+    next_connection: AtomicU64,
+    outbox_stats: Arc<OutboxStats>,
+    metrics: HubMetrics,
+}
+
+impl Hub {
+    /// A hub without connections. Events flow while [`run`](Self::run) does.
+    pub fn new(broker: Arc<dyn Broker>, options: HubOptions) -> Arc<Self> {
+        let metrics = HubMetrics::new();
+        metrics.broker_up.set(1);
+        Arc::new(Self {
+            node: NodeId::random(),
+            options,
+            broker,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: std::hash::RandomState::new(),
+            connections: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            outbox_stats: OutboxStats::new(metrics.outbound_queue_bytes.clone()),
+            metrics,
+        })
+    }
+
+    /// This run of this node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &HubMetrics {
+        &self.metrics
+    }
+
+    // === connections ===
+
+    /// A new connection, known until the result is dropped. One with a user can be reached by it.
+    ///
+    /// # Errors
+    /// [`JoinError`] if the user's events could not be subscribed to.
+    pub async fn connect(self: &Arc<Self>, user: Option<UserId>) -> Result<Connection, JoinError> {
+        let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.outbox_stats));
+        let peer = Peer::new(ConnectionId { node: self.node, serial }, user, outbox);
+        self.connections.lock().insert(serial, Arc::clone(&peer));
+        let connection = Connection { hub: Arc::clone(self), peer };
+        if let Some(user) = &connection.user {
+            self.join(&connection.peer, &RoomName::of_user(user)).await?;
+        }
+        Ok(connection)
+    }
+
+    pub(crate) fn disconnect(&self, peer: &Arc<Peer>) {
+        peer.outbox.seal();
+        self.connections.lock().remove(&peer.id.serial);
+        for (room, slot) in peer.rooms.lock().take().into_iter().flatten() {
+            self.remove_member(&room, slot);
+        }
+    }
+
+    /// A connection of this node.
+    pub fn connection(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        if id.node != self.node {
+            return None;
+        }
+        self.connections.lock().get(&id.serial).cloned()
+    }
+
+    /// All connections of this node, as they are now.
+    pub fn connections(&self) -> Vec<Arc<Peer>> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    /// How many connections this node has.
+    pub fn connection_count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    // === rooms ===
+
+    /// Makes a connection a member. When this returns, every event published later reaches it; joining
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the connection is then not a member.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
+    pub async fn join(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
+        let subscribed = {
+            let mut rooms = peer.rooms.lock();
+            let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
+            if rooms.iter().any(|(joined, _)| joined == room) {
+                return Ok(());
+            }
+            if rooms.len() >= self.options.max_rooms {
+                return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
+            }
+            // Under the shard's lock, so that the broker hears of first and last members in their order.
+            let mut shard = self.shard(room).lock();
+            let joined = shard.join(room, Arc::clone(peer));
+            rooms.push((room.clone(), joined.slot));
+            self.metrics.memberships.inc();
+            joined.first.then(|| {
+                self.metrics.rooms.inc();
+                self.broker.subscribe(room)
+            })
+        };
+        if let Some(subscribed) = subscribed
+            && let Err(error) = subscribed.await
+        {
+            self.leave(peer, room);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Ends a membership. When this returns, no event of the room is queued to the connection any more.
+    pub fn leave(&self, peer: &Peer, room: &RoomName) {
+        let mut rooms = peer.rooms.lock();
+        let Some(rooms) = rooms.as_mut() else { return };
+        if let Some(index) = rooms.iter().position(|(joined, _)| joined == room) {
+            let (room, slot) = rooms.swap_remove(index);
+            self.remove_member(&room, slot);
+        }
+    }
+
+    fn remove_member(&self, room: &RoomName, slot: usize) {
+        let mut shard = self.shard(room).lock();
+        let Some(left) = shard.leave(room, slot) else { return };
+        self.metrics.memberships.dec();
+        if left.last {
+            self.metrics.rooms.dec();
+            self.broker.unsubscribe(room);
+        }
+    }
+
+    /// A room's members.
+    pub fn members(&self, room: &RoomName) -> Vec<Member> {
+        let shard = self.shard(room).lock();
+        shard.members(room).map(|peer| Member { connection: peer.id, user: peer.user.clone() }).collect()
+    }
+
+    // === events ===
+
+    /// Publishes an event to a room, on all nodes. It takes its place in the room's order at the call,
+    /// before the result is awaited.
+    ///
+    /// # Errors
+    /// [`PublishError`] if the broker did not take it.
+    pub fn publish(
+        self: &Arc<Self>,
+        room: RoomName,
+        event: Name,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
+        let accepted_at = Instant::now();
+        let accepted = self.broker.publish(Envelope { origin: self.node, room, event, payload, accepted_at });
+        let hub = Arc::clone(self);
+        async move {
+            let result = accepted.await;
+            hub.metrics.broker_publish_duration.observe(accepted_at.elapsed().as_secs_f64());
+            match &result {
+                Ok(()) => hub.metrics.published.inc(),
+                Err(_) => hub.metrics.publish_failed.inc(),
+            }
+            result.map_err(PublishError::from)
+        }
+    }
+
+    /// Publishes to all connections of a user, on all nodes.
+    ///
+    /// # Errors
+    /// [`PublishError`] if the broker did not take it.
+    pub async fn notify_user(
+        self: &Arc<Self>,
+        user: &UserId,
+        event: Name,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
+        self.publish(RoomName::of_user(user), event, payload).await
+    }
+
+    /// Takes the broker's events to the members, until [`close`](Self::close). Run it in one task.
+    pub async fn run(&self) {
+        let mut events = Vec::new();
+        while self.broker.next_events(&mut events).await {
+            for batch in batches(events.drain(..)) {
+                self.deliver(batch);
+                self.outbox_stats.drivers_caught_up().await;
+            }
+        }
+    }
+
+    /// Queues a batch to every member of its room, under the room's lock: so a leave that has returned
+    /// is followed by none of it.
+    fn deliver(&self, batch: Batch) {
+        let outgoing = Outgoing { bytes: batch.bytes.freeze(), accepted_at: Some(batch.accepted_at) };
+        let shard = self.shard(&batch.room).lock();
+        let mut reached = 0;
+        for peer in shard.members(&batch.room) {
+            match peer.outbox.push(outgoing.clone()) {
+                Ok(()) => reached += 1,
+                Err(Rejected::Full) => tracing::info!(connection = %peer.id, room = %batch.room, "slow consumer"),
+                Err(Rejected::Closed) => {}
+            }
+        }
+        drop(shard);
+        self.metrics.deliveries.inc_by(reached * batch.events);
+    }
+
+    /// Ends [`run`](Self::run), after the events that the broker has accepted.
+    pub fn close(&self) {
+        self.metrics.broker_up.set(0);
+        self.broker.close();
+    }
+
+    fn shard(&self, room: &RoomName) -> &Mutex<Membership<Arc<Peer>>> {
+        &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
+    }
+}
+
+/// Consecutive events of one room, encoded once for all its members.
+#[derive(Debug)]
+struct Batch {
+    room: RoomName,
+    bytes: BytesMut,
+    events: u64,
+    accepted_at: Instant,
+}
+
+/// Puts the events of each room together, in their order. Rooms are not ordered among each other.
+fn batches(events: impl Iterator<Item = Envelope>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut open: HashMap<RoomName, usize> = HashMap::new();
+    for event in events {
+        let size = event.size();
+        let index = match open.entry(event.room.clone()) {
+            Entry::Occupied(entry) if batches[*entry.get()].bytes.len() + size <= MAX_BATCH_BYTES => *entry.get(),
+            entry => {
+                let accepted_at = event.accepted_at;
+                batches.push(Batch { room: event.room, bytes: BytesMut::new(), events: 0, accepted_at });
+                *entry.insert_entry(batches.len() - 1).get()
+            }
+        };
+        let batch = &mut batches[index];
+        encode_frame(&mut batch.bytes, &Frame::Notify { name: event.event, payload: event.payload });
+        batch.events += 1;
+    }
+    batches
+}

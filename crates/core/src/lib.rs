@@ -1,0 +1,28 @@
+//! Rooms and fan-out inside one node, and the door to other nodes.
+//!
+//! A publish has one path: [`Hub::publish`] hands it to the [`Broker`], and every node's
+//! [`Hub::run`], the publisher's too, takes it from there to its members' outboxes. So the order
+//! that a room's members see is the broker's order. Calls are unknown here: they never leave the
+//! connection that they came on.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod broker;
+mod envelope;
+mod hub;
+mod id;
+mod membership;
+mod memory;
+mod metrics;
+mod outbox;
+mod peer;
+
+pub use broker::{BoxFuture, Broker, BrokerError};
+pub use envelope::Envelope;
+pub use hub::{Hub, HubOptions, JoinError, Member, PublishError};
+pub use id::{ConnectionId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
+pub use membership::{Joined, Left, Membership};
+pub use memory::{MemoryBroker, MemoryBus};
+pub use metrics::HubMetrics;
+pub use outbox::{Command, Outbox, OutboxStats, Outgoing, Rejected};
+pub use peer::{Connection, Peer};

@@ -1,0 +1,90 @@
+//! What the hub counts. A struct, registered by whoever serves `/metrics`, so that tests can read it.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Buckets for things that take microseconds when all is well and seconds when it is not.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Rooms, publishes and deliveries of one node.
+#[derive(Debug)]
+pub struct HubMetrics {
+    /// Publishes by outcome.
+    pub publishes: IntCounterVec,
+    /// Room events queued to members.
+    pub deliveries: IntCounter,
+    /// Publish accepted → written to the socket; one sample for each batch that a connection gets.
+    pub delivery_latency: Histogram,
+    /// Rooms with members on this node.
+    pub rooms: IntGauge,
+    /// Memberships of this node's connections.
+    pub memberships: IntGauge,
+    /// Bytes in all outbound queues.
+    pub outbound_queue_bytes: IntGauge,
+    /// Whether the broker works.
+    pub broker_up: IntGauge,
+    /// How long the broker took to accept a publish.
+    pub broker_publish_duration: Histogram,
+    pub(crate) published: IntCounter,
+    pub(crate) publish_failed: IntCounter,
+}
+
+impl HubMetrics {
+    pub(crate) fn new() -> Self {
+        let publishes = IntCounterVec::new(
+            Opts::new("roomcast_publishes_total", "Publishes to rooms, by outcome: ok, or the code of the error"),
+            &["outcome"],
+        )
+        .expect("the name is valid");
+        Self {
+            published: publishes.with_label_values(&["ok"]),
+            publish_failed: publishes.with_label_values(&["UNAVAILABLE"]),
+            publishes,
+            deliveries: counter("roomcast_deliveries_total", "Room events queued to members on this node"),
+            delivery_latency: histogram(
+                "roomcast_delivery_latency_seconds",
+                "From a publish's acceptance on this node to its write to a member's socket; one sample for each batch that a connection is sent",
+            ),
+            rooms: gauge("roomcast_rooms", "Rooms that have members on this node"),
+            memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
+            outbound_queue_bytes: gauge("roomcast_outbound_queue_bytes", "Bytes queued to clients and not yet written"),
+            broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
+            broker_publish_duration: histogram(
+                "roomcast_broker_publish_duration_seconds",
+                "How long the broker took to accept a publish",
+            ),
+        }
+    }
+
+    /// Adds them to what a registry gathers.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let collectors: [Box<dyn Collector>; 8] = [
+            Box::new(self.publishes.clone()),
+            Box::new(self.deliveries.clone()),
+            Box::new(self.delivery_latency.clone()),
+            Box::new(self.rooms.clone()),
+            Box::new(self.memberships.clone()),
+            Box::new(self.outbound_queue_bytes.clone()),
+            Box::new(self.broker_up.clone()),
+            Box::new(self.broker_publish_duration.clone()),
+        ];
+        collectors.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("the name is valid")
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("the name is valid")
+}
+
+fn histogram(name: &str, help: &str) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
+    Histogram::with_opts(opts).expect("the name and buckets are valid")
+}

@@ -1,0 +1,240 @@
+//! One connection's bounded output, between those who produce it and the driver that writes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+use roomcast_protocol::{CloseCode, CloseFrame};
+use tokio::sync::Notify;
+
+/// What is to be written: one or more whole WebSocket frames.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The bytes, shared with every other connection that gets them.
+    pub bytes: Bytes,
+    /// For room events: when the first was accepted, to tell its delivery latency by.
+    pub accepted_at: Option<Instant>,
+}
+
+/// What the driver is told beside output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Close once no call is in flight.
+    Drain,
+    /// Close now.
+    Close(CloseFrame),
+}
+
+/// Why output was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// The queue passed its limit just now; the connection is being closed with 4408.
+    Full,
+    /// The connection has ended or is being closed.
+    Closed,
+}
+
+/// Counts over all outboxes of a node, and the brake on fan-out.
+#[derive(Debug)]
+pub struct OutboxStats {
+    /// Bytes queued and not yet written.
+    pub queued_bytes: IntGauge,
+    /// Outboxes whose driver was woken and has not yet run.
+    woken: AtomicUsize,
+    caught_up: Notify,
+}
+
+/// So many woken drivers may lag before fan-out lets them run. Below it, a message is never held back.
+const MAX_WOKEN: usize = 64;
+
+/// Fan-out goes on after this long even if drivers lag: one stuck thread must not stop all rooms.
+const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
+
+impl OutboxStats {
+    /// Counts into the given gauge.
+    pub fn new(queued_bytes: IntGauge) -> Arc<Self> {
+        Arc::new(Self { queued_bytes, woken: AtomicUsize::new(0), caught_up: Notify::new() })
+    }
+
+    /// Waits until the drivers that have output have run (not until they have written: a client that
+    /// does not read delays nobody). What is published meanwhile makes the next batch larger, so a node
+    /// under load spends less on each message instead of taking busy clients for slow ones.
+    pub async fn drivers_caught_up(&self) {
+        while self.woken.load(Ordering::Acquire) > MAX_WOKEN {
+            let caught_up = self.caught_up.notified();
+            if self.woken.load(Ordering::Acquire) <= MAX_WOKEN
+                || tokio::time::timeout(BRAKE_DEADLINE, caught_up).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn on_woken(&self) {
+        self.woken.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn on_run(&self) {
+        if self.woken.fetch_sub(1, Ordering::AcqRel) == MAX_WOKEN + 1 {
+            self.caught_up.notify_waiters();
+        }
+    }
+}
+
+/// A queue of frames with one reader, the connection's driver, and any number of writers, none of
+/// which ever waits. Its bound is in bytes and covers what the driver has taken and not yet written;
+/// a frame that alone is over the bound still passes when nothing else is queued.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+    limit: usize,
+    stats: Arc<OutboxStats>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Outgoing>,
+    /// Queued, or taken and unwritten.
+    bytes: usize,
+    command: Option<Box<Command>>,
+    /// No more output is taken.
+    closed: bool,
+    /// The driver sleeps and must be woken.
+    asleep: bool,
+    /// The driver was woken and counts as lagging until it runs.
+    woken: bool,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// An outbox of at most `limit` bytes.
+    pub fn new(limit: usize, stats: Arc<OutboxStats>) -> Self {
+        Self { state: Mutex::default(), limit, stats }
+    }
+
+    /// Queues frames.
+    ///
+    /// # Errors
+    /// [`Rejected`] if they were not queued. On [`Rejected::Full`] the connection was told to close
+    /// with 4408; nobody else is affected.
+    pub fn push(&self, outgoing: Outgoing) -> Result<(), Rejected> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Rejected::Closed);
+        }
+        let len = outgoing.bytes.len();
+        if state.bytes > 0 && state.bytes + len > self.limit {
+            let close = CloseFrame::new(
+                CloseCode::SLOW_CONSUMER,
+                format!("slow consumer: {} bytes wait to be read, the limit is {}", state.bytes, self.limit),
+            );
+            self.command(&mut state, Command::Close(close));
+            return Err(Rejected::Full);
+        }
+        state.bytes += len;
+        self.stats.queued_bytes.add(len as i64);
+        state.queue.push_back(outgoing);
+        self.wake(&mut state);
+        Ok(())
+    }
+
+    /// Asks the driver to close the connection. The first close wins.
+    pub fn close(&self, close: CloseFrame) {
+        self.command(&mut self.state.lock(), Command::Close(close));
+    }
+
+    /// Asks the driver to close the connection with 1001 once no call is in flight.
+    pub fn drain(&self) {
+        self.command(&mut self.state.lock(), Command::Drain);
+    }
+
+    /// Whether output is no longer taken.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    fn command(&self, state: &mut State, command: Command) {
+        if state.closed {
+            return;
+        }
+        if matches!(command, Command::Close(_)) {
+            state.closed = true;
+        }
+        state.command = Some(Box::new(command));
+        self.wake(state);
+    }
+
+    fn wake(&self, state: &mut State) {
+        if std::mem::take(&mut state.asleep)
+            && let Some(waker) = &state.waker
+        {
+            state.woken = true;
+            self.stats.on_woken();
+            waker.wake_by_ref();
+        }
+    }
+
+    // === the driver's side ===
+
+    /// The driver runs: until it sleeps again it need not be woken.
+    pub fn awake(&self) {
+        let mut state = self.state.lock();
+        state.asleep = false;
+        self.note_run(&mut state);
+    }
+
+    /// Moves everything queued to the end of `into`. `false`: there was nothing, and the task of `cx`
+    /// will be woken when there is.
+    pub fn take_or_sleep(&self, into: &mut VecDeque<Outgoing>, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() && state.command.is_none() {
+            state.asleep = true;
+            if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            return false;
+        }
+        match into.is_empty() {
+            true => std::mem::swap(&mut state.queue, into),
+            false => into.append(&mut state.queue),
+        }
+        true
+    }
+
+    /// The command that waits, if any.
+    pub fn take_command(&self) -> Option<Command> {
+        self.state.lock().command.take().map(|command| *command)
+    }
+
+    /// So many bytes were written.
+    pub fn wrote(&self, bytes: usize) {
+        self.state.lock().bytes -= bytes;
+        self.stats.queued_bytes.sub(bytes as i64);
+    }
+
+    /// The connection ends: nothing more is taken. What is queued can still be taken by the driver.
+    pub fn seal(&self) {
+        self.state.lock().closed = true;
+    }
+
+    fn note_run(&self, state: &mut State) {
+        if std::mem::take(&mut state.woken) {
+            self.stats.on_run();
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.woken {
+            self.stats.on_run();
+        }
+        self.stats.queued_bytes.sub(state.bytes as i64);
+    }
+}

@@ -1,0 +1,70 @@
+//! A connection as the hub knows it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::hub::Hub;
+use crate::id::{ConnectionId, RoomName, UserId};
+use crate::outbox::Outbox;
+
+/// One connection: who it is, how it is reached, where it is a member.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address in the cluster.
+    pub id: ConnectionId,
+    /// Whose it is, if the application said so at the upgrade.
+    pub user: Option<UserId>,
+    /// Its output.
+    pub outbox: Outbox,
+    /// Its rooms with its slot in each; `None` once it has ended, so that no late join leaves a member
+    /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
+    pub(crate) rooms: Mutex<Option<Vec<(RoomName, usize)>>>,
+}
+
+impl Peer {
+    /// A connection that is in no room.
+    pub fn new(id: ConnectionId, user: Option<UserId>, outbox: Outbox) -> Arc<Self> {
+        Arc::new(Self { id, user, outbox, rooms: Mutex::new(Some(Vec::new())) })
+    }
+
+    /// The names of the rooms that it is in.
+    pub fn rooms(&self) -> Vec<RoomName> {
+        self.rooms.lock().iter().flatten().map(|(room, _)| room.clone()).collect()
+    }
+}
+
+/// A connection's entry in its hub. Dropping it takes the connection out of its rooms and out of the
+/// hub, whatever ended it.
+pub struct Connection {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) peer: Arc<Peer>,
+}
+
+impl Connection {
+    /// The connection, to be shared.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+}
+
+impl Deref for Connection {
+    type Target = Peer;
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.hub.disconnect(&self.peer);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.peer.fmt(f)
+    }
+}

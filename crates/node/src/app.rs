@@ -1,0 +1,124 @@
+//! A node's life: bind, serve, drain.
+
+use std::io;
+use std::net::SocketAddr;
+
+use roomcast::{Cluster, DrainPlan, Router};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, Drain};
+use crate::internal::{self, Readiness};
+use crate::{demo, listener, public};
+
+/// Reasons at `/readyz`.
+const STARTING: &str = "starting";
+const DRAINING: &str = "draining";
+
+/// Why the node did not run.
+#[derive(Debug, Error)]
+pub(crate) enum RunError {
+    #[error("can't listen on {address} ({option}): {error}")]
+    Bind { option: &'static str, address: SocketAddr, error: io::Error },
+    #[error("can't set up metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the system refused a thread, signal or socket: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs the node until it has drained or a second signal ended it.
+pub(crate) fn run(config: &Config) -> Result<(), RunError> {
+    let bind = |option, address| {
+        listener::bind(address).map_err(|error| RunError::Bind { option, address, error })
+    };
+    let public = bind("--listen", config.listen)?;
+    let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
+    raise_descriptor_limit();
+
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        runtime.worker_threads(config.worker_threads);
+    }
+    let runtime = runtime.enable_all().build()?;
+    let result = runtime.block_on(serve(config, public, internal));
+    // What is left are tasks of connections that did not close in time.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(
+    config: &Config,
+    public: std::net::TcpListener,
+    internal: Option<std::net::TcpListener>,
+) -> Result<(), RunError> {
+    let mut stop = StopSignal::new()?;
+    let cluster = Cluster::embedded(&config.options);
+    let mut router = Router::new(cluster.clone()).options(config.options.clone());
+    if config.demo {
+        router = demo::add(router);
+    }
+    let registry = internal::registry()?;
+    router.register_metrics(&registry)?;
+    let mut app = public::routes(router);
+    if config.demo {
+        app = app.merge(public::page());
+    }
+
+    let readiness = Readiness::default();
+    readiness.add(STARTING);
+    if let Some(internal) = internal {
+        tracing::info!("health and metrics on http://{}", internal.local_addr()?);
+        internal::spawn(internal, readiness.clone(), registry)?;
+    }
+    let public = TcpListener::from_std(public)?;
+    tracing::info!(node = %cluster.node(), demo = config.demo, "listening on http://{}", public.local_addr()?);
+    readiness.remove(STARTING);
+
+    tokio::select! {
+        () = listener::accept(&public, &app) => {}
+        () = stop.received() => {}
+    }
+    tracing::info!(connections = cluster.connection_count(), "draining; a second signal ends it at once");
+    readiness.add(DRAINING);
+    tokio::select! {
+        () = drain(config.drain, public, &app, &cluster) => tracing::info!("drained"),
+        () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
+    }
+    Ok(())
+}
+
+/// Load balancers get time to see that the node is not ready; then nobody is accepted, and those who
+/// are there leave in an orderly way.
+async fn drain(plan: Drain, public: TcpListener, app: &axum::Router, cluster: &Cluster) {
+    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, app)).await;
+    drop(public);
+    cluster.drain(DrainPlan { spread: plan.spread, timeout: plan.timeout - plan.delay }).await;
+}
+
+/// SIGTERM, which Kubernetes sends, or SIGINT, which Ctrl-C does.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Each connection is a descriptor; many systems allow 1,024 until a process asks for more.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
+    }
+}

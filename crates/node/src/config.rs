@@ -1,0 +1,140 @@
+//! The configuration as the node uses it: parsed once, valid from then on.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use roomcast::Options;
+
+use crate::settings::{ConfigError, OFF, Settings};
+
+/// A valid configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) internal_listen: Option<SocketAddr>,
+    pub(crate) demo: bool,
+    pub(crate) options: Options,
+    pub(crate) drain: Drain,
+    /// 0: one for each CPU.
+    pub(crate) worker_threads: usize,
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+    /// As it was said, for `roomcast check`.
+    said: String,
+}
+
+/// When a drain does what, from the signal on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) delay: Duration,
+    pub(crate) spread: Duration,
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+const ADDRESS: &str = "it must be an IP address and a port, such as 127.0.0.1:3000 or [::]:3000";
+const COUNT: &str = "it must be a number from 1 on";
+const SIZE: &str = "it must be a number of bytes from 1 on, such as 65536, 64KiB or 1MiB";
+const TIME: &str = "it must be a time over 0, such as 500ms, 25s or 2m";
+
+/// The longest time that an option may say: larger ones overflow when they are added to now.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Config {
+    /// Checks every option, and those that belong together.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, ConfigError> {
+        let count = |key| settings.get(key, COUNT, |value| value.parse().ok().filter(|count| *count > 0));
+        let size = |key| settings.get(key, SIZE, parse_size);
+        let time = |key| settings.get(key, TIME, |value| parse_time(value).filter(|time| !time.is_zero()));
+        let time_or_0 = |key| settings.get(key, "it must be a time, such as 0s, 500ms or 25s", parse_time);
+
+        let drain = Drain {
+            delay: time_or_0("drain.delay")?,
+            spread: time_or_0("drain.spread")?,
+            timeout: time_or_0("drain.timeout")?,
+        };
+        if drain.delay + drain.spread > drain.timeout {
+            return Err(settings.given("drain.timeout").refuse(format!(
+                "it must be at least drain.delay + drain.spread, here {:?}",
+                drain.delay + drain.spread
+            )));
+        }
+        Ok(Self {
+            listen: settings.get("listen", ADDRESS, |value| value.parse().ok())?,
+            internal_listen: settings.get("internal_listen", &format!("{ADDRESS}, or off"), |value| match value {
+                OFF => Some(None),
+                address => address.parse().ok().map(Some),
+            })?,
+            demo: settings.get("demo", "it must be true or false", |value| value.parse().ok())?,
+            options: Options {
+                max_connections: count("max_connections")?,
+                max_payload: size("max_payload")?,
+                max_inbound: size("max_inbound")?,
+                max_outbound: size("max_outbound")?,
+                max_calls: count("max_calls")?,
+                max_rooms: count("max_rooms")?,
+                ping_interval: time("ping_interval")?,
+                pong_timeout: time("pong_timeout")?,
+                call_timeout: time("call_timeout")?,
+                ..Options::default()
+            },
+            drain,
+            worker_threads: settings.get("worker_threads", "it must be a number, 0 for one for each CPU", |value| {
+                value.parse().ok().filter(|count| *count <= 1024)
+            })?,
+            log: settings.get("log", "it must be a log filter, such as info or roomcast=debug,info", |value| {
+                value.parse::<tracing_subscriber::EnvFilter>().ok().map(|_| value.to_owned())
+            })?,
+            log_format: settings.get("log_format", "it must be text or json", |value| match value {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
+            said: settings.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+fn parse_time(value: &str) -> Option<Duration> {
+    humantime::parse_duration(value).ok().filter(|time| *time <= MAX_TIME)
+}
+
+fn parse_size(value: &str) -> Option<usize> {
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let factor: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor).filter(|size| *size > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(parse_size("65536"), Some(65536));
+        assert_eq!(parse_size("64KiB"), Some(65536));
+        assert_eq!(parse_size("2 GiB"), Some(2 << 30));
+        for bad in ["", "0", "1MB", "-1", "KiB", "99999999999GiB", "1.5MiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

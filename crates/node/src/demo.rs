@@ -1,0 +1,78 @@
+//! The tutorial's procedures, for `--demo`: everybody may do everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use roomcast::{CallError, Code, NotifyError, RoomAccess, Router, Socket, Text};
+
+/// The room that every connection joins by itself.
+const MAIN_ROOM: &str = "main";
+
+const LONG_RUNNING: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(600);
+
+/// Adds the tutorial's procedures.
+pub(crate) fn add(router: Router) -> Router {
+    let running = Running::default();
+    let (long_running, long) = (running.clone(), running.clone());
+    router
+        .client_rooms(RoomAccess::everybody())
+        .on_connect(async |socket: Socket| socket.join(MAIN_ROOM).await)
+        .quick_notify("ping", ping)
+        .quick_notify("broadcast", broadcast)
+        .quick_call("myip", my_ip)
+        .quick_call("uppercase", uppercase)
+        .quick_call("echo", echo)
+        .quick_call("long_runing_task", move || long_running.clone().finish_after(LONG_RUNNING))
+        .quick_call("long", move || long.clone().finish_after(LONG))
+        .quick_call("running", move || std::future::ready(running.count().to_string()))
+}
+
+async fn ping(socket: Socket, payload: Bytes) -> Result<(), NotifyError> {
+    socket.notify("pong", payload)
+}
+
+async fn broadcast(socket: Socket, payload: Bytes) -> Result<(), CallError> {
+    socket.cluster().room(MAIN_ROOM).publish("message", payload).await
+}
+
+async fn my_ip(socket: Socket) -> Result<String, CallError> {
+    let address = socket.peer_addr().ok_or_else(|| CallError::new(Code::Internal, "the address is not known"))?;
+    Ok(address.to_string())
+}
+
+async fn uppercase(Text(text): Text) -> String {
+    text.to_uppercase()
+}
+
+async fn echo(payload: Bytes) -> Bytes {
+    payload
+}
+
+/// The calls of this node that have not ended, however they end.
+#[derive(Debug, Clone, Default)]
+struct Running(Arc<AtomicUsize>);
+
+struct RunningGuard(Running);
+
+impl Running {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Counts as running until the time is over or the call is cancelled.
+    async fn finish_after(self, time: Duration) -> &'static str {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        let _running = RunningGuard(self);
+        tokio::time::sleep(time).await;
+        "done!"
+    }
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

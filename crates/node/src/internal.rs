@@ -1,0 +1,87 @@
+//! The internal listener: health and metrics, on a thread of its own, so that it answers while the
+//! data path is saturated.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use axum::http::header::{self, HeaderValue};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use parking_lot::Mutex;
+use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// Why the node should get no traffic; ready when there is no reason left.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+
+impl Readiness {
+    pub(crate) fn add(&self, reason: &'static str) {
+        self.0.lock().insert(reason);
+    }
+
+    pub(crate) fn remove(&self, reason: &'static str) {
+        self.0.lock().remove(reason);
+    }
+
+    fn answer(&self) -> Response {
+        let reasons = self.0.lock();
+        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, axum::Json(json!({ "ready": reasons.is_empty(), "reasons": *reasons }))).into_response()
+    }
+}
+
+/// Serves health and metrics until the process ends.
+pub(crate) fn spawn(listener: std::net::TcpListener, readiness: Readiness, registry: Registry) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let app = axum::Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(async move || readiness.answer()))
+        .route("/metrics", get(async move || metrics(&registry)))
+        .fallback(not_found);
+    thread::Builder::new().name("roomcast-internal".into()).spawn(move || {
+        runtime.block_on(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => crate::listener::accept(&listener, &app).await,
+                Err(error) => tracing::error!(%error, "the internal listener does not work"),
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn metrics(registry: &Registry) -> Response {
+    match TextEncoder::new().encode_to_string(&registry.gather()) {
+        Ok(text) => {
+            let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
+        Err(error) => error_json(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &error.to_string()),
+    }
+}
+
+async fn not_found(uri: Uri) -> Response {
+    error_json(StatusCode::NOT_FOUND, "NOT_FOUND", &format!("there is nothing at {}", uri.path()))
+}
+
+fn error_json(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, axum::Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+}
+
+/// A registry with the metrics of the process and the build.
+pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
+    let registry = Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let build = IntGaugeVec::new(
+        Opts::new("roomcast_build_info", "1, with the version and commit that the node was built from"),
+        &["version", "commit"],
+    )?;
+    let commit = option_env!("ROOMCAST_COMMIT").unwrap_or("unknown");
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), commit]).set(1);
+    registry.register(Box::new(build))?;
+    Ok(registry)
+}

@@ -1,0 +1,85 @@
+//! Accepting and serving HTTP, with deadlines that `axum::serve` does not have.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tower_service::Service;
+
+/// How long a client may take for a request's head, from the connection's start or the last answer on.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest head of a request, in bytes, and the most headers.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+
+/// Connections that the kernel completes before they are accepted: a storm of reconnects fits in it.
+const BACKLOG: i32 = 4096;
+
+/// After an accept that failed for want of descriptors or memory: long enough not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds without starting to accept.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts connections until the future is dropped, each served in a task of its own.
+pub(crate) async fn accept(listener: &TcpListener, app: &axum::Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(serve(stream, peer, app.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
+            Err(error) => {
+                tracing::warn!(%error, "connections can't be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the client that just came is the one to blame, not the system.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, app: axum::Router) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let mut app = app.clone();
+        async move {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let response: Result<_, Infallible> = app.call(request.map(Body::new)).await;
+            response
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "an HTTP connection failed");
+    }
+}

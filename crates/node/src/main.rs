@@ -1,0 +1,71 @@
+//! `roomcast`: a ready node.
+//!
+//! Reading order: `settings` (what can be said, and where) → `config` (what was meant) → `app` (the
+//! node's life) → `public`, `internal` (its two listeners) → `demo` (the tutorial's procedures).
+
+mod app;
+mod config;
+mod demo;
+mod internal;
+mod listener;
+mod public;
+mod settings;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::{Arg, Command};
+
+use crate::config::Config;
+use crate::settings::Settings;
+
+/// What a bad option, variable or configuration file ends with, before anything is bound.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let Some((name, arguments)) = matches.subcommand() else { return ExitCode::from(EXIT_USAGE) };
+    let config = match Settings::load(arguments).and_then(|settings| Config::new(&settings)) {
+        Ok(config) => config,
+        Err(error) => {
+            report(&format!("roomcast: {error}"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if name == "check" {
+        print(&config.to_string());
+        return ExitCode::SUCCESS;
+    }
+    telemetry::init(&config);
+    match app::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&format!("roomcast: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Command {
+    let options = || settings::OPTIONS.iter().map(settings::Setting::arg);
+    let file = Arg::new(settings::CONFIG).long(settings::CONFIG).value_name("FILE").help("TOML file with options");
+    Command::new("roomcast")
+        .about("Real-time backend: calls with cancellation, notifications and rooms over WebSocket")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Command::new("serve").about("Run a node").args(options()).arg(file.clone()))
+        .subcommand(
+            Command::new("check").about("Read the configuration and print what it means").args(options()).arg(file),
+        )
+}
+
+#[expect(clippy::print_stderr, reason = "before logging is set up, and for the person at the terminal")]
+fn report(message: &str) {
+    eprintln!("{message}");
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+fn print(message: &str) {
+    print!("{message}");
+}

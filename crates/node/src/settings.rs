@@ -1,0 +1,202 @@
+//! What can be configured, and by which of flag, environment, file and default it was.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches};
+use thiserror::Error;
+
+/// One option. It is a flag (`--drain-delay`), a variable (`ROOMCAST_DRAIN_DELAY`) and a key of the
+/// file (`drain.delay`); the first of these that is given wins.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The key in the file; a `.` is a table.
+    pub(crate) key: &'static str,
+    /// In the form that a user would write.
+    pub(crate) default: &'static str,
+    /// What a value looks like, in `--help`.
+    pub(crate) value: &'static str,
+    pub(crate) help: &'static str,
+}
+
+/// A value that stands for "no such thing".
+pub(crate) const OFF: &str = "off";
+
+/// The flag that names the file; not itself a key of the file.
+pub(crate) const CONFIG: &str = "config";
+
+const fn setting(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, value, help }
+}
+
+/// All options, in the order of `--help`.
+pub(crate) const OPTIONS: &[Setting] = &[
+    setting("listen", "ADDR", "127.0.0.1:3000", "Public listener: WebSocket at /socket"),
+    setting(
+        "internal_listen",
+        "ADDR",
+        "127.0.0.1:3001",
+        "Health and metrics; never exposed to the public; 'off' for none",
+    ),
+    setting("demo", "BOOL", "false", "The tutorial's procedures and its page at /; everybody may do everything"),
+    setting("max_connections", "N", "100000", "Connections at once; over it upgrades are answered 503"),
+    setting("max_payload", "SIZE", "1MiB", "Largest payload of a frame; over it a connection is closed with 1009"),
+    setting(
+        "max_inbound",
+        "SIZE",
+        "8MiB",
+        "Received from a client and not dealt with yet; over it calls are refused, notifications close with 1013",
+    ),
+    setting("max_outbound", "SIZE", "4MiB", "Queued to a client; over it the connection is closed with 4408"),
+    setting("max_calls", "N", "1024", "Calls that a client may have in flight; over it they are refused"),
+    setting("max_rooms", "N", "1000", "Rooms that a connection may be in"),
+    setting("ping_interval", "TIME", "25s", "How often a client is pinged"),
+    setting("pong_timeout", "TIME", "10s", "How long after a ping a client may be silent before it counts as lost"),
+    setting("call_timeout", "TIME", "15m", "How long a call may run before it is cancelled"),
+    setting("drain.delay", "TIME", "5s", "From SIGTERM until no connection is accepted: load balancers need it"),
+    setting("drain.spread", "TIME", "10s", "Over how long the closes of a drain are spread"),
+    setting("drain.timeout", "TIME", "25s", "From SIGTERM until calls that are still in flight are cancelled"),
+    setting("worker_threads", "N", "0", "Threads that serve connections; 0 for one for each CPU"),
+    setting("log", "FILTER", "info", "Log filter, such as debug or roomcast=debug,info"),
+    setting("log_format", "FORMAT", "text", "text or json"),
+];
+
+impl Setting {
+    fn flag(&self) -> String {
+        self.key.replace(['_', '.'], "-")
+    }
+
+    fn variable(&self) -> String {
+        format!("ROOMCAST_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    pub(crate) fn arg(&self) -> Arg {
+        let arg = Arg::new(self.key)
+            .long(self.flag())
+            .value_name(self.value)
+            .help(format!("{} [env: {}] [default: {}]", self.help, self.variable(), self.default))
+            .action(ArgAction::Set);
+        if self.value == "BOOL" { arg.num_args(0..=1).default_missing_value("true").require_equals(true) } else { arg }
+    }
+}
+
+/// A value, and where it was said.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    pub(crate) value: String,
+    source: String,
+}
+
+/// What is wrong with the configuration: which option, its value, and what is allowed.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    #[error("{source_name}: {value:?} is not allowed; {allowed}")]
+    Value { source_name: String, value: String, allowed: String },
+    #[error("{}: unknown key {key:?}; known are {}", path.display(), known_keys())]
+    UnknownKey { path: PathBuf, key: String },
+    #[error("{}: {key} is {found}; write it as text, a number, true or false", path.display())]
+    NotAScalar { path: PathBuf, key: String, found: &'static str },
+    #[error("--config: {} can't be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("{}: not TOML: {error}", path.display())]
+    NotToml { path: PathBuf, error: toml::de::Error },
+}
+
+fn known_keys() -> String {
+    OPTIONS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
+}
+
+/// Every option with its value.
+#[derive(Debug)]
+pub(crate) struct Settings(Vec<Given>);
+
+impl Settings {
+    /// Flag before environment before file before default.
+    pub(crate) fn load(arguments: &ArgMatches) -> Result<Self, ConfigError> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let path = arguments.get_one::<String>(CONFIG).cloned().or_else(|| variable("ROOMCAST_CONFIG"));
+        let file = path.map(|path| read_file(Path::new(&path))).transpose()?.unwrap_or_default();
+        let given = OPTIONS.iter().map(|setting| {
+            let flag = arguments.get_one::<String>(setting.key).cloned();
+            let flag = flag.map(|value| Given { value, source: format!("--{}", setting.flag()) });
+            let variable = || variable(&setting.variable()).map(|value| Given { value, source: setting.variable() });
+            let file = || file.iter().find(|(key, _)| key == setting.key).map(|(_, given)| given.clone());
+            let default = || Given { value: setting.default.to_owned(), source: setting.key.to_owned() };
+            flag.or_else(variable).or_else(file).unwrap_or_else(default)
+        });
+        Ok(Self(given.collect()))
+    }
+
+    /// An option's value, read by `parse`; `allowed` completes the sentence of its error.
+    pub(crate) fn get<T>(
+        &self,
+        key: &str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let given = self.given(key);
+        parse(&given.value).ok_or_else(|| given.refuse(allowed))
+    }
+
+    /// Where an option's value was said, for errors about several options together.
+    pub(crate) fn given(&self, key: &str) -> &Given {
+        let index = OPTIONS.iter().position(|setting| setting.key == key).expect("the option is in the list");
+        &self.0[index]
+    }
+}
+
+impl Given {
+    pub(crate) fn refuse(&self, allowed: impl Into<String>) -> ConfigError {
+        ConfigError::Value { source_name: self.source.clone(), value: self.value.clone(), allowed: allowed.into() }
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (setting, given) in OPTIONS.iter().zip(&self.0) {
+            let origin = if given.source == setting.key { "default" } else { &given.source };
+            writeln!(f, "{:<16} = {:<16} ({origin})", setting.key, given.value)?;
+        }
+        Ok(())
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<(String, Given)>, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+    let table: toml::Table =
+        text.parse().map_err(|error| ConfigError::NotToml { path: path.to_owned(), error })?;
+    let mut flat = Vec::new();
+    flatten(path, "", table, &mut flat)?;
+    Ok(flat)
+}
+
+fn flatten(
+    path: &Path,
+    prefix: &str,
+    table: toml::Table,
+    flat: &mut Vec<(String, Given)>,
+) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let key = format!("{prefix}{name}");
+        let value = match value {
+            toml::Value::Table(table) if OPTIONS.iter().any(|setting| setting.key.starts_with(&format!("{key}."))) => {
+                flatten(path, &format!("{key}."), table, flat)?;
+                continue;
+            }
+            _ if !OPTIONS.iter().any(|setting| setting.key == key) => {
+                return Err(ConfigError::UnknownKey { path: path.to_owned(), key });
+            }
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(yes) => yes.to_string(),
+            other => {
+                let found = other.type_str();
+                return Err(ConfigError::NotAScalar { path: path.to_owned(), key, found });
+            }
+        };
+        let source = format!("{}: {key}", path.display());
+        flat.push((key, Given { value, source }));
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The calls of one connection, and the one rule about their end.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use thiserror::Error;
+
+use crate::frame::CallId;
+
+/// The calls that a connection has in flight.
+///
+/// ```text
+///                      answer ──▶ Answered   (its Response may be sent, once)
+///   start ──▶ Running ─┤
+///                      cancel ──▶ Cancelled  (no Response is ever sent)
+/// ```
+/// A call leaves the table with its outcome, so each has exactly one; whoever asks second gets `None`.
+/// `C` is what the caller keeps with a running call, to stop it by.
+#[derive(Debug)]
+pub struct CallTable<C> {
+    running: HashMap<CallId, (u64, C)>,
+    started: u64,
+    max_running: usize,
+}
+
+/// A running call: its id, and which of the calls with that id, since a client may use an id again
+/// as soon as the call before is answered or Reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallKey {
+    id: CallId,
+    serial: u64,
+}
+
+impl CallKey {
+    /// The id on the wire.
+    pub fn id(self) -> CallId {
+        self.id
+    }
+}
+
+/// Why a call was not started.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The client broke the protocol: the id is in flight.
+    #[error("call id {0} is already in flight")]
+    Duplicate(CallId),
+    /// The connection has as many calls in flight as it may.
+    #[error("this connection already has {max} calls in flight")]
+    TooMany {
+        /// How many it may have.
+        max: usize,
+    },
+}
+
+impl<C> CallTable<C> {
+    /// A table for at most `max_running` calls at once.
+    pub fn new(max_running: usize) -> Self {
+        Self { running: HashMap::new(), started: 0, max_running }
+    }
+
+    /// A Request came.
+    ///
+    /// # Errors
+    /// [`StartError`] if the id is in flight or too many are.
+    pub fn start(&mut self, id: CallId, call: C) -> Result<CallKey, StartError> {
+        let running = self.running.len();
+        match self.running.entry(id) {
+            Entry::Occupied(_) => Err(StartError::Duplicate(id)),
+            Entry::Vacant(_) if running >= self.max_running => Err(StartError::TooMany { max: self.max_running }),
+            Entry::Vacant(entry) => {
+                self.started += 1;
+                entry.insert((self.started, call));
+                Ok(CallKey { id, serial: self.started })
+            }
+        }
+    }
+
+    /// A call's answer is there. `None`: it was cancelled, so the answer must not be sent.
+    pub fn answer(&mut self, key: CallKey) -> Option<C> {
+        match self.running.entry(key.id) {
+            Entry::Occupied(entry) if entry.get().0 == key.serial => Some(entry.remove().1),
+            Entry::Occupied(_) | Entry::Vacant(_) => None,
+        }
+    }
+
+    /// A Reset came. `None`: the call is unknown or finished, and nothing is to be done.
+    pub fn cancel(&mut self, id: CallId) -> Option<C> {
+        self.running.remove(&id).map(|(_, call)| call)
+    }
+
+    /// The connection ends: every running call is cancelled.
+    pub fn cancel_all(&mut self) -> impl Iterator<Item = C> + use<C> {
+        std::mem::take(&mut self.running).into_values().map(|(_, call)| call)
+    }
+
+    /// Whether a call with this id is running.
+    pub fn contains(&self, id: CallId) -> bool {
+        self.running.contains_key(&id)
+    }
+
+    /// How many calls are running.
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether no call is running.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}

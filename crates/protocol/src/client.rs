@@ -1,0 +1,78 @@
+//! The client's end of a connection: calls out, answers and events in.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use crate::error::MalformedFrame;
+use crate::frame::{CallId, Frame, Name};
+
+/// What a server sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// An event.
+    Notify {
+        /// The event's name.
+        name: Name,
+        /// Its bytes.
+        payload: Bytes,
+    },
+    /// The answer to a call that was waited for.
+    Answer {
+        /// The call.
+        id: CallId,
+        /// The answer's bytes.
+        payload: Bytes,
+    },
+}
+
+/// Hands out call ids and matches answers to them. Messages are unframed: the WebSocket layer is the
+/// caller's.
+#[derive(Debug, Default)]
+pub struct ClientConnection {
+    next_id: u32,
+    waiting: HashSet<CallId>,
+}
+
+impl ClientConnection {
+    /// A connection whose handshake is done.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a call. Ids go up by one, wrap, and skip those still waited for.
+    pub fn call(&mut self, name: Name, payload: Bytes) -> (CallId, Frame) {
+        loop {
+            self.next_id = self.next_id.wrapping_add(1);
+            let id = CallId(self.next_id);
+            if self.waiting.insert(id) {
+                return (id, Frame::Request { id, name, payload });
+            }
+        }
+    }
+
+    /// Gives a call up. `None`: it is answered already, and nothing is to be sent.
+    pub fn cancel(&mut self, id: CallId) -> Option<Frame> {
+        self.waiting.remove(&id).then_some(Frame::Reset { id })
+    }
+
+    /// A binary message came. `None`: an answer that nobody waits for any more.
+    ///
+    /// # Errors
+    /// [`MalformedFrame`] if it is no frame, or one that servers do not send.
+    pub fn on_message(&mut self, message: Bytes) -> Result<Option<ClientEvent>, MalformedFrame> {
+        let opcode = message.first().copied().unwrap_or_default();
+        match Frame::decode(message)? {
+            Frame::Notify { name, payload } => Ok(Some(ClientEvent::Notify { name, payload })),
+            Frame::Response { id, payload } => {
+                Ok(self.waiting.remove(&id).then_some(ClientEvent::Answer { id, payload }))
+            }
+            Frame::Request { .. } | Frame::Reset { .. } => Err(MalformedFrame::UnknownOpcode(opcode)),
+        }
+    }
+
+    /// How many calls wait for their answer.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a connection ends: the close codes, their meaning, and whether the client may come back.
+
+use std::fmt;
+
+/// A WebSocket close code (RFC 6455, section 7.4).
+///
+/// | code | constant | meaning | come back? |
+/// |---|---|---|---|
+/// | 1000 | [`NORMAL`](Self::NORMAL) | done | no |
+/// | 1001 | [`GOING_AWAY`](Self::GOING_AWAY) | the node drains, or the page was left | yes |
+/// | 1002 | [`PROTOCOL_ERROR`](Self::PROTOCOL_ERROR) | malformed frame | no |
+/// | 1003 | [`UNSUPPORTED_DATA`](Self::UNSUPPORTED_DATA) | a text message | no |
+/// | 1007 | [`INVALID_DATA`](Self::INVALID_DATA) | a name that is not UTF-8 | no |
+/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed | no |
+/// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | payload over the maximum | no |
+/// | 1011 | [`INTERNAL_ERROR`](Self::INTERNAL_ERROR) | the server failed | yes |
+/// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | overloaded | yes, later |
+/// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the token's time is over | yes, with a new token |
+/// | 4408 | [`SLOW_CONSUMER`](Self::SLOW_CONSUMER) | the outbound queue passed its limit | yes |
+/// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | disconnected by an operator | no |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The purpose of the connection is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// The node drains, or the page was left.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// A malformed frame, at the WebSocket layer or above.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// A text message: this protocol is binary.
+    pub const UNSUPPORTED_DATA: Self = Self(1003);
+    /// Text that is not UTF-8.
+    pub const INVALID_DATA: Self = Self(1007);
+    /// Not allowed: authentication, origin.
+    pub const POLICY_VIOLATION: Self = Self(1008);
+    /// A payload over the maximum.
+    pub const TOO_BIG: Self = Self(1009);
+    /// The server failed.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// Overloaded, try later.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// The connection's token expired.
+    pub const TOKEN_EXPIRED: Self = Self(4401);
+    /// The outbound queue passed its limit.
+    pub const SLOW_CONSUMER: Self = Self(4408);
+    /// Disconnected by an operator.
+    pub const DISCONNECTED: Self = Self(4409);
+
+    /// Whether a client may connect again by itself with what it has.
+    pub fn may_reconnect(self) -> bool {
+        matches!(
+            self,
+            Self::GOING_AWAY | Self::INTERNAL_ERROR | Self::TRY_AGAIN_LATER | Self::SLOW_CONSUMER
+        )
+    }
+
+    /// Whether the code may stand in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
+    pub fn is_valid_on_the_wire(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The body of a Close frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// The code.
+    pub code: CloseCode,
+    /// A sentence for people; at most 123 bytes travel.
+    pub reason: String,
+}
+
+impl CloseFrame {
+    /// A close with a code and a reason.
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.reason)
+    }
+}

@@ -1,0 +1,133 @@
+//! What a peer did wrong. Each error knows its close code; its text is the close reason.
+
+use thiserror::Error;
+
+use crate::close::{CloseCode, CloseFrame};
+use crate::frame::CallId;
+
+/// A message that is not a frame of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MalformedFrame {
+    /// A message of no bytes.
+    #[error("an empty message is not a frame")]
+    Empty,
+    /// An opcode that the protocol does not have.
+    #[error("unknown opcode {0:#04x}; known are 01 Notify, 02 Request, 03 Reset, 04 Response")]
+    UnknownOpcode(u8),
+    /// A frame that ends before its header does.
+    #[error("truncated {kind}: its header needs {needed} bytes, the message has {got}")]
+    Truncated {
+        /// The frame's name.
+        kind: &'static str,
+        /// Bytes that the header needs, as far as it is known.
+        needed: usize,
+        /// Bytes that came.
+        got: usize,
+    },
+    /// A Reset with bytes after its id.
+    #[error("a Reset is 5 bytes, this one has {0}")]
+    OverlongReset(usize),
+    /// A name that is not UTF-8.
+    #[error("the name of the {kind} is not UTF-8")]
+    NameNotUtf8 {
+        /// The frame's name.
+        kind: &'static str,
+    },
+}
+
+/// A breach of RFC 6455.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WebSocketError {
+    /// A reserved bit is set though no extension was negotiated (section 5.2).
+    #[error("a reserved bit (RSV) is set, but no extension was negotiated")]
+    ReservedBit,
+    /// An opcode that RFC 6455 reserves (section 5.2).
+    #[error("reserved WebSocket opcode {0:#x}")]
+    ReservedOpcode(u8),
+    /// A client's frame without a mask (section 5.1).
+    #[error("a client must mask its frames")]
+    Unmasked,
+    /// A control frame in fragments (section 5.4).
+    #[error("a control frame must not be fragmented")]
+    FragmentedControl,
+    /// A control frame of more than 125 bytes (section 5.5).
+    #[error("a control frame carries at most 125 bytes, this one {0}")]
+    ControlTooLong(u64),
+    /// A continuation of nothing (section 5.4).
+    #[error("a continuation frame without a message to continue")]
+    UnexpectedContinuation,
+    /// A new message inside an unfinished one (section 5.4).
+    #[error("a new message began before the last fragment of the one before")]
+    UnfinishedMessage,
+    /// A length that is not in its shortest form (section 5.2).
+    #[error("a payload length must be encoded in the fewest bytes")]
+    NonMinimalLength,
+    /// The message is over the maximum; judged at the frame's header, over all fragments.
+    #[error("a message of {size} bytes is over the maximum of {max}")]
+    MessageTooBig {
+        /// What the header claims, with the fragments before it.
+        size: u64,
+        /// The largest message allowed.
+        max: usize,
+    },
+    /// A text message that is not UTF-8 (section 8.1).
+    #[error("a text message must be UTF-8")]
+    TextNotUtf8,
+    /// A Close frame with a body of one byte, or a code that must not be sent (section 7.4).
+    #[error("the Close frame's body is not valid")]
+    InvalidClose,
+    /// A Close frame whose reason is not UTF-8 (section 5.5.1).
+    #[error("the Close frame's reason is not UTF-8")]
+    CloseReasonNotUtf8,
+}
+
+/// Why a server closes a client's connection: the client broke the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Below the protocol: RFC 6455.
+    #[error(transparent)]
+    WebSocket(#[from] WebSocketError),
+    /// Not a frame.
+    #[error(transparent)]
+    Malformed(#[from] MalformedFrame),
+    /// A text message.
+    #[error("this protocol is binary, but a text message came")]
+    TextMessage,
+    /// A payload over the maximum.
+    #[error("a payload of {size} bytes is over the maximum of {max}")]
+    PayloadTooBig {
+        /// The payload's size in bytes.
+        size: usize,
+        /// The largest allowed.
+        max: usize,
+    },
+    /// A frame that only the server sends.
+    #[error("only the server sends Response frames")]
+    UnexpectedResponse,
+    /// A second Request with the id of a call that is still running.
+    #[error("call id {0} is already in flight")]
+    DuplicateCallId(CallId),
+}
+
+impl Violation {
+    /// The close code that names the kind of breach.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::WebSocket(WebSocketError::MessageTooBig { .. }) | Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
+            Self::WebSocket(WebSocketError::TextNotUtf8 | WebSocketError::CloseReasonNotUtf8)
+            | Self::Malformed(MalformedFrame::NameNotUtf8 { .. }) => CloseCode::INVALID_DATA,
+            Self::TextMessage => CloseCode::UNSUPPORTED_DATA,
+            Self::WebSocket(_) | Self::Malformed(_) | Self::UnexpectedResponse | Self::DuplicateCallId(_) => {
+                CloseCode::PROTOCOL_ERROR
+            }
+        }
+    }
+
+    /// The Close frame that tells the client.
+    pub fn close_frame(&self) -> CloseFrame {
+        CloseFrame::new(self.close_code(), self.to_string())
+    }
+}

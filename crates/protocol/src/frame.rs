@@ -1,0 +1,221 @@
+//! The four frames: bytes ↔ values.
+//!
+//! | frame | layout | sent by |
+//! |---|---|---|
+//! | Notify | `01` name_len:u8 name payload | both |
+//! | Request | `02` id:u32 name_len:u8 name payload | client |
+//! | Reset | `03` id:u32 | client |
+//! | Response | `04` id:u32 payload | server |
+//!
+//! Integers are big-endian. A frame is the whole of one binary WebSocket message.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::error::MalformedFrame;
+
+/// The longest name in bytes: its length is one byte on the wire.
+pub const MAX_NAME_LEN: usize = u8::MAX as usize;
+
+const NOTIFY: u8 = 1;
+const REQUEST: u8 = 2;
+const RESET: u8 = 3;
+const RESPONSE: u8 = 4;
+
+const ID_LEN: usize = 4;
+
+/// A call's id, chosen by the client, unique among the calls it has in flight on one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u32);
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of an event or a procedure: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Name(Bytes);
+
+/// A name that does not fit in a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a name has at most {MAX_NAME_LEN} bytes, this one {len}")]
+pub struct NameError {
+    /// The name's length in bytes.
+    pub len: usize,
+}
+
+impl Name {
+    /// A name of its own memory.
+    ///
+    /// # Errors
+    /// [`NameError`] if it is longer than 255 bytes.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        match name.len() {
+            0..=MAX_NAME_LEN => Ok(Self(Bytes::copy_from_slice(name.as_bytes()))),
+            len => Err(NameError { len }),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("checked when the name was made")
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One frame. Names and payloads share the memory of the message that they came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// An event that is never answered.
+    Notify {
+        /// The event.
+        name: Name,
+        /// The event's bytes.
+        payload: Bytes,
+    },
+    /// A call, answered by exactly one Response unless it is Reset first.
+    Request {
+        /// The call.
+        id: CallId,
+        /// The procedure.
+        name: Name,
+        /// The arguments' bytes.
+        payload: Bytes,
+    },
+    /// The client no longer wants a call.
+    Reset {
+        /// The call.
+        id: CallId,
+    },
+    /// A call's answer.
+    Response {
+        /// The call.
+        id: CallId,
+        /// The answer's bytes.
+        payload: Bytes,
+    },
+}
+
+impl Frame {
+    /// Reads the frame in a whole WebSocket message.
+    ///
+    /// # Errors
+    /// [`MalformedFrame`] if the message is no frame.
+    pub fn decode(mut message: Bytes) -> Result<Self, MalformedFrame> {
+        let opcode = *message.first().ok_or(MalformedFrame::Empty)?;
+        let kind = match opcode {
+            NOTIFY => "Notify",
+            REQUEST => "Request",
+            RESET => "Reset",
+            RESPONSE => "Response",
+            other => return Err(MalformedFrame::UnknownOpcode(other)),
+        };
+        let mut header_len = 1;
+        let mut id = CallId(0);
+        if opcode != NOTIFY {
+            id = CallId(u32::from_be_bytes(
+                *message[header_len..].first_chunk().ok_or(truncated(kind, header_len + ID_LEN, &message))?,
+            ));
+            header_len += ID_LEN;
+        }
+        match opcode {
+            RESET if message.len() > header_len => Err(MalformedFrame::OverlongReset(message.len())),
+            RESET => Ok(Self::Reset { id }),
+            RESPONSE => Ok(Self::Response { id, payload: message.split_off(header_len) }),
+            _ => {
+                let name_len = *message.get(header_len).ok_or(truncated(kind, header_len + 1, &message))? as usize;
+                let name_at = header_len + 1;
+                let payload_at = name_at + name_len;
+                if message.len() < payload_at {
+                    return Err(truncated(kind, payload_at, &message));
+                }
+                std::str::from_utf8(&message[name_at..payload_at])
+                    .map_err(|_| MalformedFrame::NameNotUtf8 { kind })?;
+                let payload = message.split_off(payload_at);
+                let name = Name(message.split_off(name_at));
+                Ok(match opcode {
+                    NOTIFY => Self::Notify { name, payload },
+                    _ => Self::Request { id, name, payload },
+                })
+            }
+        }
+    }
+
+    /// The frame's size in bytes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Notify { name, payload } => 2 + name.0.len() + payload.len(),
+            Self::Request { name, payload, .. } => 2 + ID_LEN + name.0.len() + payload.len(),
+            Self::Reset { .. } => 1 + ID_LEN,
+            Self::Response { payload, .. } => 1 + ID_LEN + payload.len(),
+        }
+    }
+
+    /// Appends the frame's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Notify { name, payload } => {
+                out.put_u8(NOTIFY);
+                put_name(out, name);
+                out.put_slice(payload);
+            }
+            Self::Request { id, name, payload } => {
+                out.put_u8(REQUEST);
+                out.put_u32(id.0);
+                put_name(out, name);
+                out.put_slice(payload);
+            }
+            Self::Reset { id } => {
+                out.put_u8(RESET);
+                out.put_u32(id.0);
+            }
+            Self::Response { id, payload } => {
+                out.put_u8(RESPONSE);
+                out.put_u32(id.0);
+                out.put_slice(payload);
+            }
+        }
+    }
+
+    /// The size of the frame's payload in bytes.
+    pub fn payload_len(&self) -> usize {
+        match self {
+            Self::Notify { payload, .. } | Self::Request { payload, .. } | Self::Response { payload, .. } => {
+                payload.len()
+            }
+            Self::Reset { .. } => 0,
+        }
+    }
+}
+
+fn put_name(out: &mut BytesMut, name: &Name) {
+    out.put_u8(u8::try_from(name.0.len()).expect("a name has at most 255 bytes"));
+    out.put_slice(&name.0);
+}
+
+fn truncated(kind: &'static str, needed: usize, message: &Bytes) -> MalformedFrame {
+    MalformedFrame::Truncated { kind, needed, got: message.len() }
+}

@@ -1,0 +1,30 @@
+//! Roomcast's wire protocol, `websocket.io-rpc-v0.1`, and both ends of a connection, as values.
+//!
+//! Nothing here reads a clock, opens a socket or spawns a task: bytes and elapsed time come in as
+//! arguments, bytes and events come out as results. The I/O is a thin shell around it, in the crate
+//! `roomcast`. Reading order: frames, the WebSocket layer below them, the two ends above them.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod calls;
+mod client;
+mod close;
+mod error;
+mod frame;
+mod keepalive;
+mod limits;
+mod server;
+mod websocket;
+
+pub use calls::{CallKey, CallTable, StartError};
+pub use client::{ClientConnection, ClientEvent};
+pub use close::{CloseCode, CloseFrame};
+pub use error::{MalformedFrame, Violation, WebSocketError};
+pub use frame::{CallId, Frame, MAX_NAME_LEN, Name, NameError};
+pub use keepalive::{KeepAlive, KeepAliveAction};
+pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN};
+pub use server::{Event, ServerConnection};
+pub use websocket::{Decoder, Incoming, MAX_CONTROL_PAYLOAD, Opcode, encode_close, encode_frame, encode_header, encode_message};
+
+/// The WebSocket subprotocol (RFC 6455, section 1.9) that this crate speaks.
+pub const SUBPROTOCOL: &str = "websocket.io-rpc-v0.1";

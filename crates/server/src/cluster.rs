@@ -1,0 +1,184 @@
+//! The rooms, users and connections of all nodes, from one node.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus::Registry;
+use roomcast_core::{
+    Broker, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event,
+};
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
+
+use crate::error::{CallError, Code};
+use crate::options::Options;
+
+/// How often a drain looks whether the last connections have gone.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// How long after a drain's deadline clients may take for their last output and Close.
+const DRAIN_FLUSH: Duration = Duration::from_secs(2);
+
+/// The cluster that this process is a node of. Cheap to clone; the node ends with the last clone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hub: Arc<Hub>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.hub.close();
+    }
+}
+
+/// When a drain does what, counted from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainPlan {
+    /// Over how long the closes are spread, so that clients do not all come back in one instant.
+    pub spread: Duration,
+    /// When calls that are still in flight are cancelled.
+    pub timeout: Duration,
+}
+
+impl Cluster {
+    /// A cluster of this node alone, with the broker in memory. Must be called in a tokio runtime.
+    ///
+    /// # Panics
+    /// If there is no tokio runtime.
+    pub fn embedded(options: &Options) -> Self {
+        Self::new(Arc::new(MemoryBroker::single()), options)
+    }
+
+    /// This node of the cluster that the broker connects. Must be called in a tokio runtime.
+    ///
+    /// # Panics
+    /// If there is no tokio runtime.
+    pub fn new(broker: Arc<dyn Broker>, options: &Options) -> Self {
+        let hub = Hub::new(broker, options.hub());
+        let running = Arc::clone(&hub);
+        tokio::spawn(async move { running.run().await });
+        Self { inner: Arc::new(Inner { hub }) }
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.inner.hub
+    }
+
+    /// This run of this node.
+    pub fn node(&self) -> NodeId {
+        self.hub().node()
+    }
+
+    /// How many connections this node has.
+    pub fn connection_count(&self) -> usize {
+        self.hub().connection_count()
+    }
+
+    /// A room, on all nodes.
+    pub fn room<'a>(&'a self, name: &'a str) -> Room<'a> {
+        Room { cluster: self, name }
+    }
+
+    /// A user: all their connections, on all nodes.
+    pub fn user<'a>(&'a self, id: &'a str) -> User<'a> {
+        User { cluster: self, id }
+    }
+
+    /// Adds the metrics of rooms, deliveries and the broker to what a registry gathers.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        self.hub().metrics().register(registry)
+    }
+
+    /// Closes all connections of this node with 1001: idle ones spread over the plan's time, those with
+    /// calls in flight when these have ended, the last at the plan's time-out, when their calls are
+    /// cancelled. Returns when all are gone, at most two seconds after the time-out. Stop accepting
+    /// connections before.
+    pub async fn drain(&self, plan: DrainPlan) {
+        let started = Instant::now();
+        let peers = self.hub().connections();
+        let pace = plan.spread.checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+        for (index, peer) in (0..).zip(&peers) {
+            let due = started + pace.saturating_mul(index);
+            if let Some(wait) = due.checked_duration_since(Instant::now())
+                && !wait.is_zero()
+            {
+                tokio::time::sleep(wait).await;
+            }
+            peer.outbox.drain();
+        }
+        drop(peers);
+        self.await_none_left(started + plan.timeout).await;
+        for peer in self.hub().connections() {
+            peer.outbox.close(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled"));
+        }
+        self.await_none_left(Instant::now() + DRAIN_FLUSH).await;
+    }
+
+    async fn await_none_left(&self, deadline: Instant) {
+        while self.connection_count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("node", &self.node()).finish_non_exhaustive()
+    }
+}
+
+/// A room of a [`Cluster`].
+#[derive(Debug, Clone, Copy)]
+pub struct Room<'a> {
+    cluster: &'a Cluster,
+    name: &'a str,
+}
+
+impl Room<'_> {
+    /// Sends an event to all members, on all nodes.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the room's or event's name, `UNAVAILABLE` if the broker did not take it.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled the event is on its way, whether or not the result is awaited.
+    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
+        Ok(self.cluster.hub().publish(room, event, payload.into()).await?)
+    }
+
+    /// The room's members.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the room's name.
+    pub fn members(&self) -> Result<Vec<Member>, CallError> {
+        Ok(self.cluster.hub().members(&RoomName::new(self.name)?))
+    }
+}
+
+/// A user of a [`Cluster`].
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    cluster: &'a Cluster,
+    id: &'a str,
+}
+
+impl User<'_> {
+    /// Sends an event to all connections of the user, on all nodes.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
+    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let user = UserId::new(self.id)?;
+        let event = Name::new(event).map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))?;
+        Ok(self.cluster.hub().notify_user(&user, event, payload.into()).await?)
+    }
+}

@@ -1,0 +1,237 @@
+//! One connection's I/O: bytes in, output out, timers. The thin shell around a [`Session`].
+//!
+//! One task owns all of it. Reading never waits for writing or for a handler, so that a Reset is
+//! obeyed while output is stuck.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::Histogram;
+use roomcast_core::{Command, Outgoing};
+use roomcast_protocol::{
+    CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message,
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::call::CancelCause;
+use crate::link::{Disconnected, Link};
+use crate::session::Session;
+use crate::transport::Transport;
+use crate::writer::Writer;
+
+/// One read takes at most so many bytes. The buffer is the thread's, not the connection's: an idle
+/// connection holds none.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// After so many reads in a row the other connections get their turn.
+const READS_PER_TURN: usize = 4;
+
+/// How long the closing handshake may take, pending output included.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client sent a Close.
+    ByClient(Option<CloseFrame>),
+    /// This side closes.
+    ByServer(CloseFrame),
+    /// The connection is gone: why.
+    Lost(String),
+}
+
+impl End {
+    fn lost(error: &io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+
+    /// As handlers and metrics get it. RFC 6455, section 7.1.5: 1005 stands for no code, 1006 for no Close.
+    pub(crate) fn disconnected(&self) -> Disconnected {
+        match self {
+            Self::ByClient(Some(close)) | Self::ByServer(close) => {
+                Disconnected { code: close.code, reason: close.reason.clone() }
+            }
+            Self::ByClient(None) => Disconnected { code: CloseCode(1005), reason: "closed by the client".into() },
+            Self::Lost(reason) => Disconnected { code: CloseCode(1006), reason: reason.clone() },
+        }
+    }
+
+    /// What calls in flight are told.
+    pub(crate) fn cancel_cause(&self) -> CancelCause {
+        match self {
+            Self::ByServer(close) if close.code == CloseCode::GOING_AWAY => CancelCause::Drain,
+            Self::ByClient(_) | Self::ByServer(_) => CancelCause::Closed,
+            Self::Lost(_) => CancelCause::Lost,
+        }
+    }
+}
+
+/// A connection's socket and what is on its way there.
+#[derive(Debug)]
+pub(crate) struct Driver<S> {
+    transport: Transport,
+    writer: Writer,
+    pub(crate) session: S,
+    link: Arc<Link>,
+    keep_alive: KeepAlive,
+}
+
+impl<S: Session> Driver<S> {
+    pub(crate) fn new(transport: Transport, link: Arc<Link>, session: S, delivery_latency: Histogram) -> Self {
+        Self {
+            transport,
+            writer: Writer::new(delivery_latency),
+            session,
+            keep_alive: KeepAlive::new(link.options.ping_interval, link.options.pong_timeout),
+            link,
+        }
+    }
+
+    /// Runs the connection until it ends. `early` is what came right behind the handshake.
+    pub(crate) async fn run(&mut self, early: Bytes) -> End {
+        if let Err(end) = self.session.on_bytes(&self.link, &early) {
+            return end;
+        }
+        drop(early);
+        let mut timer = pin!(sleep(self.link.options.ping_interval));
+        poll_fn(|cx| self.poll(cx, timer.as_mut())).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
+        self.link.peer.outbox.awake();
+        // Input first: what it makes the handlers answer at once goes out in one write.
+        if let Poll::Ready(end) = self.poll_input(cx) {
+            return Poll::Ready(end);
+        }
+        if let Poll::Ready(end) = self.poll_timer(cx, timer) {
+            return Poll::Ready(end);
+        }
+        self.poll_output(cx)
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..READS_PER_TURN {
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let read = self.transport.poll_read(cx, buffer);
+                read.map_ok(|len| (len, self.session.on_bytes(&self.link, &buffer[..len])))
+            });
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(End::lost(&error)),
+                Poll::Ready(Ok((0, _))) => {
+                    return Poll::Ready(End::Lost("the TCP connection ended without a Close".into()));
+                }
+                Poll::Ready(Ok((_, Err(end)))) => return Poll::Ready(end),
+                Poll::Ready(Ok((_, Ok(())))) => self.keep_alive.on_heard(),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
+        while timer.as_mut().poll(cx).is_ready() {
+            let next = match self.keep_alive.on_timeout() {
+                KeepAliveAction::Ping(next) => {
+                    let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
+                    // A full outbox has told itself to close.
+                    let _ = self.link.peer.outbox.push(ping);
+                    next
+                }
+                KeepAliveAction::Rest(next) => next,
+                KeepAliveAction::Lost => {
+                    let waited = self.link.options.pong_timeout;
+                    return Poll::Ready(End::Lost(format!("nothing was heard for {waited:?} after a ping")));
+                }
+            };
+            timer.as_mut().reset(Instant::now() + next);
+        }
+        Poll::Pending
+    }
+
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let outbox = &self.link.peer.outbox;
+        while outbox.take_or_sleep(&mut self.writer.queue, cx) {
+            match outbox.take_command() {
+                Some(Command::Close(close)) => return Poll::Ready(End::ByServer(close)),
+                Some(Command::Drain) => self.link.start_drain(),
+                None => {}
+            }
+            if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
+                return Poll::Ready(End::lost(&error));
+            }
+        }
+        if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
+            return Poll::Ready(End::lost(&error));
+        }
+        match self.link.is_drained() {
+            true => Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away"))),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Flushes pending output and does the closing handshake (RFC 6455, section 7.1).
+    pub(crate) async fn close(mut self, end: &End) {
+        let close = match end {
+            End::Lost(_) => return,
+            End::ByClient(close) => close.as_ref().map_or(CloseFrame::new(CloseCode::NORMAL, ""), |close| {
+                CloseFrame::new(close.code, "")
+            }),
+            End::ByServer(close) => close.clone(),
+        };
+        if close.code == CloseCode::SLOW_CONSUMER {
+            self.writer.discard_unstarted();
+        } else {
+            let outbox = &self.link.peer.outbox;
+            poll_fn(|cx| {
+                outbox.take_or_sleep(&mut self.writer.queue, cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        self.writer.push_last(encode_close(&close));
+        let linger = matches!(end, End::ByServer(_));
+        // Over time the socket is simply dropped.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(linger)).await;
+    }
+
+    /// Writes what is left and ends the stream. If this side closed first, it then reads the client's
+    /// last bytes away: a socket closed over unread input is reset, and the Close would be lost.
+    async fn finish(&mut self, linger: bool) -> io::Result<()> {
+        let link = Arc::clone(&self.link);
+        poll_fn(|cx| {
+            // Also while output is stuck: a client may write before it reads.
+            if linger && let Poll::Ready(Err(error)) = self.discard_input(cx) {
+                return Poll::Ready(Err(error));
+            }
+            self.writer.poll_write(cx, &mut self.transport, &link.peer.outbox)
+        })
+        .await?;
+        poll_fn(|cx| self.transport.poll_shutdown(cx)).await?;
+        if linger {
+            poll_fn(|cx| self.discard_input(cx)).await?;
+        }
+        Ok(())
+    }
+
+    fn discard_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match BUFFER.with_borrow_mut(|buffer| self.transport.poll_read(cx, buffer)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}

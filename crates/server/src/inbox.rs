@@ -1,0 +1,74 @@
+//! What a client sent and the tutorial's loop has not received yet.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::link::{Disconnected, Permit};
+use crate::tutorial::Procedure;
+
+/// A bounded queue with one producer, the driver, which never waits, and one consumer.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<(Procedure, Option<Permit>)>,
+    ended: Option<Disconnected>,
+    waker: Option<Waker>,
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { state: Mutex::default(), capacity }
+    }
+
+    /// Queues, or gives back if the queue is full.
+    pub(crate) fn push(&self, procedure: Procedure, payload: Option<Permit>) -> Result<(), Procedure> {
+        let mut state = self.state.lock();
+        if state.queue.len() >= self.capacity {
+            return Err(procedure);
+        }
+        state.queue.push_back((procedure, payload));
+        state.wake();
+        Ok(())
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn end(&self, disconnected: Disconnected) {
+        let mut state = self.state.lock();
+        state.ended = Some(disconnected);
+        state.wake();
+    }
+
+    /// The next in order; the reason of the end once all are received. A call that was cancelled
+    /// while it waited is skipped.
+    pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<Result<Procedure, Disconnected>> {
+        let mut state = self.state.lock();
+        while let Some((procedure, _)) = state.queue.pop_front() {
+            match procedure {
+                Procedure::Call(_, _, ref cancel) if cancel.is_cancelled() => {}
+                wanted => return Poll::Ready(Ok(wanted)),
+            }
+        }
+        match &state.ended {
+            Some(ended) => Poll::Ready(Err(ended.clone())),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

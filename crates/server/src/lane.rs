@@ -1,0 +1,105 @@
+//! A connection's notifications, handled one after the other in the order in which they came.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use roomcast_core::BoxFuture;
+use tokio::task::JoinHandle;
+
+use crate::error::{CallError, Code};
+use crate::link::{Link, Permit};
+
+/// How long the notifications that came before a connection's end may still take.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a handler does with one notification.
+pub(crate) type Handling = BoxFuture<'static, Result<Bytes, CallError>>;
+
+/// Notifications whose handling waits for something. Most never come here: their handling is done at
+/// once, and the lane of most connections is never used.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    state: Arc<Mutex<State>>,
+    worker: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<(Handling, Permit)>,
+    working: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("waiting", &self.waiting.len()).field("working", &self.working).finish()
+    }
+}
+
+impl Lane {
+    /// Whether nothing is being handled.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.state.lock().working
+    }
+
+    /// Puts a notification behind those before it. `false`: as many wait as may.
+    pub(crate) fn push(&mut self, link: &Arc<Link>, handling: Handling, payload_len: usize) -> bool {
+        let Some(permit) = Permit::take(link, payload_len) else { return false };
+        let mut state = self.state.lock();
+        if state.waiting.len() >= link.options.max_waiting_notifications {
+            return false;
+        }
+        state.waiting.push_back((handling, permit));
+        if !std::mem::replace(&mut state.working, true) {
+            self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(link))));
+        }
+        true
+    }
+
+    /// Lets what came before the connection's end be handled, for a while.
+    pub(crate) async fn finish(self) {
+        if let Some(mut worker) = self.worker
+            && tokio::time::timeout(FINISH_TIMEOUT, &mut worker).await.is_err()
+        {
+            worker.abort();
+        }
+    }
+}
+
+async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
+    loop {
+        let next = {
+            let mut state = state.lock();
+            let next = state.waiting.pop_front();
+            state.working = next.is_some();
+            next
+        };
+        let Some((handling, _permit)) = next else { return };
+        report(&link, catch_panic(handling).await);
+    }
+}
+
+/// What became of a handler: its result, or nothing because it panicked.
+pub(crate) type Handled = Option<Result<Bytes, CallError>>;
+
+/// Keeps a handler's panic to itself: nobody else is affected.
+pub(crate) async fn catch_panic(handling: Handling) -> Handled {
+    AssertUnwindSafe(handling).catch_unwind().await.ok()
+}
+
+/// What the client of a handler that panicked is told.
+pub(crate) fn panicked() -> CallError {
+    CallError::new(Code::Internal, "the handler panicked")
+}
+
+/// A failed notification is counted, logged and dropped.
+pub(crate) fn report(link: &Link, handled: Handled) {
+    if let Err(error) = handled.unwrap_or_else(|| Err(panicked())) {
+        link.metrics.on_notification_failed(error.code);
+        tracing::debug!(connection = %link.peer.id, %error, "a notification failed");
+    }
+}

@@ -1,0 +1,75 @@
+//! Real-time backend for axum: calls with cancellation, notifications and rooms over one WebSocket.
+//!
+//! Two ways to use it, on one core:
+//!
+//! * [`Router`]: handlers by name, with typed extractors and errors, and rooms. New code should take it.
+//! * [`SocketIo`]: a loop over what the client sends, as in the tutorial.
+//!
+//! ```no_run
+//! use roomcast::{CallError, Cluster, Router, Socket, SocketIoUpgrade, Text};
+//! use axum::routing::get;
+//!
+//! async fn uppercase(Text(text): Text) -> String {
+//!     text.to_uppercase()
+//! }
+//!
+//! async fn ping(socket: Socket, payload: bytes::Bytes) -> Result<(), CallError> {
+//!     Ok(socket.notify("pong", payload)?)
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let cluster = Cluster::embedded(&Default::default());
+//!     let router = Router::new(cluster.clone())
+//!         .call("uppercase", uppercase)
+//!         .notify("ping", ping)
+//!         .on_connect(async |socket: Socket| socket.join("lobby").await);
+//!     let app = axum::Router::new()
+//!         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app).await
+//! }
+//! ```
+//!
+//! # The tutorial
+//!
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod call;
+mod cluster;
+mod driver;
+mod error;
+mod extract;
+mod inbox;
+mod lane;
+mod link;
+mod metrics;
+mod options;
+mod rooms;
+mod router;
+mod session;
+mod socket;
+mod transport;
+mod tutorial;
+mod upgrade;
+mod writer;
+
+pub mod raw;
+
+pub use call::{Cancel, CancelCause, Cancelled};
+pub use cluster::{Cluster, DrainPlan, Room, User};
+pub use error::{CallError, Code};
+pub use extract::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
+pub use link::{Disconnected, NotifyError};
+pub use metrics::Metrics;
+pub use options::Options;
+pub use rooms::{RoomAccess, RoomAction};
+pub use router::Router;
+pub use socket::Socket;
+pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
+pub use upgrade::{SocketIoUpgrade, UpgradeRejection};
+
+pub use roomcast_core::{
+    Broker, BrokerError, ConnectionId, InvalidName, JoinError, Member, MemoryBroker, PublishError, RoomName, UserId,
+};
+pub use roomcast_protocol::{CloseCode, CloseFrame, SUBPROTOCOL};

@@ -1,0 +1,172 @@
+//! What connections and calls count. A struct, registered by whoever serves `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+use roomcast_protocol::{CloseCode, SUBPROTOCOL};
+
+use crate::call::CancelCause;
+use crate::error::Code;
+
+/// From quick answers to calls that run for minutes.
+const CALL_BUCKETS: &[f64] =
+    &[0.00025, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// How a method that is not registered is counted: clients must not make label values.
+pub(crate) const UNKNOWN_METHOD: &str = "unknown";
+
+/// Connections, calls and notifications of one [`Router`](crate::Router).
+#[derive(Debug)]
+pub struct Metrics {
+    connections: IntGaugeVec,
+    pub(crate) connections_open: IntGauge,
+    pub(crate) connections_opened: IntCounter,
+    connections_closed: IntCounterVec,
+    pub(crate) calls_in_flight: IntGauge,
+    calls: IntCounterVec,
+    call_duration: HistogramVec,
+    cancellations: IntCounterVec,
+    pub(crate) notifications_received: IntCounter,
+    notifications_failed: IntCounterVec,
+    slow_consumers: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Arc<Self> {
+        let connections = IntGaugeVec::new(
+            Opts::new("roomcast_connections", "Open connections, by subprotocol"),
+            &["protocol"],
+        )
+        .expect(VALID);
+        Arc::new(Self {
+            connections_open: connections.with_label_values(&[SUBPROTOCOL]),
+            connections,
+            connections_opened: counter("roomcast_connections_opened_total", "Connections opened"),
+            connections_closed: counters(
+                "roomcast_connections_closed_total",
+                "Connections ended, by close code; 1006 is a connection that was lost, 'other' a code of the client's own",
+                &["code"],
+            ),
+            calls_in_flight: IntGauge::new("roomcast_calls_in_flight", "Calls whose work has not ended").expect(VALID),
+            calls: counters(
+                "roomcast_calls_total",
+                "Calls by method and outcome: ok, cancelled, or the code of the error",
+                &["method", "outcome"],
+            ),
+            call_duration: HistogramVec::new(
+                HistogramOpts::new("roomcast_call_duration_seconds", "From a call's request to its outcome, by method")
+                    .buckets(CALL_BUCKETS.to_vec()),
+                &["method"],
+            )
+            .expect(VALID),
+            cancellations: counters("roomcast_cancellations_total", "Calls cancelled, by cause", &["cause"]),
+            notifications_received: counter("roomcast_notifications_received_total", "Notifications from clients"),
+            notifications_failed: counters(
+                "roomcast_notifications_failed_total",
+                "Notifications from clients that were dropped, by the code of the error",
+                &["code"],
+            ),
+            slow_consumers: counter(
+                "roomcast_slow_consumers_total",
+                "Connections closed because their outbound queue passed its limit",
+            ),
+        })
+    }
+
+    /// Adds them to what a registry gathers.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let collectors: [Box<dyn Collector>; 10] = [
+            Box::new(self.connections.clone()),
+            Box::new(self.connections_opened.clone()),
+            Box::new(self.connections_closed.clone()),
+            Box::new(self.calls_in_flight.clone()),
+            Box::new(self.calls.clone()),
+            Box::new(self.call_duration.clone()),
+            Box::new(self.cancellations.clone()),
+            Box::new(self.notifications_received.clone()),
+            Box::new(self.notifications_failed.clone()),
+            Box::new(self.slow_consumers.clone()),
+        ];
+        collectors.into_iter().try_for_each(|collector| registry.register(collector))
+    }
+
+    /// How many calls' work has not ended.
+    pub fn calls_in_flight(&self) -> i64 {
+        self.calls_in_flight.get()
+    }
+
+    pub(crate) fn on_closed(&self, code: CloseCode) {
+        self.connections_open.dec();
+        if code == CloseCode::SLOW_CONSUMER {
+            self.slow_consumers.inc();
+        }
+        let label = match code.0 {
+            1000..=1015 | 4401 | 4408 | 4409 => code.to_string(),
+            _ => "other".to_owned(),
+        };
+        self.connections_closed.with_label_values(&[label.as_str()]).inc();
+    }
+
+    pub(crate) fn on_cancelled(&self, cause: CancelCause) {
+        self.cancellations.with_label_values(&[cause.as_str()]).inc();
+    }
+
+    pub(crate) fn on_notification_failed(&self, code: Code) {
+        self.notifications_failed.with_label_values(&[code.as_str()]).inc();
+    }
+
+    pub(crate) fn method(&self, name: &str) -> Arc<MethodMetrics> {
+        Arc::new(MethodMetrics {
+            ok: self.calls.with_label_values(&[name, "ok"]),
+            duration: self.call_duration.with_label_values(&[name]),
+            calls: self.calls.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// One method's part of the metrics, looked up once.
+#[derive(Debug)]
+pub(crate) struct MethodMetrics {
+    name: String,
+    ok: IntCounter,
+    duration: Histogram,
+    calls: IntCounterVec,
+}
+
+/// How a call ended, as metrics name it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    Ok,
+    Failed(Code),
+    Cancelled,
+}
+
+impl MethodMetrics {
+    pub(crate) fn on_end(&self, outcome: Outcome, elapsed: Duration) {
+        self.duration.observe(elapsed.as_secs_f64());
+        let outcome = match outcome {
+            Outcome::Ok => return self.ok.inc(),
+            Outcome::Failed(code) => code.as_str(),
+            Outcome::Cancelled => "cancelled",
+        };
+        self.calls.with_label_values(&[self.name.as_str(), outcome]).inc();
+    }
+}
+
+const VALID: &str = "the name and labels are valid";
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect(VALID)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
+}

@@ -1,0 +1,65 @@
+//! Every bound of a connection, in one place.
+
+use std::time::Duration;
+
+use roomcast_core::HubOptions;
+use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
+
+/// Bounds and times of the connections of a [`Router`](crate::Router), or of one upgrade.
+///
+/// What one connection can make the server hold is at most about
+/// 2 × `max_payload` + `max_inbound` + `max_outbound` bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
+    /// Default 1 MiB.
+    pub max_payload: usize,
+    /// Bytes received from a client that handlers have not dealt with yet: payloads of calls in flight
+    /// and of notifications that wait for their turn. Over it calls are answered `RESOURCE_EXHAUSTED`, and
+    /// a notification closes the connection with 1013. Default 8 MiB.
+    pub max_inbound: usize,
+    /// Notifications of a client that wait for their turn. Over it the connection is closed with 1013.
+    /// Default 16,384.
+    pub max_waiting_notifications: usize,
+    /// Bytes queued to a client; over it the connection is closed with 4408. Default 4 MiB.
+    pub max_outbound: usize,
+    /// Calls that a client may have in flight; over it they are answered `RESOURCE_EXHAUSTED`. Default 1,024.
+    pub max_calls: usize,
+    /// Rooms that a connection may be in. Default 1,000.
+    pub max_rooms: usize,
+    /// Connections at once; over it upgrades are answered 503. Default 1,000,000.
+    pub max_connections: usize,
+    /// How often a client is pinged. Default 25 s.
+    pub ping_interval: Duration,
+    /// How long after a ping a client may stay silent before it counts as lost. Default 10 s.
+    pub pong_timeout: Duration,
+    /// How long a call may run before it is cancelled and answered `DEADLINE_EXCEEDED`. Default 15 minutes.
+    pub call_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_payload: DEFAULT_MAX_PAYLOAD,
+            max_inbound: 8 * 1024 * 1024,
+            max_waiting_notifications: 16_384,
+            max_outbound: 4 * 1024 * 1024,
+            max_calls: 1024,
+            max_rooms: 1000,
+            max_connections: 1_000_000,
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { max_payload: self.max_payload }
+    }
+
+    pub(crate) fn hub(&self) -> HubOptions {
+        HubOptions { max_rooms: self.max_rooms, max_outbound: self.max_outbound }
+    }
+}

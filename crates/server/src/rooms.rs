@@ -1,0 +1,148 @@
+//! The built-in procedures by which clients join, leave, publish and look.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_core::{Member, RoomName, check_event};
+use roomcast_protocol::Name;
+use serde_json::json;
+
+use crate::error::{CallError, Code};
+use crate::lane::Handling;
+use crate::socket::Socket;
+
+/// What a client wants of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RoomAction {
+    /// To become a member.
+    Join,
+    /// To end its membership.
+    Leave,
+    /// To send an event to the members.
+    Publish,
+    /// To see who is a member.
+    Members,
+}
+
+/// Which clients may use the `rooms/…` procedures, and how.
+#[derive(Clone)]
+pub struct RoomAccess(Rule);
+
+#[derive(Clone)]
+enum Rule {
+    Nobody,
+    Everybody,
+    Checked(Arc<dyn Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync>),
+}
+
+impl RoomAccess {
+    /// Rooms are the server's to handle.
+    pub fn nobody() -> Self {
+        Self(Rule::Nobody)
+    }
+
+    /// Everybody may do everything. For demos and closed networks.
+    pub fn everybody() -> Self {
+        Self(Rule::Everybody)
+    }
+
+    /// Asks for each use. The check must not block.
+    pub fn checked(check: impl Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync + 'static) -> Self {
+        Self(Rule::Checked(Arc::new(check)))
+    }
+
+    fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
+        let allowed = match &self.0 {
+            Rule::Nobody => false,
+            Rule::Everybody => true,
+            Rule::Checked(check) => check(socket, action, room),
+        };
+        match allowed {
+            true => Ok(()),
+            false => Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}"))),
+        }
+    }
+}
+
+impl fmt::Debug for RoomAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Rule::Nobody => "Nobody",
+            Rule::Everybody => "Everybody",
+            Rule::Checked(_) => "Checked",
+        })
+    }
+}
+
+const PREFIX: &str = "rooms/";
+
+impl RoomAction {
+    pub(crate) const ALL: [Self; 4] = [Self::Join, Self::Leave, Self::Publish, Self::Members];
+
+    /// The procedure's name, to which the room's name is appended.
+    pub(crate) fn procedure(self) -> &'static str {
+        match self {
+            Self::Join => "rooms/join",
+            Self::Leave => "rooms/leave",
+            Self::Publish => "rooms/publish",
+            Self::Members => "rooms/members",
+        }
+    }
+
+    /// The action that a procedure's name asks for, and what comes after it.
+    pub(crate) fn parse(name: &str) -> Option<(Self, &str)> {
+        let (action, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
+        let action = match action {
+            "join" => Self::Join,
+            "leave" => Self::Leave,
+            "publish" => Self::Publish,
+            "members" => Self::Members,
+            _ => return None,
+        };
+        Some((action, rest))
+    }
+
+    /// Does it. `rest` is the room's name, and for a publish the event's after a `/`.
+    pub(crate) fn perform(self, access: &RoomAccess, socket: Socket, rest: &str, payload: Bytes) -> Handling {
+        let prepared = self.prepare(access, &socket, rest);
+        let (room, event) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let hub = Arc::clone(socket.cluster.hub());
+        Box::pin(async move {
+            match self {
+                Self::Join => hub.join(&socket.link.peer, &room).await?,
+                Self::Leave => hub.leave(&socket.link.peer, &room),
+                Self::Publish => hub.publish(room, event, payload).await?,
+                Self::Members => return Ok(members_json(&hub.members(&room))),
+            }
+            Ok(Bytes::new())
+        })
+    }
+
+    fn prepare(self, access: &RoomAccess, socket: &Socket, rest: &str) -> Result<(RoomName, Name), CallError> {
+        let (room, event) = match self {
+            Self::Publish => {
+                let (room, event) = rest.split_once('/').ok_or_else(|| {
+                    CallError::invalid_argument("a publish names its room and event: rooms/publish/<room>/<event>")
+                })?;
+                (room, check_event(event)?)
+            }
+            Self::Join | Self::Leave | Self::Members => (rest, Name::default()),
+        };
+        let room = RoomName::new(room)?;
+        access.check(socket, self, &room)?;
+        Ok((room, event))
+    }
+}
+
+fn members_json(members: &[Member]) -> Bytes {
+    let list: Vec<_> = members
+        .iter()
+        .map(|member| json!({ "connection": member.connection.to_string(), "user": member.user.as_deref() }))
+        .collect();
+    json!({ "count": list.len(), "members": list }).to_string().into()
+}

@@ -1,0 +1,72 @@
+//! What the bytes of a connection mean. No I/O: the driver feeds it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_core::Outgoing;
+use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, encode_message};
+
+use crate::driver::End;
+use crate::link::Link;
+
+/// The meaning of a client's bytes.
+pub(crate) trait Session: Send {
+    /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
+    fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
+}
+
+/// What is done with a client's calls and notifications: the tutorial's loop, or a router.
+pub(crate) trait App: Send {
+    /// A notification came.
+    ///
+    /// # Errors
+    /// The Close to send if the connection can't go on.
+    fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
+
+    /// A call came.
+    ///
+    /// # Errors
+    /// The Close to send if the connection can't go on.
+    fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
+}
+
+/// The protocol `websocket.io-rpc-v0.1`.
+#[derive(Debug)]
+pub(crate) struct Rpc<A> {
+    protocol: ServerConnection,
+    pub(crate) app: A,
+}
+
+impl<A: App> Rpc<A> {
+    pub(crate) fn new(link: &Link, app: A) -> Self {
+        Self { protocol: ServerConnection::new(link.options.limits()), app }
+    }
+}
+
+impl<A: App> Session for Rpc<A> {
+    fn on_bytes(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
+        while let Some(event) =
+            self.protocol.receive(&mut input).map_err(|violation| End::ByServer(violation.close_frame()))?
+        {
+            match event {
+                Event::Notify { name, payload } => {
+                    link.metrics.notifications_received.inc();
+                    self.app.on_notify(link, name, payload).map_err(End::ByServer)?;
+                }
+                Event::Request { id, name, payload } => {
+                    self.app.on_request(link, id, name, payload).map_err(End::ByServer)?;
+                }
+                Event::Reset { id } => link.reset_call(id),
+                Event::Ping(payload) => pong(link, &payload),
+                Event::Close(close) => return Err(End::ByClient(close)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers a Ping. The answers count as output: who pings without reading is a slow consumer.
+pub(crate) fn pong(link: &Link, payload: &[u8]) {
+    // If the connection ends just now, nobody needs the answer.
+    let _ = link.peer.outbox.push(Outgoing { bytes: encode_message(Opcode::Pong, payload), accepted_at: None });
+}

@@ -1,0 +1,90 @@
+//! A connection, as the handlers of a router see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_core::{ConnectionId, RoomName, UserId};
+use roomcast_protocol::{CloseCode, CloseFrame};
+
+use crate::cluster::Cluster;
+use crate::error::CallError;
+use crate::link::{Link, NotifyError};
+use crate::tutorial::Notifier;
+
+/// A client's connection. Cheap to clone; does not keep it open.
+#[derive(Debug, Clone)]
+pub struct Socket {
+    pub(crate) link: Arc<Link>,
+    pub(crate) cluster: Cluster,
+}
+
+impl Socket {
+    /// The connection's id, unique in the cluster.
+    pub fn id(&self) -> ConnectionId {
+        self.link.peer.id
+    }
+
+    /// Whose connection it is, if the upgrade said so.
+    pub fn user(&self) -> Option<&UserId> {
+        self.link.peer.user.as_ref()
+    }
+
+    /// The client's address, if the server was made to tell it (axum's
+    /// `into_make_service_with_connect_info::<SocketAddr>()`).
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.link.peer_addr
+    }
+
+    /// The cluster that it is connected to.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Sends an event to the client. Queues and does not wait: a client that lets more than
+    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408.
+    ///
+    /// # Errors
+    /// [`NotifyError`] if the name is too long or the connection is known to have ended.
+    pub fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), NotifyError> {
+        self.link.notify(event, payload.into())
+    }
+
+    /// Something to send events by, that others can keep.
+    pub fn notifier(&self) -> Notifier {
+        Notifier::new(Arc::clone(&self.link))
+    }
+
+    /// Makes the connection a member of a room: when this returns, every event published later reaches it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `UNAVAILABLE` if the room
+    /// can't be subscribed to.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
+    pub async fn join(&self, room: &str) -> Result<(), CallError> {
+        let room = RoomName::new(room)?;
+        Ok(self.cluster.hub().join(&self.link.peer, &room).await?)
+    }
+
+    /// Ends a membership: when this returns, no event of the room is sent to the client any more.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the name.
+    pub fn leave(&self, room: &str) -> Result<(), CallError> {
+        let room = RoomName::new(room)?;
+        self.cluster.hub().leave(&self.link.peer, &room);
+        Ok(())
+    }
+
+    /// The names of the rooms that the connection is in.
+    pub fn rooms(&self) -> Vec<RoomName> {
+        self.link.peer.rooms()
+    }
+
+    /// Closes the connection, with a code (1000, or 3000 to 4999) and a sentence.
+    pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
+        self.link.peer.outbox.close(CloseFrame::new(code, reason));
+    }
+}

@@ -1,0 +1,294 @@
+//! The opening handshake (RFC 6455, section 4) and what a connection becomes after it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use prometheus::{Histogram, HistogramOpts, IntGauge};
+use roomcast_core::{ConnectionId, NodeId, Outbox, OutboxStats, Peer, UserId};
+use roomcast_protocol::SUBPROTOCOL;
+use sha1::{Digest, Sha1};
+use thiserror::Error;
+
+use crate::driver::Driver;
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
+use crate::options::Options;
+use crate::router::Router;
+use crate::session::Rpc;
+use crate::transport::Transport;
+use crate::tutorial::{LoopApp, SocketIo};
+
+/// What a client's key is hashed with (RFC 6455, section 1.3).
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// How many events wait for the tutorial's loop at least, whatever it asks for.
+const MIN_INBOX: usize = 1024;
+
+/// Why a request is not upgraded to a WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UpgradeRejection {
+    /// Only GET can be upgraded.
+    #[error("a WebSocket is opened with GET")]
+    MethodNotGet,
+    /// A plain request.
+    #[error("this is a WebSocket endpoint: send Upgrade: websocket")]
+    NoUpgrade,
+    /// `Connection` does not name the upgrade.
+    #[error("Connection must contain the word Upgrade")]
+    NoConnectionUpgrade,
+    /// Another version than 13.
+    #[error("Sec-WebSocket-Version must be 13")]
+    Version,
+    /// No key, or one that is not 16 bytes of base64.
+    #[error("Sec-WebSocket-Key must be 16 bytes of base64")]
+    Key,
+    /// None of the subprotocols offered is spoken here.
+    #[error("offer a subprotocol that this server speaks in Sec-WebSocket-Protocol; it speaks: {SUBPROTOCOL}")]
+    Subprotocol,
+    /// The HTTP server can't hand the connection over.
+    #[error("this connection can't be upgraded")]
+    NotUpgradable,
+    /// As many connections are open as may be.
+    #[error("{max} connections are open, the most that may; try again later")]
+    TooManyConnections {
+        /// The most.
+        max: usize,
+    },
+}
+
+impl IntoResponse for UpgradeRejection {
+    fn into_response(self) -> Response {
+        let hint = |name: HeaderName, value: &'static str| Some((name, HeaderValue::from_static(value)));
+        let (status, header) = match self {
+            Self::MethodNotGet => (StatusCode::METHOD_NOT_ALLOWED, hint(header::ALLOW, "GET")),
+            Self::NoUpgrade => (StatusCode::UPGRADE_REQUIRED, hint(header::UPGRADE, "websocket")),
+            Self::Version => (StatusCode::UPGRADE_REQUIRED, hint(header::SEC_WEBSOCKET_VERSION, "13")),
+            Self::NoConnectionUpgrade | Self::Key | Self::Subprotocol => (StatusCode::BAD_REQUEST, None),
+            Self::NotUpgradable => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            Self::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, hint(header::RETRY_AFTER, "5")),
+        };
+        let mut response = (status, format!("{self}\n")).into_response();
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+/// A WebSocket handshake that is right so far, whatever the subprotocol.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    on_upgrade: OnUpgrade,
+    accept: HeaderValue,
+}
+
+impl Handshake {
+    pub(crate) fn from_parts(parts: &mut Parts) -> Result<Self, UpgradeRejection> {
+        let headers = &parts.headers;
+        if parts.method != Method::GET {
+            return Err(UpgradeRejection::MethodNotGet);
+        }
+        if !has_token(headers, header::UPGRADE, "websocket") {
+            return Err(UpgradeRejection::NoUpgrade);
+        }
+        if !has_token(headers, header::CONNECTION, "upgrade") {
+            return Err(UpgradeRejection::NoConnectionUpgrade);
+        }
+        if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            return Err(UpgradeRejection::Version);
+        }
+        let accept = headers.get(header::SEC_WEBSOCKET_KEY).and_then(accept).ok_or(UpgradeRejection::Key)?;
+        let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(UpgradeRejection::NotUpgradable)?;
+        Ok(Self { on_upgrade, accept })
+    }
+
+    /// The answer that switches protocols, and the future of the stream that it frees.
+    pub(crate) fn accept(
+        self,
+        subprotocol: Option<&'static str>,
+    ) -> (Response, impl Future<Output = Option<(Transport, Bytes)>> + Send + use<>) {
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
+        if let Some(subprotocol) = subprotocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+        }
+        let on_upgrade = self.on_upgrade;
+        let upgraded = async move {
+            match on_upgrade.await {
+                Ok(upgraded) => Some(Transport::new(upgraded)),
+                Err(error) => {
+                    tracing::debug!(%error, "a client left during its handshake");
+                    None
+                }
+            }
+        };
+        (response, upgraded)
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` for a key, if the key is one.
+fn accept(key: &HeaderValue) -> Option<HeaderValue> {
+    let key = key.as_bytes();
+    let mut decoded = [0; 18];
+    if BASE64.decode_slice(key, &mut decoded) != Ok(16) {
+        return None;
+    }
+    let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
+    HeaderValue::from_str(&BASE64.encode(digest)).ok()
+}
+
+/// Whether a comma-separated header, over all its lines, has a token.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offered| offered.trim().eq_ignore_ascii_case(token))
+}
+
+/// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
+///
+/// Give it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
+/// [`on_upgrade`](Self::on_upgrade). Rejects what is no such handshake as RFC 6455 and the protocol have it.
+#[derive(Debug)]
+pub struct SocketIoUpgrade {
+    handshake: Handshake,
+    peer_addr: Option<SocketAddr>,
+    user: Option<UserId>,
+    options: Option<Arc<Options>>,
+}
+
+impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
+    type Rejection = UpgradeRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, UpgradeRejection> {
+        let handshake = Handshake::from_parts(parts)?;
+        // The name of a subprotocol is case-sensitive, unlike a header's other tokens, but a client that
+        // spells it otherwise means the same.
+        if !has_token(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+            return Err(UpgradeRejection::Subprotocol);
+        }
+        let peer_addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        Ok(Self { handshake, peer_addr, user: None, options: None })
+    }
+}
+
+/// For connections that belong to no router: counted, but registered nowhere.
+struct Standalone {
+    node: NodeId,
+    serial: AtomicU64,
+    options: Arc<Options>,
+    metrics: Arc<Metrics>,
+    method: Arc<MethodMetrics>,
+    stats: Arc<OutboxStats>,
+    delivery_latency: Histogram,
+}
+
+static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
+    let metrics = Metrics::new();
+    Standalone {
+        node: NodeId::random(),
+        serial: AtomicU64::new(1),
+        options: Arc::default(),
+        method: metrics.method(UNKNOWN_METHOD),
+        metrics,
+        stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
+        delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused"))
+            .expect("the name is valid"),
+    }
+});
+
+/// A connection that no hub knows, and where its delivery latency would be counted.
+pub(crate) fn standalone_link(
+    options: Option<Arc<Options>>,
+    peer_addr: Option<SocketAddr>,
+    user: Option<UserId>,
+) -> (Arc<Link>, Histogram) {
+    let standalone = &*STANDALONE;
+    let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
+    let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
+    let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.stats));
+    let peer = Peer::new(ConnectionId { node: standalone.node, serial }, user, outbox);
+    let link = Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics));
+    (link, standalone.delivery_latency.clone())
+}
+
+impl SocketIoUpgrade {
+    /// Says whose connection this is. The application knows, from a cookie or a token.
+    #[must_use]
+    pub fn user(mut self, user: UserId) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// The client's address, if the server was made to tell it.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer_addr
+    }
+
+    /// Bounds for [`on_upgrade`](Self::on_upgrade). A router has its own.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = Some(Arc::new(options));
+        self
+    }
+
+    /// Gives the connection to a router's handlers. The result is the answer to the request.
+    pub fn route(self, router: &Router) -> Response {
+        if let Some(max) = router.is_full() {
+            return UpgradeRejection::TooManyConnections { max }.into_response();
+        }
+        let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
+        let router = router.clone();
+        let (peer_addr, user) = (self.peer_addr, self.user);
+        tokio::spawn(async move {
+            if let Some((transport, early)) = upgraded.await {
+                router.run(transport, early, peer_addr, user).await;
+            }
+        });
+        response
+    }
+
+    /// Gives the connection to a loop of your own. Up to `buffer` requests, and at least 1,024, wait for
+    /// it to receive them; the client that sends still more is answered `RESOURCE_EXHAUSTED`, or closed with
+    /// 1013 if what it sends can't be answered. The result is the answer to the request.
+    pub fn on_upgrade<F, Fut>(self, buffer: usize, handler: F) -> Response
+    where
+        F: FnOnce(SocketIo) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
+        let (link, delivery_latency) = standalone_link(self.options, self.peer_addr, self.user);
+        tokio::spawn(async move {
+            let Some((transport, early)) = upgraded.await else { return };
+            let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
+            let socket = SocketIo::new(Arc::clone(&link), Arc::clone(&inbox));
+            // A task of its own: the connection is read whatever the handler does.
+            tokio::spawn(handler(socket));
+            let app = LoopApp { inbox: Arc::clone(&inbox), method: Arc::clone(&STANDALONE.method) };
+            let session = Rpc::new(&link, app);
+            let mut driver = Driver::new(transport, Arc::clone(&link), session, delivery_latency);
+            let end = driver.run(early).await;
+            link.end(end.cancel_cause());
+            inbox.end(end.disconnected());
+            driver.close(&end).await;
+        });
+        response
+    }
+}

@@ -1,0 +1,94 @@
+//! Output taken from the outbox, on its way to the socket.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use prometheus::Histogram;
+use roomcast_core::{Outbox, Outgoing};
+
+use crate::transport::Transport;
+
+/// How many queued frames go to the kernel in one call.
+const MAX_SLICES: usize = 64;
+
+/// An emptied queue gives its memory back if it grew over so many entries.
+const KEPT_CAPACITY: usize = 64;
+
+/// Frames in order, the first perhaps partly written. One `writev` takes as many as wait: under load
+/// that is what keeps the cost of a message low, and a lone message is never held back for it.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) queue: VecDeque<Outgoing>,
+    /// Bytes of the first frame that are written already.
+    offset: usize,
+    delivery_latency: Histogram,
+}
+
+impl Writer {
+    pub(crate) fn new(delivery_latency: Histogram) -> Self {
+        Self { queue: VecDeque::new(), offset: 0, delivery_latency }
+    }
+
+    /// Writes until nothing is left or the socket takes no more.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        transport: &mut Transport,
+        outbox: &Outbox,
+    ) -> Poll<io::Result<()>> {
+        if self.queue.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut count = 0;
+            for (slice, outgoing) in slices.iter_mut().zip(&self.queue) {
+                let skip = if count == 0 { self.offset } else { 0 };
+                *slice = IoSlice::new(&outgoing.bytes[skip..]);
+                count += 1;
+            }
+            let written = ready!(transport.poll_write(cx, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            outbox.wrote(written);
+            self.advance(written);
+        }
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        transport.poll_flush(cx)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        let mut now = None;
+        while let Some(first) = self.queue.front() {
+            let left = first.bytes.len() - self.offset;
+            if written < left {
+                self.offset += written;
+                return;
+            }
+            written -= left;
+            if let Some(accepted_at) = first.accepted_at {
+                let now = *now.get_or_insert_with(Instant::now);
+                self.delivery_latency.observe(now.saturating_duration_since(accepted_at).as_secs_f64());
+            }
+            self.queue.pop_front();
+            self.offset = 0;
+        }
+    }
+
+    /// Gives up what is queued, but for a frame that is half written: the peer must see it whole to
+    /// understand what follows.
+    pub(crate) fn discard_unstarted(&mut self) {
+        self.queue.truncate(usize::from(self.offset > 0));
+    }
+
+    /// Queues the connection's last frame.
+    pub(crate) fn push_last(&mut self, bytes: Bytes) {
+        self.queue.push_back(Outgoing { bytes, accepted_at: None });
+    }
+}
