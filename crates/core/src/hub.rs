@@ -259,12 +259,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`PublishError`] if the broker did not take it.
-    pub async fn notify_user(
-        self: &Arc<Self>,
-        user: &UserId,
-        event: Name,
-        payload: Bytes,
-    ) -> Result<(), PublishError> {
+    pub async fn notify_user(self: &Arc<Self>, user: &UserId, event: Name, payload: Bytes) -> Result<(), PublishError> {
         self.publish(RoomName::of_user(user), event, payload).await
     }
 

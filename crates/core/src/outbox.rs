@@ -211,7 +211,7 @@ impl Outbox {
         self.state.lock().command.take().map(|command| *command)
     }
 
-    /// So many bytes were written.
+    /// So many bytes were written, or given up.
     pub fn wrote(&self, bytes: usize) {
         self.state.lock().bytes -= bytes;
         self.stats.queued_bytes.sub(bytes as i64);
@@ -220,6 +220,21 @@ impl Outbox {
     /// The connection ends: nothing more is taken. What is queued can still be taken by the driver.
     pub fn seal(&self) {
         self.state.lock().closed = true;
+    }
+
+    /// Gives up what is queued.
+    pub fn discard(&self) {
+        let queue = std::mem::take(&mut self.state.lock().queue);
+        self.wrote(queue.iter().map(|outgoing| outgoing.bytes.len()).sum());
+    }
+
+    /// Queues the connection's last frame, behind everything else, though it is sealed.
+    pub fn push_last(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.bytes += bytes.len();
+        self.stats.queued_bytes.add(bytes.len() as i64);
+        state.queue.push_back(Outgoing { bytes, accepted_at: None });
     }
 
     fn note_run(&self, state: &mut State) {

@@ -37,8 +37,9 @@ function milliseconds(duration) {
 
 /** Shows a card's outcome and the time that it took; `tone` is good, warn, bad or none. */
 function showResult(card, tone, text, took) {
-  $(`${card}-result`).textContent = text;
-  $(`${card}-result`).dataset.tone = tone;
+  const result = $(`${card}-result`);
+  result.textContent = result.title = text;
+  result.dataset.tone = tone;
   $(`${card}-time`).textContent = took === undefined ? "" : milliseconds(took);
 }
 
@@ -72,7 +73,7 @@ function showConnection({ state, code, reason }) {
   $("connection-state").textContent = STATE_NAMES[state];
   $("connection-detail").textContent = state === "closed" ? [code, reason].filter(Boolean).join(" ") : location.host;
   $("connect").textContent = state === "closed" ? "Connect" : "Disconnect";
-  $("tools").disabled = $("chat-tools").disabled = !open;
+  for (const id of ["tools", "chat-tools", "chat-text", "chat-send"]) $(id).disabled = !open;
   if (!open) return;
   for (const listen of [onPong, onMessage]) listen().catch(console.error);
   for (const room of rooms.values()) enterRoom(room);

@@ -29,9 +29,7 @@ pub(crate) enum RunError {
 
 /// Runs the node until it has drained or a second signal ended it.
 pub(crate) fn run(config: &Config) -> Result<(), RunError> {
-    let bind = |option, address| {
-        listener::bind(address).map_err(|error| RunError::Bind { option, address, error })
-    };
+    let bind = |option, address| listener::bind(address).map_err(|error| RunError::Bind { option, address, error });
     let public = bind("--listen", config.listen)?;
     let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
     raise_descriptor_limit();

@@ -162,21 +162,15 @@ impl fmt::Display for Settings {
 }
 
 fn read_file(path: &Path) -> Result<Vec<(String, Given)>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-    let table: toml::Table =
-        text.parse().map_err(|error| ConfigError::NotToml { path: path.to_owned(), error })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+    let table: toml::Table = text.parse().map_err(|error| ConfigError::NotToml { path: path.to_owned(), error })?;
     let mut flat = Vec::new();
     flatten(path, "", table, &mut flat)?;
     Ok(flat)
 }
 
-fn flatten(
-    path: &Path,
-    prefix: &str,
-    table: toml::Table,
-    flat: &mut Vec<(String, Given)>,
-) -> Result<(), ConfigError> {
+fn flatten(path: &Path, prefix: &str, table: toml::Table, flat: &mut Vec<(String, Given)>) -> Result<(), ConfigError> {
     for (name, value) in table {
         let key = format!("{prefix}{name}");
         let value = match value {

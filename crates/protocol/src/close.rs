@@ -49,10 +49,7 @@ impl CloseCode {
 
     /// Whether a client may connect again by itself with what it has.
     pub fn may_reconnect(self) -> bool {
-        matches!(
-            self,
-            Self::GOING_AWAY | Self::INTERNAL_ERROR | Self::TRY_AGAIN_LATER | Self::SLOW_CONSUMER
-        )
+        matches!(self, Self::GOING_AWAY | Self::INTERNAL_ERROR | Self::TRY_AGAIN_LATER | Self::SLOW_CONSUMER)
     }
 
     /// Whether the code may stand in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).

@@ -136,9 +136,11 @@ impl Frame {
         let mut header_len = 1;
         let mut id = CallId(0);
         if opcode != NOTIFY {
-            id = CallId(u32::from_be_bytes(
-                *message[header_len..].first_chunk().ok_or(truncated(kind, header_len + ID_LEN, &message))?,
-            ));
+            id = CallId(u32::from_be_bytes(*message[header_len..].first_chunk().ok_or(truncated(
+                kind,
+                header_len + ID_LEN,
+                &message,
+            ))?));
             header_len += ID_LEN;
         }
         match opcode {
@@ -152,8 +154,7 @@ impl Frame {
                 if message.len() < payload_at {
                     return Err(truncated(kind, payload_at, &message));
                 }
-                std::str::from_utf8(&message[name_at..payload_at])
-                    .map_err(|_| MalformedFrame::NameNotUtf8 { kind })?;
+                std::str::from_utf8(&message[name_at..payload_at]).map_err(|_| MalformedFrame::NameNotUtf8 { kind })?;
                 let payload = message.split_off(payload_at);
                 let name = Name(message.split_off(name_at));
                 Ok(match opcode {

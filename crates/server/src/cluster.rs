@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus::Registry;
-use roomcast_core::{
-    Broker, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event,
-};
+use roomcast_core::{Broker, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};

@@ -14,9 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus::Histogram;
 use roomcast_core::{Command, Outgoing};
-use roomcast_protocol::{
-    CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message,
-};
+use roomcast_protocol::{CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::call::CancelCause;
@@ -184,22 +182,18 @@ impl<S: Session> Driver<S> {
     pub(crate) async fn close(mut self, end: &End) {
         let close = match end {
             End::Lost(_) => return,
-            End::ByClient(close) => close.as_ref().map_or(CloseFrame::new(CloseCode::NORMAL, ""), |close| {
-                CloseFrame::new(close.code, "")
-            }),
+            End::ByClient(close) => {
+                close.as_ref().map_or(CloseFrame::new(CloseCode::NORMAL, ""), |close| CloseFrame::new(close.code, ""))
+            }
             End::ByServer(close) => close.clone(),
         };
+        let outbox = &self.link.peer.outbox;
         if close.code == CloseCode::SLOW_CONSUMER {
-            self.writer.discard_unstarted();
-        } else {
-            let outbox = &self.link.peer.outbox;
-            poll_fn(|cx| {
-                outbox.take_or_sleep(&mut self.writer.queue, cx);
-                Poll::Ready(())
-            })
-            .await;
+            outbox.discard();
+            self.writer.discard_unstarted(outbox);
         }
-        self.writer.push_last(encode_close(&close));
+        outbox.push_last(encode_close(&close));
+        poll_fn(|cx| Poll::Ready(outbox.take_or_sleep(&mut self.writer.queue, cx))).await;
         let linger = matches!(end, End::ByServer(_));
         // Over time the socket is simply dropped.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(linger)).await;

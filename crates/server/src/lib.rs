@@ -33,6 +33,31 @@
 //!
 //! # The tutorial
 //!
+//! Its server, whole. `examples/tutorial` runs it, with its page.
+//!
+#![doc = concat!(
+    "```no_run\nmod room {\n", include_str!("../../../examples/tutorial/src/room.rs"), "}\n",
+    "mod socket {\n", include_str!("../../../examples/tutorial/src/socket.rs"), "}\n",
+)]
+//! use axum::{extract::ConnectInfo, response::IntoResponse, routing::get, Router};
+//! use roomcast::SocketIoUpgrade;
+//! use std::{io, net::SocketAddr};
+//! use tokio::net::TcpListener;
+//!
+//! #[tokio::main]
+//! async fn main() -> io::Result<()> {
+//!     let app = Router::new().route("/socket", get(ws_handler));
+//!     axum::serve(
+//!         TcpListener::bind("127.0.0.1:3000").await?,
+//!         app.into_make_service_with_connect_info::<SocketAddr>(),
+//!     )
+//!     .await
+//! }
+//!
+//! async fn ws_handler(ws: SocketIoUpgrade, info: ConnectInfo<SocketAddr>) -> impl IntoResponse {
+//!     ws.on_upgrade(16, move |socket| socket::handle_socket(socket, info.0))
+//! }
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod call;

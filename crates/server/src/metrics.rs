@@ -37,11 +37,9 @@ pub struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Arc<Self> {
-        let connections = IntGaugeVec::new(
-            Opts::new("roomcast_connections", "Open connections, by subprotocol"),
-            &["protocol"],
-        )
-        .expect(VALID);
+        let connections =
+            IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
+                .expect(VALID);
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
             connections,

@@ -9,6 +9,7 @@ use roomcast_protocol::Name;
 use serde_json::json;
 
 use crate::error::{CallError, Code};
+use crate::extract::Request;
 use crate::lane::Handling;
 use crate::socket::Socket;
 
@@ -79,6 +80,7 @@ impl fmt::Debug for RoomAccess {
 const PREFIX: &str = "rooms/";
 
 impl RoomAction {
+    /// In the order of their discriminants.
     pub(crate) const ALL: [Self; 4] = [Self::Join, Self::Leave, Self::Publish, Self::Members];
 
     /// The procedure's name, to which the room's name is appended.
@@ -104,15 +106,13 @@ impl RoomAction {
         Some((action, rest))
     }
 
-    /// Does it. `rest` is the room's name, and for a publish the event's after a `/`.
-    pub(crate) fn perform(self, access: &RoomAccess, socket: Socket, rest: &str, payload: Bytes) -> Handling {
-        let prepared = self.prepare(access, &socket, rest);
-        let (room, event) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
-        let hub = Arc::clone(socket.cluster.hub());
+    /// Does it.
+    pub(crate) fn perform(self, access: &RoomAccess, request: Request) -> Handling {
+        let prepared = self.prepare(access, &request);
         Box::pin(async move {
+            let (room, event) = prepared?;
+            let Request { socket, payload, .. } = request;
+            let hub = socket.cluster.hub();
             match self {
                 Self::Join => hub.join(&socket.link.peer, &room).await?,
                 Self::Leave => hub.leave(&socket.link.peer, &room),
@@ -123,7 +123,9 @@ impl RoomAction {
         })
     }
 
-    fn prepare(self, access: &RoomAccess, socket: &Socket, rest: &str) -> Result<(RoomName, Name), CallError> {
+    /// Reads the names, and asks whether it is allowed.
+    fn prepare(self, access: &RoomAccess, request: &Request) -> Result<(RoomName, Name), CallError> {
+        let (_, rest) = Self::parse(request.method()).unwrap_or((self, ""));
         let (room, event) = match self {
             Self::Publish => {
                 let (room, event) = rest.split_once('/').ok_or_else(|| {
@@ -134,7 +136,7 @@ impl RoomAction {
             Self::Join | Self::Leave | Self::Members => (rest, Name::default()),
         };
         let room = RoomName::new(room)?;
-        access.check(socket, self, &room)?;
+        access.check(request.socket(), self, &room)?;
         Ok((room, event))
     }
 }

@@ -84,8 +84,8 @@ struct Routes {
     calls: HashMap<String, CallRoute>,
     notifications: HashMap<String, Route>,
     unknown: Arc<MethodMetrics>,
-    rooms: RoomAccess,
-    room_calls: HashMap<RoomAction, Arc<MethodMetrics>>,
+    /// The `rooms/…` procedures, by [`RoomAction`].
+    rooms: Vec<CallRoute>,
     on_connect: Option<ConnectFn>,
     on_disconnect: Option<DisconnectFn>,
 }
@@ -111,11 +111,10 @@ impl Router {
                 cluster,
                 options: Arc::default(),
                 unknown: metrics.method(UNKNOWN_METHOD),
-                room_calls: HashMap::new(),
+                rooms: room_procedures(&RoomAccess::nobody(), &metrics),
                 metrics,
                 calls: HashMap::new(),
                 notifications: HashMap::new(),
-                rooms: RoomAccess::nobody(),
                 on_connect: None,
                 on_disconnect: None,
             }),
@@ -173,12 +172,7 @@ impl Router {
     /// Opens the `rooms/…` procedures to clients. Without this, they are denied.
     #[must_use]
     pub fn client_rooms(self, access: RoomAccess) -> Self {
-        self.with(|routes| {
-            let metrics = &routes.metrics;
-            routes.room_calls =
-                RoomAction::ALL.into_iter().map(|action| (action, metrics.method(action.procedure()))).collect();
-            routes.rooms = access;
-        })
+        self.with(|routes| routes.rooms = room_procedures(&access, &routes.metrics))
     }
 
     /// What happens first on each connection; the client's messages wait until it is done, at most 10 s.
@@ -270,13 +264,47 @@ impl Router {
     }
 }
 
+fn room_procedures(access: &RoomAccess, metrics: &Metrics) -> Vec<CallRoute> {
+    let procedure = |action: RoomAction| {
+        let access = access.clone();
+        let route = Route { handler: Arc::new(move |request| action.perform(&access, request)), quick: true };
+        CallRoute { route, metrics: metrics.method(action.procedure()) }
+    };
+    RoomAction::ALL.into_iter().map(procedure).collect()
+}
+
 impl Route {
     fn new<A>(handler: impl Handler<A>, quick: bool) -> Self {
         Self { handler: Arc::new(move |request| handler.handle(request)), quick }
     }
+
+    /// Runs a quick handler up to its first wait.
+    fn begin(&self, request: Request) -> Begun {
+        if !self.quick {
+            return self.later(request);
+        }
+        let first_poll = || {
+            let mut handling = (self.handler)(request);
+            match (&mut handling).now_or_never() {
+                Some(result) => Begun::Done(Some(result)),
+                None => Begun::Waits(handling),
+            }
+        };
+        std::panic::catch_unwind(AssertUnwindSafe(first_poll)).unwrap_or(Begun::Done(None))
+    }
+
+    /// The handler's whole work, none of it begun.
+    fn later(&self, request: Request) -> Begun {
+        let handler = Arc::clone(&self.handler);
+        Begun::Waits(Box::pin(async move { handler(request).await }))
+    }
 }
 
 impl Routes {
+    fn room_procedure(&self, name: &str) -> Option<&CallRoute> {
+        RoomAction::parse(name).map(|(action, _)| &self.rooms[action as usize])
+    }
+
     async fn connect(&self, socket: &Socket) -> Result<(), CloseFrame> {
         let Some(on_connect) = &self.on_connect else { return Ok(()) };
         match tokio::time::timeout(CONNECT_TIMEOUT, catch_panic(on_connect(socket.clone()))).await {
@@ -305,57 +333,39 @@ struct RouterApp {
 
 impl App for RouterApp {
     fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let payload_len = payload.len();
-        let (mut handling, quick) = match self.routes.notifications.get(name.as_str()) {
-            Some(route) => {
-                let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
-                ((route.handler)(request), route.quick)
-            }
-            None => match RoomAction::parse(&name) {
-                Some((action, rest)) => {
-                    (action.perform(&self.routes.rooms, self.socket.clone(), rest, payload), true)
-                }
-                None => {
-                    report(link, Some(Err(unknown("event", &name))));
-                    return Ok(());
-                }
-            },
+        let routes = &self.routes;
+        let room = || routes.room_procedure(&name).map(|procedure| &procedure.route);
+        let Some(route) = routes.notifications.get(name.as_str()).or_else(room) else {
+            report(link, Some(Err(unknown("event", &name))));
+            return Ok(());
         };
-        if quick && self.lane.as_ref().is_none_or(Lane::is_idle) {
-            match begin(handling) {
-                Begun::Done(handled) => {
-                    report(link, handled);
-                    return Ok(());
+        let payload_len = payload.len();
+        let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
+        // One that waits its turn behind others is not begun before it.
+        let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
+        match if in_turn { route.begin(request) } else { route.later(request) } {
+            Begun::Done(handled) => report(link, handled),
+            Begun::Waits(rest) => {
+                if !self.lane.get_or_insert_default().push(link, rest, payload_len) {
+                    return Err(overloaded());
                 }
-                Begun::Waits(rest) => handling = rest,
             }
         }
-        match self.lane.get_or_insert_default().push(link, handling, payload_len) {
-            true => Ok(()),
-            false => Err(overloaded()),
-        }
+        Ok(())
     }
 
     fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let routes = Arc::clone(&self.routes);
-        let payload_len = payload.len();
-        if let Some(CallRoute { route, metrics }) = routes.calls.get(name.as_str()) {
-            let Some(responder) = link.start_call(id, payload_len, metrics)? else { return Ok(()) };
-            let cancel = Some(responder.cancel_handle());
-            let handling = (route.handler)(Request { name, payload, socket: self.socket.clone(), cancel });
-            run_call(responder, handling, route.quick);
+        let routes = &self.routes;
+        let Some(procedure) = routes.calls.get(name.as_str()).or_else(|| routes.room_procedure(&name)) else {
+            link.check_call_id(id)?;
+            link.answer_at_once(id, Err(unknown("procedure", &name)), &routes.unknown, Instant::now());
             return Ok(());
-        }
-        match RoomAction::parse(&name) {
-            Some((action, rest)) => {
-                let metrics = routes.room_calls.get(&action).unwrap_or(&routes.unknown);
-                let Some(responder) = link.start_call(id, payload_len, metrics)? else { return Ok(()) };
-                run_call(responder, action.perform(&routes.rooms, self.socket.clone(), rest, payload), true);
-            }
-            None => {
-                link.check_call_id(id)?;
-                link.answer_at_once(id, Err(unknown("procedure", &name)), &routes.unknown, Instant::now());
-            }
+        };
+        let Some(responder) = link.start_call(id, payload.len(), &procedure.metrics)? else { return Ok(()) };
+        let cancel = Some(responder.cancel_handle());
+        match procedure.route.begin(Request { name, payload, socket: self.socket.clone(), cancel }) {
+            Begun::Done(handled) => conclude(responder, handled),
+            Begun::Waits(rest) => spawn_call(responder, rest),
         }
         Ok(())
     }
@@ -365,12 +375,7 @@ fn unknown(what: &str, name: &Name) -> CallError {
     CallError::new(Code::NotFound, format!("there is no {what} {name:?}"))
 }
 
-fn run_call(responder: Responder, handling: Handling, quick: bool) {
-    let begun = if quick { begin(handling) } else { Begun::Waits(handling) };
-    let handling = match begun {
-        Begun::Done(handled) => return conclude(responder, handled),
-        Begun::Waits(rest) => rest,
-    };
+fn spawn_call(responder: Responder, handling: Handling) {
     let call = responder.call();
     let timeout = responder.link().options.call_timeout;
     let task = tokio::spawn(async move {
@@ -383,6 +388,10 @@ fn run_call(responder: Responder, handling: Handling, quick: bool) {
         }
     });
     call.adopt(task.abort_handle());
+    // Tokio runs what was spawned last on this thread next, and wakes no other thread to watch the
+    // sockets meanwhile: a handler that computes would keep its own Reset from being read. A second task
+    // wakes one, if one sleeps.
+    tokio::spawn(std::future::ready(()));
 }
 
 fn conclude(responder: Responder, handled: Handled) {
@@ -395,15 +404,6 @@ fn conclude(responder: Responder, handled: Handled) {
 enum Begun {
     Done(Handled),
     Waits(Handling),
-}
-
-/// Runs a handler up to its first wait.
-fn begin(mut handling: Handling) -> Begun {
-    match std::panic::catch_unwind(AssertUnwindSafe(|| (&mut handling).now_or_never())) {
-        Ok(None) => Begun::Waits(handling),
-        Ok(Some(result)) => Begun::Done(Some(result)),
-        Err(_) => Begun::Done(None),
-    }
 }
 
 impl fmt::Debug for Router {

@@ -209,8 +209,7 @@ static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
         method: metrics.method(UNKNOWN_METHOD),
         metrics,
         stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
-        delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused"))
-            .expect("the name is valid"),
+        delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused")).expect("the name is valid"),
     }
 });
 

@@ -5,7 +5,6 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::Bytes;
 use prometheus::Histogram;
 use roomcast_core::{Outbox, Outgoing};
 
@@ -83,12 +82,9 @@ impl Writer {
 
     /// Gives up what is queued, but for a frame that is half written: the peer must see it whole to
     /// understand what follows.
-    pub(crate) fn discard_unstarted(&mut self) {
-        self.queue.truncate(usize::from(self.offset > 0));
-    }
-
-    /// Queues the connection's last frame.
-    pub(crate) fn push_last(&mut self, bytes: Bytes) {
-        self.queue.push_back(Outgoing { bytes, accepted_at: None });
+    pub(crate) fn discard_unstarted(&mut self, outbox: &Outbox) {
+        let kept = usize::from(self.offset > 0);
+        outbox.wrote(self.queue.iter().skip(kept).map(|outgoing| outgoing.bytes.len()).sum());
+        self.queue.truncate(kept);
     }
 }

@@ -6,6 +6,7 @@
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -30,10 +31,16 @@ def environment():
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """Ports below the range from which systems take those of outgoing connections, so that none is lost to one."""
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        if port not in ports:
+            ports.append(port)
     return ports
 
 

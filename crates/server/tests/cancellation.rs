@@ -1,0 +1,376 @@
+//! Cancellation is true: whatever ends a call, its work stops, all of it, and is told why.
+
+mod common;
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::{Watch, serve, serve_loop, wait_until};
+use roomcast::{Cancel, CancelCause, Cluster, Code, DrainPlan, Options, Procedure, Router};
+use roomcast_testkit::Client;
+
+/// The contract's own bound on how long a cancelled call's work may go on.
+const STOPS_WITHIN: Duration = Duration::from_millis(50);
+
+/// A busy machine may miss a bound once; work that does not stop misses it every time.
+const ATTEMPTS: usize = 5;
+
+/// A handler, a task in its scope, and blocking work, none of which ends by itself.
+async fn endless(watch: Watch, cancel: Cancel) {
+    let _handler = watch.begin(&cancel);
+    let spawned = watch.begin(&cancel);
+    cancel.spawn_and_abort_on_reset(async move {
+        let _spawned = spawned;
+        pending::<()>().await;
+    });
+    let blocking = watch.begin(&cancel);
+    cancel.spawn_blocking(move |cancel| {
+        let _blocking = blocking;
+        while !cancel.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1)); // a chunk of work
+        }
+    });
+    pending().await
+}
+
+fn endless_router(watch: &Watch, options: Options) -> (Router, Cluster) {
+    let cluster = Cluster::embedded(&options);
+    let watch = watch.clone();
+    let router = Router::new(cluster.clone())
+        .options(options)
+        .call("endless", move |cancel: Cancel| endless(watch.clone(), cancel))
+        .quick_call("echo", async |payload: Bytes| payload);
+    (router, cluster)
+}
+
+/// Starts an endless call with its three pieces of work.
+async fn start_endless(url: &str, watch: &Watch) -> (Client, roomcast_protocol::CallId) {
+    let mut client = Client::connect(url).await.unwrap();
+    let id = client.start("endless", "").await.unwrap();
+    wait_until("the call runs", || watch.running() == 3).await;
+    (client, id)
+}
+
+async fn assert_stops(watch: &Watch, router: &Router, cause: CancelCause) -> Duration {
+    let started = Instant::now();
+    wait_until("the work has stopped", || watch.running() == 0).await;
+    let took = started.elapsed();
+    assert_eq!(watch.causes()[watch.causes().len() - 3..], [Some(cause); 3]);
+    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+    took
+}
+
+fn assert_within_bound(took: &[Duration]) {
+    let best = took.iter().min().unwrap();
+    assert!(*best < STOPS_WITHIN, "the work went on for {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_stops_all_work_of_the_call_and_nothing_is_answered() {
+    let watch = Watch::default();
+    let (router, _cluster) = endless_router(&watch, Options::default());
+    let url = serve(router.clone()).await;
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (mut client, id) = start_endless(&url, &watch).await;
+        client.reset(id).await.unwrap();
+        took.push(assert_stops(&watch, &router, CancelCause::Reset).await);
+        assert_eq!(client.call("echo", "still here").await.unwrap(), "still here");
+        assert_eq!(client.stray_answers(), 0);
+        client.close().await.unwrap();
+    }
+    assert_within_bound(&took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_connection_stops_its_calls() {
+    let watch = Watch::default();
+    let (router, _cluster) = endless_router(&watch, Options::default());
+    let url = serve(router.clone()).await;
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (client, _) = start_endless(&url, &watch).await;
+        client.close().await.unwrap();
+        took.push(assert_stops(&watch, &router, CancelCause::Closed).await);
+    }
+    assert_within_bound(&took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_stops_its_calls() {
+    let watch = Watch::default();
+    let (router, _cluster) = endless_router(&watch, Options::default());
+    let url = serve(router.clone()).await;
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (client, _) = start_endless(&url, &watch).await;
+        drop(client); // no Close
+        took.push(assert_stops(&watch, &router, CancelCause::Lost).await);
+    }
+    assert_within_bound(&took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_falls_silent_loses_its_calls() {
+    let watch = Watch::default();
+    let silence = Duration::from_millis(100);
+    let options = Options { ping_interval: silence, pong_timeout: silence, ..Options::default() };
+    let (router, _cluster) = endless_router(&watch, options);
+    let url = serve(router.clone()).await;
+    let (_client, _) = start_endless(&url, &watch).await; // it answers pings only while it reads
+    assert_stops(&watch, &router, CancelCause::Lost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_calls_end_until_its_deadline() {
+    let watch = Watch::default();
+    let (router, cluster) = endless_router(&watch, Options::default());
+    let url = serve(router.clone()).await;
+    let mut idle = Client::connect(&url).await.unwrap();
+    assert_eq!(idle.call("echo", "here").await.unwrap(), "here");
+    let (mut busy, _) = start_endless(&url, &watch).await;
+
+    let plan = DrainPlan { spread: Duration::from_millis(100), timeout: Duration::from_millis(500) };
+    let (drained, idle_closed, refused) = tokio::join!(
+        async {
+            cluster.drain(plan).await;
+            cluster.connection_count()
+        },
+        idle.closed(),
+        async {
+            // Calls are answered until the drain comes to this connection; from then on they are refused.
+            loop {
+                let answer = busy.call_text("echo", "here").await.unwrap();
+                if answer != "here" {
+                    return answer;
+                }
+            }
+        },
+    );
+    assert_eq!(idle_closed.unwrap().0, 1001);
+    assert!(refused.contains("UNAVAILABLE"), "{refused}");
+    assert_eq!(drained, 0);
+    assert_stops(&watch, &router, CancelCause::Drain).await;
+    assert_eq!(busy.closed().await.unwrap().0, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_at_its_deadline() {
+    let watch = Watch::default();
+    let options = Options { call_timeout: Duration::from_millis(100), ..Options::default() };
+    let (router, _cluster) = endless_router(&watch, options);
+    let url = serve(router.clone()).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    assert!(client.call_text("endless", "").await.unwrap().contains("DEADLINE_EXCEEDED"));
+    wait_until("the work has stopped", || watch.running() == 0).await;
+    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_answered_and_stops_what_the_handler_had_spawned() {
+    let watch = Watch::default();
+    let panicking = {
+        let watch = watch.clone();
+        move |cancel: Cancel| {
+            let spawned = watch.begin(&cancel);
+            async move {
+                cancel.spawn_and_abort_on_reset(async move {
+                    let _spawned = spawned;
+                    pending::<()>().await;
+                });
+                if true {
+                    panic!("a handler's panic, part of the test");
+                }
+            }
+        }
+    };
+    let router = Router::new(Cluster::embedded(&Options::default()))
+        .call("spawned", panicking.clone())
+        .quick_call("quick", panicking)
+        .quick_call("echo", async |payload: Bytes| payload);
+    let url = serve(router.clone()).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    for procedure in ["spawned", "quick"] {
+        assert!(client.call_text(procedure, "").await.unwrap().contains("INTERNAL"));
+        wait_until("the work has stopped", || watch.running() == 0).await;
+        assert_eq!(watch.causes().last(), Some(&Some(CancelCause::Panic)));
+    }
+    assert_eq!(client.call("echo", "unharmed").await.unwrap(), "unharmed");
+    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_without_awaits_stops_by_asking() {
+    let watch = Watch::default();
+    let busy = {
+        let watch = watch.clone();
+        move |cancel: Cancel| {
+            let working = watch.begin(&cancel);
+            async move {
+                let _working = working;
+                while !cancel.is_cancelled() {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    };
+    let router = Router::new(Cluster::embedded(&Options::default())).call("busy", busy);
+    let url = serve(router.clone()).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    let id = client.start("busy", "").await.unwrap();
+    wait_until("the call runs", || watch.running() == 1).await;
+    client.reset(id).await.unwrap();
+    wait_until("the work has stopped", || watch.running() == 0).await;
+    assert_eq!(watch.causes(), [Some(CancelCause::Reset)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_is_obeyed_while_megabytes_wait_for_a_client_that_does_not_read() {
+    const CHUNK: usize = 512 * 1024;
+    const CHUNKS: usize = 32;
+    let watch = Watch::default();
+    let options = Options { max_outbound: 64 * 1024 * 1024, ..Options::default() };
+    let (router, _cluster) = endless_router(&watch, options);
+    let queued = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&queued);
+    let router = router.quick_call("much", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(vec![0; CHUNK])
+    });
+    let url = serve(router.clone()).await;
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (mut client, id) = start_endless(&url, &watch).await;
+        for _ in 0..CHUNKS {
+            client.start("much", "").await.unwrap();
+        }
+        wait_until("all is queued", || queued.load(Ordering::SeqCst) == CHUNKS).await;
+        queued.store(0, Ordering::SeqCst);
+        client.reset(id).await.unwrap();
+        took.push(assert_stops(&watch, &router, CancelCause::Reset).await);
+    }
+    assert_within_bound(&took);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_has_one_outcome_however_answers_and_resets_race() {
+    let router = Router::new(Cluster::embedded(&Options::default())).call("yielding", async |payload: Bytes| {
+        for _ in 0..payload.first().copied().unwrap_or_default() {
+            tokio::task::yield_now().await;
+        }
+        payload
+    });
+    let url = serve(router.clone()).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    for round in 0..500u32 {
+        let length = (round % 7) as u8;
+        let kept = client.start("yielding", [length]).await.unwrap();
+        let given_up = client.start("yielding", [length]).await.unwrap();
+        if round % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        client.reset(given_up).await.unwrap();
+        // The Reset was processed before this call; an answer to the call given up may be before it, never after.
+        client.call("yielding", [0]).await.unwrap();
+        let stray = client.stray_answers();
+        client.call("yielding", [0]).await.unwrap();
+        assert_eq!(client.stray_answers(), stray);
+        assert_eq!(client.answer(kept).await.unwrap(), [length].as_slice());
+    }
+    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+}
+
+// === the tutorial's loop ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_ends_or_panics_stops_its_calls_and_closes_the_connection() {
+    let watch = Watch::default();
+    let handler = {
+        let watch = watch.clone();
+        move |mut socket: roomcast::SocketIo| {
+            let watch = watch.clone();
+            async move {
+                while let Ok(procedure) = socket.recv().await {
+                    match procedure {
+                        Procedure::Call(_, response, cancel) => {
+                            let work = watch.begin(&cancel);
+                            cancel.spawn_and_abort_on_reset(async move {
+                                let _both = (work, response);
+                                pending::<()>().await;
+                            });
+                        }
+                        Procedure::Notify(event) if event.method() == "panic" => {
+                            panic!("a handler's panic, part of the test")
+                        }
+                        Procedure::Notify(_) => return,
+                    }
+                }
+            }
+        }
+    };
+    let url = serve_loop(Options::default(), handler).await;
+    for (event, code) in [("return", 1000), ("panic", 1011)] {
+        let mut client = Client::connect(&url).await.unwrap();
+        client.start("endless", "").await.unwrap();
+        wait_until("the call runs", || watch.running() == 1).await;
+        client.notify(event, "").await.unwrap();
+        assert_eq!(client.closed().await.unwrap().0, code);
+        wait_until("the work has stopped", || watch.running() == 0).await;
+        assert_eq!(watch.causes().last(), Some(&Some(CancelCause::Closed)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_dropped_unused_answers_with_an_error() {
+    let handler = async |mut socket: roomcast::SocketIo| while socket.recv().await.is_ok() {};
+    let url = serve_loop(Options::default(), handler).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    assert!(client.call_text("anything", "").await.unwrap().contains(Code::Internal.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notifying_a_client_that_has_gone_is_an_error() {
+    let (sender, mut notifiers) = tokio::sync::mpsc::channel(1);
+    let handler = move |mut socket: roomcast::SocketIo| {
+        let sender = sender.clone();
+        async move {
+            while socket.recv().await.is_ok() {}
+            assert!(socket.notify("late", "").await.is_err());
+            sender.send(socket.notifier()).await.unwrap();
+        }
+    };
+    let url = serve_loop(Options::default(), handler).await;
+    drop(Client::connect(&url).await.unwrap());
+    let notifier = notifiers.recv().await.unwrap();
+    assert!(notifier.notify("later", "").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_does_not_receive_does_not_keep_a_reset_from_its_call() {
+    let (watch, blocked) = (Watch::default(), Watch::default());
+    let handler = {
+        let (watch, blocked) = (watch.clone(), blocked.clone());
+        move |mut socket: roomcast::SocketIo| {
+            let (watch, blocked) = (watch.clone(), blocked.clone());
+            async move {
+                let Ok(Procedure::Call(_, response, cancel)) = socket.recv().await else { return };
+                let work = watch.begin(&cancel);
+                cancel.spawn_and_abort_on_reset(async move {
+                    let _both = (work, response);
+                    pending::<()>().await;
+                });
+                let _blocked = blocked.begin(&cancel);
+                pending::<()>().await; // never receives again
+            }
+        }
+    };
+    let url = serve_loop(Options::default(), handler).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    let id = client.start("endless", "").await.unwrap();
+    wait_until("the call runs", || watch.running() == 1 && blocked.running() == 1).await;
+    client.reset(id).await.unwrap();
+    wait_until("the work has stopped", || watch.running() == 0).await;
+}

@@ -1,0 +1,187 @@
+//! The router: extractors, errors, rooms, users, the order of notifications, bounds.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use common::{serve, wait_until};
+use parking_lot::Mutex;
+use roomcast::{
+    CallError, Cancel, Cluster, Code, Json, Method, Options, RoomAccess, RoomAction, Router, Socket, SocketIoUpgrade,
+    Text, UserId,
+};
+use roomcast_testkit::Client;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    item: String,
+    count: u32,
+}
+
+fn router() -> (Router, Cluster) {
+    let cluster = Cluster::embedded(&Options::default());
+    (Router::new(cluster.clone()), cluster)
+}
+
+#[tokio::test]
+async fn handlers_get_what_they_ask_for_and_answer_what_they_return() {
+    let (router, _) = router();
+    let router = router
+        .call("double", async |Json(order): Json<Order>| Json(Order { count: order.count * 2, ..order }))
+        .call("who", async |socket: Socket, Method(method): Method| format!("{method} {}", socket.rooms().len()))
+        .call("refuse", async || Err::<(), _>(CallError::new(Code::FailedPrecondition, "not \"now\"")))
+        .call("text", async |Text(text): Text, _: Cancel| text)
+        .call("nothing", async || ());
+    let mut client = Client::connect(&serve(router).await).await.unwrap();
+    let doubled = client.call_text("double", r#"{"item":"cup","count":4}"#).await.unwrap();
+    assert_eq!(doubled, r#"{"item":"cup","count":8}"#);
+    assert_eq!(client.call_text("who", "").await.unwrap(), "who 0");
+    assert_eq!(
+        client.call_text("refuse", "").await.unwrap(),
+        r#"{"error":{"code":"FAILED_PRECONDITION","message":"not \"now\""}}"#
+    );
+    assert!(client.call_text("double", "{").await.unwrap().contains("INVALID_ARGUMENT"));
+    assert!(client.call_text("text", [0xFF]).await.unwrap().contains("INVALID_ARGUMENT"));
+    assert_eq!(client.call_text("nothing", "").await.unwrap(), "");
+    assert!(client.call_text("no such", "").await.unwrap().contains("NOT_FOUND"));
+}
+
+#[tokio::test]
+async fn notifications_are_handled_in_order_though_some_wait() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (slow, quick) = (Arc::clone(&seen), Arc::clone(&seen));
+    let (router, _) = router();
+    let router = router
+        .notify("slow", move |Text(text): Text| {
+            let seen = Arc::clone(&slow);
+            async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                seen.lock().push(text);
+            }
+        })
+        .quick_notify("quick", move |Text(text): Text| {
+            quick.lock().push(text);
+            std::future::ready(())
+        })
+        .notify("panic", async || -> () { panic!("a handler's panic, part of the test") });
+    let mut client = Client::connect(&serve(router).await).await.unwrap();
+    let expected: Vec<_> = (0..40).map(|number| number.to_string()).collect();
+    for (index, text) in expected.iter().enumerate() {
+        client.notify(["quick", "slow", "quick"][index % 3], text).await.unwrap();
+        client.notify("panic", "").await.unwrap();
+    }
+    // Also those that are still waiting when the client closes are handled.
+    client.close().await.unwrap();
+    wait_until("all are handled", || seen.lock().len() == expected.len()).await;
+    assert_eq!(*seen.lock(), expected);
+}
+
+#[tokio::test]
+async fn connect_and_disconnect_handlers_frame_a_connection() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (connected, disconnected) = (Arc::clone(&log), Arc::clone(&log));
+    let (router, cluster) = router();
+    let router = router
+        .on_connect(move |socket: Socket| {
+            connected.lock().push("connected".to_owned());
+            async move { socket.join("lobby").await }
+        })
+        .on_disconnect(move |socket: Socket, why| {
+            let mut log = disconnected.lock();
+            log.push(format!("left {} rooms with {}", socket.rooms().len(), why.code));
+            std::future::ready(())
+        })
+        .call("rooms", async |socket: Socket| socket.rooms().len().to_string());
+    let mut client = Client::connect(&serve(router).await).await.unwrap();
+    assert_eq!(client.call_text("rooms", "").await.unwrap(), "1");
+    cluster.room("lobby").publish("hello", "all").await.unwrap();
+    assert_eq!(client.event().await.unwrap().payload, "all");
+    client.close().await.unwrap();
+    wait_until("both are logged", || log.lock().len() == 2).await;
+    assert_eq!(*log.lock(), ["connected", "left 0 rooms with 1005"]);
+    assert_eq!(cluster.room("lobby").members().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_connect_handler_that_refuses_closes_with_its_reason() {
+    let (router, _) = router();
+    let router = router
+        .on_connect(async |_: Socket| Err::<(), _>(CallError::new(Code::PermissionDenied, "members only")))
+        .on_disconnect(async |_, _| {});
+    let mut client = Client::connect(&serve(router).await).await.unwrap();
+    assert_eq!(client.closed().await.unwrap(), (1008, "members only".to_owned()));
+}
+
+#[tokio::test]
+async fn rooms_are_denied_to_clients_unless_they_are_opened() {
+    let (router, _) = router();
+    let closed = serve(router.clone()).await;
+    let mut client = Client::connect(&closed).await.unwrap();
+    assert!(client.call_text("rooms/join/a", "").await.unwrap().contains("PERMISSION_DENIED"));
+
+    let open = router
+        .client_rooms(RoomAccess::checked(|_, action, room| action == RoomAction::Join && room.starts_with("public-")));
+    let mut client = Client::connect(&serve(open).await).await.unwrap();
+    assert_eq!(client.call("rooms/join/public-a", "").await.unwrap(), "");
+    assert!(client.call_text("rooms/join/private", "").await.unwrap().contains("PERMISSION_DENIED"));
+    assert!(client.call_text("rooms/publish/public-a/event", "").await.unwrap().contains("PERMISSION_DENIED"));
+}
+
+#[tokio::test]
+async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
+    let (router, cluster) = router();
+    let router = router.call("ready", async || ());
+    let upgrade = async move |axum::extract::Path(user): axum::extract::Path<String>, upgrade: SocketIoUpgrade| {
+        upgrade.user(UserId::new(&user).unwrap()).route(&router)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/{user}", get(upgrade))).await });
+    let mut clients = Vec::new();
+    for user in ["ann", "ann", "bob"] {
+        let mut client = Client::connect(&format!("ws://{address}/{user}")).await.unwrap();
+        client.call("ready", "").await.unwrap();
+        clients.push(client);
+    }
+    cluster.user("ann").notify("mail", "for ann").await.unwrap();
+    cluster.user("bob").notify("mail", "for bob").await.unwrap();
+    for (client, expected) in clients.iter_mut().zip(["for ann", "for ann", "for bob"]) {
+        assert_eq!(client.event().await.unwrap().payload, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_makes_wait_is_bounded() {
+    let cluster = Cluster::embedded(&Options::default());
+    let options = Options { max_inbound: 1000, max_waiting_notifications: 10, ..Options::default() };
+    let router = Router::new(cluster)
+        .options(options)
+        .call("endless", async || std::future::pending::<()>().await)
+        .notify("endless", async || std::future::pending::<()>().await);
+    let url = serve(router).await;
+
+    let mut client = Client::connect(&url).await.unwrap();
+    client.start("endless", [0; 900]).await.unwrap();
+    assert!(client.call_text("endless", [0; 200]).await.unwrap().contains("RESOURCE_EXHAUSTED"));
+
+    let mut client = Client::connect(&url).await.unwrap();
+    for _ in 0..20 {
+        client.notify("endless", "").await.unwrap();
+    }
+    assert_eq!(client.closed().await.unwrap().0, 1013);
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_told_to_come_back_later() {
+    let (router, _) = router();
+    let url =
+        serve(router.options(Options { max_connections: 1, ..Options::default() }).call("ready", async || ())).await;
+    let mut first = Client::connect(&url).await.unwrap();
+    first.call("ready", "").await.unwrap();
+    let refused = Client::connect(&url).await.unwrap_err();
+    assert!(refused.to_string().contains("503"), "{refused}");
+    assert_eq!(first.call("ready", "").await.unwrap(), "");
+}

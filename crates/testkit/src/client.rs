@@ -1,0 +1,234 @@
+//! A client for tests: the protocol's own client end over an independent WebSocket library.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use roomcast_protocol::{CallId, ClientConnection, ClientEvent, Frame, Name, SUBPROTOCOL};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// No test waits longer for one thing.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An event from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its name.
+    pub name: String,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The server closed, with this code and reason.
+    Closed(Option<(u16, String)>),
+    /// Below the protocol.
+    WebSocket(Box<tungstenite::Error>),
+    /// What was waited for did not come in time.
+    TimedOut,
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<tungstenite::Error> for ClientError {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::WebSocket(Box::new(error))
+    }
+}
+
+type Result<T> = std::result::Result<T, ClientError>;
+
+/// One connection. It reads only while something is waited for.
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    protocol: ClientConnection,
+    answers: HashMap<CallId, Bytes>,
+    events: VecDeque<Event>,
+    stray_answers: usize,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("waiting", &self.protocol.waiting()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Connects to a URL such as `ws://127.0.0.1:3000/socket`.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the handshake fails.
+    ///
+    /// # Panics
+    /// If the URL is none.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let mut request = url.into_client_request().expect("a WebSocket URL");
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+        let connected = tokio::time::timeout(DEADLINE, tokio_tungstenite::connect_async(request)).await;
+        let (socket, _) = connected.map_err(|_| ClientError::TimedOut)??;
+        Ok(Self {
+            socket,
+            protocol: ClientConnection::new(),
+            answers: HashMap::new(),
+            events: VecDeque::new(),
+            stray_answers: 0,
+        })
+    }
+
+    /// Sends a notification.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection has ended.
+    pub async fn notify(&mut self, event: &str, payload: impl AsRef<[u8]>) -> Result<()> {
+        let frame = Frame::Notify { name: name(event), payload: Bytes::copy_from_slice(payload.as_ref()) };
+        self.send(&frame).await
+    }
+
+    /// Sends a call and does not wait for its answer.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection has ended.
+    pub async fn start(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<CallId> {
+        let (id, frame) = self.protocol.call(name(procedure), Bytes::copy_from_slice(payload.as_ref()));
+        self.send(&frame).await?;
+        Ok(id)
+    }
+
+    /// Waits for the answer to a call.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection ends first or nothing comes.
+    pub async fn answer(&mut self, id: CallId) -> Result<Bytes> {
+        loop {
+            if let Some(answer) = self.answers.remove(&id) {
+                return Ok(answer);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Calls and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub async fn call(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<Bytes> {
+        let id = self.start(procedure, payload).await?;
+        self.answer(id).await
+    }
+
+    /// Calls, and reads the answer as text.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub async fn call_text(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.call(procedure, payload).await?).into_owned())
+    }
+
+    /// Gives a call up.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection has ended.
+    pub async fn reset(&mut self, id: CallId) -> Result<()> {
+        match self.protocol.cancel(id) {
+            Some(frame) => self.send(&frame).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection ends first or nothing comes.
+    pub async fn event(&mut self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// How many answers came to calls that were given up.
+    pub fn stray_answers(&self) -> usize {
+        self.stray_answers
+    }
+
+    /// The next event of those already read.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Reads away what comes until the server closes, and returns the code and reason.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the connection is lost instead.
+    pub async fn closed(&mut self) -> Result<(u16, String)> {
+        loop {
+            match self.read().await {
+                Ok(()) => {}
+                Err(ClientError::Closed(Some(close))) => return Ok(close),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Closes the connection in an orderly way.
+    ///
+    /// # Errors
+    /// [`ClientError`] if it is not orderly.
+    pub async fn close(mut self) -> Result<()> {
+        self.socket.close(None).await?;
+        while let Ok(Some(Ok(_))) = tokio::time::timeout(DEADLINE, self.socket.next()).await {}
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: &Frame) -> Result<()> {
+        let mut bytes = bytes::BytesMut::new();
+        frame.encode(&mut bytes);
+        Ok(self.socket.send(Message::Binary(bytes.freeze())).await?)
+    }
+
+    /// Reads one message.
+    async fn read(&mut self) -> Result<()> {
+        let message = tokio::time::timeout(DEADLINE, self.socket.next()).await.map_err(|_| ClientError::TimedOut)?;
+        match message.ok_or(ClientError::Closed(None))?? {
+            Message::Binary(message) => {
+                match self.protocol.on_message(message).expect("the server sends frames of the protocol") {
+                    Some(ClientEvent::Notify { name, payload }) => {
+                        self.events.push_back(Event { name: name.to_string(), payload });
+                    }
+                    Some(ClientEvent::Answer { id, payload }) => {
+                        self.answers.insert(id, payload);
+                    }
+                    // The answer was under way when the call was given up.
+                    None => self.stray_answers += 1,
+                }
+                Ok(())
+            }
+            Message::Close(close) => {
+                let close = close.map(|CloseFrame { code, reason }| (code.into(), reason.to_string()));
+                Err(ClientError::Closed(close))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(name: &str) -> Name {
+    Name::new(name).expect("tests use short names")
+}

@@ -1,0 +1,132 @@
+//! A node as a process of its own.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// No test waits longer for a process.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often conditions of other processes are looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A running node. Killed when dropped.
+#[derive(Debug)]
+pub struct Node {
+    child: Child,
+    /// The public listener's address.
+    pub address: String,
+    /// The internal listener's address.
+    pub internal: String,
+}
+
+impl Node {
+    /// Starts `roomcast serve` on free ports with more arguments, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub async fn start(binary: &Path, arguments: &[&str]) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let internal = format!("127.0.0.1:{}", free_port());
+        let child = Command::new(binary)
+            .args(["serve", "--listen", &address, "--internal-listen", &internal])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the node's binary starts");
+        let node = Self { child, address, internal };
+        node.wait_until("it is ready", async || {
+            http_get(&node.internal, "/readyz").await.is_some_and(|(status, _)| status == 200)
+        })
+        .await;
+        node
+    }
+
+    /// The URL of its socket.
+    pub fn url(&self) -> String {
+        format!("ws://{}/socket", self.address)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    ///
+    /// # Panics
+    /// If there is no `kill` command.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
+        assert!(status.expect("the kill command runs").success(), "the process is there");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of this process") {
+                return status;
+            }
+            assert!(started.elapsed() < DEADLINE, "the node did not end");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The value of a metric without labels, or with exactly these as `name{…}`.
+    ///
+    /// # Panics
+    /// If there is no such metric.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, body) = http_get(&self.internal, "/metrics").await.expect("the internal listener answers");
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name} in:\n{body}"))
+    }
+
+    /// Waits for a condition.
+    ///
+    /// # Panics
+    /// If it does not come true in time.
+    pub async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !condition().await {
+            assert!(started.elapsed() < DEADLINE, "waited in vain until {what}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// If the system has none.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A GET's status and body; `None` if nobody answers.
+pub async fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut response = String::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_string(&mut response)).await.ok()?.ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}

@@ -1,0 +1,30 @@
+mod room;
+mod socket;
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::header::CONTENT_TYPE,
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use roomcast::SocketIoUpgrade;
+use std::{io, net::SocketAddr};
+use tokio::net::TcpListener;
+
+/// The page imports the client from its own server: the tutorial works without the internet.
+const CLIENT: &str = include_str!("../../../crates/node/page/client.js");
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let app = Router::new()
+        .route("/", get(|| async { Html(include_str!("../index.html")) }))
+        .route("/client.js", get(|| async { ([(CONTENT_TYPE, "text/javascript")], CLIENT) }))
+        .route("/socket", get(ws_handler));
+    println!("listening on http://127.0.0.1:3000");
+    axum::serve(TcpListener::bind("127.0.0.1:3000").await?, app.into_make_service_with_connect_info::<SocketAddr>())
+        .await
+}
+
+async fn ws_handler(ws: SocketIoUpgrade, info: ConnectInfo<SocketAddr>) -> impl IntoResponse {
+    ws.on_upgrade(16, move |socket| socket::handle_socket(socket, info.0))
+}
