@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, Drain};
+use crate::config::Config;
 use crate::internal::{self, Readiness};
 use crate::{demo, listener, public};
 
@@ -70,17 +70,18 @@ async fn serve(
         internal::spawn(internal, readiness.clone(), registry)?;
     }
     let public = TcpListener::from_std(public)?;
-    tracing::info!(node = %cluster.node(), demo = config.demo, "listening on http://{}", public.local_addr()?);
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    tracing::info!(node = %cluster.node(), demo = config.demo, "listening on {scheme}://{}", public.local_addr()?);
     readiness.remove(STARTING);
 
     tokio::select! {
-        () = listener::accept(&public, &app) => {}
+        () = listener::accept(&public, config.tls.as_ref(), &app) => {}
         () = stop.received() => {}
     }
     tracing::info!(connections = cluster.connection_count(), "draining; a second signal ends it at once");
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(config.drain, public, &app, &cluster) => tracing::info!("drained"),
+        () = drain(config, public, &app, &cluster) => tracing::info!("drained"),
         () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
     }
     Ok(())
@@ -88,8 +89,9 @@ async fn serve(
 
 /// Load balancers get time to see that the node is not ready; then nobody is accepted, and those who
 /// are there leave in an orderly way.
-async fn drain(plan: Drain, public: TcpListener, app: &axum::Router, cluster: &Cluster) {
-    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, app)).await;
+async fn drain(config: &Config, public: TcpListener, app: &axum::Router, cluster: &Cluster) {
+    let plan = config.drain;
+    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, config.tls.as_ref(), app)).await;
     drop(public);
     cluster.drain(DrainPlan { spread: plan.spread, timeout: plan.timeout - plan.delay }).await;
 }

@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use roomcast::Options;
+use tokio_rustls::TlsAcceptor;
 
 use crate::settings::{ConfigError, OFF, Settings};
+use crate::tls;
 
 /// A valid configuration.
-#[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) internal_listen: Option<SocketAddr>,
     pub(crate) demo: bool,
     pub(crate) options: Options,
@@ -67,6 +70,7 @@ impl Config {
         }
         Ok(Self {
             listen: settings.get("listen", ADDRESS, |value| value.parse().ok())?,
+            tls: tls(settings)?,
             internal_listen: settings.get("internal_listen", &format!("{ADDRESS}, or off"), |value| match value {
                 OFF => Some(None),
                 address => address.parse().ok().map(Some),
@@ -104,6 +108,19 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.said)
+    }
+}
+
+fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {
+    let (cert, key) = (settings.given("tls_cert"), settings.given("tls_key"));
+    match (cert.value.as_str(), key.value.as_str()) {
+        (OFF, OFF) => Ok(None),
+        (OFF, _) => Err(key.refuse("a key needs its certificate: say tls_cert, too")),
+        (_, OFF) => Err(cert.refuse("a certificate needs its key: say tls_key, too")),
+        (chain, private) => {
+            let acceptor = tls::acceptor(Path::new(chain), Path::new(private));
+            acceptor.map(Some).map_err(|why| cert.refuse(why))
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn spawn(listener: std::net::TcpListener, readiness: Readiness, regis
     thread::Builder::new().name("roomcast-internal".into()).spawn(move || {
         runtime.block_on(async move {
             match TcpListener::from_std(listener) {
-                Ok(listener) => crate::listener::accept(&listener, &app).await,
+                Ok(listener) => crate::listener::accept(&listener, None, &app).await,
                 Err(error) => tracing::error!(%error, "the internal listener does not work"),
             }
         });

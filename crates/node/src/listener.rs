@@ -12,11 +12,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 /// How long a client may take for a request's head, from the connection's start or the last answer on.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take for its TLS handshake.
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD: usize = 16 * 1024;
@@ -39,11 +44,14 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Accepts connections until the future is dropped, each served in a task of its own.
-pub(crate) async fn accept(listener: &TcpListener, app: &axum::Router) {
+pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, app: &axum::Router) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(serve(stream, peer, app.clone()));
+                match tls {
+                    None => tokio::spawn(serve(stream, peer, app.clone())),
+                    Some(tls) => tokio::spawn(serve_tls(tls.accept(stream), peer, app.clone())),
+                };
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
             Err(error) => {
@@ -62,7 +70,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, app: axum::Router) {
+async fn serve_tls(handshake: tokio_rustls::Accept<TcpStream>, peer: SocketAddr, app: axum::Router) {
+    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => serve(stream, peer, app).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+async fn serve<S>(stream: S, peer: SocketAddr, app: axum::Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let mut app = app.clone();
         async move {

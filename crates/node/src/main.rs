@@ -11,6 +11,7 @@ mod listener;
 mod public;
 mod settings;
 mod telemetry;
+mod tls;
 
 use std::process::ExitCode;
 

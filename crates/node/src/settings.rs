@@ -32,6 +32,8 @@ const fn setting(key: &'static str, value: &'static str, default: &'static str, 
 /// All options, in the order of `--help`.
 pub(crate) const OPTIONS: &[Setting] = &[
     setting("listen", "ADDR", "127.0.0.1:3000", "Public listener: WebSocket at /socket"),
+    setting("tls_cert", "FILE", OFF, "Certificate chain (PEM) of the public listener; with tls_key, it speaks TLS"),
+    setting("tls_key", "FILE", OFF, "Private key (PEM) of the public listener"),
     setting(
         "internal_listen",
         "ADDR",

@@ -27,15 +27,16 @@ impl Inbox {
         Self { state: Mutex::default(), capacity }
     }
 
-    /// Queues, or gives back if the queue is full.
-    pub(crate) fn push(&self, procedure: Procedure, payload: Option<Permit>) -> Result<(), Procedure> {
+    /// Whether one more may be pushed.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state.lock().queue.len() < self.capacity
+    }
+
+    /// Queues what there is room for.
+    pub(crate) fn push(&self, procedure: Procedure, payload: Option<Permit>) {
         let mut state = self.state.lock();
-        if state.queue.len() >= self.capacity {
-            return Err(procedure);
-        }
         state.queue.push_back((procedure, payload));
         state.wake();
-        Ok(())
     }
 
     /// Nothing more comes.

@@ -31,11 +31,13 @@ pub enum RoomAction {
 #[derive(Clone)]
 pub struct RoomAccess(Rule);
 
+type Check = dyn Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync;
+
 #[derive(Clone)]
 enum Rule {
     Nobody,
     Everybody,
-    Checked(Arc<dyn Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync>),
+    Checked(Arc<Check>),
 }
 
 impl RoomAccess {

@@ -111,7 +111,7 @@ impl Router {
                 cluster,
                 options: Arc::default(),
                 unknown: metrics.method(UNKNOWN_METHOD),
-                rooms: room_procedures(&RoomAccess::nobody(), &metrics),
+                rooms: room_procedures(RoomAccess::nobody(), &metrics),
                 metrics,
                 calls: HashMap::new(),
                 notifications: HashMap::new(),
@@ -172,7 +172,7 @@ impl Router {
     /// Opens the `rooms/…` procedures to clients. Without this, they are denied.
     #[must_use]
     pub fn client_rooms(self, access: RoomAccess) -> Self {
-        self.with(|routes| routes.rooms = room_procedures(&access, &routes.metrics))
+        self.with(|routes| routes.rooms = room_procedures(access, &routes.metrics))
     }
 
     /// What happens first on each connection; the client's messages wait until it is done, at most 10 s.
@@ -264,9 +264,10 @@ impl Router {
     }
 }
 
-fn room_procedures(access: &RoomAccess, metrics: &Metrics) -> Vec<CallRoute> {
+fn room_procedures(access: RoomAccess, metrics: &Metrics) -> Vec<CallRoute> {
+    let access = Arc::new(access);
     let procedure = |action: RoomAction| {
-        let access = access.clone();
+        let access = Arc::clone(&access);
         let route = Route { handler: Arc::new(move |request| action.perform(&access, request)), quick: true };
         CallRoute { route, metrics: metrics.method(action.procedure()) }
     };

@@ -180,23 +180,21 @@ pub(crate) struct LoopApp {
 impl App for LoopApp {
     fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
         let permit = Permit::take(link, payload.len());
-        let queued = match permit {
-            Some(permit) => self.inbox.push(Procedure::Notify(Message { name, payload }), Some(permit)).is_ok(),
-            None => false,
-        };
-        match queued {
-            true => Ok(()),
-            false => Err(overloaded()),
+        if permit.is_none() || !self.inbox.has_room() {
+            return Err(overloaded());
         }
+        self.inbox.push(Procedure::Notify(Message { name, payload }), permit);
+        Ok(())
     }
 
     fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
         let Some(responder) = link.start_call(id, payload.len(), &self.method)? else { return Ok(()) };
-        let cancel = responder.cancel_handle();
-        let call = Procedure::Call(Message { name, payload }, Response(responder), cancel);
-        if let Err(Procedure::Call(_, response, _)) = self.inbox.push(call, None) {
-            let error = CallError::new(Code::ResourceExhausted, "too many requests wait for this connection's handler");
-            response.0.answer(Err(error));
+        if self.inbox.has_room() {
+            let cancel = responder.cancel_handle();
+            self.inbox.push(Procedure::Call(Message { name, payload }, Response(responder), cancel), None);
+        } else {
+            let waiting = "too many requests wait for this connection's handler";
+            responder.answer(Err(CallError::new(Code::ResourceExhausted, waiting)));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Cancellation is true: whatever ends a call, its work stops, all of it, and is told why.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::future::pending;

@@ -1,5 +1,7 @@
 //! Rooms under load: order, completeness, slow consumers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! The router: extractors, errors, rooms, users, the order of notifications, bounds.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;
