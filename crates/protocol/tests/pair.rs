@@ -5,13 +5,15 @@ mod common;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use common::message;
-use common::pair::{End, MAX_CALLS, Outcome, PING_INTERVAL, PONG_TIMEOUT, Pair};
-use common::{PING, PONG};
+use common::pair::{End, MAX_CALLS, MAX_PAYLOAD, Outcome, PING_INTERVAL, PONG_TIMEOUT, Pair};
+use common::{BINARY, CLOSE, FIN, MASK, PING, PONG, TEXT, header, message};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use roomcast_protocol::{CallId, CallKey, CallTable, CloseCode, Frame, KeepAlive, KeepAliveAction, StartError};
+use roomcast_protocol::{
+    CallId, CallKey, CallTable, CloseCode, Event, Frame, KeepAlive, KeepAliveAction, Limits, MAX_NAME_LEN,
+    ServerConnection, StartError,
+};
 
 const LATENCY: Duration = Duration::from_millis(50);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -263,6 +265,59 @@ fn a_full_table_takes_a_call_again_when_one_has_ended() {
     assert_eq!(table.start(CallId(0), ()), Err(StartError::Duplicate(CallId(0))), "the graver fault is reported");
     table.cancel(CallId(0));
     assert!(table.start(one_more, ()).is_ok());
+}
+
+// === what breaks the protocol ===
+
+#[track_caller]
+fn assert_closed(bytes: &[u8], code: CloseCode) {
+    let mut pair = pair();
+    pair.call();
+    pair.send_bytes(bytes);
+    pair.settle();
+    assert_eq!((&pair.end, pair.closed), (&Some(End::Violation(code)), Some(code)));
+    assert_eq!(pair.calls[0].at_server, Some(Outcome::Ended));
+    pair.assert_nothing_is_left();
+}
+
+/// A Notify with a name and a payload of these lengths.
+fn notify(name_len: usize, payload_len: usize) -> Vec<u8> {
+    [&[1, name_len as u8], vec![b'n'; name_len].as_slice(), &vec![0; payload_len]].concat()
+}
+
+#[test]
+fn a_breach_below_the_protocol_closes_the_connection_with_1002() {
+    let unmasked = [FIN | BINARY, 0];
+    assert_closed(&unmasked, CloseCode::PROTOCOL_ERROR);
+}
+
+#[test]
+fn a_text_message_closes_the_connection_with_1003() {
+    assert_closed(&message(TEXT, b"hello"), CloseCode::UNSUPPORTED_DATA);
+}
+
+#[test]
+fn text_that_is_not_utf8_closes_the_connection_with_1007() {
+    assert_closed(&message(TEXT, b"\xFF"), CloseCode::INVALID_DATA);
+    assert_closed(&message(CLOSE, b"\x03\xE8\xFF"), CloseCode::INVALID_DATA);
+}
+
+#[test]
+fn a_payload_over_the_maximum_closes_the_connection_with_1009() {
+    assert_closed(&message(BINARY, &notify(1, MAX_PAYLOAD + 1)), CloseCode::TOO_BIG);
+    let claimed = header(FIN | BINARY, 1 << 40, MASK);
+    assert_closed(&claimed, CloseCode::TOO_BIG);
+}
+
+#[test]
+fn a_payload_of_the_maximum_is_allowed_under_the_longest_name() {
+    let mut server = ServerConnection::new(Limits { max_payload: MAX_PAYLOAD });
+    let longest = message(BINARY, &notify(MAX_NAME_LEN, MAX_PAYLOAD));
+    let received = server.receive(&mut longest.as_slice());
+    assert!(
+        matches!(&received, Ok(Some(Event::Notify { payload, .. })) if payload.len() == MAX_PAYLOAD),
+        "{received:?}"
+    );
 }
 
 // === keep-alive ===

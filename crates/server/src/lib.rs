@@ -98,3 +98,7 @@ pub use roomcast_core::{
     Broker, BrokerError, ConnectionId, InvalidName, JoinError, Member, MemoryBroker, PublishError, RoomName, UserId,
 };
 pub use roomcast_protocol::{CloseCode, CloseFrame, SUBPROTOCOL};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

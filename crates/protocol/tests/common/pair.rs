@@ -18,6 +18,7 @@ use super::{BINARY, CLOSE, PING, PONG, fragments, message, take_server_frame};
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub(crate) const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const MAX_CALLS: usize = 8;
+pub(crate) const MAX_PAYLOAD: usize = 1000;
 
 /// One direction of the connection: bytes in flight and when each arrives.
 #[derive(Default)]
@@ -149,7 +150,7 @@ impl Pair {
             to_server: Wire::default(),
             to_client: Wire::default(),
             server: Server {
-                connection: ServerConnection::new(Limits::default()),
+                connection: ServerConnection::new(Limits { max_payload: MAX_PAYLOAD }),
                 calls: CallTable::new(MAX_CALLS),
                 handlers: Vec::new(),
                 keep_alive: KeepAlive::new(PING_INTERVAL, PONG_TIMEOUT),
