@@ -186,6 +186,9 @@ impl Hub {
             // Under the shard's lock, so that the broker hears of first and last members in their order.
             let mut shard = self.shard(room).lock();
             let joined = shard.join(room, Arc::clone(peer));
+            if rooms.is_empty() {
+                rooms.reserve_exact(1); // most connections are in one room
+            }
             rooms.push((room.clone(), joined.slot));
             self.metrics.memberships.inc();
             joined.first.then(|| {

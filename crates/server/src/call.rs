@@ -101,14 +101,19 @@ impl Call {
         })
     }
 
-    /// Stops the call's work and counts it as cancelled. For the one who took it from the table.
+    /// Counts the call's outcome. For the one who took it from the table, or never entered it.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.method.on_end(outcome, self.started.elapsed());
+    }
+
+    /// Stops the call's work and counts it as cancelled.
     pub(crate) fn cancel(&self, cause: CancelCause) {
-        self.method.on_end(Outcome::Cancelled, self.started.elapsed());
+        self.count(Outcome::Cancelled);
         self.stop(cause);
     }
 
     /// Stops all work in the call's scope, now and later.
-    fn stop(&self, cause: CancelCause) {
+    pub(crate) fn stop(&self, cause: CancelCause) {
         self.metrics.on_cancelled(cause);
         let scope = {
             let mut scope = self.scope.lock();
@@ -169,20 +174,12 @@ pub(crate) struct Responder {
     key: CallKey,
     work: Work,
     answered: bool,
-    _payload: Option<Permit>,
+    _payload: Permit,
 }
 
 impl Responder {
-    pub(crate) fn new(link: Arc<Link>, key: CallKey, call: &Arc<Call>, payload: Option<Permit>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, key: CallKey, call: &Arc<Call>, payload: Permit) -> Self {
         Self { link, key, work: Work::begin(call), answered: false, _payload: payload }
-    }
-
-    pub(crate) fn cancel_handle(&self) -> Cancel {
-        Cancel { call: Arc::clone(&self.work.0) }
-    }
-
-    pub(crate) fn call(&self) -> Arc<Call> {
-        Arc::clone(&self.work.0)
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -203,10 +200,7 @@ impl Responder {
 
     fn send(&mut self, result: Result<Bytes, CallError>) -> bool {
         self.answered = true;
-        let outcome = match &result {
-            Ok(_) => Outcome::Ok,
-            Err(error) => Outcome::Failed(error.code),
-        };
+        let outcome = Outcome::of(&result);
         // The table's lock is held until the Response is queued: a Reset that is processed finds the
         // call either running, and nothing follows, or its Response already on its way.
         let mut calls = self.link.calls.lock();
@@ -216,7 +210,7 @@ impl Responder {
         }
         drop(calls);
         if wanted {
-            self.work.0.method.on_end(outcome, self.work.0.started.elapsed());
+            self.work.0.count(outcome);
         }
         wanted
     }
@@ -259,6 +253,10 @@ pub struct Cancel {
 }
 
 impl Cancel {
+    pub(crate) fn new(call: &Arc<Call>) -> Self {
+        Self { call: Arc::clone(call) }
+    }
+
     /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cause().is_some()

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus::Histogram;
 use roomcast_core::{Command, Outgoing};
 use roomcast_protocol::{CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message};
@@ -95,12 +94,8 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// Runs the connection until it ends. `early` is what came right behind the handshake.
-    pub(crate) async fn run(&mut self, early: Bytes) -> End {
-        if let Err(end) = self.session.on_bytes(&self.link, &early) {
-            return end;
-        }
-        drop(early);
+    /// Runs the connection until it ends.
+    pub(crate) async fn run(&mut self) -> End {
         let mut timer = pin!(sleep(self.link.options.ping_interval));
         poll_fn(|cx| self.poll(cx, timer.as_mut())).await
     }

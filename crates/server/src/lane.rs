@@ -48,12 +48,11 @@ impl Lane {
 
     /// Puts a notification behind those before it. `false`: as many wait as may.
     pub(crate) fn push(&mut self, link: &Arc<Link>, handling: Handling, payload_len: usize) -> bool {
-        let Some(permit) = Permit::take(link, payload_len) else { return false };
         let mut state = self.state.lock();
-        if state.waiting.len() >= link.options.max_waiting_notifications {
+        if !Permit::fits(link, payload_len) || state.waiting.len() >= link.options.max_waiting_notifications {
             return false;
         }
-        state.waiting.push_back((handling, permit));
+        state.waiting.push_back((handling, Permit::take(link, payload_len)));
         if !std::mem::replace(&mut state.working, true) {
             self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(link))));
         }

@@ -62,6 +62,7 @@
 
 mod call;
 mod cluster;
+mod connection;
 mod driver;
 mod error;
 mod extract;

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use roomcast_core::{Outgoing, Peer, Rejected};
-use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, StartError, encode_frame};
+use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, Violation, encode_frame};
 use thiserror::Error;
 
 use crate::call::{Call, CancelCause, Responder};
 use crate::error::{CallError, Code};
-use crate::metrics::{MethodMetrics, Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome};
 use crate::options::Options;
 
 /// How long output to an ended connection is accepted, and dropped, while its handler has not been told.
@@ -120,65 +120,43 @@ impl Link {
 
     // === calls ===
 
-    /// Starts a call that is not answered at once. `None`: it was refused, and answered with why.
+    /// Whether a call may begin; if not, what to answer it.
     ///
     /// # Errors
     /// The Close to send if the client broke the protocol.
-    pub(crate) fn start_call(
-        self: &Arc<Self>,
-        id: CallId,
-        payload_len: usize,
-        method: &Arc<MethodMetrics>,
-    ) -> Result<Option<Responder>, CloseFrame> {
-        let refusal = if self.draining.load(Ordering::Acquire) {
-            CallError::new(Code::Unavailable, "the node is going away")
-        } else {
-            let call = Call::new(Arc::clone(method), Arc::clone(&self.metrics));
-            let started = self.calls.lock().start(id, Arc::clone(&call));
-            match (started, Permit::take(self, payload_len)) {
-                (Ok(key), Some(permit)) => {
-                    return Ok(Some(Responder::new(Arc::clone(self), key, &call, Some(permit))));
-                }
-                (Ok(key), None) => {
-                    self.calls.lock().answer(key);
-                    CallError::new(
-                        Code::ResourceExhausted,
-                        format!("this connection's calls already hold {} bytes", self.options.max_inbound),
-                    )
-                }
-                (Err(StartError::Duplicate(id)), _) => return Err(duplicate(id)),
-                (Err(error), _) => CallError::new(Code::ResourceExhausted, error.to_string()),
-            }
+    pub(crate) fn admit_call(&self, id: CallId, payload_len: usize) -> Result<Result<(), CallError>, CloseFrame> {
+        let (duplicate, running) = {
+            let calls = self.calls.lock();
+            (calls.contains(id), calls.len())
         };
-        self.answer_at_once(id, Err(refusal), method, Instant::now());
-        Ok(None)
+        if duplicate {
+            return Err(Violation::DuplicateCallId(id).close_frame());
+        }
+        let Options { max_calls, max_inbound, .. } = *self.options;
+        Ok(if self.draining.load(Ordering::Acquire) {
+            Err(CallError::new(Code::Unavailable, "the node is going away"))
+        } else if running >= max_calls {
+            let message = format!("this connection has {max_calls} calls in flight, the most that it may");
+            Err(CallError::new(Code::ResourceExhausted, message))
+        } else if !Permit::fits(self, payload_len) {
+            let message = format!("what this connection has sent and waits for is over {max_inbound} bytes");
+            Err(CallError::new(Code::ResourceExhausted, message))
+        } else {
+            Ok(())
+        })
     }
 
-    /// Refuses an id that is in flight; for calls that are answered at once and never enter the table.
-    ///
-    /// # Errors
-    /// The Close to send if the client broke the protocol.
-    pub(crate) fn check_call_id(&self, id: CallId) -> Result<(), CloseFrame> {
-        match self.calls.lock().contains(id) {
-            true => Err(duplicate(id)),
-            false => Ok(()),
-        }
+    /// Enters a call that was just admitted and is not answered at once.
+    pub(crate) fn start_call(self: &Arc<Self>, id: CallId, call: &Arc<Call>, payload_len: usize) -> Responder {
+        let key = self.calls.lock().start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls");
+        Responder::new(Arc::clone(self), key, call, Permit::take(self, payload_len))
     }
 
     /// Answers a call that never entered the table.
-    pub(crate) fn answer_at_once(
-        &self,
-        id: CallId,
-        result: Result<Bytes, CallError>,
-        method: &MethodMetrics,
-        started: Instant,
-    ) {
-        let outcome = match &result {
-            Ok(_) => Outcome::Ok,
-            Err(error) => Outcome::Failed(error.code),
-        };
+    pub(crate) fn answer_at_once(&self, id: CallId, call: &Call, result: Result<Bytes, CallError>) {
+        let outcome = Outcome::of(&result);
         self.respond(id, result);
-        method.on_end(outcome, started.elapsed());
+        call.count(outcome);
     }
 
     /// A Reset came.
@@ -212,10 +190,6 @@ impl Link {
     }
 }
 
-fn duplicate(id: CallId) -> CloseFrame {
-    roomcast_protocol::Violation::DuplicateCallId(id).close_frame()
-}
-
 /// A share of what a connection may have received and not dealt with; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
@@ -224,11 +198,16 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// `None`: it would be over the bound. A share alone is always granted.
-    pub(crate) fn take(link: &Arc<Link>, bytes: usize) -> Option<Self> {
-        let before = link.inbound.fetch_add(bytes, Ordering::AcqRel);
-        let permit = Self { link: Arc::clone(link), bytes };
-        (before == 0 || before + bytes <= link.options.max_inbound).then_some(permit)
+    /// Whether so many bytes are within the bound. A share alone always is.
+    pub(crate) fn fits(link: &Link, bytes: usize) -> bool {
+        let held = link.inbound.load(Ordering::Acquire);
+        held == 0 || held + bytes <= link.options.max_inbound
+    }
+
+    /// Takes a share. Only the driver's task does, so what fitted a moment ago still does.
+    pub(crate) fn take(link: &Arc<Link>, bytes: usize) -> Self {
+        link.inbound.fetch_add(bytes, Ordering::AcqRel);
+        Self { link: Arc::clone(link), bytes }
     }
 }
 

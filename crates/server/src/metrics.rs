@@ -10,7 +10,7 @@ use prometheus::{
 use roomcast_protocol::{CloseCode, SUBPROTOCOL};
 
 use crate::call::CancelCause;
-use crate::error::Code;
+use crate::error::{CallError, Code};
 
 /// From quick answers to calls that run for minutes.
 const CALL_BUCKETS: &[f64] =
@@ -23,8 +23,8 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 #[derive(Debug)]
 pub struct Metrics {
     connections: IntGaugeVec,
-    pub(crate) connections_open: IntGauge,
-    pub(crate) connections_opened: IntCounter,
+    connections_open: IntGauge,
+    connections_opened: IntCounter,
     connections_closed: IntCounterVec,
     pub(crate) calls_in_flight: IntGauge,
     calls: IntCounterVec,
@@ -100,18 +100,6 @@ impl Metrics {
         self.calls_in_flight.get()
     }
 
-    pub(crate) fn on_closed(&self, code: CloseCode) {
-        self.connections_open.dec();
-        if code == CloseCode::SLOW_CONSUMER {
-            self.slow_consumers.inc();
-        }
-        let label = match code.0 {
-            1000..=1015 | 4401 | 4408 | 4409 => code.to_string(),
-            _ => "other".to_owned(),
-        };
-        self.connections_closed.with_label_values(&[label.as_str()]).inc();
-    }
-
     pub(crate) fn on_cancelled(&self, cause: CancelCause) {
         self.cancellations.with_label_values(&[cause.as_str()]).inc();
     }
@@ -130,6 +118,36 @@ impl Metrics {
     }
 }
 
+/// Counts a connection as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<Metrics>);
+
+impl OpenConnection {
+    pub(crate) fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections_opened.inc();
+        metrics.connections_open.inc();
+        Self(Arc::clone(metrics))
+    }
+
+    /// The connection ended with this code.
+    pub(crate) fn closed(&self, code: CloseCode) {
+        if code == CloseCode::SLOW_CONSUMER {
+            self.0.slow_consumers.inc();
+        }
+        let label = match code.0 {
+            1000..=1015 | 4401 | 4408 | 4409 => code.to_string(),
+            _ => "other".to_owned(),
+        };
+        self.0.connections_closed.with_label_values(&[label.as_str()]).inc();
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections_open.dec();
+    }
+}
+
 /// One method's part of the metrics, looked up once.
 #[derive(Debug)]
 pub(crate) struct MethodMetrics {
@@ -145,6 +163,15 @@ pub(crate) enum Outcome {
     Ok,
     Failed(Code),
     Cancelled,
+}
+
+impl Outcome {
+    pub(crate) fn of<T>(result: &Result<T, CallError>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(error) => Self::Failed(error.code),
+        }
+    }
 }
 
 impl MethodMetrics {

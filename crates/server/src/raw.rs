@@ -32,11 +32,11 @@ impl EchoUpgrade {
     pub fn echo(self, options: Options) -> Response {
         let (response, upgraded) = self.0.accept(None);
         tokio::spawn(async move {
-            let Some((transport, early)) = upgraded.await else { return };
+            let Some(transport) = upgraded.await else { return };
             let session = Echo { decoder: Decoder::new(options.max_payload) };
             let (link, delivery_latency) = standalone_link(Some(Arc::new(options)), None, None);
             let mut driver = Driver::new(transport, Arc::clone(&link), session, delivery_latency);
-            let end = driver.run(early).await;
+            let end = driver.run().await;
             link.end(end.cancel_cause());
             driver.close(&end).await;
         });

@@ -1,32 +1,25 @@
-//! Handlers by name, and the life of a connection that they serve.
+//! Handlers by name.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use prometheus::Registry;
-use roomcast_core::{BoxFuture, UserId};
-use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
+use roomcast_core::BoxFuture;
+use roomcast_protocol::{CloseCode, CloseFrame};
 
-use crate::call::{CancelCause, Responder};
 use crate::cluster::Cluster;
-use crate::driver::{Driver, End};
-use crate::error::{CallError, Code};
 use crate::extract::{Handler, IntoAnswer, Request};
-use crate::lane::{Handled, Handling, Lane, catch_panic, panicked, report};
-use crate::link::{Disconnected, Link};
+use crate::lane::{Handled, Handling, catch_panic};
+use crate::link::Disconnected;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
 use crate::options::Options;
 use crate::rooms::{RoomAccess, RoomAction};
-use crate::session::{App, Rpc};
 use crate::socket::Socket;
-use crate::transport::Transport;
-use crate::tutorial::overloaded;
 
 /// How long the application's connect handler may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,14 +69,15 @@ pub struct Router {
     routes: Arc<Routes>,
 }
 
+/// What a router knows, for its connections.
 #[derive(Clone)]
-struct Routes {
-    cluster: Cluster,
-    options: Arc<Options>,
-    metrics: Arc<Metrics>,
+pub(crate) struct Routes {
+    pub(crate) cluster: Cluster,
+    pub(crate) options: Arc<Options>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) unknown: Arc<MethodMetrics>,
     calls: HashMap<String, CallRoute>,
     notifications: HashMap<String, Route>,
-    unknown: Arc<MethodMetrics>,
     /// The `rooms/…` procedures, by [`RoomAction`].
     rooms: Vec<CallRoute>,
     on_connect: Option<ConnectFn>,
@@ -91,15 +85,15 @@ struct Routes {
 }
 
 #[derive(Clone)]
-struct Route {
+pub(crate) struct Route {
     handler: HandlerFn,
     quick: bool,
 }
 
 #[derive(Clone)]
-struct CallRoute {
-    route: Route,
-    metrics: Arc<MethodMetrics>,
+pub(crate) struct CallRoute {
+    pub(crate) route: Route,
+    pub(crate) metrics: Arc<MethodMetrics>,
 }
 
 impl Router {
@@ -222,45 +216,8 @@ impl Router {
         (self.routes.cluster.connection_count() >= max).then_some(max)
     }
 
-    /// Runs one connection to its end.
-    pub(crate) async fn run(
-        self,
-        transport: Transport,
-        early: Bytes,
-        peer_addr: Option<SocketAddr>,
-        user: Option<UserId>,
-    ) {
-        let routes = self.routes;
-        let hub = routes.cluster.hub();
-        let Ok(connection) = hub.connect(user).await else {
-            tracing::warn!("a user's events could not be subscribed to; the connection is dropped");
-            return;
-        };
-        let metrics = Arc::clone(&routes.metrics);
-        metrics.connections_opened.inc();
-        metrics.connections_open.inc();
-        let peer = Arc::clone(connection.peer());
-        let link = Link::new(peer, peer_addr, Arc::clone(&routes.options), Arc::clone(&metrics));
-        let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
-        let app = RouterApp { routes: Arc::clone(&routes), socket: socket.clone(), lane: None };
-        let delivery_latency = hub.metrics().delivery_latency.clone();
-        let mut driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
-
-        let end = match routes.connect(&socket).await {
-            Ok(()) => driver.run(early).await,
-            Err(close) => End::ByServer(close),
-        };
-        let why = end.disconnected();
-        metrics.on_closed(why.code);
-        link.end(end.cancel_cause());
-        link.set_told();
-        drop(connection);
-        let lane = driver.session.app.lane.take();
-        driver.close(&end).await;
-        if let Some(lane) = lane {
-            lane.finish().await;
-        }
-        routes.disconnect(socket, why).await;
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes)
     }
 }
 
@@ -280,7 +237,7 @@ impl Route {
     }
 
     /// Runs a quick handler up to its first wait.
-    fn begin(&self, request: Request) -> Begun {
+    pub(crate) fn begin(&self, request: Request) -> Begun {
         if !self.quick {
             return self.later(request);
         }
@@ -295,114 +252,55 @@ impl Route {
     }
 
     /// The handler's whole work, none of it begun.
-    fn later(&self, request: Request) -> Begun {
+    pub(crate) fn later(&self, request: Request) -> Begun {
         let handler = Arc::clone(&self.handler);
         Begun::Waits(Box::pin(async move { handler(request).await }))
     }
 }
 
 impl Routes {
+    /// The procedure that a call names.
+    pub(crate) fn call(&self, name: &str) -> Option<&CallRoute> {
+        self.calls.get(name).or_else(|| self.room_procedure(name))
+    }
+
+    /// What handles a notification.
+    pub(crate) fn notification(&self, name: &str) -> Option<&Route> {
+        self.notifications.get(name).or_else(|| self.room_procedure(name).map(|procedure| &procedure.route))
+    }
+
     fn room_procedure(&self, name: &str) -> Option<&CallRoute> {
         RoomAction::parse(name).map(|(action, _)| &self.rooms[action as usize])
     }
 
-    async fn connect(&self, socket: &Socket) -> Result<(), CloseFrame> {
-        let Some(on_connect) = &self.on_connect else { return Ok(()) };
-        match tokio::time::timeout(CONNECT_TIMEOUT, catch_panic(on_connect(socket.clone()))).await {
+    /// Asks the application whether it takes a connection.
+    pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
+        let Some(on_connect) = self.on_connect.clone() else { return Ok(()) };
+        let connecting = catch_panic(Box::pin(async move { on_connect(socket).await }));
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Some(Ok(_))) => Ok(()),
-            Ok(None) => Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection")),
             Ok(Some(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
+            Ok(None) => Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection")),
             Err(_) => Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "the server takes too long; try again later")),
         }
     }
 
-    async fn disconnect(&self, socket: Socket, why: Disconnected) {
-        let Some(on_disconnect) = &self.on_disconnect else { return };
+    /// Tells the application of a connection's end.
+    pub(crate) async fn disconnect(&self, socket: Socket, why: Disconnected) {
+        let Some(on_disconnect) = self.on_disconnect.clone() else { return };
         let id = socket.id();
-        if tokio::time::timeout(DISCONNECT_TIMEOUT, on_disconnect(socket, why)).await.is_err() {
+        let disconnecting = catch_panic(Box::pin(async move {
+            on_disconnect(socket, why).await;
+            Ok(Bytes::new())
+        }));
+        if tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await.is_err() {
             tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped");
         }
     }
 }
 
-/// One connection's calls and notifications, given to the router's handlers.
-struct RouterApp {
-    routes: Arc<Routes>,
-    socket: Socket,
-    lane: Option<Lane>,
-}
-
-impl App for RouterApp {
-    fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let routes = &self.routes;
-        let room = || routes.room_procedure(&name).map(|procedure| &procedure.route);
-        let Some(route) = routes.notifications.get(name.as_str()).or_else(room) else {
-            report(link, Some(Err(unknown("event", &name))));
-            return Ok(());
-        };
-        let payload_len = payload.len();
-        let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
-        // One that waits its turn behind others is not begun before it.
-        let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
-        match if in_turn { route.begin(request) } else { route.later(request) } {
-            Begun::Done(handled) => report(link, handled),
-            Begun::Waits(rest) => {
-                if !self.lane.get_or_insert_default().push(link, rest, payload_len) {
-                    return Err(overloaded());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let routes = &self.routes;
-        let Some(procedure) = routes.calls.get(name.as_str()).or_else(|| routes.room_procedure(&name)) else {
-            link.check_call_id(id)?;
-            link.answer_at_once(id, Err(unknown("procedure", &name)), &routes.unknown, Instant::now());
-            return Ok(());
-        };
-        let Some(responder) = link.start_call(id, payload.len(), &procedure.metrics)? else { return Ok(()) };
-        let cancel = Some(responder.cancel_handle());
-        match procedure.route.begin(Request { name, payload, socket: self.socket.clone(), cancel }) {
-            Begun::Done(handled) => conclude(responder, handled),
-            Begun::Waits(rest) => spawn_call(responder, rest),
-        }
-        Ok(())
-    }
-}
-
-fn unknown(what: &str, name: &Name) -> CallError {
-    CallError::new(Code::NotFound, format!("there is no {what} {name:?}"))
-}
-
-fn spawn_call(responder: Responder, handling: Handling) {
-    let call = responder.call();
-    let timeout = responder.link().options.call_timeout;
-    let task = tokio::spawn(async move {
-        match tokio::time::timeout(timeout, catch_panic(handling)).await {
-            Ok(handled) => conclude(responder, handled),
-            Err(_) => responder.fail(
-                CancelCause::Deadline,
-                CallError::new(Code::DeadlineExceeded, format!("the call took longer than {timeout:?}")),
-            ),
-        }
-    });
-    call.adopt(task.abort_handle());
-    // Tokio runs what was spawned last on this thread next, and wakes no other thread to watch the
-    // sockets meanwhile: a handler that computes would keep its own Reset from being read. A second task
-    // wakes one, if one sleeps.
-    tokio::spawn(std::future::ready(()));
-}
-
-fn conclude(responder: Responder, handled: Handled) {
-    match handled {
-        Some(result) => responder.answer(result),
-        None => responder.fail(CancelCause::Panic, panicked()),
-    }
-}
-
-enum Begun {
+/// How far a handler has come.
+pub(crate) enum Begun {
     Done(Handled),
     Waits(Handling),
 }

@@ -12,7 +12,14 @@ use tokio::net::TcpStream;
 
 /// What the HTTP server hands over once the upgrade is done.
 #[derive(Debug)]
-pub(crate) enum Transport {
+pub(crate) struct Transport {
+    /// What the client sent right behind its handshake; read first.
+    early: Bytes,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
     /// The bare socket: one allocation and one indirection less, for the common case.
     Tcp(TcpStream),
     /// TLS, a Unix socket, or a simulated network.
@@ -20,8 +27,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// The stream, and what the client sent right behind its handshake.
-    pub(crate) fn new(upgraded: Upgraded) -> (Self, Bytes) {
+    pub(crate) fn new(upgraded: Upgraded) -> Self {
         match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
                 let stream = parts.io.into_inner();
@@ -29,40 +35,45 @@ impl Transport {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
-                (Self::Tcp(stream), parts.read_buf)
+                Self { early: parts.read_buf, stream: Stream::Tcp(stream) }
             }
-            Err(upgraded) => (Self::Other(Box::new(TokioIo::new(upgraded))), Bytes::new()),
+            Err(upgraded) => Self { early: Bytes::new(), stream: Stream::Other(Box::new(TokioIo::new(upgraded))) },
         }
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if !self.early.is_empty() {
+            let len = self.early.len().min(buf.len());
+            buf[..len].copy_from_slice(&self.early.split_to(len));
+            return Poll::Ready(Ok(len));
+        }
         let mut buf = ReadBuf::new(buf);
-        let polled = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Self::Other(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+        let polled = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Stream::Other(stream) => Pin::new(stream).poll_read(cx, &mut buf),
         };
         polled.map_ok(|()| buf.filled().len())
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     /// Flushes what a layer below may hold, such as TLS.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(_) => Poll::Ready(Ok(())),
-            Self::Other(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.stream {
+            Stream::Tcp(_) => Poll::Ready(Ok(())),
+            Stream::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

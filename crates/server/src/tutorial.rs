@@ -8,7 +8,7 @@ use bytes::Bytes;
 use roomcast_core::{ConnectionId, UserId};
 use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
 
-use crate::call::{Cancel, Responder};
+use crate::call::{Call, Cancel, Responder};
 use crate::error::{CallError, Code};
 use crate::inbox::Inbox;
 use crate::link::{Disconnected, Link, NotifyError, Permit};
@@ -177,24 +177,33 @@ pub(crate) struct LoopApp {
     pub(crate) method: Arc<MethodMetrics>,
 }
 
+impl LoopApp {
+    fn check_room(&self) -> Result<(), CallError> {
+        let waiting = "too many requests wait for this connection's handler";
+        self.inbox.has_room().then_some(()).ok_or_else(|| CallError::new(Code::ResourceExhausted, waiting))
+    }
+}
+
 impl App for LoopApp {
     fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let permit = Permit::take(link, payload.len());
-        if permit.is_none() || !self.inbox.has_room() {
+        if !Permit::fits(link, payload.len()) || !self.inbox.has_room() {
             return Err(overloaded());
         }
-        self.inbox.push(Procedure::Notify(Message { name, payload }), permit);
+        let permit = Permit::take(link, payload.len());
+        self.inbox.push(Procedure::Notify(Message { name, payload }), Some(permit));
         Ok(())
     }
 
     fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let Some(responder) = link.start_call(id, payload.len(), &self.method)? else { return Ok(()) };
-        if self.inbox.has_room() {
-            let cancel = responder.cancel_handle();
-            self.inbox.push(Procedure::Call(Message { name, payload }, Response(responder), cancel), None);
-        } else {
-            let waiting = "too many requests wait for this connection's handler";
-            responder.answer(Err(CallError::new(Code::ResourceExhausted, waiting)));
+        let call = Call::new(Arc::clone(&self.method), Arc::clone(&link.metrics));
+        let admitted = link.admit_call(id, payload.len())?;
+        match admitted.and_then(|()| self.check_room()) {
+            Ok(()) => {
+                let responder = link.start_call(id, &call, payload.len());
+                let message = Message { name, payload };
+                self.inbox.push(Procedure::Call(message, Response(responder), Cancel::new(&call)), None);
+            }
+            Err(refusal) => link.answer_at_once(id, &call, Err(refusal)),
         }
         Ok(())
     }

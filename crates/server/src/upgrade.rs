@@ -11,7 +11,6 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{ConnectionId, NodeId, Outbox, OutboxStats, Peer, UserId};
@@ -19,6 +18,7 @@ use roomcast_protocol::SUBPROTOCOL;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
+use crate::connection;
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::link::Link;
@@ -118,7 +118,7 @@ impl Handshake {
     pub(crate) fn accept(
         self,
         subprotocol: Option<&'static str>,
-    ) -> (Response, impl Future<Output = Option<(Transport, Bytes)>> + Send + use<>) {
+    ) -> (Response, impl Future<Output = Option<Transport>> + Send + use<>) {
         let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -254,11 +254,11 @@ impl SocketIoUpgrade {
             return UpgradeRejection::TooManyConnections { max }.into_response();
         }
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let router = router.clone();
+        let routes = router.routes();
         let (peer_addr, user) = (self.peer_addr, self.user);
         tokio::spawn(async move {
-            if let Some((transport, early)) = upgraded.await {
-                router.run(transport, early, peer_addr, user).await;
+            if let Some(transport) = upgraded.await {
+                connection::serve(routes, transport, peer_addr, user).await;
             }
         });
         response
@@ -275,7 +275,7 @@ impl SocketIoUpgrade {
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
         let (link, delivery_latency) = standalone_link(self.options, self.peer_addr, self.user);
         tokio::spawn(async move {
-            let Some((transport, early)) = upgraded.await else { return };
+            let Some(transport) = upgraded.await else { return };
             let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
             let socket = SocketIo::new(Arc::clone(&link), Arc::clone(&inbox));
             // A task of its own: the connection is read whatever the handler does.
@@ -283,7 +283,7 @@ impl SocketIoUpgrade {
             let app = LoopApp { inbox: Arc::clone(&inbox), method: Arc::clone(&STANDALONE.method) };
             let session = Rpc::new(&link, app);
             let mut driver = Driver::new(transport, Arc::clone(&link), session, delivery_latency);
-            let end = driver.run(early).await;
+            let end = driver.run().await;
             link.end(end.cancel_cause());
             inbox.end(end.disconnected());
             driver.close(&end).await;

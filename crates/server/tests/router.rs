@@ -112,7 +112,7 @@ async fn a_connect_handler_that_refuses_closes_with_its_reason() {
     let (router, _) = router();
     let router = router
         .on_connect(async |_: Socket| Err::<(), _>(CallError::new(Code::PermissionDenied, "members only")))
-        .on_disconnect(async |_, _| {});
+        .on_disconnect(async |_, _| unreachable!("it never was connected"));
     let mut client = Client::connect(&serve(router).await).await.unwrap();
     assert_eq!(client.closed().await.unwrap(), (1008, "members only".to_owned()));
 }

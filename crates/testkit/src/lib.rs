@@ -1,5 +1,6 @@
-//! What the tests of several crates share: a client and processes. Never published.
+//! What the tests of several crates share: a client, processes, and what every broker must do. Never published.
 
+pub mod broker_contract;
 mod client;
 mod process;
 

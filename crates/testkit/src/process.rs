@@ -30,9 +30,18 @@ impl Node {
     /// # Panics
     /// If it does not get ready.
     pub async fn start(binary: &Path, arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(binary), arguments).await
+    }
+
+    /// As [`start`](Self::start), by a command that goes on with the node's arguments: one with other
+    /// variables, or a launcher such as `prlimit` that becomes the node.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    pub async fn start_by(mut command: Command, arguments: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let internal = format!("127.0.0.1:{}", free_port());
-        let child = Command::new(binary)
+        let child = command
             .args(["serve", "--listen", &address, "--internal-listen", &internal])
             .args(arguments)
             .stdin(Stdio::null())

@@ -1,0 +1,312 @@
+//! Rooms over two nodes of one process: who gets what, in which order, and what is left afterwards.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, within};
+use futures_util::FutureExt;
+use roomcast_core::{
+    BrokerError, Command, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError, RoomName,
+};
+use roomcast_protocol::CloseCode;
+
+const EVENTS: usize = 300;
+
+// === delivery ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_of_all_nodes_reach_exactly_the_members_each_once_in_one_order() {
+    let [a, b] = start_hubs(HubOptions::default());
+    let lobby = room("lobby");
+    let mut members = [
+        Client::member(&a, &lobby).await,
+        Client::member(&a, &lobby).await,
+        Client::member(&b, &lobby).await,
+    ];
+    let mut others = [Client::member(&a, &room("other")).await, Client::connect(&b, None).await];
+    let publishers = [(&a, "a"), (&a, "a2"), (&b, "b")].map(|(hub, name)| {
+        let (hub, lobby) = (Arc::clone(hub), lobby.clone());
+        tokio::spawn(async move {
+            for number in 0..EVENTS {
+                publish(&hub, &lobby, format!("{name} {number}")).await;
+            }
+        })
+    });
+    let mut orders = Vec::new();
+    for member in &mut members {
+        orders.push(member.payloads(3 * EVENTS).await);
+    }
+    for publisher in publishers {
+        publisher.await.expect("a publisher does not panic");
+    }
+    assert!(orders.iter().all(|order| *order == orders[0]), "the members saw different orders");
+    for publisher in ["a ", "a2 ", "b "] {
+        let numbers = orders[0].iter().filter_map(|event| event.strip_prefix(publisher));
+        assert!(numbers.eq((0..EVENTS).map(|n| n.to_string())), "{publisher}'s events are not in its order, each once");
+    }
+    // Had more come to anybody, it would come before this.
+    join(&a, &others[0], &lobby).await;
+    join(&b, &others[1], &lobby).await;
+    publish(&b, &lobby, "marker").await;
+    for client in members.iter_mut().chain(&mut others) {
+        assert_eq!(client.next().await, ("event".to_owned(), "marker".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_published_after_a_join_was_answered_arrives() {
+    let [a, b] = start_hubs(HubOptions::default());
+    for number in 0..200 {
+        let lobby = room(&format!("lobby-{number}"));
+        let mut client = Client::member(&a, &lobby).await;
+        publish(&b, &lobby, "at once").await;
+        assert_eq!(client.payload().await, "at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn when_leave_returns_nothing_is_queued_any_more() {
+    let [a, b] = start_hubs(HubOptions::default());
+    let lobby = room("lobby");
+    let mut witness = Client::member(&a, &lobby).await;
+    let mut leaver = Client::connect(&a, None).await;
+    for round in 0..30 {
+        join(&a, &leaver, &lobby).await;
+        let (hub, to) = (Arc::clone(&b), lobby.clone());
+        let publisher = tokio::spawn(async move {
+            for number in 0..EVENTS {
+                publish(&hub, &to, format!("{round} {number}")).await;
+            }
+        });
+        leaver.payloads(1 + round).await;
+        a.leave(leaver.peer(), &lobby);
+        leaver.queued();
+        witness.payloads(EVENTS).await;
+        assert_eq!(leaver.queued(), <[String; 0]>::default(), "in round {round}");
+        publisher.await.expect("the publisher does not panic");
+    }
+}
+
+#[tokio::test]
+async fn a_user_is_reached_on_all_nodes_and_nobody_else() {
+    let [a, b] = start_hubs(HubOptions::default());
+    let mut ann = [
+        Client::connect(&a, Some(user("ann"))).await,
+        Client::connect(&b, Some(user("ann"))).await,
+        Client::connect(&b, Some(user("ann"))).await,
+    ];
+    let mut bob = Client::connect(&a, Some(user("bob"))).await;
+    let mut namesake = Client::member(&a, &room("ann")).await;
+    for hub in [&a, &b] {
+        hub.notify_user(&user("ann"), event("hello"), "from".into()).await.expect("the broker takes it");
+    }
+    for client in &mut ann {
+        for _ in [&a, &b] {
+            assert_eq!(client.next().await, ("hello".to_owned(), "from".to_owned()));
+        }
+    }
+    b.notify_user(&user("bob"), event("hello"), "for bob".into()).await.expect("the broker takes it");
+    publish(&b, &room("ann"), "for the room").await;
+    assert_eq!((bob.payload().await, namesake.payload().await), ("for bob".to_owned(), "for the room".to_owned()));
+}
+
+#[tokio::test]
+async fn a_full_outbox_closes_that_connection_alone() {
+    const PUBLISHED: usize = 20;
+    let [a, b] = start_hubs(HubOptions { max_outbound: 1000, ..HubOptions::default() });
+    let lobby = room("lobby");
+    let mut slow = Client::member(&a, &lobby).await;
+    let mut quick = [Client::member(&a, &lobby).await, Client::member(&b, &lobby).await];
+    for number in 0..PUBLISHED {
+        let payload = format!("{number:0100}");
+        publish(&b, &lobby, payload.clone()).await;
+        for client in &mut quick {
+            assert_eq!(client.payload().await, payload);
+        }
+    }
+    let Some(Command::Close(close)) = slow.connection.outbox.take_command() else { panic!("it is told to close") };
+    assert_eq!(close.code, CloseCode::SLOW_CONSUMER);
+    for client in &quick {
+        assert!(!client.connection.outbox.is_closed());
+    }
+    // 111 bytes each: header 2, opcode 1, length 1, name 5, payload 100, so 9 are within the bound.
+    assert_eq!(slow.queued().len(), 1000 / (2 + 1 + 1 + 5 + 100));
+    assert_eq!(a.metrics().deliveries.get() as usize, PUBLISHED + 1000 / (2 + 1 + 1 + 5 + 100));
+}
+
+// === membership ===
+
+#[tokio::test]
+async fn the_end_of_a_connection_takes_it_out_of_its_rooms() {
+    let spy = Spy::new(MemoryBroker::single());
+    let hub = start_hub(Arc::clone(&spy) as _, HubOptions::default());
+    let client = Client::connect(&hub, Some(user("ann"))).await;
+    let stays = Client::member(&hub, &room("shared")).await;
+    for name in ["shared", "alone"] {
+        join(&hub, &client, &room(name)).await;
+    }
+    assert_eq!(spy.subscribed(), ["alone", "shared", "user/ann"]);
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (3, 4));
+    let id = client.connection.id;
+    publish(&hub, &room("alone"), "never read").await;
+    drop(client);
+    assert_eq!(spy.subscribed(), ["shared"]);
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (1, 1));
+    assert_eq!(hub.members(&room("shared")).len(), 1);
+    assert!(hub.connection(id).is_none());
+    drop(stays);
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
+    assert_eq!((spy.subscribed(), hub.connection_count()), (vec![], 0));
+    assert_eq!(hub.metrics().outbound_queue_bytes.get(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_ended_joins_nothing() {
+    let spy = Spy::new(MemoryBroker::single());
+    let hub = start_hub(Arc::clone(&spy) as _, HubOptions::default());
+    let client = Client::connect(&hub, None).await;
+    let peer = Arc::clone(client.peer());
+    drop(client);
+    assert_eq!(hub.join(&peer, &room("lobby")).await, Err(JoinError::Closed));
+    assert_eq!((hub.members(&room("lobby")), spy.subscribed()), (vec![], vec![]));
+    assert_eq!(hub.metrics().memberships.get(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_is_in_as_many_rooms_as_it_may_be_and_no_more() {
+    let hub = start_hub(Arc::new(MemoryBroker::single()), HubOptions { max_rooms: 2, ..HubOptions::default() });
+    let client = Client::connect(&hub, None).await;
+    join(&hub, &client, &room("one")).await;
+    join(&hub, &client, &room("two")).await;
+    // Joining again is no further room.
+    join(&hub, &client, &room("two")).await;
+    assert_eq!(hub.join(client.peer(), &room("three")).await, Err(JoinError::TooManyRooms { max: 2 }));
+    assert_eq!(hub.members(&room("three")), []);
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (2, 2));
+    hub.leave(client.peer(), &room("one"));
+    hub.leave(client.peer(), &room("one"));
+    join(&hub, &client, &room("three")).await;
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (2, 2));
+}
+
+// === a broker that takes its time ===
+
+#[tokio::test]
+async fn a_join_is_answered_when_the_subscription_is_and_not_before() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let (first, second) = (Client::connect(&hub, None).await, Client::connect(&hub, None).await);
+    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    assert_eq!(first_joins.as_mut().now_or_never(), None);
+    // It finds a member there, but the room's events do not come yet.
+    assert_eq!(second_joins.as_mut().now_or_never(), None, "the second member was answered too early");
+    spy.answer(&Ok(()));
+    assert_eq!(within("both answers", async { (first_joins.await, second_joins.await) }).await, (Ok(()), Ok(())));
+    assert_eq!(hub.members(&lobby).len(), 2);
+}
+
+#[tokio::test]
+async fn a_join_whose_subscription_fails_leaves_nothing_behind() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let client = Client::connect(&hub, None).await;
+    let mut joins = Box::pin(hub.join(client.peer(), &lobby));
+    assert_eq!(joins.as_mut().now_or_never(), None);
+    assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
+    assert_eq!(within("the answer", joins).await, Err(JoinError::Broker(BrokerError::Closed)));
+    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+    assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
+}
+
+#[tokio::test]
+async fn nobody_is_left_a_member_of_a_room_whose_subscription_failed() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let (first, second) = (Client::connect(&hub, None).await, Client::connect(&hub, None).await);
+    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    assert_eq!(first_joins.as_mut().now_or_never(), None);
+    let mut second_answer = second_joins.as_mut().now_or_never();
+    spy.answer(&Err(BrokerError::Closed));
+    assert_eq!(within("the answer", first_joins).await, Err(JoinError::Broker(BrokerError::Closed)));
+    // The second one may have tried for itself.
+    while second_answer.is_none() {
+        spy.answer(&Err(BrokerError::Closed));
+        second_answer = second_joins.as_mut().now_or_never();
+    }
+    assert_eq!(second_answer, Some(Err(JoinError::Broker(BrokerError::Closed))));
+    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_join_that_is_given_up_half_way_is_ended_by_leave() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let client = Client::connect(&hub, None).await;
+    assert_eq!(hub.join(client.peer(), &lobby).now_or_never(), None);
+    assert_eq!((hub.members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
+    hub.leave(client.peer(), &lobby);
+    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+}
+
+// === what is counted, and the end ===
+
+#[tokio::test]
+async fn publishes_and_deliveries_are_counted_exactly() {
+    let [a, b] = start_hubs(HubOptions::default());
+    let lobby = room("lobby");
+    let mut members = [
+        Client::member(&a, &lobby).await,
+        Client::member(&a, &lobby).await,
+        Client::member(&b, &lobby).await,
+    ];
+    for number in 0..5 {
+        publish(&a, &lobby, number.to_string()).await;
+    }
+    publish(&b, &room("nobody"), "is there").await;
+    publish(&b, &lobby, "last").await;
+    for member in &mut members {
+        assert_eq!(member.payloads(6).await, ["0", "1", "2", "3", "4", "last"]);
+    }
+    let counts = |hub: &Hub| {
+        let outcome = |outcome| hub.metrics().publishes.with_label_values(&[outcome]).get();
+        (outcome("ok"), outcome("UNAVAILABLE"), hub.metrics().deliveries.get())
+    };
+    assert_eq!((counts(&a), counts(&b)), ((5, 0, 12), (2, 0, 6)));
+    a.close();
+    let refused = a.publish(lobby, event("event"), "refused".into()).await;
+    assert_eq!(refused, Err(PublishError::Broker(BrokerError::Closed)));
+    assert_eq!((counts(&a), counts(&b)), ((5, 1, 12), (2, 0, 6)));
+    assert_eq!(a.metrics().broker_publish_duration.get_sample_count(), 6);
+    assert_eq!((a.metrics().broker_up.get(), b.metrics().broker_up.get()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_closed_hub_delivers_what_was_accepted_and_ends() {
+    let bus = MemoryBus::new();
+    let hub = Hub::new(Arc::new(bus.attach()), HubOptions::default());
+    let lobby = room("lobby");
+    let mut client = Client::member(&hub, &lobby).await;
+    for payload in ["one", "two"] {
+        publish(&hub, &lobby, payload).await;
+    }
+    hub.close();
+    within("the hub's end", hub.run()).await;
+    assert_eq!(client.queued(), ["one", "two"]);
+}
+
+// === what they use ===
+
+async fn join(hub: &Hub, client: &Client, room: &RoomName) {
+    within("an answer to a join", hub.join(client.peer(), room)).await.expect("there is no reason not to");
+}
+
+/// A hub whose subscriptions wait for the test's answer.
+fn slow_broker() -> (Arc<Spy>, Arc<Hub>) {
+    let spy = Spy::new(MemoryBroker::single());
+    spy.hold();
+    let hub = start_hub(Arc::clone(&spy) as _, HubOptions::default());
+    (spy, hub)
+}

@@ -1,0 +1,368 @@
+//! One connection's output: its bound, its closing, who is woken, and what is counted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use prometheus::IntGauge;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use roomcast_core::{Command, Outbox, OutboxStats, Outgoing, Rejected};
+use roomcast_protocol::{CloseCode, CloseFrame};
+use tokio::time::Instant;
+
+/// So many woken drivers may lag before fan-out waits for them, and so long at most.
+const MAX_WOKEN: usize = 64;
+const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
+
+// === the bound ===
+
+#[test]
+fn what_was_taken_counts_until_it_is_written() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(6), Ok(()));
+    assert_eq!(driver.take(), [6]);
+    driver.outbox.wrote(2);
+    // 4 bytes are left, so 6 more are just within the bound.
+    assert_eq!(driver.push(6), Ok(()));
+    assert_eq!(driver.queued(), 10);
+    assert_eq!(driver.push(1), Err(Rejected::Full));
+    assert_eq!(driver.queued(), 10, "what is refused is not counted");
+}
+
+#[test]
+fn a_message_over_the_bound_passes_when_nothing_else_waits() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(1000), Ok(()));
+    assert_eq!(driver.take(), [1000]);
+    driver.outbox.wrote(1000);
+    assert_eq!(driver.push(1000), Ok(()));
+    assert_eq!(driver.push(1), Err(Rejected::Full));
+    assert_eq!(driver.take(), [1000]);
+}
+
+#[test]
+fn an_overflow_closes_with_4408_once_and_ends_the_taking() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(8), Ok(()));
+    assert!(!driver.outbox.is_closed());
+    assert_eq!(driver.push(3), Err(Rejected::Full));
+    assert!(driver.outbox.is_closed());
+    // Though this one would have had its place.
+    assert_eq!(driver.push(1), Err(Rejected::Closed));
+    driver.outbox.close(going_away());
+    let Some(Command::Close(close)) = driver.outbox.take_command() else { panic!("it is told to close") };
+    assert_eq!(close.code, CloseCode::SLOW_CONSUMER);
+    assert!(close.reason.contains("8 bytes") && close.reason.contains("limit is 10"), "{}", close.reason);
+    assert_eq!(driver.outbox.take_command(), None);
+    assert_eq!(driver.take(), [8]);
+}
+
+// === closing ===
+
+#[test]
+fn the_first_close_wins_and_a_drain_does_not_soften_it() {
+    let driver = Driver::new(10);
+    driver.outbox.drain();
+    assert_eq!(driver.push(1), Ok(()), "a connection that drains still gets its output");
+    driver.outbox.close(CloseFrame::new(CloseCode::DISCONNECTED, "first"));
+    driver.outbox.close(going_away());
+    driver.outbox.drain();
+    let first = CloseFrame::new(CloseCode::DISCONNECTED, "first");
+    assert_eq!(driver.outbox.take_command(), Some(Command::Close(first)));
+    driver.outbox.close(going_away());
+    assert_eq!(driver.outbox.take_command(), None);
+    assert_eq!(driver.push(1), Err(Rejected::Closed));
+}
+
+#[test]
+fn a_drain_is_told_once() {
+    let driver = Driver::new(10);
+    driver.outbox.drain();
+    assert_eq!(driver.outbox.take_command(), Some(Command::Drain));
+    assert_eq!(driver.outbox.take_command(), None);
+    assert!(!driver.outbox.is_closed());
+}
+
+#[test]
+fn the_last_frame_comes_behind_everything_else_though_the_outbox_is_sealed_and_full() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(9), Ok(()));
+    driver.outbox.seal();
+    assert_eq!(driver.push(1), Err(Rejected::Closed));
+    assert_eq!(driver.outbox.take_command(), None, "who seals knows of the end");
+    driver.outbox.push_last(Bytes::from_static(&[0; 20]));
+    assert_eq!(driver.queued(), 29);
+    assert_eq!(driver.take(), [9, 20]);
+    driver.outbox.wrote(29);
+    assert_eq!(driver.queued(), 0);
+}
+
+#[test]
+fn discarding_gives_up_what_is_queued_and_keeps_what_was_taken() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(1), Ok(()));
+    assert_eq!(driver.take(), [1]);
+    assert_eq!((driver.push(2), driver.push(3)), (Ok(()), Ok(())));
+    driver.outbox.discard();
+    assert_eq!((driver.queued(), driver.take()), (1, vec![]));
+    assert_eq!(driver.push(9), Ok(()), "its place is free again");
+}
+
+// === waking ===
+
+#[test]
+fn a_driver_is_woken_exactly_when_it_sleeps() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(1), Ok(()));
+    assert_eq!(driver.wakes(), 0, "it has not slept yet");
+    assert_eq!(driver.take(), [1]);
+    assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 0), "it took something, so it looks again");
+    assert_eq!(driver.take(), [1]);
+
+    assert_eq!((driver.take(), driver.wakes()), (vec![], 0));
+    assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 1));
+    assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 1), "once is enough");
+    driver.outbox.awake();
+    assert_eq!(driver.take(), [1, 1]);
+
+    assert_eq!(driver.take(), []);
+    driver.outbox.awake();
+    assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 1), "something else made it run");
+    assert_eq!(driver.take(), [1]);
+
+    assert_eq!(driver.take(), []);
+    driver.outbox.drain();
+    driver.outbox.close(going_away());
+    assert_eq!(driver.wakes(), 2);
+}
+
+#[test]
+fn a_driver_does_not_sleep_over_a_command() {
+    let driver = Driver::new(10);
+    driver.outbox.drain();
+    let sleeps = |driver: &Driver| !driver.outbox.take_or_sleep(&mut VecDeque::new(), &driver.context());
+    assert!(!sleeps(&driver));
+    assert_eq!(driver.outbox.take_command(), Some(Command::Drain));
+    assert!(sleeps(&driver));
+}
+
+#[test]
+fn an_overflow_wakes_a_driver_that_sleeps_over_unwritten_output() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(10), Ok(()));
+    assert_eq!(driver.take(), [10]);
+    assert_eq!(driver.take(), []);
+    assert_eq!(driver.push(1), Err(Rejected::Full));
+    assert_eq!(driver.wakes(), 1);
+}
+
+#[test]
+fn the_task_that_slept_last_is_woken() {
+    let (first, second) = (Driver::new(10), Driver::new(10));
+    assert_eq!(first.take(), []);
+    assert!(!first.outbox.take_or_sleep(&mut VecDeque::new(), &second.context()));
+    assert_eq!(first.push(1), Ok(()));
+    assert_eq!((first.wakes(), second.wakes()), (0, 1));
+}
+
+// === any use at all ===
+
+#[derive(Debug, Clone)]
+enum Op {
+    Push(usize),
+    Take,
+    /// At most so many of the bytes taken are written.
+    Write(usize),
+    Discard,
+    Close,
+    PushLast(usize),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => (0..60_usize).prop_map(Op::Push),
+        1 => Just(Op::Push(500)),
+        5 => Just(Op::Take),
+        5 => (0..100_usize).prop_map(Op::Write),
+        1 => Just(Op::Discard),
+        1 => Just(Op::Close),
+        1 => (0..60_usize).prop_map(Op::PushLast),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_bound_holds_and_every_byte_is_counted(ops in vec(any_op(), 0..60)) {
+        const LIMIT: usize = 100;
+        let driver = Driver::new(LIMIT);
+        let (mut queue, mut taken, mut closed) = (Vec::new(), 0, false);
+        for op in ops {
+            let waiting = queue.iter().sum::<usize>() + taken;
+            match op {
+                Op::Push(len) => {
+                    let full = waiting > 0 && waiting + len > LIMIT;
+                    let expected = match (closed, full) {
+                        (true, _) => Err(Rejected::Closed),
+                        (false, true) => Err(Rejected::Full),
+                        (false, false) => Ok(queue.push(len)),
+                    };
+                    closed |= full;
+                    prop_assert_eq!(driver.push(len), expected);
+                }
+                Op::Take => {
+                    taken += queue.iter().sum::<usize>();
+                    prop_assert_eq!(driver.take(), std::mem::take(&mut queue));
+                }
+                Op::Write(most) => {
+                    let written = most.min(taken);
+                    driver.outbox.wrote(written);
+                    taken -= written;
+                }
+                Op::Discard => {
+                    driver.outbox.discard();
+                    queue.clear();
+                }
+                Op::Close => {
+                    driver.outbox.close(going_away());
+                    closed = true;
+                }
+                Op::PushLast(len) => {
+                    driver.outbox.push_last(Bytes::from(vec![0; len]));
+                    queue.push(len);
+                    closed = true;
+                }
+            }
+            prop_assert_eq!(driver.queued(), queue.iter().sum::<usize>() + taken);
+            prop_assert_eq!(driver.outbox.is_closed(), closed);
+        }
+        let gauge = driver.gauge.clone();
+        drop(driver);
+        prop_assert_eq!(gauge.get(), 0, "what an outbox held is not counted after its end");
+    }
+}
+
+// === the brake on fan-out ===
+
+#[tokio::test(start_paused = true)]
+async fn fan_out_is_not_held_back_by_64_lagging_drivers() {
+    let stats = OutboxStats::new(gauge());
+    let lagging: Vec<Driver> = (0..MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
+    assert_eq!(stats.drivers_caught_up().now_or_never(), Some(()));
+    drop(lagging);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fan_out_goes_on_as_soon_as_enough_drivers_have_run() {
+    let stats = OutboxStats::new(gauge());
+    let lagging: Vec<Driver> = (0..MAX_WOKEN + 3).map(|_| Driver::lagging(&stats)).collect();
+    let started = Instant::now();
+    let mut caught_up = Box::pin(stats.drivers_caught_up());
+    assert_eq!(caught_up.as_mut().now_or_never(), None);
+    lagging[0].outbox.awake();
+    // Running again, and taking or writing, makes it no more caught up.
+    lagging[0].outbox.awake();
+    lagging[1].take();
+    lagging[1].outbox.wrote(1);
+    assert_eq!(caught_up.as_mut().now_or_never(), None);
+    lagging[1].outbox.awake();
+    assert_eq!(caught_up.as_mut().now_or_never(), None);
+    lagging[2].outbox.awake();
+    caught_up.await;
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_ends_lags_no_longer() {
+    let stats = OutboxStats::new(gauge());
+    let mut lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
+    assert_eq!(stats.drivers_caught_up().now_or_never(), None);
+    lagging.pop();
+    assert_eq!(stats.drivers_caught_up().now_or_never(), Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drivers_that_never_run_hold_fan_out_back_for_20_milliseconds_only() {
+    let stats = OutboxStats::new(gauge());
+    let lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
+    let started = Instant::now();
+    stats.drivers_caught_up().await;
+    let waited = started.elapsed();
+    assert!((BRAKE_DEADLINE..BRAKE_DEADLINE * 2).contains(&waited), "waited for {waited:?}");
+    drop(lagging);
+}
+
+// === what they use ===
+
+/// An outbox with the task that drives it.
+struct Driver {
+    outbox: Outbox,
+    gauge: IntGauge,
+    task: Arc<Task>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Task {
+    wakes: AtomicUsize,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Driver {
+    fn new(limit: usize) -> Self {
+        Self::with(limit, OutboxStats::new(gauge()))
+    }
+
+    fn with(limit: usize, stats: Arc<OutboxStats>) -> Self {
+        let (gauge, task) = (stats.queued_bytes.clone(), Arc::new(Task::default()));
+        Self { outbox: Outbox::new(limit, stats), gauge, waker: Waker::from(Arc::clone(&task)), task }
+    }
+
+    /// One that slept, got a byte, and has not run since.
+    fn lagging(stats: &Arc<OutboxStats>) -> Self {
+        let driver = Self::with(10, Arc::clone(stats));
+        assert_eq!(driver.take(), []);
+        assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 1));
+        driver
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context::from_waker(&self.waker)
+    }
+
+    fn push(&self, len: usize) -> Result<(), Rejected> {
+        self.outbox.push(Outgoing { bytes: Bytes::from(vec![0; len]), accepted_at: None })
+    }
+
+    /// The sizes of what was queued; sleeps if there is nothing.
+    fn take(&self) -> Vec<usize> {
+        let mut queue = VecDeque::new();
+        self.outbox.take_or_sleep(&mut queue, &self.context());
+        queue.iter().map(|outgoing| outgoing.bytes.len()).collect()
+    }
+
+    fn queued(&self) -> usize {
+        self.gauge.get().try_into().expect("a count")
+    }
+
+    fn wakes(&self) -> usize {
+        self.task.wakes.load(Ordering::Relaxed)
+    }
+}
+
+fn gauge() -> IntGauge {
+    IntGauge::new("queued_bytes", "Bytes queued").expect("a valid name")
+}
+
+fn going_away() -> CloseFrame {
+    CloseFrame::new(CloseCode::GOING_AWAY, "the node goes away")
+}

@@ -1,0 +1,172 @@
+//! The life of one of a router's connections, and the way of its calls and notifications to their handlers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_core::{Connection, UserId};
+use roomcast_protocol::{CallId, CloseFrame, Name};
+
+use crate::call::{Call, Cancel, CancelCause, Responder};
+use crate::driver::{Driver, End};
+use crate::error::{CallError, Code};
+use crate::extract::Request;
+use crate::lane::{Handling, Lane, catch_panic, panicked, report};
+use crate::link::Link;
+use crate::metrics::OpenConnection;
+use crate::router::{Begun, Routes};
+use crate::session::{App, Rpc};
+use crate::socket::Socket;
+use crate::transport::Transport;
+use crate::tutorial::overloaded;
+
+/// Runs a connection from its handshake to its end.
+///
+/// Its future is what an idle connection costs, so what only the beginning and the end need is boxed.
+pub(crate) async fn serve(
+    routes: Arc<Routes>,
+    transport: Transport,
+    peer_addr: Option<SocketAddr>,
+    user: Option<UserId>,
+) {
+    let Some(mut open) = Box::pin(Open::new(routes, transport, peer_addr, user)).await else { return };
+    let end = match &open.refused {
+        None => open.driver.run().await,
+        Some(close) => End::ByServer(CloseFrame::clone(close)),
+    };
+    Box::pin(open.finish(end)).await;
+}
+
+/// An open connection.
+struct Open {
+    driver: Driver<Rpc<RouterApp>>,
+    /// Its place in the hub.
+    connection: Connection,
+    /// What the application said when it did not want it.
+    refused: Option<Box<CloseFrame>>,
+    counted: OpenConnection,
+}
+
+impl Open {
+    async fn new(
+        routes: Arc<Routes>,
+        transport: Transport,
+        peer_addr: Option<SocketAddr>,
+        user: Option<UserId>,
+    ) -> Option<Self> {
+        let hub = routes.cluster.hub();
+        let connection = match hub.connect(user).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "a user's events can't be subscribed to; the connection is dropped");
+                return None;
+            }
+        };
+        let counted = OpenConnection::new(&routes.metrics);
+        let peer = Arc::clone(connection.peer());
+        let link = Link::new(peer, peer_addr, Arc::clone(&routes.options), Arc::clone(&routes.metrics));
+        let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
+        let refused = routes.connect(socket.clone()).await.err().map(Box::new);
+        let delivery_latency = hub.metrics().delivery_latency.clone();
+        let app = RouterApp { routes, socket, lane: None };
+        let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
+        Some(Self { driver, connection, refused, counted })
+    }
+
+    async fn finish(mut self, end: End) {
+        let RouterApp { routes, socket, lane } = &mut self.driver.session.app;
+        let (routes, socket, lane) = (Arc::clone(routes), socket.clone(), lane.take());
+        let why = end.disconnected();
+        self.counted.closed(why.code);
+        socket.link.end(end.cancel_cause());
+        socket.link.set_told();
+        drop(self.connection);
+        self.driver.close(&end).await;
+        if let Some(lane) = lane {
+            lane.finish().await;
+        }
+        if self.refused.is_none() {
+            routes.disconnect(socket, why).await;
+        }
+    }
+}
+
+/// One connection's calls and notifications, given to the router's handlers.
+struct RouterApp {
+    routes: Arc<Routes>,
+    socket: Socket,
+    /// Made for the first notification that has to wait.
+    lane: Option<Lane>,
+}
+
+impl App for RouterApp {
+    fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+        let Some(route) = self.routes.notification(&name) else {
+            report(link, Some(Err(unknown("event", &name))));
+            return Ok(());
+        };
+        let payload_len = payload.len();
+        let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
+        // One that waits its turn behind others is not begun before it.
+        let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
+        match if in_turn { route.begin(request) } else { route.later(request) } {
+            Begun::Done(handled) => report(link, handled),
+            Begun::Waits(rest) => {
+                if !self.lane.get_or_insert_default().push(link, rest, payload_len) {
+                    return Err(overloaded());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+        let procedure = self.routes.call(&name);
+        let method = procedure.map_or(&self.routes.unknown, |procedure| &procedure.metrics);
+        let call = Call::new(Arc::clone(method), Arc::clone(&link.metrics));
+        let payload_len = payload.len();
+        let procedure = procedure.ok_or_else(|| unknown("procedure", &name));
+        let route = match link.admit_call(id, payload_len)?.and(procedure) {
+            Ok(procedure) => &procedure.route,
+            Err(error) => {
+                link.answer_at_once(id, &call, Err(error));
+                return Ok(());
+            }
+        };
+        // A call that a quick handler answers at once never enters the table: no Reset can come in between.
+        let cancel = Some(Cancel::new(&call));
+        match route.begin(Request { name, payload, socket: self.socket.clone(), cancel }) {
+            Begun::Done(Some(result)) => link.answer_at_once(id, &call, result),
+            Begun::Done(None) => {
+                link.answer_at_once(id, &call, Err(panicked()));
+                call.stop(CancelCause::Panic);
+            }
+            Begun::Waits(rest) => spawn(&call, link.start_call(id, &call, payload_len), rest),
+        }
+        Ok(())
+    }
+}
+
+fn unknown(what: &str, name: &Name) -> CallError {
+    CallError::new(Code::NotFound, format!("there is no {what} {name:?}"))
+}
+
+/// Runs a call's handler in a task of its own.
+fn spawn(call: &Call, responder: Responder, handling: Handling) {
+    let timeout = responder.link().options.call_timeout;
+    let task = tokio::spawn(async move {
+        match tokio::time::timeout(timeout, catch_panic(handling)).await {
+            Ok(Some(result)) => responder.answer(result),
+            Ok(None) => responder.fail(CancelCause::Panic, panicked()),
+            Err(_) => {
+                let message = format!("the call took longer than {timeout:?}");
+                responder.fail(CancelCause::Deadline, CallError::new(Code::DeadlineExceeded, message));
+            }
+        }
+    });
+    call.adopt(task.abort_handle());
+    // Tokio runs what was spawned last on this thread next, and wakes no other thread to watch the
+    // sockets meanwhile: a handler that computes would keep its own Reset from being read. A second task
+    // wakes one, if one sleeps.
+    tokio::spawn(std::future::ready(()));
+}

@@ -1,0 +1,479 @@
+//! What every [`Broker`] must do, as one suite that each implementation runs.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use roomcast_core::{BoxFuture, Broker, BrokerError, Envelope, MAX_ROOM_NAME_LEN, NodeId, RoomName, check_event};
+
+/// No step waits longer for one thing.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Publishers in the steps about order, and the events that each of them publishes.
+const PUBLISHERS: usize = 3;
+const EVENTS: usize = 200;
+
+/// Checks every promise of the trait. `nodes(n)` gives `n` brokers, joined in one cluster; each step
+/// asks for its own and uses rooms of its own, so the clusters may share one server.
+///
+/// # Panics
+/// If a promise is broken; the message names the step.
+pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
+    one_order(Cluster::new("one order on all nodes", nodes(3).await)).await;
+    callers_order(Cluster::new("a caller's publishes keep their order unawaited", nodes(2).await)).await;
+    effective(Cluster::new("a subscription that is answered is effective", nodes(2).await)).await;
+    own_node(Cluster::new("the publisher's own node gets its events", nodes(1).await)).await;
+    unsubscribed(Cluster::new("an unsubscribed room's events stop", nodes(2).await)).await;
+    independent(Cluster::new("rooms are independent", nodes(3).await)).await;
+    at_most_once(Cluster::new("at most once, however often a node subscribes", nodes(2).await)).await;
+    payloads(Cluster::new("payloads pass unchanged", nodes(2).await)).await;
+    names(Cluster::new("names pass unchanged", nodes(2).await)).await;
+    cancel_safe(Cluster::new("waiting for events is cancel safe", nodes(2).await)).await;
+    closed_after_the_accepted(Cluster::new("close ends the events after those accepted", nodes(2).await)).await;
+    closed_while_waiting(Cluster::new("close ends a wait for events", nodes(1).await)).await;
+    closed_to_publishers(Cluster::new("a publish after close fails", nodes(2).await)).await;
+}
+
+// === the steps ===
+
+/// Every node publishes to a room that every node subscribes to.
+async fn one_order(mut cluster: Cluster) {
+    let room = room("contract-one-order");
+    cluster.subscribe_all(&room).await;
+    let publishers = cluster.nodes.iter().enumerate().map(|(publisher, node)| {
+        let (node, room) = (node.handle(), room.clone());
+        tokio::spawn(async move {
+            for number in 0..EVENTS {
+                node.publish(&room, "numbered", format!("{publisher} {number}")).await;
+            }
+        })
+    });
+    let publishers: Vec<_> = publishers.collect();
+    let total = publishers.len() * EVENTS;
+    for published in join_all(publishers).await {
+        published.expect("a publisher does not panic");
+    }
+    let mut orders = Vec::new();
+    for node in &mut cluster.nodes {
+        orders.push(node.take(total).await.into_iter().map(|event| text(&event)).collect::<Vec<_>>());
+    }
+    for (node, order) in orders.iter().enumerate() {
+        let differs = order.iter().zip(&orders[0]).position(|(one, other)| one != other);
+        let step = cluster.step;
+        assert!(differs.is_none(), "{step}: node {node} and node 0 differ from event {differs:?} on");
+        for publisher in 0..cluster.nodes.len() {
+            let of_publisher = order.iter().filter_map(|event| event.strip_prefix(&format!("{publisher} ")));
+            let numbers: Vec<usize> = of_publisher.map(|number| number.parse().expect("a number")).collect();
+            assert!(
+                numbers.into_iter().eq(0..EVENTS),
+                "{step}: publisher {publisher}'s events are not in its order, each once"
+            );
+        }
+    }
+    cluster.close();
+}
+
+/// The futures are awaited in the reverse of the order of their calls.
+async fn callers_order(mut cluster: Cluster) {
+    let room = room("contract-callers-order");
+    cluster.subscribe_all(&room).await;
+    let callers = (0..PUBLISHERS).map(|caller| {
+        let (node, room) = (cluster.nodes[caller % cluster.nodes.len()].handle(), room.clone());
+        tokio::spawn(async move {
+            let publish = |number| node.start_publish(&room, "numbered", format!("{caller} {number}"));
+            let mut accepted: Vec<_> = (0..EVENTS).map(publish).collect();
+            while let Some(accepted) = accepted.pop() {
+                node.within("an answer to a publish", accepted).await.expect("the broker takes a few events");
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    for node in &mut cluster.nodes {
+        let mut next = [0; PUBLISHERS];
+        for event in node.take(PUBLISHERS * EVENTS).await {
+            let event = text(&event);
+            let (caller, number) = event.split_once(' ').expect("a caller and a number");
+            let expected = &mut next[caller.parse::<usize>().expect("a caller")];
+            assert_eq!(number, expected.to_string(), "{}: caller {caller}'s events are out of order", node.handle.step);
+            *expected += 1;
+        }
+    }
+    for done in join_all(callers).await {
+        done.expect("a caller does not panic");
+    }
+    cluster.close();
+}
+
+/// Nothing but the answer stands between a subscription and the first publish: on rooms that are new
+/// to the node, and on one that it has just left.
+async fn effective(mut cluster: Cluster) {
+    for number in 0..50 {
+        let room = room(&format!("contract-effective-{number}"));
+        cluster.nodes[0].subscribe(&room).await;
+        cluster.nodes[1].publish(&room, "event", "first").await;
+        cluster.nodes[0].expect(&room, "first").await;
+    }
+    let again = room("contract-effective-again");
+    for number in 0..50 {
+        cluster.nodes[0].subscribe(&again).await;
+        cluster.nodes[1].publish(&again, "event", number.to_string()).await;
+        cluster.nodes[0].expect(&again, &number.to_string()).await;
+        cluster.nodes[0].broker.unsubscribe(&again);
+    }
+    cluster.close();
+}
+
+async fn own_node(mut cluster: Cluster) {
+    let room = room("contract-own-node");
+    cluster.subscribe_all(&room).await;
+    for number in 0..10 {
+        cluster.nodes[0].publish(&room, "event", number.to_string()).await;
+        cluster.nodes[0].expect(&room, &number.to_string()).await;
+    }
+    cluster.close();
+}
+
+/// An event that was published between unsubscribing and subscribing again is missing before the next:
+/// the room's order shows the absence. Those under way may come, so it is tried until one is missing,
+/// each time with a longer way between.
+async fn unsubscribed(mut cluster: Cluster) {
+    let (left, other) = (room("contract-unsubscribed"), room("contract-unsubscribed-other"));
+    cluster.nodes[0].subscribe(&left).await;
+    cluster.nodes[0].subscribe(&other).await;
+    let started = Instant::now();
+    for round in 1.. {
+        let [node, publisher] = &mut cluster.nodes[..] else { unreachable!("a cluster of two") };
+        assert!(started.elapsed() < DEADLINE, "{}: they kept coming over {round} rounds", node.handle.step);
+        node.broker.unsubscribe(&left);
+        for echo in 0..round {
+            publisher.publish(&other, "echo", format!("{round} {echo}")).await;
+            node.expect(&other, &format!("{round} {echo}")).await;
+        }
+        publisher.publish(&left, "event", format!("unwanted {round}")).await;
+        node.subscribe(&left).await;
+        publisher.publish(&left, "event", format!("wanted {round}")).await;
+        let first = node.next().await;
+        if text(&first) == format!("wanted {round}") {
+            break;
+        }
+        assert_eq!(text(&first), format!("unwanted {round}"), "{}: only that was under way", node.handle.step);
+        node.expect(&left, &format!("wanted {round}")).await;
+    }
+    cluster.close();
+}
+
+/// Names that begin alike, or would match as patterns, are different rooms all the same.
+async fn independent(mut cluster: Cluster) {
+    let names = ["contract-room", "contract-room*", "contract-roo?", "contract-room-2", "Contract-room", "{contract}"];
+    let rooms = names.map(room);
+    // Node 0 has the even rooms, node 1 the odd ones; node 2 publishes.
+    for (index, room) in rooms.iter().enumerate() {
+        cluster.nodes[index % 2].subscribe(room).await;
+    }
+    for event in ["one", "two", "three"] {
+        for room in &rooms {
+            cluster.nodes[2].publish(room, event, room.to_string()).await;
+        }
+    }
+    for (index, node) in cluster.nodes[..2].iter_mut().enumerate() {
+        let events = node.take(rooms.len() / 2 * 3).await;
+        for (number, room) in rooms.iter().enumerate() {
+            let of_room: Vec<&str> = events.iter().filter(|event| event.room == *room).map(|e| &*e.event).collect();
+            let expected: &[&str] = if number % 2 == index { &["one", "two", "three"] } else { &[] };
+            assert_eq!(of_room, expected, "{}: what node {index} got of room {room}", node.handle.step);
+        }
+        assert!(
+            events.iter().all(|event| text(event) == *event.room),
+            "{}: an event came under another room's name",
+            node.handle.step
+        );
+    }
+    // Leaving one room takes nothing from its neighbour.
+    cluster.nodes[0].broker.unsubscribe(&rooms[2]);
+    cluster.nodes[2].publish(&rooms[0], "four", "still").await;
+    cluster.nodes[0].expect(&rooms[0], "still").await;
+    cluster.close();
+}
+
+/// While events flow, the node leaves the room and comes back: some may be missed, none comes twice.
+async fn at_most_once(mut cluster: Cluster) {
+    let room = room("contract-at-most-once");
+    cluster.nodes[0].subscribe(&room).await;
+    let publisher = {
+        let (node, room) = (cluster.nodes[1].handle(), room.clone());
+        tokio::spawn(async move {
+            for number in 0..EVENTS {
+                node.publish(&room, "numbered", number.to_string()).await;
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    while !publisher.is_finished() {
+        cluster.nodes[0].broker.unsubscribe(&room);
+        cluster.nodes[0].subscribe(&room).await;
+        tokio::task::yield_now().await;
+    }
+    publisher.await.expect("the publisher does not panic");
+    for number in EVENTS..EVENTS + 3 {
+        cluster.nodes[1].publish(&room, "numbered", number.to_string()).await;
+    }
+    let mut last = None;
+    while last != Some(EVENTS + 2) {
+        let number = text(&cluster.nodes[0].next().await).parse().ok();
+        assert!(number > last, "{}: event {number:?} came after event {last:?}", cluster.step);
+        last = number;
+    }
+    cluster.close();
+}
+
+async fn payloads(mut cluster: Cluster) {
+    let room = room("contract-payloads");
+    cluster.subscribe_all(&room).await;
+    let mebibyte: Bytes = (0..1024 * 1024_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let payloads = [Bytes::new(), (0..=u8::MAX).collect(), Bytes::from_static(b"\r\n\0"), mebibyte, Bytes::new()];
+    for payload in &payloads {
+        cluster.nodes[0].publish(&room, "payload", payload.clone()).await;
+    }
+    for (index, node) in cluster.nodes.iter_mut().enumerate() {
+        for payload in &payloads {
+            let event = node.next().await;
+            // Not assert_eq: a megabyte in the message helps nobody.
+            assert!(
+                event.payload == payload,
+                "{}: node {index} got {} bytes in place of {}, or other ones",
+                node.handle.step,
+                event.payload.len(),
+                payload.len()
+            );
+        }
+    }
+    cluster.close();
+}
+
+async fn names(mut cluster: Cluster) {
+    let longest = "é".repeat(MAX_ROOM_NAME_LEN / 2);
+    let names = ["e", "ünï", "日本語", "🦀:{tag}*?[a]\\\"'", "a:b", &longest];
+    for (index, name) in names.into_iter().enumerate() {
+        let room = room(name);
+        cluster.subscribe_all(&room).await;
+        let envelope = envelope(&room, names[names.len() - 1 - index], Bytes::new());
+        let sent = envelope.clone();
+        let accepted = cluster.nodes[0].broker.publish(envelope);
+        cluster.nodes[0].handle.within("an answer to a publish", accepted).await.expect("the broker takes one event");
+        for (index, node) in cluster.nodes.iter_mut().enumerate() {
+            let got = node.next().await;
+            let step = node.handle.step;
+            assert_eq!((&got.room, &*got.event), (&sent.room, &*sent.event), "{step}: at node {index}");
+            assert_eq!(got.origin, sent.origin, "{step}: the origin at node {index}");
+        }
+    }
+    cluster.close();
+}
+
+/// Waits are dropped at every moment: before an event, after it woke the waiter, and between many.
+async fn cancel_safe(cluster: Cluster) {
+    let room = room("contract-cancel-safe");
+    cluster.nodes[0].subscribe(&room).await;
+    let publisher = cluster.nodes[1].handle();
+    let mut events = Vec::new();
+    {
+        let node = &cluster.nodes[0];
+        let mut half_way = pin!(node.broker.next_events(&mut events));
+        assert!(half_way.as_mut().now_or_never().is_none(), "{}: nothing was published yet", cluster.step);
+        publisher.publish(&room, "numbered", "0").await;
+    }
+    let publishing = tokio::spawn({
+        let room = room.clone();
+        async move {
+            for number in 1..EVENTS {
+                publisher.publish(&room, "numbered", number.to_string()).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let handle = cluster.nodes[0].handle();
+    let all_came = async {
+        while events.len() < EVENTS {
+            tokio::select! {
+                biased;
+                open = handle.broker.next_events(&mut events) => assert!(open, "{}: nobody closed", handle.step),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    };
+    handle.within("all events, though waits for them were dropped", all_came).await;
+    let numbers = events.iter().map(|event| text(event).parse::<usize>().expect("a number"));
+    assert!(numbers.eq(0..EVENTS), "{}: events came out of order or twice", cluster.step);
+    publishing.await.expect("the publisher does not panic");
+    cluster.close();
+}
+
+async fn closed_after_the_accepted(mut cluster: Cluster) {
+    let room = room("contract-close");
+    cluster.subscribe_all(&room).await;
+    cluster.nodes[0].publish(&room, "event", "own").await;
+    cluster.nodes[1].publish(&room, "event", "other's").await;
+    cluster.nodes[0].broker.close();
+    cluster.nodes[1].publish(&room, "event", "later").await;
+    cluster.nodes[0].expect(&room, "own").await;
+    cluster.nodes[0].expect(&room, "other's").await;
+    cluster.nodes[0].expect_end().await;
+    cluster.nodes[0].expect_end().await;
+    // The others go on.
+    for payload in ["own", "other's", "later"] {
+        cluster.nodes[1].expect(&room, payload).await;
+    }
+    cluster.close();
+}
+
+async fn closed_while_waiting(mut cluster: Cluster) {
+    let closer = cluster.nodes[0].handle();
+    let mut events = Vec::new();
+    let waiting = closer.broker.next_events(&mut events);
+    let closing = async { closer.broker.close() };
+    let open = closer.within("the end of a wait", async { tokio::join!(biased; waiting, closing).0 }).await;
+    assert!(!open && events.is_empty(), "{}: the wait ended with {open} and {events:?}", cluster.step);
+    cluster.nodes[0].expect_end().await;
+}
+
+async fn closed_to_publishers(mut cluster: Cluster) {
+    let room = room("contract-closed");
+    cluster.nodes[1].subscribe(&room).await;
+    cluster.nodes[0].broker.close();
+    let refused = cluster.nodes[0].handle.start_publish(&room, "event", "refused");
+    let refused = cluster.nodes[0].handle.within("an answer to a publish", refused).await;
+    assert_eq!(refused, Err(BrokerError::Closed), "{}", cluster.step);
+    cluster.nodes[1].publish(&room, "event", "taken").await;
+    cluster.nodes[1].expect(&room, "taken").await;
+    cluster.close();
+}
+
+// === what they use ===
+
+struct Cluster {
+    step: &'static str,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    fn new(step: &'static str, brokers: Vec<Arc<dyn Broker>>) -> Self {
+        let node = |broker| Node { handle: Handle { step, broker }, waiting: VecDeque::new() };
+        Self { step, nodes: brokers.into_iter().map(node).collect() }
+    }
+
+    async fn subscribe_all(&self, room: &RoomName) {
+        for node in &self.nodes {
+            node.subscribe(room).await;
+        }
+    }
+
+    fn close(self) {
+        for node in self.nodes {
+            node.broker.close();
+        }
+    }
+}
+
+/// One node as its publishers have it.
+#[derive(Clone)]
+struct Handle {
+    step: &'static str,
+    broker: Arc<dyn Broker>,
+}
+
+impl Handle {
+    fn start_publish(
+        &self,
+        room: &RoomName,
+        event: &str,
+        payload: impl Into<Bytes>,
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.broker.publish(envelope(room, event, payload.into()))
+    }
+
+    async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
+        let accepted = self.start_publish(room, event, payload);
+        let accepted = self.within("an answer to a publish", accepted).await;
+        accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step));
+    }
+
+    async fn subscribe(&self, room: &RoomName) {
+        let subscribed = self.within("an answer to a subscription", self.broker.subscribe(room)).await;
+        subscribed.unwrap_or_else(|error| panic!("{}: subscribing to {room} failed: {error}", self.step));
+    }
+
+    async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+        let waited = tokio::time::timeout(DEADLINE, future).await;
+        waited.unwrap_or_else(|_| panic!("{}: waited in vain for {what}", self.step))
+    }
+}
+
+/// One node as its hub has it.
+struct Node {
+    handle: Handle,
+    waiting: VecDeque<Envelope>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Handle;
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Node {
+    fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    async fn next(&mut self) -> Envelope {
+        while self.waiting.is_empty() {
+            let open = self.read("an event").await;
+            assert!(open, "{}: waited for an event, but the broker is closed", self.step);
+        }
+        self.waiting.pop_front().expect("an event waits")
+    }
+
+    async fn take(&mut self, count: usize) -> Vec<Envelope> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.push(self.next().await);
+        }
+        events
+    }
+
+    async fn expect(&mut self, room: &RoomName, payload: &str) {
+        let event = self.next().await;
+        assert_eq!((&event.room, text(&event).as_str()), (room, payload), "{}", self.step);
+    }
+
+    async fn expect_end(&mut self) {
+        let open = !self.waiting.is_empty() || self.read("the end of the events").await;
+        assert!(!open, "{}: after close came {:?}", self.step, self.waiting);
+    }
+
+    async fn read(&mut self, what: &str) -> bool {
+        let mut events = Vec::new();
+        let open = self.within(what, self.broker.next_events(&mut events)).await;
+        self.waiting.extend(events);
+        open
+    }
+}
+
+fn room(name: &str) -> RoomName {
+    RoomName::new(name).expect("a valid room name")
+}
+
+fn envelope(room: &RoomName, event: &str, payload: Bytes) -> Envelope {
+    let event = check_event(event).expect("a valid event name");
+    Envelope { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
+}
+
+fn text(event: &Envelope) -> String {
+    String::from_utf8_lossy(&event.payload).into_owned()
+}
