@@ -20,12 +20,22 @@ const USERS: usize = 2;
 /// One thing that happens. An [`Index`] picks among the connections there are.
 #[derive(Debug, Clone)]
 enum Op {
-    Connect { hub: usize, user: Option<usize> },
+    Connect {
+        hub: usize,
+        user: Option<usize>,
+    },
     Disconnect(Index),
     Join(Index, usize),
     Leave(Index, usize),
-    Publish { hub: usize, room: usize, padding: usize },
-    NotifyUser { hub: usize, user: usize },
+    Publish {
+        hub: usize,
+        room: usize,
+        padding: usize,
+    },
+    NotifyUser {
+        hub: usize,
+        user: usize,
+    },
     /// The hubs deliver what the broker holds for them.
     Run,
 }
@@ -88,26 +98,27 @@ impl<'a> World<'a> {
             Op::Disconnect(_) | Op::Join(..) | Op::Leave(..) if self.entries.is_empty() => {}
             Op::Disconnect(who) => drop(self.entries.swap_remove(who.index(self.entries.len()))),
             Op::Join(who, number) => {
-                let entry = self.entry(who);
-                let joined = self.hubs[self.entries[entry].hub].join(self.entries[entry].client.peer(), &name(number));
-                now(joined).expect("there is place");
-                self.entries[entry].memberships.insert(Target::Room(number));
+                let (hub, entry) = self.entry(who);
+                now(hub.join(entry.client.peer(), &name(number))).expect("there is place");
+                entry.memberships.insert(Target::Room(number));
             }
             Op::Leave(who, number) => {
-                let entry = self.entry(who);
-                self.hubs[self.entries[entry].hub].leave(self.entries[entry].client.peer(), &name(number));
-                self.entries[entry].memberships.remove(&Target::Room(number));
+                let (hub, entry) = self.entry(who);
+                hub.leave(entry.client.peer(), &name(number));
+                entry.memberships.remove(&Target::Room(number));
             }
         }
         self.assert_counts();
     }
 
-    fn entry(&self, who: Index) -> usize {
-        who.index(self.entries.len())
+    fn entry(&mut self, who: Index) -> (&'a Hub, &mut Entry) {
+        let index = who.index(self.entries.len());
+        let entry = &mut self.entries[index];
+        (&self.hubs[entry.hub], entry)
     }
 
     fn connect(&mut self, hub: usize, user: Option<usize>) {
-        let client = now(Client::connect(&self.hubs[hub], user.map(user_id)));
+        let client = Client::of(now(self.hubs[hub].connect(user.map(user_id))).expect("there is place"));
         let memberships = user.map(Target::User).into_iter().collect();
         self.entries.push(Entry { client, hub, memberships, expected: BTreeMap::new() });
     }

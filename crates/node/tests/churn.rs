@@ -20,8 +20,8 @@ const TASKS: usize = 8;
 const ROOMS: usize = 100;
 
 /// Memory may be above that after the first round by 10 % and 2 MiB: the allocator keeps pages that are
-/// partly used, and which ones are is chance. What one connection would leave behind if it leaked its
-/// smallest part, some 100 bytes, is below that for 1,000 connections and above it for 9,000.
+/// partly used, and which ones is chance. A leak of 2 KiB for each connection is beyond that with the
+/// default number of connections, one of half a KiB with 9,000.
 fn allowed_memory(after_first_round: f64) -> f64 {
     after_first_round * 1.1 + 2.0 * 1024.0 * 1024.0
 }

@@ -61,13 +61,13 @@ impl ClientConnection {
     /// # Errors
     /// [`MalformedFrame`] if it is no frame, or one that servers do not send.
     pub fn on_message(&mut self, message: Bytes) -> Result<Option<ClientEvent>, MalformedFrame> {
-        let opcode = message.first().copied().unwrap_or_default();
         match Frame::decode(message)? {
             Frame::Notify { name, payload } => Ok(Some(ClientEvent::Notify { name, payload })),
             Frame::Response { id, payload } => {
                 Ok(self.waiting.remove(&id).then_some(ClientEvent::Answer { id, payload }))
             }
-            Frame::Request { .. } | Frame::Reset { .. } => Err(MalformedFrame::UnknownOpcode(opcode)),
+            Frame::Request { .. } => Err(MalformedFrame::FromServer { kind: "Request" }),
+            Frame::Reset { .. } => Err(MalformedFrame::FromServer { kind: "Reset" }),
         }
     }
 

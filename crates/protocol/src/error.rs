@@ -15,6 +15,12 @@ pub enum MalformedFrame {
     /// An opcode that the protocol does not have.
     #[error("unknown opcode {0:#04x}; known are 01 Notify, 02 Request, 03 Reset, 04 Response")]
     UnknownOpcode(u8),
+    /// A frame that only clients send.
+    #[error("only a client sends {kind} frames")]
+    FromServer {
+        /// The frame's name.
+        kind: &'static str,
+    },
     /// A frame that ends before its header does.
     #[error("truncated {kind}: its header needs {needed} bytes, the message has {got}")]
     Truncated {
@@ -53,8 +59,8 @@ pub enum WebSocketError {
     #[error("a control frame must not be fragmented")]
     FragmentedControl,
     /// A control frame of more than 125 bytes (section 5.5).
-    #[error("a control frame carries at most 125 bytes, this one {0}")]
-    ControlTooLong(u64),
+    #[error("a control frame carries at most 125 bytes, this one claims more")]
+    ControlTooLong,
     /// A continuation of nothing (section 5.4).
     #[error("a continuation frame without a message to continue")]
     UnexpectedContinuation,

@@ -193,7 +193,7 @@ impl Decoder {
                 return Err(WebSocketError::FragmentedControl);
             }
             if extended_len_bytes(second) > 0 {
-                return Err(WebSocketError::ControlTooLong(u64::from(second & !MASKED)));
+                return Err(WebSocketError::ControlTooLong);
             }
         }
         match (opcode, &self.message) {

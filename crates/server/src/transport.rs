@@ -35,7 +35,7 @@ impl Transport {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
-                Self { early: parts.read_buf, stream: Stream::Tcp(stream) }
+                Self { early: unpinned(parts.read_buf), stream: Stream::Tcp(stream) }
             }
             Err(upgraded) => Self { early: Bytes::new(), stream: Stream::Other(Box::new(TokioIo::new(upgraded))) },
         }
@@ -45,6 +45,7 @@ impl Transport {
         if !self.early.is_empty() {
             let len = self.early.len().min(buf.len());
             buf[..len].copy_from_slice(&self.early.split_to(len));
+            self.early = unpinned(std::mem::take(&mut self.early));
             return Poll::Ready(Ok(len));
         }
         let mut buf = ReadBuf::new(buf);
@@ -76,4 +77,9 @@ impl Transport {
             Stream::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Empty bytes may still be a part of the HTTP server's buffer of 8 KiB, and keep it.
+fn unpinned(bytes: Bytes) -> Bytes {
+    if bytes.is_empty() { Bytes::new() } else { bytes }
 }

@@ -1,18 +1,17 @@
 //! What every [`Broker`] must do, as one suite that each implementation runs.
 
-use std::collections::VecDeque;
-use std::future::Future;
+mod cluster;
+
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use roomcast_core::{BoxFuture, Broker, BrokerError, Envelope, MAX_ROOM_NAME_LEN, NodeId, RoomName, check_event};
+use roomcast_core::{Broker, BrokerError, MAX_ROOM_NAME_LEN};
 
-/// No step waits longer for one thing.
-const DEADLINE: Duration = Duration::from_secs(10);
+use cluster::{Cluster, DEADLINE, envelope, room, text};
 
 /// Publishers in the steps about order, and the events that each of them publishes.
 const PUBLISHERS: usize = 3;
@@ -351,129 +350,4 @@ async fn closed_to_publishers(mut cluster: Cluster) {
     cluster.nodes[1].publish(&room, "event", "taken").await;
     cluster.nodes[1].expect(&room, "taken").await;
     cluster.close();
-}
-
-// === what they use ===
-
-struct Cluster {
-    step: &'static str,
-    nodes: Vec<Node>,
-}
-
-impl Cluster {
-    fn new(step: &'static str, brokers: Vec<Arc<dyn Broker>>) -> Self {
-        let node = |broker| Node { handle: Handle { step, broker }, waiting: VecDeque::new() };
-        Self { step, nodes: brokers.into_iter().map(node).collect() }
-    }
-
-    async fn subscribe_all(&self, room: &RoomName) {
-        for node in &self.nodes {
-            node.subscribe(room).await;
-        }
-    }
-
-    fn close(self) {
-        for node in self.nodes {
-            node.broker.close();
-        }
-    }
-}
-
-/// One node as its publishers have it.
-#[derive(Clone)]
-struct Handle {
-    step: &'static str,
-    broker: Arc<dyn Broker>,
-}
-
-impl Handle {
-    fn start_publish(
-        &self,
-        room: &RoomName,
-        event: &str,
-        payload: impl Into<Bytes>,
-    ) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.broker.publish(envelope(room, event, payload.into()))
-    }
-
-    async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
-        let accepted = self.start_publish(room, event, payload);
-        let accepted = self.within("an answer to a publish", accepted).await;
-        accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step));
-    }
-
-    async fn subscribe(&self, room: &RoomName) {
-        let subscribed = self.within("an answer to a subscription", self.broker.subscribe(room)).await;
-        subscribed.unwrap_or_else(|error| panic!("{}: subscribing to {room} failed: {error}", self.step));
-    }
-
-    async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let waited = tokio::time::timeout(DEADLINE, future).await;
-        waited.unwrap_or_else(|_| panic!("{}: waited in vain for {what}", self.step))
-    }
-}
-
-/// One node as its hub has it.
-struct Node {
-    handle: Handle,
-    waiting: VecDeque<Envelope>,
-}
-
-impl std::ops::Deref for Node {
-    type Target = Handle;
-    fn deref(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl Node {
-    fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    async fn next(&mut self) -> Envelope {
-        while self.waiting.is_empty() {
-            let open = self.read("an event").await;
-            assert!(open, "{}: waited for an event, but the broker is closed", self.step);
-        }
-        self.waiting.pop_front().expect("an event waits")
-    }
-
-    async fn take(&mut self, count: usize) -> Vec<Envelope> {
-        let mut events = Vec::new();
-        while events.len() < count {
-            events.push(self.next().await);
-        }
-        events
-    }
-
-    async fn expect(&mut self, room: &RoomName, payload: &str) {
-        let event = self.next().await;
-        assert_eq!((&event.room, text(&event).as_str()), (room, payload), "{}", self.step);
-    }
-
-    async fn expect_end(&mut self) {
-        let open = !self.waiting.is_empty() || self.read("the end of the events").await;
-        assert!(!open, "{}: after close came {:?}", self.step, self.waiting);
-    }
-
-    async fn read(&mut self, what: &str) -> bool {
-        let mut events = Vec::new();
-        let open = self.within(what, self.broker.next_events(&mut events)).await;
-        self.waiting.extend(events);
-        open
-    }
-}
-
-fn room(name: &str) -> RoomName {
-    RoomName::new(name).expect("a valid room name")
-}
-
-fn envelope(room: &RoomName, event: &str, payload: Bytes) -> Envelope {
-    let event = check_event(event).expect("a valid event name");
-    Envelope { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
-}
-
-fn text(event: &Envelope) -> String {
-    String::from_utf8_lossy(&event.payload).into_owned()
 }

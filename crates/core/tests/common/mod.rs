@@ -1,5 +1,5 @@
 //! Hubs with clients that read what was queued to them.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -66,7 +66,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(hub: &Arc<Hub>, user: Option<UserId>) -> Self {
-        let connection = within("an answer to a connect", hub.connect(user)).await.expect("there is no reason not to");
+        Self::of(within("an answer to a connect", hub.connect(user)).await.expect("there is no reason not to"))
+    }
+
+    pub fn of(connection: Connection) -> Self {
         Self { connection, received: VecDeque::new() }
     }
 

@@ -163,7 +163,14 @@ pub fn is_runnable(pid: u32, thread: &str) -> bool {
 
 /// How many descriptors a process has open.
 pub fn open_files(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is there").count()
+    open_files_below(pid, usize::MAX)
+}
+
+/// How many of its descriptors are below a number: what it inherited may be above its own limit.
+pub fn open_files_below(pid: u32, limit: usize) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is there");
+    let numbers = files.filter_map(|file| file.ok()?.file_name().to_str()?.parse::<usize>().ok());
+    numbers.filter(|number| *number < limit).count()
 }
 
 /// A file for one test.
@@ -237,6 +244,7 @@ impl Bare {
     /// Connects and asks for the upgrade, but for the last bytes.
     pub async fn dial_in_two(address: &str) -> HalfDialled {
         let stream = in_time("a connection is there", TcpStream::connect(address)).await.expect("somebody listens");
+        stream.set_nodelay(true).expect("the option can be set");
         let mut bare = Self { stream, unread: Vec::new() };
         let request = format!(
             "GET /socket HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

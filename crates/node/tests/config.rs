@@ -1,0 +1,227 @@
+//! What the node is told: by which of flag, environment, file and default, and what it says when it is wrong.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+use support::{BINARY, DEADLINE, without_options, write_file};
+
+const EXIT_FAILURE: i32 = 1;
+const EXIT_USAGE: i32 = 2;
+
+/// Runs the binary, which must end by itself.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    run_to_its_end(command.args(arguments).envs(variables.iter().copied()))
+}
+
+fn run_to_its_end(command: &mut Command) -> Output {
+    let started = Instant::now();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    while child.try_wait().expect("a child of this process").is_none() {
+        if started.elapsed() > DEADLINE {
+            child.kill().expect("a child of this process");
+            panic!("it runs on: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("it has ended")
+}
+
+fn error_of(output: &Output, status: i32) -> String {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{error}");
+    assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
+    error
+}
+
+/// What `roomcast check` says about an option: its value and where that was said.
+fn checked(key: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (String, String) {
+    let output = run(&[&["check"], arguments].concat(), variables);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let found = said.lines().find_map(|line| {
+        let (found, rest) = line.split_once('=')?;
+        let (value, source) = rest.split_once('(')?;
+        (found.trim() == key).then(|| (value.trim().to_owned(), source.trim_end_matches(')').to_owned()))
+    });
+    found.unwrap_or_else(|| panic!("nothing about {key} in:\n{said}"))
+}
+
+fn pair(value: &str, source: &str) -> (String, String) {
+    (value.to_owned(), source.to_owned())
+}
+
+// === precedence ===
+
+#[test]
+fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
+    let file = write_file("precedence.toml", "max_payload = \"3KiB\"\n[drain]\ndelay = \"3s\"\n");
+    let options = [
+        ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", ["1KiB", "2KiB", "3KiB", "1MiB"]),
+        ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", ["1s", "2s", "3s", "5s"]),
+    ];
+    for (key, flag, variable, [by_flag, by_variable, by_file, by_default]) in options {
+        let (file_arguments, variables) = (["--config", file.as_str()], [(variable, by_variable)]);
+        let all_arguments = ["--config", &file, flag, by_flag];
+        assert_eq!(checked(key, &all_arguments, &variables), pair(by_flag, flag));
+        assert_eq!(checked(key, &file_arguments, &variables), pair(by_variable, variable));
+        assert_eq!(checked(key, &file_arguments, &[]), pair(by_file, &format!("{file}: {key}")));
+        assert_eq!(checked(key, &[], &[]), pair(by_default, "default"));
+        assert_eq!(checked(key, &[flag, by_flag], &[]), pair(by_flag, flag));
+    }
+}
+
+#[test]
+fn the_file_can_be_named_by_a_variable_and_a_flag_goes_before_it() {
+    let by_variable = write_file("by-variable.toml", "max_calls = 2\n");
+    let by_flag = write_file("by-flag.toml", "max_calls = 1\n");
+    let variables = [("ROOMCAST_CONFIG", by_variable.as_str())];
+    assert_eq!(checked("max_calls", &[], &variables).0, "2");
+    assert_eq!(checked("max_calls", &["--config", &by_flag], &variables).0, "1");
+}
+
+#[test]
+fn a_switch_is_said_in_every_place_in_its_way() {
+    let file = write_file("switch.toml", "demo = true\nmax_connections = 7\n");
+    assert_eq!(checked("demo", &[], &[]), pair("false", "default"));
+    assert_eq!(checked("demo", &["--demo"], &[]), pair("true", "--demo"));
+    assert_eq!(checked("demo", &["--demo=false", "--config", &file], &[]), pair("false", "--demo"));
+    assert_eq!(checked("demo", &[], &[("ROOMCAST_DEMO", "true")]), pair("true", "ROOMCAST_DEMO"));
+    assert_eq!(checked("demo", &["--config", &file], &[]), pair("true", &format!("{file}: demo")));
+    assert_eq!(checked("max_connections", &["--config", &file], &[]).0, "7");
+}
+
+// === errors ===
+
+/// Both `check` and `serve` refuse it in the same words, and the words have all these parts.
+fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]) {
+    let [check, serve] =
+        ["check", "serve"].map(|command| error_of(&run(&[&[command], arguments].concat(), variables), EXIT_USAGE));
+    assert_eq!(check.replace(" check ", " serve "), serve);
+    for part in parts {
+        assert!(serve.contains(part), "{part:?} is not in: {serve}");
+    }
+}
+
+/// An option's key, flag and variable, a bad value, and what is allowed.
+const BAD_VALUES: [(&str, &str, &str, &str, &str); 9] = [
+    ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
+    ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
+    ("demo", "--demo", "ROOMCAST_DEMO", "yes", "true or false"),
+    ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "1MB", "1MiB"),
+    ("max_calls", "--max-calls", "ROOMCAST_MAX_CALLS", "0", "from 1"),
+    ("ping_interval", "--ping-interval", "ROOMCAST_PING_INTERVAL", "0s", "over 0"),
+    ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", "5 parsecs", "500ms"),
+    ("worker_threads", "--worker-threads", "ROOMCAST_WORKER_THREADS", "many", "number"),
+    ("log_format", "--log-format", "ROOMCAST_LOG_FORMAT", "xml", "text or json"),
+];
+
+#[test]
+fn a_bad_value_of_a_flag_is_refused_with_the_flag_the_value_and_what_is_allowed() {
+    for (_, flag, _, value, allowed) in BAD_VALUES {
+        assert_refused(&[&format!("{flag}={value}")], &[], &[flag, value, allowed]);
+    }
+}
+
+#[test]
+fn a_bad_value_in_the_environment_is_refused_with_the_variable_the_value_and_what_is_allowed() {
+    for (_, _, variable, value, allowed) in BAD_VALUES {
+        assert_refused(&[], &[(variable, value)], &[variable, value, allowed]);
+    }
+}
+
+#[test]
+fn a_bad_value_in_the_file_is_refused_with_the_file_the_key_the_value_and_what_is_allowed() {
+    for (key, _, _, value, allowed) in BAD_VALUES {
+        let file = write_file(&format!("bad-{key}.toml"), &format!("{key} = \"{value}\"\n"));
+        assert_refused(&["--config", &file], &[], &[&file, key, value, allowed]);
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    command.arg("check").env("ROOMCAST_MAX_PAYLOAD", std::ffi::OsStr::from_bytes(b"1\xff"));
+    let error = error_of(&run_to_its_end(&mut command), EXIT_USAGE);
+    assert!(error.contains("ROOMCAST_MAX_PAYLOAD"), "{error}");
+}
+
+#[test]
+fn a_file_with_an_unknown_key_a_value_of_another_kind_or_no_toml_is_refused() {
+    let cases = [
+        ("unknown-key", "max_paylod = 1\n", ["max_paylod", "max_payload"]),
+        ("unknown-table", "[drian]\ndelay = \"1s\"\n", ["drian", "drain.delay"]),
+        ("unknown-in-table", "[drain]\ndelays = \"1s\"\n", ["drain.delays", "drain.delay"]),
+        ("no-scalar", "max_calls = [1]\n", ["max_calls", "array"]),
+        ("no-toml", "max_calls 1\n", ["not TOML", "max_calls"]),
+        ("twice", "max_calls = 1\nmax_calls = 2\n", ["not TOML", "max_calls"]),
+    ];
+    for (name, content, [first, second]) in cases {
+        let file = write_file(&format!("{name}.toml"), content);
+        assert_refused(&["--config", &file], &[], &[&file, first, second]);
+    }
+    assert_refused(&["--config", "/nonexistent.toml"], &[], &["--config", "/nonexistent.toml"]);
+}
+
+#[test]
+fn an_unknown_flag_is_refused() {
+    assert_refused(&["--max-paylod=1"], &[], &["--max-paylod"]);
+}
+
+#[test]
+fn a_drain_that_has_no_time_for_its_delay_and_spread_is_refused() {
+    let times = ["--drain-delay=5s", "--drain-spread=10s"];
+    assert_refused(
+        &[&times[..], &["--drain-timeout=14s"]].concat(),
+        &[],
+        &["--drain-timeout", "14s", "drain.delay + drain.spread", "15s"],
+    );
+    let enough = [&times[..], &["--drain-timeout=15s"]].concat();
+    assert_eq!(checked("drain.timeout", &enough, &[]).0, "15s");
+}
+
+// === what is bound when ===
+
+fn taken_port() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+#[test]
+fn a_node_whose_port_is_taken_ends_with_a_message_that_names_the_option_and_the_address() {
+    let (_listener, address) = taken_port();
+    for option in ["--listen", "--internal-listen"] {
+        let mut arguments = vec!["serve", "--listen=127.0.0.1:0", "--internal-listen=off"];
+        arguments.retain(|argument| !argument.starts_with(&format!("{option}=")));
+        let error = error_of(&run(&[&arguments[..], &[option, &address]].concat(), &[]), EXIT_FAILURE);
+        for part in [option, address.as_str(), "in use"] {
+            assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_bound_before_the_whole_configuration_is_known_to_be_right() {
+    // Had it bound anything, it would speak of these ports.
+    let (_listener, address) = taken_port();
+    let listen = [format!("--listen={address}"), format!("--internal-listen={address}")];
+    let file = write_file("late-error.toml", "log_format = \"xml\"\n");
+    for (arguments, variables) in [
+        (&["--log-format=xml"][..], &[][..]),
+        (&[], &[("ROOMCAST_LOG_FORMAT", "xml")]),
+        (&["--config", &file], &[]),
+        (&["--drain-timeout=1s"], &[]),
+    ] {
+        let arguments = [&["serve", &listen[0], &listen[1]], arguments].concat();
+        let error = error_of(&run(&arguments, variables), EXIT_USAGE);
+        assert!(!error.contains(&address), "{error}");
+    }
+}

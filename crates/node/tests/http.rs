@@ -1,0 +1,204 @@
+//! The listeners as HTTP servers: deadlines, bounds, the page, and life without descriptors.
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use roomcast_testkit::{Client, Node};
+use support::{
+    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, get, in_time, open_files_below, start_node,
+    start_node_by, wait_for_values, wait_until,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+// === deadlines and bounds ===
+
+/// How long a client may take for a request's head, and how much later it may be noticed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const NOTICED: Duration = Duration::from_millis(2500);
+
+/// Sends the start, then a byte now and then, and returns how long the node bore it.
+async fn time_until_cut(address: &str, start: &str, trickle: bool) -> Duration {
+    let mut stream = in_time("a connection is there", TcpStream::connect(address)).await.expect("the node listens");
+    let started = Instant::now();
+    stream.write_all(start.as_bytes()).await.expect("the node reads");
+    let (mut input, mut output) = stream.into_split();
+    let trickling = async {
+        let mut turn = tokio::time::interval(Duration::from_millis(200));
+        while trickle && output.write_all(b"x").await.is_ok() {
+            turn.tick().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = Vec::new();
+    let ended = in_time("the connection is cut", async {
+        tokio::select! {
+            ended = input.read_to_end(&mut answer) => ended,
+            () = trickling => unreachable!("it never ends"),
+        }
+    });
+    // It may be a reset, if bytes were under way.
+    let _ = ended.await;
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn who_does_not_send_a_whole_request_head_within_5_seconds_is_cut() {
+    let node = start_node(&["--demo"]).await;
+    let half = "GET / HTTP/1.1\r\nHost: half\r\nX-Half: ";
+    let whole = "GET /healthz HTTP/1.1\r\nHost: whole\r\n\r\n";
+    let (public, internal) = (node.address.as_str(), node.internal.as_str());
+    let times = tokio::join!(
+        time_until_cut(public, half, false),
+        time_until_cut(public, half, true),
+        time_until_cut(public, "", false),
+        time_until_cut(public, whole, false),
+        time_until_cut(internal, half, false),
+    );
+    let names = ["half a head", "a byte now and then", "nothing", "nothing after an answer", "the internal listener"];
+    for (name, time) in names.into_iter().zip(<[Duration; 5]>::from(times)) {
+        assert!(time >= HEADER_TIMEOUT - NOTICED / 5 && time < HEADER_TIMEOUT + NOTICED, "{name}: {time:?}");
+    }
+    let mut client = Client::connect(&node.url()).await.expect("the node serves others");
+    assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
+}
+
+#[tokio::test]
+async fn a_request_with_too_many_headers_or_too_large_a_head_is_refused() {
+    let node = start_node(&["--demo"]).await;
+    let many: String = (0..200).map(|number| format!("X-{number}: x\r\n")).collect();
+    let large = format!("X-Large: {}\r\n", "x".repeat(64 * 1024));
+    let long_path = format!("/{}", "x".repeat(64 * 1024));
+    let heads = [
+        format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: x\r\n{large}\r\n"),
+        format!("GET {long_path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n"),
+    ];
+    for address in [&node.address, &node.internal] {
+        for head in &heads {
+            let answer = exchange(address, head.as_bytes()).await;
+            let answer = String::from_utf8_lossy(&answer);
+            // Closed without an answer is right too.
+            let status = answer.split(' ').nth(1);
+            assert!(matches!(status, None | Some("400" | "414" | "431")), "{}…: {answer}", &head[..40]);
+        }
+    }
+    let mut client = Client::connect(&node.url()).await.expect("the node serves others");
+    assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
+}
+
+// === the page ===
+
+const PAGE_FILES: [(&str, &str); 5] = [
+    ("/", "text/html"),
+    ("/app.js", "text/javascript"),
+    ("/client.js", "text/javascript"),
+    ("/style.css", "text/css"),
+    ("/icon.svg", "image/svg+xml"),
+];
+
+#[tokio::test]
+async fn the_page_is_whole_in_the_node_and_names_no_other_host() {
+    let node = start_node(&["--demo"]).await;
+    for (path, content_type) in PAGE_FILES {
+        let answer = get(&node.address, path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let found = answer.header("content-type").and_then(|found| found.split(';').next());
+        assert_eq!(found, Some(content_type), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(policy.contains("default-src 'self'"), "{path}: {policy}");
+        for hole in ["unsafe", "http", "*", "data:"] {
+            assert!(!policy.contains(hole), "{path}: {hole:?} is in {policy}");
+        }
+        assert!(!answer.body.is_empty(), "{path}");
+        for scheme in ["http://", "https://", "\"//", "'//", "(//"] {
+            let others = answer.body.match_indices(scheme).map(|(at, _)| &answer.body[at..]);
+            let others: Vec<_> = others.filter(|url| !url.starts_with("http://www.w3.org/")).collect();
+            let names: Vec<_> = others.iter().map(|url| url.chars().take(60).collect::<String>()).collect();
+            assert!(names.is_empty(), "{path}: {names:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_demo_there_is_no_page_no_procedure_and_no_room_for_clients() {
+    let node = start_node(&[]).await;
+    for (path, _) in PAGE_FILES {
+        assert_eq!(get(&node.address, path).await.status, 404, "{path}");
+    }
+    let mut client = Client::connect(&node.url()).await.expect("the node serves");
+    for procedure in ["myip", "uppercase", "long_runing_task", "long", "echo", "running"] {
+        assert_eq!(error_code(&mut client, procedure).await, "NOT_FOUND", "{procedure}");
+    }
+    for procedure in ["rooms/join/main", "rooms/leave/main", "rooms/publish/main/message", "rooms/members/main"] {
+        assert_eq!(error_code(&mut client, procedure).await, "PERMISSION_DENIED", "{procedure}");
+    }
+    wait_for_values(&node, &[(CONNECTIONS, 1.0), ("roomcast_memberships", 0.0)]).await;
+}
+
+async fn error_code(client: &mut Client, procedure: &str) -> String {
+    let answer = client.call(procedure, "").await.expect("every call is answered");
+    let answer: serde_json::Value = serde_json::from_slice(&answer).expect("an error in JSON");
+    answer["error"]["code"].as_str().expect("a code").to_owned()
+}
+
+// === descriptors ===
+
+const DESCRIPTORS: usize = 64;
+
+/// More connections than the node can accept, all asking for the upgrade.
+const DIALLED: usize = 100;
+
+/// So many connections close, and make place for those that wait.
+const CLOSED: usize = 10;
+
+/// A tenth of one processor: it looks again a few times in a second, and does not spin.
+const NOT_SPINNING: u64 = 10;
+
+async fn start_node_with_few_descriptors() -> Node {
+    let mut launcher = Command::new("prlimit");
+    launcher.arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}")).arg(BINARY);
+    start_node_by(launcher, &["--demo"]).await
+}
+
+#[tokio::test]
+async fn a_node_without_descriptors_serves_who_is_there_and_accepts_others_when_some_leave() {
+    let node = start_node_with_few_descriptors().await;
+    let files_at_rest = open_files_below(node.pid(), DESCRIPTORS);
+    let mut dialled = Vec::new();
+    for _ in 0..DIALLED {
+        dialled.push(Bare::dial(&node.address).await);
+    }
+    wait_until("all descriptors are in use", async || open_files_below(node.pid(), DESCRIPTORS) == DESCRIPTORS).await;
+    // They are accepted in the order in which they came.
+    let accepted = DESCRIPTORS - files_at_rest;
+    assert!(accepted > 2 * CLOSED, "{files_at_rest} descriptors are in use before anybody connects");
+    let mut waiting = dialled.split_off(accepted - 1);
+    for bare in &mut dialled {
+        bare.upgraded().await;
+    }
+
+    let ticks = cpu_ticks_in_a_second(node.pid()).await;
+    assert!(ticks <= NOT_SPINNING, "{ticks} clock ticks in a second without descriptors");
+    for bare in &mut dialled {
+        bare.echo(b"still here").await;
+    }
+    assert_eq!(open_files_below(node.pid(), DESCRIPTORS), DESCRIPTORS);
+
+    for bare in dialled.drain(..CLOSED) {
+        bare.close(Some(1000)).await;
+    }
+    for bare in waiting.iter_mut().take(CLOSED) {
+        bare.upgraded().await;
+        bare.echo(b"at last").await;
+    }
+    drop((dialled, waiting));
+    wait_until("all others are gone", async || open_files_below(node.pid(), DESCRIPTORS) <= files_at_rest).await;
+    let mut client = Client::connect(&node.url()).await.expect("new connections are accepted again");
+    assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
+    wait_for_values(&node, &[(CONNECTIONS, 1.0)]).await;
+}

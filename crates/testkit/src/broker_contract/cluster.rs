@@ -1,0 +1,137 @@
+//! The nodes that a step of the contract is played on.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use roomcast_core::{BoxFuture, Broker, BrokerError, Envelope, NodeId, RoomName, check_event};
+
+/// No step waits longer for one thing.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The nodes of one step.
+pub(super) struct Cluster {
+    pub(super) step: &'static str,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl Cluster {
+    pub(super) fn new(step: &'static str, brokers: Vec<Arc<dyn Broker>>) -> Self {
+        let node = |broker| Node { handle: Handle { step, broker }, waiting: VecDeque::new() };
+        Self { step, nodes: brokers.into_iter().map(node).collect() }
+    }
+
+    pub(super) async fn subscribe_all(&self, room: &RoomName) {
+        for node in &self.nodes {
+            node.subscribe(room).await;
+        }
+    }
+
+    pub(super) fn close(self) {
+        for node in self.nodes {
+            node.broker.close();
+        }
+    }
+}
+
+/// One node as its publishers have it.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) step: &'static str,
+    pub(super) broker: Arc<dyn Broker>,
+}
+
+impl Handle {
+    pub(super) fn start_publish(
+        &self,
+        room: &RoomName,
+        event: &str,
+        payload: impl Into<Bytes>,
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.broker.publish(envelope(room, event, payload.into()))
+    }
+
+    pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
+        let accepted = self.start_publish(room, event, payload);
+        let accepted = self.within("an answer to a publish", accepted).await;
+        accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step));
+    }
+
+    pub(super) async fn subscribe(&self, room: &RoomName) {
+        let subscribed = self.within("an answer to a subscription", self.broker.subscribe(room)).await;
+        subscribed.unwrap_or_else(|error| panic!("{}: subscribing to {room} failed: {error}", self.step));
+    }
+
+    pub(super) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+        let waited = tokio::time::timeout(DEADLINE, future).await;
+        waited.unwrap_or_else(|_| panic!("{}: waited in vain for {what}", self.step))
+    }
+}
+
+/// One node as its hub has it.
+pub(super) struct Node {
+    pub(super) handle: Handle,
+    waiting: VecDeque<Envelope>,
+}
+
+impl Deref for Node {
+    type Target = Handle;
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Node {
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    pub(super) async fn next(&mut self) -> Envelope {
+        while self.waiting.is_empty() {
+            let open = self.read("an event").await;
+            assert!(open, "{}: waited for an event, but the broker is closed", self.step);
+        }
+        self.waiting.pop_front().expect("an event waits")
+    }
+
+    pub(super) async fn take(&mut self, count: usize) -> Vec<Envelope> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.push(self.next().await);
+        }
+        events
+    }
+
+    pub(super) async fn expect(&mut self, room: &RoomName, payload: &str) {
+        let event = self.next().await;
+        assert_eq!((&event.room, text(&event).as_str()), (room, payload), "{}", self.step);
+    }
+
+    pub(super) async fn expect_end(&mut self) {
+        let open = !self.waiting.is_empty() || self.read("the end of the events").await;
+        assert!(!open, "{}: after close came {:?}", self.step, self.waiting);
+    }
+
+    async fn read(&mut self, what: &str) -> bool {
+        let mut events = Vec::new();
+        let open = self.within(what, self.broker.next_events(&mut events)).await;
+        self.waiting.extend(events);
+        open
+    }
+}
+
+pub(super) fn room(name: &str) -> RoomName {
+    RoomName::new(name).expect("a valid room name")
+}
+
+pub(super) fn envelope(room: &RoomName, event: &str, payload: Bytes) -> Envelope {
+    let event = check_event(event).expect("a valid event name");
+    Envelope { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
+}
+
+pub(super) fn text(event: &Envelope) -> String {
+    String::from_utf8_lossy(&event.payload).into_owned()
+}
