@@ -75,7 +75,7 @@ async fn a_request_with_too_many_headers_or_too_large_a_head_is_refused() {
         format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
         format!("GET / HTTP/1.1\r\nHost: x\r\n{large}\r\n"),
         format!("GET {long_path} HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n"),
+        "GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n".to_owned(),
     ];
     for address in [&node.address, &node.internal] {
         for head in &heads {

@@ -30,6 +30,8 @@ pub struct Metrics {
     calls: IntCounterVec,
     call_duration: HistogramVec,
     cancellations: IntCounterVec,
+    /// The most frequent, looked up once.
+    resets: IntCounter,
     pub(crate) notifications_received: IntCounter,
     notifications_failed: IntCounterVec,
     slow_consumers: IntCounter,
@@ -40,6 +42,7 @@ impl Metrics {
         let connections =
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
+        let cancellations = counters("roomcast_cancellations_total", "Calls cancelled, by cause", &["cause"]);
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
             connections,
@@ -61,7 +64,8 @@ impl Metrics {
                 &["method"],
             )
             .expect(VALID),
-            cancellations: counters("roomcast_cancellations_total", "Calls cancelled, by cause", &["cause"]),
+            resets: cancellations.with_label_values(&[CancelCause::Reset.as_str()]),
+            cancellations,
             notifications_received: counter("roomcast_notifications_received_total", "Notifications from clients"),
             notifications_failed: counters(
                 "roomcast_notifications_failed_total",
@@ -101,7 +105,10 @@ impl Metrics {
     }
 
     pub(crate) fn on_cancelled(&self, cause: CancelCause) {
-        self.cancellations.with_label_values(&[cause.as_str()]).inc();
+        match cause {
+            CancelCause::Reset => self.resets.inc(),
+            other => self.cancellations.with_label_values(&[other.as_str()]).inc(),
+        }
     }
 
     pub(crate) fn on_notification_failed(&self, code: Code) {
@@ -111,6 +118,7 @@ impl Metrics {
     pub(crate) fn method(&self, name: &str) -> Arc<MethodMetrics> {
         Arc::new(MethodMetrics {
             ok: self.calls.with_label_values(&[name, "ok"]),
+            cancelled: self.calls.with_label_values(&[name, "cancelled"]),
             duration: self.call_duration.with_label_values(&[name]),
             calls: self.calls.clone(),
             name: name.to_owned(),
@@ -153,6 +161,7 @@ impl Drop for OpenConnection {
 pub(crate) struct MethodMetrics {
     name: String,
     ok: IntCounter,
+    cancelled: IntCounter,
     duration: Histogram,
     calls: IntCounterVec,
 }
@@ -180,7 +189,7 @@ impl MethodMetrics {
         let outcome = match outcome {
             Outcome::Ok => return self.ok.inc(),
             Outcome::Failed(code) => code.as_str(),
-            Outcome::Cancelled => "cancelled",
+            Outcome::Cancelled => return self.cancelled.inc(),
         };
         self.calls.with_label_values(&[self.name.as_str(), outcome]).inc();
     }

@@ -193,13 +193,14 @@ def accept_key(key):
 
 
 class Client:
-    def __init__(self, port):
+    def __init__(self, port, wrap=lambda sock: sock):
         self.answers_pings = True
         self.inbox = deque()  # frames that `call` met while it waited for its own Response
         self._received = bytearray()
         self._next_id = 1_000_000  # far from the ids that tests choose by hand
-        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain = socket.create_connection(("127.0.0.1", port), DEADLINE)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = wrap(plain)
         self._shake_hands()
 
     def _shake_hands(self):
