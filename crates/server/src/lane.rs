@@ -1,24 +1,17 @@
 //! A connection's notifications, handled one after the other in the order in which they came.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::BoxFuture;
 use tokio::task::JoinHandle;
 
-use crate::error::{CallError, Code};
+use crate::handling::{Handled, Handling, catch_panic, panicked};
 use crate::link::{Link, Permit};
 
 /// How long the notifications that came before a connection's end may still take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a handler does with one notification.
-pub(crate) type Handling = BoxFuture<'static, Result<Bytes, CallError>>;
 
 /// Notifications whose handling waits for something. Most never come here: their handling is done at
 /// once, and the lane of most connections is never used.
@@ -80,19 +73,6 @@ async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
         let Some((handling, _permit)) = next else { return };
         report(&link, catch_panic(handling).await);
     }
-}
-
-/// What became of a handler: its result, or nothing because it panicked.
-pub(crate) type Handled = Option<Result<Bytes, CallError>>;
-
-/// Keeps a handler's panic to itself: nobody else is affected.
-pub(crate) async fn catch_panic(handling: Handling) -> Handled {
-    AssertUnwindSafe(handling).catch_unwind().await.ok()
-}
-
-/// What the client of a handler that panicked is told.
-pub(crate) fn panicked() -> CallError {
-    CallError::new(Code::Internal, "the handler panicked")
 }
 
 /// A failed notification is counted, logged and dropped.

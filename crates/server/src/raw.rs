@@ -8,11 +8,12 @@ use axum::response::Response;
 use roomcast_core::Outgoing;
 use roomcast_protocol::{Decoder, Incoming, Opcode, Violation, encode_message};
 
-use crate::driver::{Driver, End};
+use crate::driver::End;
 use crate::link::Link;
 use crate::options::Options;
 use crate::session::{Session, pong};
-use crate::upgrade::{Handshake, UpgradeRejection, standalone_link};
+use crate::standalone;
+use crate::upgrade::{Handshake, UpgradeRejection};
 
 /// Extractor: a WebSocket client, whatever subprotocol it offers.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ impl EchoUpgrade {
         tokio::spawn(async move {
             let Some(transport) = upgraded.await else { return };
             let session = Echo { decoder: Decoder::new(options.max_payload) };
-            let (link, delivery_latency) = standalone_link(Some(Arc::new(options)), None, None);
-            let mut driver = Driver::new(transport, Arc::clone(&link), session, delivery_latency);
+            let link = standalone::link(Some(Arc::new(options)), None, None);
+            let mut driver = standalone::driver(transport, Arc::clone(&link), session);
             let end = driver.run().await;
             link.end(end.cancel_cause());
             driver.close(&end).await;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::error::{CallError, Code};
 use crate::extract::Request;
-use crate::lane::Handling;
+use crate::handling::Handling;
 use crate::socket::Socket;
 
 /// What a client wants of a room.

@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use prometheus::Registry;
 use roomcast_core::BoxFuture;
 use roomcast_protocol::{CloseCode, CloseFrame};
 
 use crate::cluster::Cluster;
 use crate::extract::{Handler, IntoAnswer, Request};
-use crate::lane::{Handled, Handling, catch_panic};
+use crate::handling::{self, Begun, Handling, catch_panic};
 use crate::link::Disconnected;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
 use crate::options::Options;
@@ -236,19 +234,9 @@ impl Route {
         Self { handler: Arc::new(move |request| handler.handle(request)), quick }
     }
 
-    /// Runs a quick handler up to its first wait.
+    /// Runs the handler up to its first wait if it is quick.
     pub(crate) fn begin(&self, request: Request) -> Begun {
-        if !self.quick {
-            return self.later(request);
-        }
-        let first_poll = || {
-            let mut handling = (self.handler)(request);
-            match (&mut handling).now_or_never() {
-                Some(result) => Begun::Done(Some(result)),
-                None => Begun::Waits(handling),
-            }
-        };
-        std::panic::catch_unwind(AssertUnwindSafe(first_poll)).unwrap_or(Begun::Done(None))
+        if self.quick { handling::begin(|| (self.handler)(request)) } else { self.later(request) }
     }
 
     /// The handler's whole work, none of it begun.
@@ -297,12 +285,6 @@ impl Routes {
             tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped");
         }
     }
-}
-
-/// How far a handler has come.
-pub(crate) enum Begun {
-    Done(Handled),
-    Waits(Handling),
 }
 
 impl fmt::Debug for Router {

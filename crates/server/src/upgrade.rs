@@ -1,8 +1,7 @@
 //! The opening handshake (RFC 6455, section 4) and what a connection becomes after it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,22 +11,18 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::upgrade::OnUpgrade;
-use prometheus::{Histogram, HistogramOpts, IntGauge};
-use roomcast_core::{ConnectionId, NodeId, Outbox, OutboxStats, Peer, UserId};
+use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use crate::connection;
-use crate::driver::Driver;
 use crate::inbox::Inbox;
-use crate::link::Link;
-use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
 use crate::options::Options;
 use crate::router::Router;
-use crate::session::Rpc;
+use crate::standalone;
 use crate::transport::Transport;
-use crate::tutorial::{LoopApp, SocketIo};
+use crate::tutorial::SocketIo;
 
 /// What a client's key is hashed with (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -189,45 +184,6 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
     }
 }
 
-/// For connections that belong to no router: counted, but registered nowhere.
-struct Standalone {
-    node: NodeId,
-    serial: AtomicU64,
-    options: Arc<Options>,
-    metrics: Arc<Metrics>,
-    method: Arc<MethodMetrics>,
-    stats: Arc<OutboxStats>,
-    delivery_latency: Histogram,
-}
-
-static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
-    let metrics = Metrics::new();
-    Standalone {
-        node: NodeId::random(),
-        serial: AtomicU64::new(1),
-        options: Arc::default(),
-        method: metrics.method(UNKNOWN_METHOD),
-        metrics,
-        stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
-        delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused")).expect("the name is valid"),
-    }
-});
-
-/// A connection that no hub knows, and where its delivery latency would be counted.
-pub(crate) fn standalone_link(
-    options: Option<Arc<Options>>,
-    peer_addr: Option<SocketAddr>,
-    user: Option<UserId>,
-) -> (Arc<Link>, Histogram) {
-    let standalone = &*STANDALONE;
-    let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
-    let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
-    let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.stats));
-    let peer = Peer::new(ConnectionId { node: standalone.node, serial }, user, outbox);
-    let link = Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics));
-    (link, standalone.delivery_latency.clone())
-}
-
 impl SocketIoUpgrade {
     /// Says whose connection this is. The application knows, from a cookie or a token.
     #[must_use]
@@ -273,20 +229,15 @@ impl SocketIoUpgrade {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let (link, delivery_latency) = standalone_link(self.options, self.peer_addr, self.user);
+        let link = standalone::link(self.options, self.peer_addr, self.user);
+        let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
+        let socket = SocketIo::new(Arc::clone(&link), Arc::clone(&inbox));
         tokio::spawn(async move {
-            let Some(transport) = upgraded.await else { return };
-            let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
-            let socket = SocketIo::new(Arc::clone(&link), Arc::clone(&inbox));
-            // A task of its own: the connection is read whatever the handler does.
-            tokio::spawn(handler(socket));
-            let app = LoopApp { inbox: Arc::clone(&inbox), method: Arc::clone(&STANDALONE.method) };
-            let session = Rpc::new(&link, app);
-            let mut driver = Driver::new(transport, Arc::clone(&link), session, delivery_latency);
-            let end = driver.run().await;
-            link.end(end.cancel_cause());
-            inbox.end(end.disconnected());
-            driver.close(&end).await;
+            if let Some(transport) = upgraded.await {
+                // A task of its own: the connection is read whatever the handler does.
+                tokio::spawn(handler(socket));
+                standalone::serve(transport, link, inbox).await;
+            }
         });
         response
     }

@@ -1,0 +1,66 @@
+//! Connections that belong to no router and no cluster: the tutorial's loop, and the echo.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use prometheus::{Histogram, HistogramOpts, IntGauge};
+use roomcast_core::{ConnectionId, NodeId, Outbox, OutboxStats, Peer, UserId};
+
+use crate::driver::Driver;
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
+use crate::options::Options;
+use crate::session::{Rpc, Session};
+use crate::transport::Transport;
+use crate::tutorial::LoopApp;
+
+/// What they share: counted, but registered nowhere.
+struct Standalone {
+    node: NodeId,
+    serial: AtomicU64,
+    options: Arc<Options>,
+    metrics: Arc<Metrics>,
+    method: Arc<MethodMetrics>,
+    stats: Arc<OutboxStats>,
+    delivery_latency: Histogram,
+}
+
+static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
+    let metrics = Metrics::new();
+    Standalone {
+        node: NodeId::random(),
+        serial: AtomicU64::new(1),
+        options: Arc::default(),
+        method: metrics.method(UNKNOWN_METHOD),
+        metrics,
+        stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
+        delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused")).expect("the name is valid"),
+    }
+});
+
+/// A connection that no hub knows.
+pub(crate) fn link(options: Option<Arc<Options>>, peer_addr: Option<SocketAddr>, user: Option<UserId>) -> Arc<Link> {
+    let standalone = &*STANDALONE;
+    let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
+    let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
+    let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.stats));
+    let peer = Peer::new(ConnectionId { node: standalone.node, serial }, user, outbox);
+    Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
+}
+
+/// A driver for such a connection.
+pub(crate) fn driver<S: Session>(transport: Transport, link: Arc<Link>, session: S) -> Driver<S> {
+    Driver::new(transport, link, session, STANDALONE.delivery_latency.clone())
+}
+
+/// Runs the connection of a loop from its handshake to its end.
+pub(crate) async fn serve(transport: Transport, link: Arc<Link>, inbox: Arc<Inbox>) {
+    let app = LoopApp { inbox: Arc::clone(&inbox), method: Arc::clone(&STANDALONE.method) };
+    let mut driver = driver(transport, Arc::clone(&link), Rpc::new(&link, app));
+    let end = driver.run().await;
+    link.end(end.cancel_cause());
+    inbox.end(end.disconnected());
+    driver.close(&end).await;
+}
