@@ -219,7 +219,11 @@ impl Outbox {
 
     /// The connection ends: nothing more is taken. What is queued can still be taken by the driver.
     pub fn seal(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.asleep = false;
+        // A wake-up that its driver did not live to see must not hold fan-out back.
+        self.note_run(&mut state);
     }
 
     /// Gives up what is queued.

@@ -6,7 +6,7 @@ mod support;
 
 use roomcast_testkit::Node;
 use support::{
-    Bare, CONNECTIONS, GAUGES_AT_REST, Scrape, cpu_ticks_in_a_second, message, open_files, request, start_node,
+    Bare, CONNECTIONS, GAUGES_AT_REST, Scrape, cpu_ticks_in_a_second, files_at_rest, message, open_files, request, start_node,
     wait_for_values, wait_until,
 };
 use tokio::task::JoinSet;
@@ -113,7 +113,7 @@ async fn connections_that_come_and_go_leave_no_gauge_descriptor_memory_or_work_b
     // Pings have their own tests; none falls due here, so that idling is all that is measured.
     let node = start_node(&["--demo", "--ping-interval", "1h"]).await;
     wait_for_values(&node, &GAUGES_AT_REST).await;
-    let files_at_rest = open_files(node.pid());
+    let files_at_rest = files_at_rest(node.pid(), usize::MAX).await;
     let files_scraped = Scrape::of(&node).await.value("process_open_fds");
 
     let mut rounds = Vec::new();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use roomcast_testkit::{Client, Node};
 use support::{
-    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, get, in_time, open_files_below, start_node,
+    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, files_at_rest, get, in_time, open_files_below, start_node,
     start_node_by, wait_for_values, wait_until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -168,7 +168,7 @@ async fn start_node_with_few_descriptors() -> Node {
 #[tokio::test]
 async fn a_node_without_descriptors_serves_who_is_there_and_accepts_others_when_some_leave() {
     let node = start_node_with_few_descriptors().await;
-    let files_at_rest = open_files_below(node.pid(), DESCRIPTORS);
+    let files_at_rest = files_at_rest(node.pid(), DESCRIPTORS).await;
     let mut dialled = Vec::new();
     for _ in 0..DIALLED {
         dialled.push(Bare::dial(&node.address).await);

@@ -32,7 +32,12 @@ pub fn event(name: &str) -> Name {
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    // The deadline first: what comes only because it was asked for again then, came too late.
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(DEADLINE) => panic!("waited in vain for {what}"),
+        result = future => result,
+    }
 }
 
 /// Hubs on one bus, each running in a task of its own.

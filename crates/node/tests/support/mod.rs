@@ -173,6 +173,22 @@ pub fn open_files_below(pid: u32, limit: usize) -> usize {
     numbers.filter(|number| *number < limit).count()
 }
 
+/// How many descriptors below a number a process has open while nobody uses it: as many in 20 looks in a
+/// row, because those of the last requests may still be on their way out.
+pub async fn files_at_rest(pid: u32, limit: usize) -> usize {
+    in_time("the number of descriptors settles", async {
+        let (mut files, mut looks) = (open_files_below(pid, limit), 0);
+        while looks < 20 {
+            tokio::time::sleep(POLL).await;
+            let now = open_files_below(pid, limit);
+            looks = if now == files { looks + 1 } else { 0 };
+            files = now;
+        }
+        files
+    })
+    .await
+}
+
 /// A file for one test.
 pub fn write_file(name: &str, content: &str) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);

@@ -66,8 +66,12 @@ impl Handle {
     }
 
     pub(super) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let waited = tokio::time::timeout(DEADLINE, future).await;
-        waited.unwrap_or_else(|_| panic!("{}: waited in vain for {what}", self.step))
+        // The deadline first: what comes only because it was asked for again then, came too late.
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(DEADLINE) => panic!("{}: waited in vain for {what}", self.step),
+            result = future => result,
+        }
     }
 }
 
