@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -87,6 +87,7 @@ pub struct Hub {
     hasher: std::hash::RandomState,
     connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
+    draining: AtomicBool,
     outbox_stats: Arc<OutboxStats>,
     metrics: HubMetrics,
 }
@@ -104,6 +105,7 @@ impl Hub {
             hasher: std::hash::RandomState::new(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
             outbox_stats: OutboxStats::new(metrics.outbound_queue_bytes.clone()),
             metrics,
         })
@@ -130,6 +132,9 @@ impl Hub {
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.outbox_stats));
         let peer = Peer::new(ConnectionId { node: self.node, serial }, user, outbox);
         self.connections.lock().insert(serial, Arc::clone(&peer));
+        if self.draining.load(Ordering::Acquire) {
+            peer.outbox.drain();
+        }
         let connection = Connection { hub: Arc::clone(self), peer };
         if let Some(user) = &connection.user {
             self.join(&connection.peer, &RoomName::of_user(user)).await?;
@@ -137,12 +142,22 @@ impl Hub {
         Ok(connection)
     }
 
-    pub(crate) fn disconnect(&self, peer: &Arc<Peer>) {
-        peer.outbox.seal();
-        self.connections.lock().remove(&peer.id.serial);
+    pub(crate) fn leave_all(&self, peer: &Peer) {
         for (room, slot) in peer.rooms.lock().take().into_iter().flatten() {
             self.remove_member(&room, slot);
         }
+    }
+
+    pub(crate) fn disconnect(&self, peer: &Peer) {
+        peer.outbox.seal();
+        self.leave_all(peer);
+        self.connections.lock().remove(&peer.id.serial);
+    }
+
+    /// From now on, connections are told to leave as soon as they come. Those that are here are the
+    /// caller's to tell, in its time.
+    pub fn start_drain(&self) {
+        self.draining.store(true, Ordering::Release);
     }
 
     /// A connection of this node.

@@ -44,6 +44,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Takes the connection out of its rooms, for good; it stays known while its last output is written.
+    pub fn leave_rooms(&self) {
+        self.hub.leave_all(&self.peer);
+    }
+
     /// The connection, to be shared.
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer

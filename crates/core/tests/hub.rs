@@ -2,10 +2,15 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
 
 use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, within};
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use roomcast_core::{
     BrokerError, Command, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError, RoomName,
 };
@@ -62,32 +67,48 @@ async fn what_is_published_after_a_join_was_answered_arrives() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn when_leave_returns_nothing_is_queued_any_more() {
-    // So many that the hub is nearly always in the middle of them, and the leaver is behind them.
-    const BYSTANDERS: usize = 300;
-    let [a, b] = start_hubs(HubOptions::default());
+#[test]
+fn when_leave_returns_nothing_is_queued_any_more() {
+    let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
     let lobby = room("lobby");
-    let mut bystanders = Vec::new();
-    for _ in 0..BYSTANDERS {
-        bystanders.push(Client::member(&a, &lobby).await);
+    let member = || {
+        let client =
+            Client::of(hub.connect(None).now_or_never().expect("an answer at once").expect("no reason not to"));
+        assert_eq!(hub.join(client.peer(), &lobby).now_or_never(), Some(Ok(())));
+        client
+    };
+    // Fan-out stops at those before and behind the leaver, until it has left.
+    let (before, mut leaver, behind) = (member(), member(), member());
+    let (in_fan_out, fan_out) = mpsc::channel();
+    let (leave, left) = mpsc::channel();
+    let stop = Waker::from(Arc::new(Stop { in_fan_out, left: Mutex::new(left) }));
+    for client in [&before, &behind] {
+        client.connection.outbox.take_or_sleep(&mut VecDeque::new(), &Context::from_waker(&stop));
     }
-    let mut leaver = Client::member(&a, &lobby).await;
-    let mut witness = Client::member(&a, &lobby).await;
-    for round in 0..30 {
-        join(&a, &leaver, &lobby).await;
-        let (hub, to) = (Arc::clone(&b), lobby.clone());
-        let publisher = tokio::spawn(async move {
-            for number in 0..EVENTS {
-                publish(&hub, &to, format!("{round} {number}")).await;
-            }
-        });
-        leaver.payloads(1 + round).await;
-        a.leave(leaver.peer(), &lobby);
+    assert_eq!(hub.publish(lobby.clone(), event("event"), "late".into()).now_or_never(), Some(Ok(())));
+    thread::scope(|scope| {
+        let running = scope.spawn(|| hub.run().now_or_never());
+        fan_out.recv_timeout(Duration::from_secs(10)).expect("fan-out begins");
+        hub.leave(leaver.peer(), &lobby);
         leaver.queued();
-        witness.payloads(EVENTS).await;
-        assert_eq!(leaver.queued(), <[String; 0]>::default(), "in round {round}");
-        publisher.await.expect("the publisher does not panic");
+        leave.send(()).expect("those who stop it are there");
+        assert_eq!(running.join().expect("the hub does not panic"), None);
+    });
+    assert_eq!(leaver.queued(), <[String; 0]>::default());
+}
+
+/// A driver's task that stops whoever wakes it.
+struct Stop {
+    in_fan_out: mpsc::Sender<()>,
+    left: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Wake for Stop {
+    fn wake(self: Arc<Self>) {
+        // The test waits for the first only.
+        let _ = self.in_fan_out.send(());
+        // Where leave waits for fan-out, this waits in vain.
+        let _ = self.left.lock().recv_timeout(Duration::from_millis(50));
     }
 }
 
@@ -137,6 +158,24 @@ async fn a_full_outbox_closes_that_connection_alone() {
     }
     assert_eq!(slow.queued().len(), WITHIN_THE_BOUND);
     assert_eq!(a.metrics().deliveries.get() as usize, PUBLISHED + WITHIN_THE_BOUND);
+}
+
+#[tokio::test]
+async fn events_that_waited_come_together_in_pieces_of_at_most_64_kib() {
+    let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
+    let (lobby, other) = (room("lobby"), room("other"));
+    let mut client = Client::member(&hub, &lobby).await;
+    let mut bystander = Client::member(&hub, &other).await;
+    for (number, kib) in [30, 30, 30, 30, 1, 100, 1].into_iter().enumerate() {
+        publish(&hub, &lobby, format!("{number} {}", "-".repeat(kib * 1024))).await;
+        publish(&hub, &other, number.to_string()).await;
+    }
+    hub.close();
+    within("the hub's end", hub.run()).await;
+    let first_words = |piece: Vec<String>| -> Vec<char> { piece.iter().filter_map(|p| p.chars().next()).collect() };
+    let pieces: Vec<_> = client.pieces().into_iter().map(first_words).collect();
+    assert_eq!(pieces, [vec!['0', '1'], vec!['2', '3', '4'], vec!['5'], vec!['6']]);
+    assert_eq!(bystander.pieces().len(), 1);
 }
 
 // === membership ===

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use roomcast::{Cluster, DrainPlan, Router};
+use roomcast::{Cluster, DrainPlan, Options, Router};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +15,10 @@ use crate::{demo, listener, public};
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
+
+/// File descriptors kept for everything but clients: an eighth, within these.
+const MIN_RESERVE: usize = 32;
+const MAX_RESERVE: usize = 256;
 
 /// Why the node did not run.
 #[derive(Debug, Error)]
@@ -32,14 +36,15 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
     let bind = |option, address| listener::bind(address).map_err(|error| RunError::Bind { option, address, error });
     let public = bind("--listen", config.listen)?;
     let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
-    raise_descriptor_limit();
+    let options =
+        Options { max_connections: connection_limit(config.options.max_connections), ..config.options.clone() };
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {
         runtime.worker_threads(config.worker_threads);
     }
     let runtime = runtime.enable_all().build()?;
-    let result = runtime.block_on(serve(config, public, internal));
+    let result = runtime.block_on(serve(config, options, public, internal));
     // What is left are tasks of connections that did not close in time.
     runtime.shutdown_background();
     result
@@ -47,12 +52,13 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
 
 async fn serve(
     config: &Config,
+    options: Options,
     public: std::net::TcpListener,
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
-    let cluster = Cluster::embedded(&config.options);
-    let mut router = Router::new(cluster.clone()).options(config.options.clone());
+    let cluster = Cluster::embedded(&options);
+    let mut router = Router::new(cluster.clone()).options(options);
     if config.demo {
         router = demo::add(router);
     }
@@ -115,10 +121,21 @@ impl StopSignal {
     }
 }
 
-/// Each connection is a descriptor; many systems allow 1,024 until a process asks for more.
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::debug!(limit, "file descriptors"),
-        Err(error) => tracing::warn!(%error, "the limit of file descriptors could not be raised"),
+/// How many connections there may be: as many as configured, or as many as there are descriptors less a
+/// reserve, so that the internal listener still answers when clients have used up theirs. Many systems
+/// allow 1,024 until a process asks for more.
+fn connection_limit(configured: usize) -> usize {
+    let descriptors = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit of file descriptors could not be raised");
+            return configured;
+        }
+    };
+    let reserve = (descriptors / 8).clamp(MIN_RESERVE, MAX_RESERVE);
+    let possible = descriptors.saturating_sub(reserve);
+    if possible < configured {
+        tracing::warn!(descriptors, "max_connections is {possible}, not {configured}: each needs a file descriptor");
     }
+    configured.min(possible)
 }

@@ -45,8 +45,11 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts connections until the future is dropped, each served in a task of its own.
 pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, app: &axum::Router) {
+    let mut failing = false;
     loop {
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        let was_failing = std::mem::replace(&mut failing, accepted.is_err());
+        match accepted {
             Ok((stream, peer)) => {
                 match tls {
                     None => tokio::spawn(serve(stream, peer, app.clone())),
@@ -55,7 +58,9 @@ pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, ap
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
             Err(error) => {
-                tracing::warn!(%error, "connections can't be accepted");
+                if !was_failing {
+                    tracing::warn!(%error, "connections can't be accepted; trying on");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -1,5 +1,6 @@
 //! What can be configured, and by which of flag, environment, file and default it was.
 
+use std::env::VarError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -115,18 +116,23 @@ pub(crate) struct Settings(Vec<Given>);
 impl Settings {
     /// Flag before environment before file before default.
     pub(crate) fn load(arguments: &ArgMatches) -> Result<Self, ConfigError> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let path = arguments.get_one::<String>(CONFIG).cloned().or_else(|| variable("ROOMCAST_CONFIG"));
+        let path = match arguments.get_one::<String>(CONFIG) {
+            Some(path) => Some(path.clone()),
+            None => variable("ROOMCAST_CONFIG")?,
+        };
         let file = path.map(|path| read_file(Path::new(&path))).transpose()?.unwrap_or_default();
         let given = OPTIONS.iter().map(|setting| {
-            let flag = arguments.get_one::<String>(setting.key).cloned();
-            let flag = flag.map(|value| Given { value, source: format!("--{}", setting.flag()) });
-            let variable = || variable(&setting.variable()).map(|value| Given { value, source: setting.variable() });
-            let file = || file.iter().find(|(key, _)| key == setting.key).map(|(_, given)| given.clone());
+            if let Some(value) = arguments.get_one::<String>(setting.key) {
+                return Ok(Given { value: value.clone(), source: format!("--{}", setting.flag()) });
+            }
+            if let Some(value) = variable(&setting.variable())? {
+                return Ok(Given { value, source: setting.variable() });
+            }
+            let in_file = file.iter().find(|(key, _)| key == setting.key).map(|(_, given)| given.clone());
             let default = || Given { value: setting.default.to_owned(), source: setting.key.to_owned() };
-            flag.or_else(variable).or_else(file).unwrap_or_else(default)
+            Ok(in_file.unwrap_or_else(default))
         });
-        Ok(Self(given.collect()))
+        given.collect::<Result<_, _>>().map(Self)
     }
 
     /// An option's value, read by `parse`; `allowed` completes the sentence of its error.
@@ -160,6 +166,19 @@ impl fmt::Display for Settings {
             writeln!(f, "{:<16} = {:<16} ({origin})", setting.key, given.value)?;
         }
         Ok(())
+    }
+}
+
+/// An environment variable; an empty one counts as not given.
+fn variable(name: &str) -> Result<Option<String>, ConfigError> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(value)) => Err(ConfigError::Value {
+            source_name: name.to_owned(),
+            value: value.to_string_lossy().into_owned(),
+            allowed: "it must be UTF-8".to_owned(),
+        }),
     }
 }
 

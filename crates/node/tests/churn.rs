@@ -6,8 +6,8 @@ mod support;
 
 use roomcast_testkit::Node;
 use support::{
-    Bare, CONNECTIONS, GAUGES_AT_REST, Scrape, cpu_ticks_in_a_second, files_at_rest, message, open_files, request, start_node,
-    wait_for_values, wait_until,
+    Bare, CONNECTIONS, GAUGES_AT_REST, Scrape, cpu_ticks_in_a_second, files_at_rest, message, open_files, request,
+    start_node, wait_for_values, wait_until,
 };
 use tokio::task::JoinSet;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use roomcast_testkit::{Client, Node};
 use support::{
-    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, files_at_rest, get, in_time, open_files_below, start_node,
+    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, get, in_time, open_files_below, start_node,
     start_node_by, wait_for_values, wait_until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,11 +150,11 @@ async fn error_code(client: &mut Client, procedure: &str) -> String {
 
 const DESCRIPTORS: usize = 64;
 
-/// More connections than the node can accept, all asking for the upgrade.
-const DIALLED: usize = 100;
+/// Clients that are served throughout.
+const SERVED: usize = 16;
 
-/// So many connections close, and make place for those that wait.
-const CLOSED: usize = 10;
+/// More connections than the node can accept beside them; they never ask for anything.
+const SILENT: usize = 100;
 
 /// A tenth of one processor: it looks again a few times in a second, and does not spin.
 const NOT_SPINNING: u64 = 10;
@@ -168,37 +168,37 @@ async fn start_node_with_few_descriptors() -> Node {
 #[tokio::test]
 async fn a_node_without_descriptors_serves_who_is_there_and_accepts_others_when_some_leave() {
     let node = start_node_with_few_descriptors().await;
-    let files_at_rest = files_at_rest(node.pid(), DESCRIPTORS).await;
-    let mut dialled = Vec::new();
-    for _ in 0..DIALLED {
-        dialled.push(Bare::dial(&node.address).await);
+    let mut served = Vec::new();
+    for _ in 0..SERVED {
+        served.push(Bare::connect(&node.address).await);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        silent.push(in_time("the kernel accepts", TcpStream::connect(&node.address)).await.expect("the node listens"));
     }
     wait_until("all descriptors are in use", async || open_files_below(node.pid(), DESCRIPTORS) == DESCRIPTORS).await;
-    // They are accepted in the order in which they came.
-    let accepted = DESCRIPTORS - files_at_rest;
-    assert!(accepted > 2 * CLOSED, "{files_at_rest} descriptors are in use before anybody connects");
-    let mut waiting = dialled.split_off(accepted - 1);
-    for bare in &mut dialled {
-        bare.upgraded().await;
-    }
-
     let ticks = cpu_ticks_in_a_second(node.pid()).await;
     assert!(ticks <= NOT_SPINNING, "{ticks} clock ticks in a second without descriptors");
-    for bare in &mut dialled {
+    for bare in &mut served {
         bare.echo(b"still here").await;
     }
-    assert_eq!(open_files_below(node.pid(), DESCRIPTORS), DESCRIPTORS);
-
-    for bare in dialled.drain(..CLOSED) {
-        bare.close(Some(1000)).await;
-    }
-    for bare in waiting.iter_mut().take(CLOSED) {
-        bare.upgraded().await;
-        bare.echo(b"at last").await;
-    }
-    drop((dialled, waiting));
-    wait_until("all others are gone", async || open_files_below(node.pid(), DESCRIPTORS) <= files_at_rest).await;
+    drop(silent);
     let mut client = Client::connect(&node.url()).await.expect("new connections are accepted again");
     assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
-    wait_for_values(&node, &[(CONNECTIONS, 1.0)]).await;
+}
+
+#[tokio::test]
+async fn clients_leave_descriptors_for_those_who_watch_the_node() {
+    let node = start_node_with_few_descriptors().await;
+    let mut clients = Vec::new();
+    let refused = loop {
+        assert!(clients.len() < DESCRIPTORS, "no client was refused");
+        match Client::connect(&node.url()).await {
+            Ok(client) => clients.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.to_string().contains("503"), "{refused}");
+    assert_eq!(get(&node.internal, "/healthz").await.status, 200);
+    wait_for_values(&node, &[(CONNECTIONS, clients.len() as f64)]).await;
 }

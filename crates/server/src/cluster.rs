@@ -101,6 +101,7 @@ impl Cluster {
     /// connections before.
     pub async fn drain(&self, plan: DrainPlan) {
         let started = Instant::now();
+        self.hub().start_drain();
         let peers = self.hub().connections();
         let pace = plan.spread.checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
         for (index, peer) in (0..).zip(&peers) {

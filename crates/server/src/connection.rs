@@ -78,10 +78,10 @@ impl Open {
         let RouterApp { routes, socket, lane } = &mut self.driver.session.app;
         let (routes, socket, lane) = (Arc::clone(routes), socket.clone(), lane.take());
         let why = end.disconnected();
-        self.counted.closed(why.code);
+        self.counted.closed(&end);
         socket.link.end(end.cancel_cause());
         socket.link.set_told();
-        drop(self.connection);
+        self.connection.leave_rooms();
         self.driver.close(&end).await;
         if let Some(lane) = lane {
             lane.finish().await;
@@ -89,6 +89,8 @@ impl Open {
         if self.refused.is_none() {
             routes.disconnect(socket, why).await;
         }
+        // Until here the hub counts it, so that a drain waits for its last output and its handlers.
+        drop(self.connection);
     }
 }
 

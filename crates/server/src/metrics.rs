@@ -10,6 +10,7 @@ use prometheus::{
 use roomcast_protocol::{CloseCode, SUBPROTOCOL};
 
 use crate::call::CancelCause;
+use crate::driver::End;
 use crate::error::{CallError, Code};
 
 /// From quick answers to calls that run for minutes.
@@ -137,11 +138,12 @@ impl OpenConnection {
         Self(Arc::clone(metrics))
     }
 
-    /// The connection ended with this code.
-    pub(crate) fn closed(&self, code: CloseCode) {
-        if code == CloseCode::SLOW_CONSUMER {
+    /// The connection ended so.
+    pub(crate) fn closed(&self, end: &End) {
+        if matches!(end, End::ByServer(close) if close.code == CloseCode::SLOW_CONSUMER) {
             self.0.slow_consumers.inc();
         }
+        let code = end.disconnected().code;
         let label = match code.0 {
             1000..=1015 | 4401 | 4408 | 4409 => code.to_string(),
             _ => "other".to_owned(),

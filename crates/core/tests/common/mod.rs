@@ -124,6 +124,14 @@ impl Client {
         self.received.extend(take(self.connection.peer(), &Context::from_waker(Waker::noop())));
         self.received.drain(..).map(|(_, payload)| payload).collect()
     }
+
+    /// The same, as the pieces that a driver would write.
+    pub fn pieces(&mut self) -> Vec<Vec<String>> {
+        let mut queue = VecDeque::new();
+        self.connection.outbox.take_or_sleep(&mut queue, &Context::from_waker(Waker::noop()));
+        let payloads = |outgoing| written(self.peer(), outgoing).into_iter().map(|(_, payload)| payload).collect();
+        queue.into_iter().map(payloads).collect()
+    }
 }
 
 fn take(peer: &Peer, cx: &Context<'_>) -> Vec<(String, String)> {
