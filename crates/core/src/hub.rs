@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::{Shared, ready};
 use parking_lot::Mutex;
 use roomcast_protocol::{Frame, Name, encode_frame};
 use thiserror::Error;
 
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{BoxFuture, Broker, BrokerError};
 use crate::envelope::Envelope;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::membership::Membership;
@@ -77,13 +79,23 @@ pub struct Member {
     pub user: Option<UserId>,
 }
 
+/// The rooms whose names hash alike.
+#[derive(Debug, Default)]
+struct Shard {
+    membership: Membership<Arc<Peer>>,
+    /// Subscriptions that the broker has not confirmed yet; each joiner waits for its room's.
+    pending: HashMap<RoomName, Subscription>,
+}
+
+type Subscription = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
+
 /// The rooms and connections of one node.
 #[derive(Debug)]
 pub struct Hub {
     node: NodeId,
     options: HubOptions,
     broker: Arc<dyn Broker>,
-    shards: Vec<Mutex<Membership<Arc<Peer>>>>,
+    shards: Vec<Mutex<Shard>>,
     hasher: std::hash::RandomState,
     connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
@@ -189,35 +201,52 @@ impl Hub {
     /// # Cancel safety
     /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
-        let subscribed = {
-            let mut rooms = peer.rooms.lock();
-            let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
-            if rooms.iter().any(|(joined, _)| joined == room) {
-                return Ok(());
-            }
-            if rooms.len() >= self.options.max_rooms {
+        let Some(subscription) = self.add_member(peer, room)? else { return Ok(()) };
+        let subscribed = subscription.clone().await;
+        if subscribed.is_err() {
+            self.leave(peer, room);
+        }
+        let pending = &mut self.shard(room).lock().pending;
+        // Unless the room was emptied meanwhile and is being subscribed to anew.
+        if pending.get(room).is_some_and(|current| current.ptr_eq(&subscription)) {
+            pending.remove(room);
+        }
+        Ok(subscribed?)
+    }
+
+    /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
+    fn add_member(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<Option<Subscription>, JoinError> {
+        let mut rooms = peer.rooms.lock();
+        let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
+        // Under the shard's lock, so that the broker hears of first and last members in their order.
+        let mut shard = self.shard(room).lock();
+        if !rooms.iter().any(|(joined, _)| joined == room) {
+            let own = usize::from(peer.user.is_some()); // the room of its user is not of its choice
+            if !room.is_of_user() && rooms.len() >= self.options.max_rooms + own {
                 return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
             }
-            // Under the shard's lock, so that the broker hears of first and last members in their order.
-            let mut shard = self.shard(room).lock();
-            let joined = shard.join(room, Arc::clone(peer));
+            let joined = shard.membership.join(room, Arc::clone(peer));
             if rooms.is_empty() {
                 rooms.reserve_exact(1); // most connections are in one room
             }
             rooms.push((room.clone(), joined.slot));
             self.metrics.memberships.inc();
-            joined.first.then(|| {
+            if joined.first {
                 self.metrics.rooms.inc();
-                self.broker.subscribe(room)
-            })
-        };
-        if let Some(subscribed) = subscribed
-            && let Err(error) = subscribed.await
-        {
-            self.leave(peer, room);
-            return Err(error.into());
+                let mut subscription = self.broker.subscribe(room);
+                // An embedded broker answers at once.
+                match (&mut subscription).now_or_never() {
+                    Some(Ok(())) => {}
+                    Some(refused) => {
+                        shard.pending.insert(room.clone(), ready(refused).boxed().shared());
+                    }
+                    None => {
+                        shard.pending.insert(room.clone(), subscription.shared());
+                    }
+                }
+            }
         }
-        Ok(())
+        Ok(shard.pending.get(room).cloned())
     }
 
     /// Ends a membership. When this returns, no event of the room is queued to the connection any more.
@@ -232,10 +261,11 @@ impl Hub {
 
     fn remove_member(&self, room: &RoomName, slot: usize) {
         let mut shard = self.shard(room).lock();
-        let Some(left) = shard.leave(room, slot) else { return };
+        let Some(left) = shard.membership.leave(room, slot) else { return };
         self.metrics.memberships.dec();
         if left.last {
             self.metrics.rooms.dec();
+            shard.pending.remove(room);
             self.broker.unsubscribe(room);
         }
     }
@@ -243,7 +273,7 @@ impl Hub {
     /// A room's members.
     pub fn members(&self, room: &RoomName) -> Vec<Member> {
         let shard = self.shard(room).lock();
-        shard.members(room).map(|peer| Member { connection: peer.id, user: peer.user.clone() }).collect()
+        shard.membership.members(room).map(|peer| Member { connection: peer.id, user: peer.user.clone() }).collect()
     }
 
     // === events ===
@@ -298,7 +328,7 @@ impl Hub {
         let outgoing = Outgoing { bytes: batch.bytes.freeze(), accepted_at: Some(batch.accepted_at) };
         let shard = self.shard(&batch.room).lock();
         let mut reached = 0;
-        for peer in shard.members(&batch.room) {
+        for peer in shard.membership.members(&batch.room) {
             match peer.outbox.push(outgoing.clone()) {
                 Ok(()) => reached += 1,
                 Err(Rejected::Full) => tracing::info!(connection = %peer.id, room = %batch.room, "slow consumer"),
@@ -315,7 +345,7 @@ impl Hub {
         self.broker.close();
     }
 
-    fn shard(&self, room: &RoomName) -> &Mutex<Membership<Arc<Peer>>> {
+    fn shard(&self, room: &RoomName) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
     }
 }

@@ -122,6 +122,10 @@ impl RoomName {
     pub(crate) fn of_user(user: &UserId) -> Self {
         Self(format!("user/{user}").into())
     }
+
+    pub(crate) fn is_of_user(&self) -> bool {
+        self.0.contains('/')
+    }
 }
 
 macro_rules! text {

@@ -95,6 +95,13 @@ impl MemoryBroker {
     }
 }
 
+impl Drop for MemoryBroker {
+    /// A node that has gone must not fill up and hold the others back.
+    fn drop(&mut self) {
+        self.bus.nodes.lock()[self.node] = Node { closed: true, ..Node::default() };
+    }
+}
+
 impl Node {
     fn is_full(&self, more: usize) -> bool {
         !self.waiting.is_empty()

@@ -32,7 +32,8 @@ impl Peer {
 
     /// The names of the rooms that it is in.
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.rooms.lock().iter().flatten().map(|(room, _)| room.clone()).collect()
+        let rooms = self.rooms.lock();
+        rooms.iter().flatten().map(|(room, _)| room).filter(|room| !room.is_of_user()).cloned().collect()
     }
 }
 
