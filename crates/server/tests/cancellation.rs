@@ -136,7 +136,7 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
     let (mut busy, _) = start_endless(&url, &watch).await;
 
     let plan = DrainPlan { spread: Duration::from_millis(100), timeout: Duration::from_millis(500) };
-    let (drained, idle_closed, refused) = tokio::join!(
+    let (drained, idle_closed, (refused, busy_code)) = tokio::join!(
         async {
             cluster.drain(plan).await;
             cluster.connection_count()
@@ -147,7 +147,7 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
             loop {
                 let answer = busy.call_text("echo", "here").await.unwrap();
                 if answer != "here" {
-                    return answer;
+                    return (answer, busy.closed().await.unwrap().0);
                 }
             }
         },
@@ -156,7 +156,7 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
     assert!(refused.contains("UNAVAILABLE"), "{refused}");
     assert_eq!(drained, 0);
     assert_stops(&watch, &router, CancelCause::Drain).await;
-    assert_eq!(busy.closed().await.unwrap().0, 1001);
+    assert_eq!(busy_code, 1001);
 }
 
 #[tokio::test(flavor = "multi_thread")]

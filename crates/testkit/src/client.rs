@@ -173,7 +173,7 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// Reads away what comes until the server closes, and returns the code and reason.
+    /// Reads away what comes until the server closes, closes too, and returns the code and reason.
     ///
     /// # Errors
     /// [`ClientError`] if the connection is lost instead.
@@ -181,7 +181,10 @@ impl Client {
         loop {
             match self.read().await {
                 Ok(()) => {}
-                Err(ClientError::Closed(Some(close))) => return Ok(close),
+                Err(ClientError::Closed(Some(close))) => {
+                    self.finish_close().await;
+                    return Ok(close);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -193,8 +196,13 @@ impl Client {
     /// [`ClientError`] if it is not orderly.
     pub async fn close(mut self) -> Result<()> {
         self.socket.close(None).await?;
-        while let Ok(Some(Ok(_))) = tokio::time::timeout(DEADLINE, self.socket.next()).await {}
+        self.finish_close().await;
         Ok(())
+    }
+
+    /// Answers the server's Close, or waits for its answer, until the connection has ended.
+    async fn finish_close(&mut self) {
+        while let Ok(Some(Ok(_))) = tokio::time::timeout(DEADLINE, self.socket.next()).await {}
     }
 
     async fn send(&mut self, frame: &Frame) -> Result<()> {
