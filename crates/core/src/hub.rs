@@ -135,11 +135,8 @@ impl Hub {
 
     // === connections ===
 
-    /// A new connection, known until the result is dropped. One with a user can be reached by it.
-    ///
-    /// # Errors
-    /// [`JoinError`] if the user's events could not be subscribed to.
-    pub async fn connect(self: &Arc<Self>, user: Option<UserId>) -> Result<Connection, JoinError> {
+    /// A new connection, known until the result is dropped.
+    pub fn connect(self: &Arc<Self>, user: Option<UserId>) -> Connection {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.outbox_stats));
         let peer = Peer::new(ConnectionId { node: self.node, serial }, user, outbox);
@@ -147,11 +144,18 @@ impl Hub {
         if self.draining.load(Ordering::Acquire) {
             peer.outbox.drain();
         }
-        let connection = Connection { hub: Arc::clone(self), peer };
-        if let Some(user) = &connection.user {
-            self.join(&connection.peer, &RoomName::of_user(user)).await?;
+        Connection { hub: Arc::clone(self), peer }
+    }
+
+    /// Makes a connection reachable by its user, if it has one.
+    ///
+    /// # Errors
+    /// [`JoinError`] if the user's events could not be subscribed to.
+    pub async fn join_user(&self, peer: &Arc<Peer>) -> Result<(), JoinError> {
+        match &peer.user {
+            Some(user) => self.join(peer, &RoomName::of_user(user)).await,
+            None => Ok(()),
         }
-        Ok(connection)
     }
 
     pub(crate) fn leave_all(&self, peer: &Peer) {

@@ -118,7 +118,9 @@ impl<'a> World<'a> {
     }
 
     fn connect(&mut self, hub: usize, user: Option<usize>) {
-        let client = Client::of(now(self.hubs[hub].connect(user.map(user_id))).expect("there is place"));
+        let connection = self.hubs[hub].connect(user.map(user_id));
+        now(self.hubs[hub].join_user(connection.peer())).expect("there is place");
+        let client = Client::of(connection);
         let memberships = user.map(Target::User).into_iter().collect();
         self.entries.push(Entry { client, hub, memberships, expected: BTreeMap::new() });
     }

@@ -57,8 +57,8 @@ async fn serve(
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
-    let cluster = Cluster::embedded(&options);
-    let mut router = Router::new(cluster.clone()).options(options);
+    let cluster = Cluster::embedded(options);
+    let mut router = Router::new(cluster.clone());
     if config.demo {
         router = demo::add(router);
     }

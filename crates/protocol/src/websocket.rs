@@ -1,7 +1,7 @@
 //! The server's side of RFC 6455's framing: bytes → messages and control frames, and back.
 //!
 //! Written here rather than taken from a library for two measured reasons: memory (a decoder that
-//! holds no read buffer lets an idle connection cost about 1 KiB instead of 6) and exactness (the maximum is
+//! holds no read buffer lets an idle connection cost 2 KiB instead of 6) and exactness (the maximum is
 //! judged at a frame's header over all fragments together, before a byte is kept).
 //! The opening handshake is not here; it is HTTP.
 

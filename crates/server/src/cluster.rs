@@ -15,6 +15,9 @@ use crate::options::Options;
 /// How often a drain looks whether the last connections have gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Longer times mean the same: a later instant may not exist.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// How long after a drain's deadline clients may take for their last output and Close.
 const DRAIN_FLUSH: Duration = Duration::from_secs(2);
 
@@ -26,6 +29,7 @@ pub struct Cluster {
 
 struct Inner {
     hub: Arc<Hub>,
+    options: Arc<Options>,
 }
 
 impl Drop for Inner {
@@ -44,11 +48,12 @@ pub struct DrainPlan {
 }
 
 impl Cluster {
-    /// A cluster of this node alone, with the broker in memory. Must be called in a tokio runtime.
+    /// A cluster of this node alone, with the broker in memory. The options are those of all connections.
+    /// Must be called in a tokio runtime.
     ///
     /// # Panics
     /// If there is no tokio runtime.
-    pub fn embedded(options: &Options) -> Self {
+    pub fn embedded(options: Options) -> Self {
         Self::new(Arc::new(MemoryBroker::single()), options)
     }
 
@@ -56,15 +61,19 @@ impl Cluster {
     ///
     /// # Panics
     /// If there is no tokio runtime.
-    pub fn new(broker: Arc<dyn Broker>, options: &Options) -> Self {
+    pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
         let hub = Hub::new(broker, options.hub());
         let running = Arc::clone(&hub);
         tokio::spawn(async move { running.run().await });
-        Self { inner: Arc::new(Inner { hub }) }
+        Self { inner: Arc::new(Inner { hub, options: Arc::new(options) }) }
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.hub
+    }
+
+    pub(crate) fn options(&self) -> &Arc<Options> {
+        &self.inner.options
     }
 
     /// This run of this node.
@@ -103,7 +112,9 @@ impl Cluster {
         let started = Instant::now();
         self.hub().start_drain();
         let peers = self.hub().connections();
-        let pace = plan.spread.checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+        let timeout = plan.timeout.min(FAR);
+        let pace =
+            plan.spread.min(timeout).checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
         for (index, peer) in (0..).zip(&peers) {
             let due = started + pace.saturating_mul(index);
             if let Some(wait) = due.checked_duration_since(Instant::now())
@@ -114,7 +125,7 @@ impl Cluster {
             peer.outbox.drain();
         }
         drop(peers);
-        self.await_none_left(started + plan.timeout).await;
+        self.await_none_left(started + timeout).await;
         for peer in self.hub().connections() {
             peer.outbox.close(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled"));
         }

@@ -11,15 +11,14 @@ use crate::call::{Call, Cancel, CancelCause, Responder};
 use crate::driver::{Driver, End};
 use crate::error::{CallError, Code};
 use crate::extract::Request;
-use crate::handling::{Begun, Handling, catch_panic, panicked};
+use crate::handling::{Begun, Handling, catch_panic, panicked, took_too_long};
 use crate::lane::{Lane, report};
-use crate::link::Link;
+use crate::link::{Link, overloaded};
 use crate::metrics::OpenConnection;
 use crate::router::Routes;
 use crate::session::{App, Rpc};
 use crate::socket::Socket;
 use crate::transport::Transport;
-use crate::tutorial::overloaded;
 
 /// Runs a connection from its handshake to its end.
 ///
@@ -30,7 +29,7 @@ pub(crate) async fn serve(
     peer_addr: Option<SocketAddr>,
     user: Option<UserId>,
 ) {
-    let Some(mut open) = Box::pin(Open::new(routes, transport, peer_addr, user)).await else { return };
+    let mut open = Box::pin(Open::new(routes, transport, peer_addr, user)).await;
     let end = match &open.refused {
         None => open.driver.run().await,
         Some(close) => End::ByServer(CloseFrame::clone(close)),
@@ -54,24 +53,18 @@ impl Open {
         transport: Transport,
         peer_addr: Option<SocketAddr>,
         user: Option<UserId>,
-    ) -> Option<Self> {
+    ) -> Self {
         let hub = routes.cluster.hub();
-        let connection = match hub.connect(user).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "a user's events can't be subscribed to; the connection is dropped");
-                return None;
-            }
-        };
+        let connection = hub.connect(user);
         let counted = OpenConnection::new(&routes.metrics);
         let peer = Arc::clone(connection.peer());
-        let link = Link::new(peer, peer_addr, Arc::clone(&routes.options), Arc::clone(&routes.metrics));
+        let link = Link::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
         let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
         let refused = routes.connect(socket.clone()).await.err().map(Box::new);
         let delivery_latency = hub.metrics().delivery_latency.clone();
         let app = RouterApp { routes, socket, lane: None };
         let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
-        Some(Self { driver, connection, refused, counted })
+        Self { driver, connection, refused, counted }
     }
 
     async fn finish(mut self, end: End) {
@@ -80,7 +73,7 @@ impl Open {
         let why = end.disconnected();
         self.counted.closed(&end);
         socket.link.end(end.cancel_cause());
-        socket.link.set_told();
+        socket.link.set_handler_knows_end();
         self.connection.leave_rooms();
         self.driver.close(&end).await;
         if let Some(lane) = lane {
@@ -112,7 +105,7 @@ impl App for RouterApp {
         let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
         // One that waits its turn behind others is not begun before it.
         let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
-        match if in_turn { route.begin(request) } else { route.later(request) } {
+        match if in_turn { route.begin(request) } else { Begun::Waits(route.later(request)) } {
             Begun::Done(handled) => report(link, handled),
             Begun::Waits(rest) => {
                 if !self.lane.get_or_insert_default().push(link, rest, payload_len) {
@@ -144,7 +137,7 @@ impl App for RouterApp {
                 link.answer_at_once(id, &call, Err(panicked()));
                 call.stop(CancelCause::Panic);
             }
-            Begun::Waits(rest) => spawn(&call, link.start_call(id, &call, payload_len), rest),
+            Begun::Waits(rest) => run_call(&call, link.start_call(id, &call, payload_len), rest),
         }
         Ok(())
     }
@@ -155,16 +148,13 @@ fn unknown(what: &str, name: &Name) -> CallError {
 }
 
 /// Runs a call's handler in a task of its own.
-fn spawn(call: &Call, responder: Responder, handling: Handling) {
+fn run_call(call: &Call, responder: Responder, handling: Handling) {
     let timeout = responder.link().options.call_timeout;
     let task = tokio::spawn(async move {
         match tokio::time::timeout(timeout, catch_panic(handling)).await {
             Ok(Some(result)) => responder.answer(result),
             Ok(None) => responder.fail(CancelCause::Panic, panicked()),
-            Err(_) => {
-                let message = format!("the call took longer than {timeout:?}");
-                responder.fail(CancelCause::Deadline, CallError::new(Code::DeadlineExceeded, message));
-            }
+            Err(_) => responder.fail(CancelCause::Deadline, took_too_long(timeout)),
         }
     });
     call.adopt(task.abort_handle());

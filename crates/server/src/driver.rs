@@ -32,6 +32,9 @@ const READS_PER_TURN: usize = 4;
 /// How long the closing handshake may take, pending output included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longer times mean the same: a later instant may not exist.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
 }
@@ -89,7 +92,7 @@ impl<S: Session> Driver<S> {
             transport,
             writer: Writer::new(delivery_latency),
             session,
-            keep_alive: KeepAlive::new(link.options.ping_interval, link.options.pong_timeout),
+            keep_alive: KeepAlive::new(link.options.ping_interval.min(FAR), link.options.pong_timeout.min(FAR)),
             link,
         }
     }
@@ -174,7 +177,7 @@ impl<S: Session> Driver<S> {
     }
 
     /// Flushes pending output and does the closing handshake (RFC 6455, section 7.1).
-    pub(crate) async fn close(mut self, end: &End) {
+    pub(crate) async fn close(&mut self, end: &End) {
         let close = match end {
             End::Lost(_) => return,
             End::ByClient(close) => {
@@ -189,36 +192,42 @@ impl<S: Session> Driver<S> {
         }
         outbox.push_last(encode_close(&close));
         poll_fn(|cx| Poll::Ready(outbox.take_or_sleep(&mut self.writer.queue, cx))).await;
-        let linger = matches!(end, End::ByServer(_));
+        let closes_first = matches!(end, End::ByServer(_));
         // Over time the socket is simply dropped.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.finish(linger)).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.shake_hands(closes_first)).await;
     }
 
-    /// Writes what is left and ends the stream. If this side closed first, it then reads the client's
-    /// last bytes away: a socket closed over unread input is reset, and the Close would be lost.
-    async fn finish(&mut self, linger: bool) -> io::Result<()> {
-        let link = Arc::clone(&self.link);
+    /// Writes what is left, its Close last, and ends the stream. Who closes first then reads until the
+    /// other's Close: a socket that is dropped over unread input is reset, and what it sent may be lost.
+    async fn shake_hands(&mut self, closes_first: bool) -> io::Result<()> {
+        let mut answered = !closes_first;
         poll_fn(|cx| {
-            // Also while output is stuck: a client may write before it reads.
-            if linger && let Poll::Ready(Err(error)) = self.discard_input(cx) {
-                return Poll::Ready(Err(error));
+            // Input is read also while output is stuck: a client may write before it reads.
+            if !answered && let Poll::Ready(closed) = self.poll_close(cx) {
+                closed?;
+                answered = true;
             }
-            self.writer.poll_write(cx, &mut self.transport, &link.peer.outbox)
+            self.writer.poll_write(cx, &mut self.transport, &self.link.peer.outbox)
         })
         .await?;
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await?;
-        if linger {
-            poll_fn(|cx| self.discard_input(cx)).await?;
+        if !answered {
+            poll_fn(|cx| self.poll_close(cx)).await?;
         }
         Ok(())
     }
 
-    fn discard_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads until the client's Close, or the end of its stream.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            match BUFFER.with_borrow_mut(|buffer| self.transport.poll_read(cx, buffer)) {
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let read = self.transport.poll_read(cx, buffer);
+                read.map_ok(|len| len == 0 || self.session.on_late_bytes(&buffer[..len]))
+            });
+            match read {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }

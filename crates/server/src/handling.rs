@@ -1,6 +1,7 @@
 //! Running a handler: its work as a future, and its panic kept to itself.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -22,6 +23,11 @@ pub(crate) async fn catch_panic(handling: Handling) -> Handled {
 /// What the client of a handler that panicked is told.
 pub(crate) fn panicked() -> CallError {
     CallError::new(Code::Internal, "the handler panicked")
+}
+
+/// What the client of a handler that reached its deadline is told.
+pub(crate) fn took_too_long(timeout: Duration) -> CallError {
+    CallError::new(Code::DeadlineExceeded, format!("the handler took longer than {timeout:?}"))
 }
 
 /// How far a handler has come.

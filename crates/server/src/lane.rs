@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::handling::{Handled, Handling, catch_panic, panicked};
+use crate::handling::{Handled, Handling, catch_panic, panicked, took_too_long};
 use crate::link::{Link, Permit};
 
 /// How long the notifications that came before a connection's end may still take.
@@ -71,7 +71,11 @@ async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
             next
         };
         let Some((handling, _permit)) = next else { return };
-        report(&link, catch_panic(handling).await);
+        let timeout = link.options.call_timeout;
+        match tokio::time::timeout(timeout, catch_panic(handling)).await {
+            Ok(handled) => report(&link, handled),
+            Err(_) => report(&link, Some(Err(took_too_long(timeout)))),
+        }
     }
 }
 
@@ -79,6 +83,10 @@ async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
 pub(crate) fn report(link: &Link, handled: Handled) {
     if let Err(error) = handled.unwrap_or_else(|| Err(panicked())) {
         link.metrics.on_notification_failed(error.code);
-        tracing::debug!(connection = %link.peer.id, %error, "a notification failed");
+        if link.is_first_failure() {
+            tracing::warn!(connection = %link.peer.id, %error, "a notification failed; later ones are logged at debug");
+        } else {
+            tracing::debug!(connection = %link.peer.id, %error, "a notification failed");
+        }
     }
 }

@@ -19,7 +19,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
-//!     let cluster = Cluster::embedded(&Default::default());
+//!     let cluster = Cluster::embedded(Default::default());
 //!     let router = Router::new(cluster.clone())
 //!         .call("uppercase", uppercase)
 //!         .notify("ping", ping)

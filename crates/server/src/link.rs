@@ -17,8 +17,8 @@ use crate::error::{CallError, Code};
 use crate::metrics::{Metrics, Outcome};
 use crate::options::Options;
 
-/// How long output to an ended connection is accepted, and dropped, while its handler has not been told.
-const UNTOLD_GRACE: Duration = Duration::from_secs(1);
+/// How long output to an ended connection is accepted, and dropped, by those who can't know of its end yet.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,8 +54,10 @@ pub(crate) struct Link {
     inbound: AtomicUsize,
     draining: AtomicBool,
     ended: OnceLock<Instant>,
-    /// The handler knows that the connection has ended.
-    told: AtomicBool,
+    /// The connection's handler was told that it has ended.
+    handler_knows_end: AtomicBool,
+    /// A failed notification was logged; a client can't fill the log with more.
+    logged_failure: AtomicBool,
 }
 
 impl Link {
@@ -74,7 +76,8 @@ impl Link {
             inbound: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             ended: OnceLock::new(),
-            told: AtomicBool::new(false),
+            handler_knows_end: AtomicBool::new(false),
+            logged_failure: AtomicBool::new(false),
         })
     }
 
@@ -85,8 +88,16 @@ impl Link {
         let frame = Frame::Notify { name: Name::new(event)?, payload };
         match self.push(&frame) {
             Ok(()) => Ok(()),
-            // What a handler sends before it can know of the end is lost, as what is on the wire is.
-            Err(_) => self.check_not_known_to_have_ended(),
+            Err(_) => self.check_end_is_unknown(),
+        }
+    }
+
+    /// As [`notify`](Self::notify), by somebody whom nobody tells of the connection's end: they get time to
+    /// learn of it. The tutorial's room, which unwraps, depends on it.
+    pub(crate) fn notify_from_afar(&self, event: &str, payload: Bytes) -> Result<(), NotifyError> {
+        match self.notify(event, payload) {
+            Err(NotifyError::Closed) if !self.ended_long_ago() => Ok(()),
+            result => result,
         }
     }
 
@@ -103,19 +114,27 @@ impl Link {
         self.peer.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
     }
 
-    fn is_known_to_have_ended(&self) -> bool {
-        self.told.load(Ordering::Acquire) || self.ended.get().is_some_and(|ended| ended.elapsed() > UNTOLD_GRACE)
-    }
-
-    pub(crate) fn check_not_known_to_have_ended(&self) -> Result<(), NotifyError> {
-        match self.is_known_to_have_ended() {
+    /// What a handler sends before it can know of the end is lost without an error, as what is on the
+    /// wire is.
+    pub(crate) fn check_end_is_unknown(&self) -> Result<(), NotifyError> {
+        match self.handler_knows_end.load(Ordering::Acquire) || self.ended_long_ago() {
             true => Err(NotifyError::Closed),
             false => Ok(()),
         }
     }
 
-    pub(crate) fn set_told(&self) {
-        self.told.store(true, Ordering::Release);
+    fn ended_long_ago(&self) -> bool {
+        self.ended.get().is_some_and(|ended| ended.elapsed() > END_GRACE)
+    }
+
+    /// The connection's handler was told of its end.
+    pub(crate) fn set_handler_knows_end(&self) {
+        self.handler_knows_end.store(true, Ordering::Release);
+    }
+
+    /// Whether this is the connection's first failed notification.
+    pub(crate) fn is_first_failure(&self) -> bool {
+        !self.logged_failure.swap(true, Ordering::AcqRel)
     }
 
     // === calls ===
@@ -215,4 +234,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.link.inbound.fetch_sub(self.bytes, Ordering::AcqRel);
     }
+}
+
+/// A client sends notifications faster than they are handled, and there is no place to keep more.
+pub(crate) fn overloaded() -> CloseFrame {
+    CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "notifications come faster than they are handled; try again later")
 }

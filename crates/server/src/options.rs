@@ -5,7 +5,7 @@ use std::time::Duration;
 use roomcast_core::HubOptions;
 use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
-/// Bounds and times of the connections of a [`Router`](crate::Router), or of one upgrade.
+/// Bounds and times of the connections of a [`Cluster`](crate::Cluster)'s node, or of one upgrade.
 ///
 /// What one connection can make the server hold is at most about
 /// 2 × `max_payload` + `max_inbound` + `max_outbound` bytes.
@@ -33,7 +33,8 @@ pub struct Options {
     pub ping_interval: Duration,
     /// How long after a ping a client may stay silent before it counts as lost. Default 10 s.
     pub pong_timeout: Duration,
-    /// How long a call may run before it is cancelled and answered `DEADLINE_EXCEEDED`. Default 15 minutes.
+    /// How long a call may run before it is cancelled and answered `DEADLINE_EXCEEDED`, and how long the
+    /// handling of a notification may hold up those behind it. Default 15 minutes.
     pub call_timeout: Duration,
 }
 

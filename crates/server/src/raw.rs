@@ -11,7 +11,7 @@ use roomcast_protocol::{Decoder, Incoming, Opcode, Violation, encode_message};
 use crate::driver::End;
 use crate::link::Link;
 use crate::options::Options;
-use crate::session::{Session, pong};
+use crate::session::Session;
 use crate::standalone;
 use crate::upgrade::{Handshake, UpgradeRejection};
 
@@ -34,7 +34,7 @@ impl EchoUpgrade {
         let (response, upgraded) = self.0.accept(None);
         tokio::spawn(async move {
             let Some(transport) = upgraded.await else { return };
-            let session = Echo { decoder: Decoder::new(options.max_payload) };
+            let session = Echo { decoder: Some(Decoder::new(options.max_payload)) };
             let link = standalone::link(Some(Arc::new(options)), None, None);
             let mut driver = standalone::driver(transport, Arc::clone(&link), session);
             let end = driver.run().await;
@@ -47,21 +47,28 @@ impl EchoUpgrade {
 
 #[derive(Debug)]
 struct Echo {
-    decoder: Decoder,
+    /// `None` once the client broke RFC 6455.
+    decoder: Option<Decoder>,
+}
+
+impl Echo {
+    fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, End> {
+        let Some(decoder) = &mut self.decoder else { return Ok(None) };
+        decoder.decode(input).map_err(|error| {
+            self.decoder = None;
+            End::ByServer(Violation::WebSocket(error).close_frame())
+        })
+    }
 }
 
 impl Session for Echo {
     fn on_bytes(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
-        let violated = |error| End::ByServer(Violation::WebSocket(error).close_frame());
-        while let Some(incoming) = self.decoder.decode(&mut input).map_err(violated)? {
+        while let Some(incoming) = self.decode(&mut input)? {
             let (opcode, payload) = match incoming {
                 Incoming::Text(text) => (Opcode::Text, text),
                 Incoming::Binary(payload) => (Opcode::Binary, payload),
+                Incoming::Ping(payload) => (Opcode::Pong, payload),
                 Incoming::Close(close) => return Err(End::ByClient(close)),
-                Incoming::Ping(payload) => {
-                    pong(link, &payload);
-                    continue;
-                }
                 Incoming::Pong(_) => continue,
             };
             let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
@@ -70,5 +77,14 @@ impl Session for Echo {
             }
         }
         Ok(())
+    }
+
+    fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
+        while let Ok(Some(incoming)) = self.decode(&mut input) {
+            if matches!(incoming, Incoming::Close(_)) {
+                return true;
+            }
+        }
+        false
     }
 }

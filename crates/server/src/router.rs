@@ -11,11 +11,11 @@ use roomcast_core::BoxFuture;
 use roomcast_protocol::{CloseCode, CloseFrame};
 
 use crate::cluster::Cluster;
+use crate::error::Code;
 use crate::extract::{Handler, IntoAnswer, Request};
 use crate::handling::{self, Begun, Handling, catch_panic};
 use crate::link::Disconnected;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
-use crate::options::Options;
 use crate::rooms::{RoomAccess, RoomAction};
 use crate::socket::Socket;
 
@@ -48,7 +48,7 @@ type DisconnectFn = Arc<dyn Fn(Socket, Disconnected) -> BoxFuture<'static, ()> +
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let cluster = Cluster::embedded(&Options::default());
+/// let cluster = Cluster::embedded(Options::default());
 /// let router = Router::new(cluster.clone())
 ///     .quick_call("greet", greet)
 ///     .call("report", async |cancel: Cancel| {
@@ -71,7 +71,6 @@ pub struct Router {
 #[derive(Clone)]
 pub(crate) struct Routes {
     pub(crate) cluster: Cluster,
-    pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) unknown: Arc<MethodMetrics>,
     calls: HashMap<String, CallRoute>,
@@ -101,7 +100,6 @@ impl Router {
         Self {
             routes: Arc::new(Routes {
                 cluster,
-                options: Arc::default(),
                 unknown: metrics.method(UNKNOWN_METHOD),
                 rooms: room_procedures(RoomAccess::nobody(), &metrics),
                 metrics,
@@ -116,12 +114,6 @@ impl Router {
     fn with(mut self, change: impl FnOnce(&mut Routes)) -> Self {
         change(Arc::make_mut(&mut self.routes));
         self
-    }
-
-    /// Bounds and times of the connections.
-    #[must_use]
-    pub fn options(self, options: Options) -> Self {
-        self.with(|routes| routes.options = Arc::new(options))
     }
 
     /// A procedure, handled in a task of its own.
@@ -168,7 +160,7 @@ impl Router {
     }
 
     /// What happens first on each connection; the client's messages wait until it is done, at most 10 s.
-    /// An error closes the connection with 1008 and the error's message.
+    /// An error closes the connection with its message and 1008, or 1013 if it is `UNAVAILABLE`.
     #[must_use]
     pub fn on_connect<F, Fut>(self, handler: F) -> Self
     where
@@ -210,7 +202,7 @@ impl Router {
 
     /// The most connections, if so many are open.
     pub(crate) fn is_full(&self) -> Option<usize> {
-        let max = self.routes.options.max_connections;
+        let max = self.routes.cluster.options().max_connections;
         (self.routes.cluster.connection_count() >= max).then_some(max)
     }
 
@@ -236,13 +228,13 @@ impl Route {
 
     /// Runs the handler up to its first wait if it is quick.
     pub(crate) fn begin(&self, request: Request) -> Begun {
-        if self.quick { handling::begin(|| (self.handler)(request)) } else { self.later(request) }
+        if self.quick { handling::begin(|| (self.handler)(request)) } else { Begun::Waits(self.later(request)) }
     }
 
     /// The handler's whole work, none of it begun.
-    pub(crate) fn later(&self, request: Request) -> Begun {
+    pub(crate) fn later(&self, request: Request) -> Handling {
         let handler = Arc::clone(&self.handler);
-        Begun::Waits(Box::pin(async move { handler(request).await }))
+        Box::pin(async move { handler(request).await })
     }
 }
 
@@ -263,10 +255,19 @@ impl Routes {
 
     /// Asks the application whether it takes a connection.
     pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
-        let Some(on_connect) = self.on_connect.clone() else { return Ok(()) };
-        let connecting = catch_panic(Box::pin(async move { on_connect(socket).await }));
+        let on_connect = self.on_connect.clone();
+        let connecting = catch_panic(Box::pin(async move {
+            socket.cluster.hub().join_user(&socket.link.peer).await?;
+            match on_connect {
+                Some(on_connect) => on_connect(socket).await,
+                None => Ok(Bytes::new()),
+            }
+        }));
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(error))) if error.code == Code::Unavailable => {
+                Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, error.message))
+            }
             Ok(Some(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
             Ok(None) => Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection")),
             Err(_) => Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "the server takes too long; try again later")),

@@ -13,6 +13,10 @@ use crate::link::Link;
 pub(crate) trait Session: Send {
     /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
+
+    /// Bytes came after this side's Close; nothing is done for them any more. Whether the client's Close
+    /// is among them: then the connection can end.
+    fn on_late_bytes(&mut self, input: &[u8]) -> bool;
 }
 
 /// What is done with a client's calls and notifications: the tutorial's loop, or a router.
@@ -33,21 +37,20 @@ pub(crate) trait App: Send {
 /// The protocol `websocket.io-rpc-v0.1`.
 #[derive(Debug)]
 pub(crate) struct Rpc<A> {
-    protocol: ServerConnection,
+    /// `None` once the client broke it: what comes then has no meaning.
+    protocol: Option<ServerConnection>,
     pub(crate) app: A,
 }
 
 impl<A: App> Rpc<A> {
     pub(crate) fn new(link: &Link, app: A) -> Self {
-        Self { protocol: ServerConnection::new(link.options.limits()), app }
+        Self { protocol: Some(ServerConnection::new(link.options.limits())), app }
     }
 }
 
 impl<A: App> Session for Rpc<A> {
     fn on_bytes(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
-        while let Some(event) =
-            self.protocol.receive(&mut input).map_err(|violation| End::ByServer(violation.close_frame()))?
-        {
+        while let Some(event) = self.receive(&mut input)? {
             match event {
                 Event::Notify { name, payload } => {
                     link.metrics.notifications_received.inc();
@@ -63,10 +66,29 @@ impl<A: App> Session for Rpc<A> {
         }
         Ok(())
     }
+
+    fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
+        while let Ok(Some(event)) = self.receive(&mut input) {
+            if matches!(event, Event::Close(_)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<A> Rpc<A> {
+    fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, End> {
+        let Some(protocol) = &mut self.protocol else { return Ok(None) };
+        protocol.receive(input).map_err(|violation| {
+            self.protocol = None;
+            End::ByServer(violation.close_frame())
+        })
+    }
 }
 
 /// Answers a Ping. The answers count as output: who pings without reading is a slow consumer.
-pub(crate) fn pong(link: &Link, payload: &[u8]) {
+fn pong(link: &Link, payload: &[u8]) {
     // If the connection ends just now, nobody needs the answer.
     let _ = link.peer.outbox.push(Outgoing { bytes: encode_message(Opcode::Pong, payload), accepted_at: None });
 }

@@ -83,8 +83,10 @@ impl Socket {
         self.link.peer.rooms()
     }
 
-    /// Closes the connection, with a code (1000, or 3000 to 4999) and a sentence.
+    /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a sentence.
+    /// A code that RFC 6455 forbids to send becomes 1000.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
+        let code = if code.is_valid_on_the_wire() { code } else { CloseCode::NORMAL };
         self.link.peer.outbox.close(CloseFrame::new(code, reason));
     }
 }

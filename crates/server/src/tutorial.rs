@@ -11,7 +11,7 @@ use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
 use crate::call::{Call, Cancel, Responder};
 use crate::error::{CallError, Code};
 use crate::inbox::Inbox;
-use crate::link::{Disconnected, Link, NotifyError, Permit};
+use crate::link::{Disconnected, Link, NotifyError, Permit, overloaded};
 use crate::metrics::MethodMetrics;
 use crate::session::App;
 
@@ -70,7 +70,7 @@ impl Response {
     fn finish(self, result: Result<Bytes, CallError>) -> Result<(), NotifyError> {
         let link = Arc::clone(self.0.link());
         self.0.answer(result);
-        link.check_not_known_to_have_ended()
+        link.check_end_is_unknown()
     }
 }
 
@@ -94,7 +94,7 @@ impl SocketIo {
     pub async fn recv(&mut self) -> Result<Procedure, Disconnected> {
         let received = poll_fn(|cx| self.inbox.poll_recv(cx)).await;
         if received.is_err() {
-            self.link.set_told();
+            self.link.set_handler_knows_end();
         }
         received
     }
@@ -108,7 +108,8 @@ impl SocketIo {
     /// # Errors
     /// [`NotifyError`] if the name is too long or the connection is known to have ended.
     pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
-        notify(&self.link, event, data.as_ref()).await
+        let_others_run().await;
+        self.link.notify(event, Bytes::copy_from_slice(data.as_ref()))
     }
 
     /// Something to send events by, that others can keep.
@@ -129,7 +130,7 @@ impl SocketIo {
 
 impl Drop for SocketIo {
     fn drop(&mut self) {
-        self.link.set_told();
+        self.link.set_handler_knows_end();
         let close = match std::thread::panicking() {
             true => CloseFrame::new(CloseCode::INTERNAL_ERROR, "the connection's handler failed"),
             false => CloseFrame::new(CloseCode::NORMAL, "the connection's handler is done"),
@@ -149,12 +150,14 @@ impl Notifier {
         Self { link }
     }
 
-    /// As [`SocketIo::notify`].
+    /// As [`SocketIo::notify`]; to a connection that has ended, without an error for a second more, since
+    /// nobody tells those who keep a notifier.
     ///
     /// # Errors
     /// As [`SocketIo::notify`].
     pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
-        notify(&self.link, event, data.as_ref()).await
+        let_others_run().await;
+        self.link.notify_from_afar(event, Bytes::copy_from_slice(data.as_ref()))
     }
 }
 
@@ -164,10 +167,9 @@ impl fmt::Debug for Notifier {
     }
 }
 
-async fn notify(link: &Link, event: &str, data: &[u8]) -> Result<(), NotifyError> {
-    // A loop that only notifies lets others run, too.
+/// For a loop that only notifies.
+async fn let_others_run() {
     tokio::task::consume_budget().await;
-    link.notify(event, Bytes::copy_from_slice(data))
 }
 
 /// Hands everything to a [`SocketIo`].
@@ -207,9 +209,4 @@ impl App for LoopApp {
         }
         Ok(())
     }
-}
-
-/// A client sends notifications faster than they are handled, and there is no place to keep more.
-pub(crate) fn overloaded() -> CloseFrame {
-    CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "notifications come faster than they are handled; try again later")
 }

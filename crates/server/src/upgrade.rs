@@ -147,14 +147,14 @@ fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&BASE64.encode(digest)).ok()
 }
 
-/// Whether a comma-separated header, over all its lines, has a token.
+/// Whether a comma-separated header, over all its lines, has a token in any case.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|offered| offered.trim().eq_ignore_ascii_case(token))
+    tokens(headers, name).any(|offered| offered.eq_ignore_ascii_case(token))
+}
+
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
@@ -174,9 +174,7 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, UpgradeRejection> {
         let handshake = Handshake::from_parts(parts)?;
-        // The name of a subprotocol is case-sensitive, unlike a header's other tokens, but a client that
-        // spells it otherwise means the same.
-        if !has_token(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        if !tokens(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == SUBPROTOCOL) {
             return Err(UpgradeRejection::Subprotocol);
         }
         let peer_addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
@@ -197,7 +195,8 @@ impl SocketIoUpgrade {
         self.peer_addr
     }
 
-    /// Bounds for [`on_upgrade`](Self::on_upgrade). A router has its own.
+    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls in flight, and the keep-alive. Rooms
+    /// and deadlines of handlers are a router's, which takes its cluster's options.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = Some(Arc::new(options));

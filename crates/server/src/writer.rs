@@ -38,9 +38,6 @@ impl Writer {
         transport: &mut Transport,
         outbox: &Outbox,
     ) -> Poll<io::Result<()>> {
-        if self.queue.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut count = 0;
@@ -59,6 +56,7 @@ impl Writer {
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
         }
+        // Also with nothing queued: what was written before may be held below, encrypted and unsent.
         transport.poll_flush(cx)
     }
 

@@ -14,8 +14,8 @@ const PUBLISHERS: usize = 4;
 const EVENTS: usize = 500;
 
 async fn room_server(options: Options) -> (String, Cluster) {
-    let cluster = Cluster::embedded(&options);
-    let router = Router::new(cluster.clone()).options(options).client_rooms(RoomAccess::everybody());
+    let cluster = Cluster::embedded(options);
+    let router = Router::new(cluster.clone()).client_rooms(RoomAccess::everybody());
     (serve(router).await, cluster)
 }
 

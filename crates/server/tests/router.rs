@@ -24,7 +24,7 @@ struct Order {
 }
 
 fn router() -> (Router, Cluster) {
-    let cluster = Cluster::embedded(&Options::default());
+    let cluster = Cluster::embedded(Options::default());
     (Router::new(cluster.clone()), cluster)
 }
 
@@ -157,10 +157,8 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
 
 #[tokio::test]
 async fn what_a_client_makes_wait_is_bounded() {
-    let cluster = Cluster::embedded(&Options::default());
     let options = Options { max_inbound: 1000, max_waiting_notifications: 10, ..Options::default() };
-    let router = Router::new(cluster)
-        .options(options)
+    let router = Router::new(Cluster::embedded(options))
         .call("endless", async || std::future::pending::<()>().await)
         .notify("endless", async || std::future::pending::<()>().await);
     let url = serve(router).await;
@@ -178,9 +176,8 @@ async fn what_a_client_makes_wait_is_bounded() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_told_to_come_back_later() {
-    let (router, _) = router();
-    let url =
-        serve(router.options(Options { max_connections: 1, ..Options::default() }).call("ready", async || ())).await;
+    let cluster = Cluster::embedded(Options { max_connections: 1, ..Options::default() });
+    let url = serve(Router::new(cluster).call("ready", async || ())).await;
     let mut first = Client::connect(&url).await.unwrap();
     first.call("ready", "").await.unwrap();
     let refused = Client::connect(&url).await.unwrap_err();

@@ -71,7 +71,9 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(hub: &Arc<Hub>, user: Option<UserId>) -> Self {
-        Self::of(within("an answer to a connect", hub.connect(user)).await.expect("there is no reason not to"))
+        let connection = hub.connect(user);
+        within("an answer to a connect", hub.join_user(connection.peer())).await.expect("there is no reason not to");
+        Self::of(connection)
     }
 
     pub fn of(connection: Connection) -> Self {
