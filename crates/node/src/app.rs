@@ -84,7 +84,11 @@ async fn serve(
         () = listener::accept(&public, config.tls.as_ref(), &app) => {}
         () = stop.received() => {}
     }
-    tracing::info!(connections = cluster.connection_count(), "draining; a second signal ends it at once");
+    tracing::info!(
+        connections = cluster.connection_count(),
+        "draining: connections are accepted for {:?} more; a second signal ends it at once",
+        config.drain.delay
+    );
     readiness.add(DRAINING);
     tokio::select! {
         () = drain(config, public, &app, &cluster) => tracing::info!("drained"),

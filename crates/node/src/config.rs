@@ -63,10 +63,10 @@ impl Config {
             timeout: time_or_0("drain.timeout")?,
         };
         if drain.delay + drain.spread > drain.timeout {
-            return Err(settings.given("drain.timeout").refuse(format!(
-                "it must be at least drain.delay + drain.spread, here {:?}",
-                drain.delay + drain.spread
-            )));
+            let [delay, spread] = ["drain.delay", "drain.spread"].map(|key| settings.given(key).to_string());
+            return Err(settings
+                .given("drain.timeout")
+                .refuse(format!("it must be at least the sum of drain.delay ({delay}) and drain.spread ({spread})")));
         }
         Ok(Self {
             listen: settings.get("listen", ADDRESS, |value| value.parse().ok())?,

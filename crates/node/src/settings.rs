@@ -83,11 +83,18 @@ impl Setting {
     }
 }
 
-/// A value, and where it was said.
+/// A value, and where it was said: `None` for a default.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     pub(crate) value: String,
-    source: String,
+    source: Option<String>,
+    key: &'static str,
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.value, self.source.as_deref().unwrap_or("the default"))
+    }
 }
 
 /// What is wrong with the configuration: which option, its value, and what is allowed.
@@ -95,7 +102,7 @@ pub(crate) struct Given {
 pub(crate) enum ConfigError {
     #[error("{source_name}: {value:?} is not allowed; {allowed}")]
     Value { source_name: String, value: String, allowed: String },
-    #[error("{}: unknown key {key:?}; known are {}", path.display(), known_keys())]
+    #[error("{}: unknown key {key:?}; known are {} (a dot is a table: [drain] delay = \"5s\")", path.display(), known_keys())]
     UnknownKey { path: PathBuf, key: String },
     #[error("{}: {key} is {found}; write it as text, a number, true or false", path.display())]
     NotAScalar { path: PathBuf, key: String, found: &'static str },
@@ -122,14 +129,15 @@ impl Settings {
         };
         let file = path.map(|path| read_file(Path::new(&path))).transpose()?.unwrap_or_default();
         let given = OPTIONS.iter().map(|setting| {
+            let key = setting.key;
             if let Some(value) = arguments.get_one::<String>(setting.key) {
-                return Ok(Given { value: value.clone(), source: format!("--{}", setting.flag()) });
+                return Ok(Given { value: value.clone(), source: Some(format!("--{}", setting.flag())), key });
             }
             if let Some(value) = variable(&setting.variable())? {
-                return Ok(Given { value, source: setting.variable() });
+                return Ok(Given { value, source: Some(setting.variable()), key });
             }
             let in_file = file.iter().find(|(key, _)| key == setting.key).map(|(_, given)| given.clone());
-            let default = || Given { value: setting.default.to_owned(), source: setting.key.to_owned() };
+            let default = || Given { value: setting.default.to_owned(), source: None, key };
             Ok(in_file.unwrap_or_else(default))
         });
         given.collect::<Result<_, _>>().map(Self)
@@ -155,14 +163,18 @@ impl Settings {
 
 impl Given {
     pub(crate) fn refuse(&self, allowed: impl Into<String>) -> ConfigError {
-        ConfigError::Value { source_name: self.source.clone(), value: self.value.clone(), allowed: allowed.into() }
+        ConfigError::Value {
+            source_name: self.source.clone().unwrap_or_else(|| self.key.to_owned()),
+            value: self.value.clone(),
+            allowed: allowed.into(),
+        }
     }
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (setting, given) in OPTIONS.iter().zip(&self.0) {
-            let origin = if given.source == setting.key { "default" } else { &given.source };
+            let origin = given.source.as_deref().unwrap_or("default");
             writeln!(f, "{:<16} = {:<16} ({origin})", setting.key, given.value)?;
         }
         Ok(())
@@ -194,24 +206,24 @@ fn read_file(path: &Path) -> Result<Vec<(String, Given)>, ConfigError> {
 fn flatten(path: &Path, prefix: &str, table: toml::Table, flat: &mut Vec<(String, Given)>) -> Result<(), ConfigError> {
     for (name, value) in table {
         let key = format!("{prefix}{name}");
+        let known = OPTIONS.iter().find(|setting| setting.key == key);
         let value = match value {
             toml::Value::Table(table) if OPTIONS.iter().any(|setting| setting.key.starts_with(&format!("{key}."))) => {
                 flatten(path, &format!("{key}."), table, flat)?;
                 continue;
             }
-            _ if !OPTIONS.iter().any(|setting| setting.key == key) => {
-                return Err(ConfigError::UnknownKey { path: path.to_owned(), key });
-            }
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
             toml::Value::Boolean(yes) => yes.to_string(),
+            _ if known.is_none() => return Err(ConfigError::UnknownKey { path: path.to_owned(), key }),
             other => {
                 let found = other.type_str();
                 return Err(ConfigError::NotAScalar { path: path.to_owned(), key, found });
             }
         };
-        let source = format!("{}: {key}", path.display());
-        flat.push((key, Given { value, source }));
+        let Some(setting) = known else { return Err(ConfigError::UnknownKey { path: path.to_owned(), key }) };
+        let source = Some(format!("{}: {key}", path.display()));
+        flat.push((key, Given { value, source, key: setting.key }));
     }
     Ok(())
 }

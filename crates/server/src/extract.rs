@@ -55,6 +55,10 @@ impl Request {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler can't ask for `{Self}`",
+    note = "handlers ask for Bytes, Text, Json<T>, Method, Socket, Cancel, or a type of yours that implements FromRequest"
+)]
 pub trait FromRequest: Sized {
     /// Takes it from the request.
     ///
@@ -64,6 +68,10 @@ pub trait FromRequest: Sized {
 }
 
 /// Something that a handler can answer with.
+#[diagnostic::on_unimplemented(
+    message = "a handler can't answer with `{Self}`",
+    note = "handlers return (), bytes, text, Json<T>, or a Result of these whose error converts into CallError"
+)]
 pub trait IntoAnswer {
     /// The answer's payload, or its error.
     ///
@@ -73,6 +81,27 @@ pub trait IntoAnswer {
 }
 
 /// A handler: an async function of up to four [`FromRequest`] arguments that returns an [`IntoAnswer`].
+///
+/// A closure that has state is called many times, so each call takes a clone:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use roomcast::{Cluster, Options, Router};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let visits = Arc::new(AtomicU64::new(0));
+/// let router = Router::new(Cluster::embedded(Options::default())).call("visit", move || {
+///     let visits = Arc::clone(&visits);
+///     async move { visits.fetch_add(1, Ordering::Relaxed).to_string() }
+/// });
+/// # let _ = router; }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "this is no handler of calls or notifications",
+    note = "a handler is an async function of up to four arguments that implement FromRequest; it returns an IntoAnswer",
+    note = "a closure that has state clones it for each call, before its async block: see the example at `Handler`"
+)]
 pub trait Handler<Arguments>: Send + Sync + 'static {
     /// Handles one request.
     fn handle(&self, request: Request) -> BoxFuture<'static, Result<Bytes, CallError>>;
