@@ -59,21 +59,29 @@ impl<C> CallTable<C> {
         Self { running: HashMap::new(), started: 0, max_running }
     }
 
-    /// A Request came.
+    /// A Request came: whether its call may start.
     ///
     /// # Errors
     /// [`StartError`] if the id is in flight or too many are.
-    pub fn start(&mut self, id: CallId, call: C) -> Result<CallKey, StartError> {
-        let running = self.running.len();
-        match self.running.entry(id) {
-            Entry::Occupied(_) => Err(StartError::Duplicate(id)),
-            Entry::Vacant(_) if running >= self.max_running => Err(StartError::TooMany { max: self.max_running }),
-            Entry::Vacant(entry) => {
-                self.started += 1;
-                entry.insert((self.started, call));
-                Ok(CallKey { id, serial: self.started })
-            }
+    pub fn admit(&self, id: CallId) -> Result<(), StartError> {
+        if self.running.contains_key(&id) {
+            return Err(StartError::Duplicate(id));
         }
+        if self.running.len() >= self.max_running {
+            return Err(StartError::TooMany { max: self.max_running });
+        }
+        Ok(())
+    }
+
+    /// Starts a call.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn start(&mut self, id: CallId, call: C) -> Result<CallKey, StartError> {
+        self.admit(id)?;
+        self.started += 1;
+        self.running.insert(id, (self.started, call));
+        Ok(CallKey { id, serial: self.started })
     }
 
     /// A call's answer is there. `None`: it was cancelled, so the answer must not be sent.
@@ -92,11 +100,6 @@ impl<C> CallTable<C> {
     /// The connection ends: every running call is cancelled.
     pub fn cancel_all(&mut self) -> impl Iterator<Item = C> + use<C> {
         std::mem::take(&mut self.running).into_values().map(|(_, call)| call)
-    }
-
-    /// Whether a call with this id is running.
-    pub fn contains(&self, id: CallId) -> bool {
-        self.running.contains_key(&id)
     }
 
     /// How many calls are running.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use roomcast_core::{Outgoing, Peer, Rejected};
-use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, Violation, encode_frame};
+use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, StartError, Violation, encode_frame};
 use thiserror::Error;
 
 use crate::call::{Call, CancelCause, Responder};
@@ -144,25 +144,19 @@ impl Link {
     /// # Errors
     /// The Close to send if the client broke the protocol.
     pub(crate) fn admit_call(&self, id: CallId, payload_len: usize) -> Result<Result<(), CallError>, CloseFrame> {
-        let (duplicate, running) = {
-            let calls = self.calls.lock();
-            (calls.contains(id), calls.len())
+        let admitted = match self.calls.lock().admit(id) {
+            Err(StartError::Duplicate(id)) => return Err(Violation::DuplicateCallId(id).close_frame()),
+            admitted => admitted.map_err(|error| CallError::new(Code::ResourceExhausted, error.to_string())),
         };
-        if duplicate {
-            return Err(Violation::DuplicateCallId(id).close_frame());
+        if self.draining.load(Ordering::Acquire) {
+            return Ok(Err(CallError::new(Code::Unavailable, "the node is going away")));
         }
-        let Options { max_calls, max_inbound, .. } = *self.options;
-        Ok(if self.draining.load(Ordering::Acquire) {
-            Err(CallError::new(Code::Unavailable, "the node is going away"))
-        } else if running >= max_calls {
-            let message = format!("this connection has {max_calls} calls in flight, the most that it may");
-            Err(CallError::new(Code::ResourceExhausted, message))
-        } else if !Permit::fits(self, payload_len) {
-            let message = format!("what this connection has sent and waits for is over {max_inbound} bytes");
-            Err(CallError::new(Code::ResourceExhausted, message))
-        } else {
-            Ok(())
-        })
+        if !Permit::fits(self, payload_len) {
+            let max = self.options.max_inbound;
+            let message = format!("what this connection has sent and waits for is over {max} bytes");
+            return Ok(Err(CallError::new(Code::ResourceExhausted, message)));
+        }
+        Ok(admitted)
     }
 
     /// Enters a call that was just admitted and is not answered at once.
