@@ -139,7 +139,7 @@ fn connection_limit(configured: usize) -> usize {
     let reserve = (descriptors / 8).clamp(MIN_RESERVE, MAX_RESERVE);
     let possible = descriptors.saturating_sub(reserve);
     if possible < configured {
-        tracing::warn!(descriptors, "max_connections is {possible}, not {configured}: each needs a file descriptor");
+        tracing::info!(descriptors, "max_connections is {possible}, not {configured}: each needs a file descriptor");
     }
     configured.min(possible)
 }

@@ -163,9 +163,6 @@ impl<S: Session> Driver<S> {
                 Some(Command::Drain) => self.link.start_drain(),
                 None => {}
             }
-            if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
-                return Poll::Ready(End::lost(&error));
-            }
         }
         if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
             return Poll::Ready(End::lost(&error));
@@ -186,13 +183,13 @@ impl<S: Session> Driver<S> {
             End::ByServer(close) => close.clone(),
         };
         let outbox = &self.link.peer.outbox;
-        if close.code == CloseCode::SLOW_CONSUMER {
+        let closes_first = matches!(end, End::ByServer(_));
+        if closes_first && close.code == CloseCode::SLOW_CONSUMER {
             outbox.discard();
             self.writer.discard_unstarted(outbox);
         }
         outbox.push_last(encode_close(&close));
         poll_fn(|cx| Poll::Ready(outbox.take_or_sleep(&mut self.writer.queue, cx))).await;
-        let closes_first = matches!(end, End::ByServer(_));
         // Over time the socket is simply dropped.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.shake_hands(closes_first)).await;
     }
