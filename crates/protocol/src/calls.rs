@@ -102,6 +102,11 @@ impl<C> CallTable<C> {
         std::mem::take(&mut self.running).into_values().map(|(_, call)| call)
     }
 
+    /// The running calls, in no order.
+    pub fn running(&self) -> impl Iterator<Item = (CallKey, &C)> {
+        self.running.iter().map(|(id, (serial, call))| (CallKey { id: *id, serial: *serial }, call))
+    }
+
     /// How many calls are running.
     pub fn len(&self) -> usize {
         self.running.len()

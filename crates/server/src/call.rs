@@ -79,13 +79,19 @@ pub(crate) struct Call {
     /// 0 while it runs, then a [`CancelCause`].
     cause: AtomicU8,
     cancelled: Notify,
-    /// The tasks to stop with the call.
-    scope: Mutex<Vec<AbortHandle>>,
+    scope: Mutex<Scope>,
     /// Parts of its work that have not ended.
     working: AtomicUsize,
     method: Arc<MethodMetrics>,
     metrics: Arc<Metrics>,
     started: Instant,
+}
+
+/// The tasks to stop with a call: its handler's, and what that spawned, which is mostly nothing.
+#[derive(Debug, Default)]
+struct Scope {
+    first: Option<AbortHandle>,
+    more: Vec<AbortHandle>,
 }
 
 impl Call {
@@ -120,10 +126,15 @@ impl Call {
             self.cause.store(cause as u8, Ordering::Release);
             std::mem::take(&mut *scope)
         };
-        for task in scope {
+        for task in scope.first.iter().chain(&scope.more) {
             task.abort();
         }
         self.cancelled.notify_waiters();
+    }
+
+    /// When it began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     fn cause(&self) -> Option<CancelCause> {
@@ -138,10 +149,14 @@ impl Call {
             task.abort();
             return;
         }
-        if scope.len() == scope.capacity() {
-            scope.retain(|task| !task.is_finished());
+        if scope.first.is_none() {
+            scope.first = Some(task);
+            return;
         }
-        scope.push(task);
+        if scope.more.len() == scope.more.capacity() {
+            scope.more.retain(|task| !task.is_finished());
+        }
+        scope.more.push(task);
     }
 }
 
@@ -218,7 +233,7 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.answered && self.work.0.cause().is_none() {
             self.send(Err(CallError::new(Code::Internal, "the handler ended without an answer")));
         }
     }

@@ -10,13 +10,11 @@ use roomcast_core::{Broker, Hub, Member, MemoryBroker, NodeId, RoomName, UserId,
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};
+use crate::link::FAR;
 use crate::options::Options;
 
 /// How often a drain looks whether the last connections have gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
-
-/// Longer times mean the same: a later instant may not exist.
-const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How long after a drain's deadline clients may take for their last output and Close.
 const DRAIN_FLUSH: Duration = Duration::from_secs(2);

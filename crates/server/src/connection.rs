@@ -11,7 +11,7 @@ use crate::call::{Call, Cancel, CancelCause, Responder};
 use crate::driver::{Driver, End};
 use crate::error::{CallError, Code};
 use crate::extract::Request;
-use crate::handling::{Begun, Handling, catch_panic, panicked, took_too_long};
+use crate::handling::{Begun, Handling, catch_panic, panicked};
 use crate::lane::{Lane, report};
 use crate::link::{Link, overloaded};
 use crate::metrics::OpenConnection;
@@ -149,12 +149,10 @@ fn unknown(what: &str, name: &Name) -> CallError {
 
 /// Runs a call's handler in a task of its own.
 fn run_call(call: &Call, responder: Responder, handling: Handling) {
-    let timeout = responder.link().options.call_timeout;
     let task = tokio::spawn(async move {
-        match tokio::time::timeout(timeout, catch_panic(handling)).await {
-            Ok(Some(result)) => responder.answer(result),
-            Ok(None) => responder.fail(CancelCause::Panic, panicked()),
-            Err(_) => responder.fail(CancelCause::Deadline, took_too_long(timeout)),
+        match catch_panic(handling).await {
+            Some(result) => responder.answer(result),
+            None => responder.fail(CancelCause::Panic, panicked()),
         }
     });
     call.adopt(task.abort_handle());

@@ -14,10 +14,10 @@ use std::time::Duration;
 use prometheus::Histogram;
 use roomcast_core::{Command, Outgoing};
 use roomcast_protocol::{CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::call::CancelCause;
-use crate::link::{Disconnected, Link};
+use crate::link::{Disconnected, FAR, Link};
 use crate::session::Session;
 use crate::transport::Transport;
 use crate::writer::Writer;
@@ -31,9 +31,6 @@ const READS_PER_TURN: usize = 4;
 
 /// How long the closing handshake may take, pending output included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longer times mean the same: a later instant may not exist.
-const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
@@ -84,22 +81,26 @@ pub(crate) struct Driver<S> {
     pub(crate) session: S,
     link: Arc<Link>,
     keep_alive: KeepAlive,
+    /// When the keep-alive's timer goes off.
+    keep_alive_at: Instant,
 }
 
 impl<S: Session> Driver<S> {
     pub(crate) fn new(transport: Transport, link: Arc<Link>, session: S, delivery_latency: Histogram) -> Self {
+        let (interval, timeout) = (link.options.ping_interval.min(FAR), link.options.pong_timeout.min(FAR));
         Self {
             transport,
             writer: Writer::new(delivery_latency),
             session,
-            keep_alive: KeepAlive::new(link.options.ping_interval.min(FAR), link.options.pong_timeout.min(FAR)),
+            keep_alive: KeepAlive::new(interval, timeout),
+            keep_alive_at: Instant::now() + interval,
             link,
         }
     }
 
     /// Runs the connection until it ends.
     pub(crate) async fn run(&mut self) -> End {
-        let mut timer = pin!(sleep(self.link.options.ping_interval));
+        let mut timer = pin!(sleep_until(self.keep_alive_at));
         poll_fn(|cx| self.poll(cx, timer.as_mut())).await
     }
 
@@ -135,24 +136,35 @@ impl<S: Session> Driver<S> {
         Poll::Pending
     }
 
+    /// One timer for the keep-alive and the calls' deadlines: a timer for each call would cost more than
+    /// most calls.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
-        while timer.as_mut().poll(cx).is_ready() {
-            let next = match self.keep_alive.on_timeout() {
-                KeepAliveAction::Ping(next) => {
-                    let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
-                    // A full outbox has told itself to close.
-                    let _ = self.link.peer.outbox.push(ping);
-                    next
+        loop {
+            let next = self.link.next_deadline().map_or(self.keep_alive_at, |at| self.keep_alive_at.min(at.into()));
+            if next != timer.deadline() {
+                timer.as_mut().reset(next);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            self.link.end_overdue_calls(now.into_std());
+            if self.keep_alive_at <= now {
+                match self.keep_alive.on_timeout() {
+                    KeepAliveAction::Ping(next) => {
+                        let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
+                        // A full outbox has told itself to close.
+                        let _ = self.link.peer.outbox.push(ping);
+                        self.keep_alive_at = now + next;
+                    }
+                    KeepAliveAction::Rest(next) => self.keep_alive_at = now + next,
+                    KeepAliveAction::Lost => {
+                        let waited = self.link.options.pong_timeout;
+                        return Poll::Ready(End::Lost(format!("nothing was heard for {waited:?} after a ping")));
+                    }
                 }
-                KeepAliveAction::Rest(next) => next,
-                KeepAliveAction::Lost => {
-                    let waited = self.link.options.pong_timeout;
-                    return Poll::Ready(End::Lost(format!("nothing was heard for {waited:?} after a ping")));
-                }
-            };
-            timer.as_mut().reset(Instant::now() + next);
+            }
         }
-        Poll::Pending
     }
 
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<End> {

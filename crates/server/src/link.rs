@@ -14,11 +14,15 @@ use thiserror::Error;
 
 use crate::call::{Call, CancelCause, Responder};
 use crate::error::{CallError, Code};
+use crate::handling::took_too_long;
 use crate::metrics::{Metrics, Outcome};
 use crate::options::Options;
 
 /// How long output to an ended connection is accepted, and dropped, by those who can't know of its end yet.
 const END_GRACE: Duration = Duration::from_secs(1);
+
+/// Longer times mean the same: a later instant may not exist.
+pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -50,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Mutex<CallTable<Arc<Call>>>,
+    /// No running call reaches its deadline before this; `None`: none was started since the last look.
+    next_deadline: Mutex<Option<Instant>>,
     /// Bytes received that handlers have not dealt with yet.
     inbound: AtomicUsize,
     draining: AtomicBool,
@@ -73,6 +79,7 @@ impl Link {
             peer_addr,
             options,
             metrics,
+            next_deadline: Mutex::default(),
             inbound: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             ended: OnceLock::new(),
@@ -162,7 +169,38 @@ impl Link {
     /// Enters a call that was just admitted and is not answered at once.
     pub(crate) fn start_call(self: &Arc<Self>, id: CallId, call: &Arc<Call>, payload_len: usize) -> Responder {
         let key = self.calls.lock().start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls");
+        self.next_deadline.lock().get_or_insert_with(|| self.deadline_of(call));
         Responder::new(Arc::clone(self), key, call, Permit::take(self, payload_len))
+    }
+
+    fn deadline_of(&self, call: &Call) -> Instant {
+        call.started() + self.options.call_timeout.min(FAR)
+    }
+
+    /// When to call [`end_overdue_calls`](Self::end_overdue_calls) next. One time for all of a connection's
+    /// calls: since they all get the same, a later call is never due before an earlier one.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        *self.next_deadline.lock()
+    }
+
+    /// Cancels the calls that have reached their deadline, and answers them.
+    pub(crate) fn end_overdue_calls(&self, now: Instant) {
+        let mut overdue = Vec::new();
+        let mut calls = self.calls.lock();
+        let (due, later): (Vec<_>, Vec<_>) = calls
+            .running()
+            .map(|(key, call)| (key, self.deadline_of(call)))
+            .partition(|(_, deadline)| *deadline <= now);
+        for (key, _) in due {
+            overdue.extend(calls.answer(key));
+            self.respond(key.id(), Err(took_too_long(self.options.call_timeout)));
+        }
+        drop(calls);
+        *self.next_deadline.lock() = later.into_iter().map(|(_, deadline)| deadline).min();
+        for call in overdue {
+            call.count(Outcome::Failed(Code::DeadlineExceeded));
+            call.stop(CancelCause::Deadline);
+        }
     }
 
     /// Answers a call that never entered the table.

@@ -195,8 +195,8 @@ impl SocketIoUpgrade {
         self.peer_addr
     }
 
-    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls in flight, and the keep-alive. Rooms
-    /// and deadlines of handlers are a router's, which takes its cluster's options.
+    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. Those of rooms and
+    /// of connections at once are a router's, which takes its cluster's options.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = Some(Arc::new(options));
