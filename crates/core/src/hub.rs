@@ -239,14 +239,13 @@ impl Hub {
                 self.metrics.rooms.inc();
                 let mut subscription = self.broker.subscribe(room);
                 // An embedded broker answers at once.
-                match (&mut subscription).now_or_never() {
-                    Some(Ok(())) => {}
-                    Some(refused) => {
-                        shard.pending.insert(room.clone(), ready(refused).boxed().shared());
-                    }
-                    None => {
-                        shard.pending.insert(room.clone(), subscription.shared());
-                    }
+                let unconfirmed = match (&mut subscription).now_or_never() {
+                    Some(Ok(())) => None,
+                    Some(refused) => Some(ready(refused).boxed()),
+                    None => Some(subscription),
+                };
+                if let Some(subscription) = unconfirmed {
+                    shard.pending.insert(room.clone(), subscription.shared());
                 }
             }
         }
