@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::envelope::Envelope;
 use crate::id::RoomName;
@@ -39,8 +40,20 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Called by one task only, the hub's. Cancel safe: no event is lost if the future is dropped.
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool>;
 
+    /// Whether it works, now and from now on.
+    fn status(&self) -> watch::Receiver<BrokerStatus>;
+
     /// Ends the stream of events of this node, after those already accepted.
     fn close(&self);
+}
+
+/// Whether a broker works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerStatus {
+    /// It takes publishes, and brings events.
+    Up,
+    /// It does not: publishes and subscriptions fail at once, with [`BrokerError::Unavailable`].
+    Down,
 }
 
 /// Why the broker did not do what was asked.
@@ -52,6 +65,12 @@ pub enum BrokerError {
     Overloaded {
         /// How many wait.
         waiting: usize,
+    },
+    /// The other side does not answer, or refuses.
+    #[error("the broker is unavailable: {reason}")]
+    Unavailable {
+        /// What is wrong, for operators.
+        reason: String,
     },
     /// The node shuts down.
     #[error("the broker is closed")]

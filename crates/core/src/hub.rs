@@ -13,8 +13,9 @@ use futures_util::future::{Shared, ready};
 use parking_lot::Mutex;
 use roomcast_protocol::{Frame, Name, encode_frame};
 use thiserror::Error;
+use tokio::sync::watch;
 
-use crate::broker::{BoxFuture, Broker, BrokerError};
+use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::envelope::Envelope;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::membership::Membership;
@@ -108,7 +109,6 @@ impl Hub {
     /// A hub without connections. Events flow while [`run`](Self::run) does.
     pub fn new(broker: Arc<dyn Broker>, options: HubOptions) -> Arc<Self> {
         let metrics = HubMetrics::new();
-        metrics.broker_up.set(1);
         Arc::new(Self {
             node: NodeId::random(),
             options,
@@ -316,6 +316,23 @@ impl Hub {
 
     /// Takes the broker's events to the members, until [`close`](Self::close). Run it in one task.
     pub async fn run(&self) {
+        tokio::select! {
+            () = self.take_events() => {}
+            () = self.watch_broker() => {}
+        }
+    }
+
+    async fn watch_broker(&self) {
+        let mut status = self.broker.status();
+        loop {
+            self.metrics.broker_up.set(i64::from(*status.borrow_and_update() == BrokerStatus::Up));
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await; // it stays so
+            }
+        }
+    }
+
+    async fn take_events(&self) {
         let mut events = Vec::new();
         while self.broker.next_events(&mut events).await {
             for batch in batches(events.drain(..)) {
@@ -340,6 +357,11 @@ impl Hub {
         }
         drop(shard);
         self.metrics.deliveries.inc_by(reached * batch.events);
+    }
+
+    /// Whether the broker works, now and from now on.
+    pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
+        self.broker.status()
     }
 
     /// Ends [`run`](Self::run), after the events that the broker has accepted.

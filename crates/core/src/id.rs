@@ -21,6 +21,16 @@ impl NodeId {
     pub fn random() -> Self {
         Self(RandomState::new().build_hasher().finish())
     }
+
+    /// The one with this number, as it came from another node.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, for the way to another node.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for NodeId {

@@ -17,7 +17,7 @@ mod metrics;
 mod outbox;
 mod peer;
 
-pub use broker::{BoxFuture, Broker, BrokerError};
+pub use broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use envelope::Envelope;
 pub use hub::{Hub, HubOptions, JoinError, Member, PublishError};
 pub use id::{ConnectionId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};

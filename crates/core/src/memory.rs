@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::future::ready;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::broker::{BoxFuture, Broker, BrokerError};
+use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::envelope::Envelope;
 use crate::id::RoomName;
 
@@ -125,6 +126,11 @@ impl Broker for MemoryBroker {
 
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
         Box::pin(poll_fn(|cx| self.poll_events(cx, events)))
+    }
+
+    /// Always up.
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        watch::channel(BrokerStatus::Up).1
     }
 
     fn close(&self) {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, Connection, Envelope, Hub, HubOptions, MemoryBroker, MemoryBus, Outgoing, Peer,
-    RoomName, UserId, check_event,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Connection, Envelope, Hub, HubOptions, MemoryBroker, MemoryBus,
+    Outgoing, Peer, RoomName, UserId, check_event,
 };
 use roomcast_protocol::{Frame, Name};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// No test waits longer for one thing.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -243,6 +243,10 @@ impl Broker for Spy {
 
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
         self.inner.next_events(events)
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.inner.status()
     }
 
     fn close(&self) {
