@@ -9,6 +9,7 @@
 
 mod broker;
 mod envelope;
+mod event_queue;
 mod hub;
 mod id;
 mod membership;
@@ -19,6 +20,7 @@ mod peer;
 
 pub use broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use envelope::Envelope;
+pub use event_queue::EventQueue;
 pub use hub::{Hub, HubOptions, JoinError, Member, PublishError};
 pub use id::{ConnectionId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
 pub use membership::{Joined, Left, Membership};

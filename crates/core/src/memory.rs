@@ -1,9 +1,8 @@
 //! The embedded broker: the nodes of one process, without a network.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use futures_util::future::ready;
 use parking_lot::Mutex;
@@ -11,13 +10,8 @@ use tokio::sync::watch;
 
 use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::envelope::Envelope;
+use crate::event_queue::EventQueue;
 use crate::id::RoomName;
-
-/// How many events may wait for one node's hub.
-const MAX_WAITING_EVENTS: usize = 65_536;
-
-/// How many bytes of events may wait for one node's hub; one event may always wait.
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Connects the nodes of one process. One lock over all of them is what makes the order one.
 #[derive(Debug, Default, Clone)]
@@ -28,10 +22,7 @@ pub struct MemoryBus {
 #[derive(Debug, Default)]
 struct Node {
     rooms: HashSet<RoomName>,
-    waiting: VecDeque<Envelope>,
-    waiting_bytes: usize,
-    closed: bool,
-    waker: Option<Waker>,
+    events: EventQueue,
 }
 
 impl MemoryBus {
@@ -63,50 +54,25 @@ impl MemoryBroker {
 
     fn publish_now(&self, envelope: &Envelope) -> Result<(), BrokerError> {
         let mut nodes = self.bus.nodes.lock();
-        if nodes[self.node].closed {
+        if nodes[self.node].events.is_closed() {
             return Err(BrokerError::Closed);
         }
-        let wants = |node: &Node| !node.closed && node.rooms.contains(&envelope.room);
+        let wants = |node: &Node| !node.events.is_closed() && node.rooms.contains(&envelope.room);
         // All or none: an event that only some nodes get would be a silent loss.
-        if let Some(full) = nodes.iter().find(|node| wants(node) && node.is_full(envelope.size())) {
-            return Err(BrokerError::Overloaded { waiting: full.waiting.len() });
+        if let Some(full) = nodes.iter().find(|node| wants(node) && node.events.is_full(envelope.size())) {
+            return Err(BrokerError::Overloaded { waiting: full.events.len() });
         }
         for node in nodes.iter_mut().filter(|node| wants(node)) {
-            node.waiting_bytes += envelope.size();
-            node.waiting.push_back(envelope.clone());
-            if let Some(waker) = node.waker.take() {
-                waker.wake();
-            }
+            node.events.push(envelope.clone());
         }
         Ok(())
-    }
-
-    fn poll_events(&self, cx: &Context<'_>, events: &mut Vec<Envelope>) -> Poll<bool> {
-        let node = &mut self.bus.nodes.lock()[self.node];
-        if !node.waiting.is_empty() {
-            node.waiting_bytes = 0;
-            events.extend(node.waiting.drain(..));
-            Poll::Ready(true)
-        } else if node.closed {
-            Poll::Ready(false)
-        } else {
-            node.waker = Some(cx.waker().clone());
-            Poll::Pending
-        }
     }
 }
 
 impl Drop for MemoryBroker {
     /// A node that has gone must not fill up and hold the others back.
     fn drop(&mut self) {
-        self.bus.nodes.lock()[self.node] = Node { closed: true, ..Node::default() };
-    }
-}
-
-impl Node {
-    fn is_full(&self, more: usize) -> bool {
-        !self.waiting.is_empty()
-            && (self.waiting.len() >= MAX_WAITING_EVENTS || self.waiting_bytes + more > MAX_WAITING_BYTES)
+        self.bus.nodes.lock()[self.node] = Node { events: EventQueue::closed(), ..Node::default() };
     }
 }
 
@@ -125,7 +91,7 @@ impl Broker for MemoryBroker {
     }
 
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
-        Box::pin(poll_fn(|cx| self.poll_events(cx, events)))
+        Box::pin(poll_fn(|cx| self.bus.nodes.lock()[self.node].events.poll_events(cx, events)))
     }
 
     /// Always up.
@@ -134,10 +100,6 @@ impl Broker for MemoryBroker {
     }
 
     fn close(&self) {
-        let node = &mut self.bus.nodes.lock()[self.node];
-        node.closed = true;
-        if let Some(waker) = node.waker.take() {
-            waker.wake();
-        }
+        self.bus.nodes.lock()[self.node].events.close();
     }
 }
