@@ -1,8 +1,10 @@
 //! A node as a process of its own.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,12 +122,25 @@ impl Drop for Node {
     }
 }
 
-/// A port that was free a moment ago.
+/// Where free ports are looked for: below those that kernels give to outgoing connections, so that a
+/// program that ends and starts again finds its port free.
+const PORTS: Range<u32> = 18_400..32_000;
+
+/// A port that was free a moment ago. No two calls in one process get the same one, and other processes
+/// begin elsewhere.
 ///
 /// # Panics
 /// If the system has none.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    let begin = process::id().wrapping_mul(997) % count;
+    let port = (0..count).find_map(|_| {
+        let offset = (begin + CALLS.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(PORTS.start + offset).expect("it is in the range");
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    });
+    port.expect("a free port")
 }
 
 /// A GET's status and body; `None` if nobody answers.

@@ -1,0 +1,71 @@
+//! HAProxy in front of nodes.
+
+use std::fmt::Write;
+use std::process::Command;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+
+use crate::program::{DEADLINE, Directory, POLL, PORT_ATTEMPTS, Program};
+use crate::{Node, free_port};
+
+/// A load balancer that gives each new connection to the next ready node. Killed when dropped.
+#[derive(Debug)]
+pub struct HaProxy {
+    /// Before the directory, so that it ends before its files.
+    _program: Program,
+    _directory: Directory,
+    port: u16,
+}
+
+impl HaProxy {
+    /// Starts it and waits until it takes connections.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(nodes: &[&Node]) -> Self {
+        let directory = Directory::create();
+        for _ in 0..PORT_ATTEMPTS {
+            let port = free_port();
+            directory.write("haproxy.cfg", &configuration(port, nodes));
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(directory.file("haproxy.cfg"));
+            let mut program = Program::start(command, &directory.file("log"));
+            let started = Instant::now();
+            // It ends by itself if its port is taken.
+            while program.is_running() {
+                if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                    return Self { _program: program, _directory: directory, port };
+                }
+                assert!(started.elapsed() < DEADLINE, "HAProxy does not answer:\n{}", directory.read("log"));
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        panic!("HAProxy does not start:\n{}", directory.read("log"));
+    }
+
+    /// The URL of the nodes' socket.
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}/socket", self.port)
+    }
+}
+
+/// Timeouts for connections that live long and say little.
+fn configuration(port: u16, nodes: &[&Node]) -> String {
+    let mut lines = format!(
+        "global\n  maxconn 12000\n\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 1h\n\
+         frontend clients\n  bind 127.0.0.1:{port} backlog 4096\n  default_backend nodes\n\
+         backend nodes\n  balance roundrobin\n  option httpchk GET /readyz\n"
+    );
+    for (index, node) in nodes.iter().enumerate() {
+        let (address, internal) = (&node.address, &node.internal);
+        writeln!(lines, "  server node{index} {address} check inter 500ms addr 127.0.0.1 port {}", port_of(internal))
+            .expect("a string takes all");
+    }
+    lines
+}
+
+fn port_of(address: &str) -> &str {
+    address.rsplit_once(':').expect("an address with a port").1
+}

@@ -1,0 +1,11 @@
+//! Real Redis for tests: one server, a cluster, or a master with replicas and sentinels.
+
+mod certificate;
+mod cluster;
+mod resp;
+mod sentinels;
+mod server;
+
+pub use cluster::RedisCluster;
+pub use sentinels::Sentinels;
+pub use server::{RedisOptions, RedisServer};
