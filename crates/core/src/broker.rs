@@ -43,7 +43,7 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Whether it works, now and from now on.
     fn status(&self) -> watch::Receiver<BrokerStatus>;
 
-    /// Ends the stream of events of this node, after those already accepted.
+    /// Ends the stream of events of this node, after those already accepted; later ones may or may not come.
     fn close(&self);
 }
 

@@ -1,5 +1,6 @@
 //! Names and ids, validated once where they enter.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
@@ -133,8 +134,20 @@ impl RoomName {
         Self(format!("user/{user}").into())
     }
 
+    /// A room of the nodes' own. Its name has a `/`, so no client can name it.
+    pub fn internal(owner: &str, name: impl fmt::Display) -> Self {
+        Self(format!("{owner}/{name}").into())
+    }
+
     pub(crate) fn is_of_user(&self) -> bool {
         self.0.contains('/')
+    }
+}
+
+/// So that a map by rooms can be asked with a name that is borrowed.
+impl Borrow<str> for RoomName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -61,6 +61,11 @@ impl Name {
         }
     }
 
+    /// A name that shares the memory of the message that it came in. `None` if it is too long or not UTF-8.
+    pub fn from_bytes(name: Bytes) -> Option<Self> {
+        (name.len() <= MAX_NAME_LEN && std::str::from_utf8(&name).is_ok()).then_some(Self(name))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when the name was made")

@@ -114,9 +114,13 @@ impl Node {
         assert_eq!((&event.room, text(&event).as_str()), (room, payload), "{}", self.step);
     }
 
-    pub(super) async fn expect_end(&mut self) {
-        let open = !self.waiting.is_empty() || self.read("the end of the events").await;
-        assert!(!open, "{}: after close came {:?}", self.step, self.waiting);
+    pub(super) async fn expect_end_after(&mut self, may_come: &[&str]) {
+        while !self.waiting.is_empty() || self.read("the end of the events").await {
+            for event in self.waiting.drain(..) {
+                let step = self.handle.step;
+                assert!(may_come.contains(&text(&event).as_str()), "{step}: after close came {event:?}");
+            }
+        }
     }
 
     async fn read(&mut self, what: &str) -> bool {

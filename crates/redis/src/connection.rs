@@ -1,0 +1,187 @@
+//! A subscriber connection's I/O: opens it, reads what comes, writes what it is given.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fred::types::config::Server;
+use redis_protocol::resp3::decode::complete::decode_bytes_mut;
+use redis_protocol::resp3::types::BytesFrame;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::resp::{Incoming, bytes_of, error_of, put_command};
+
+/// How long opening a connection may take: TCP, TLS and HELLO.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a write may be stuck.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How much is read at once.
+const READ_CHUNK: usize = 64 * 1024;
+
+/// Who we are, and how to speak.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) database: Option<u8>,
+    pub(crate) tls: Option<TlsConnector>,
+}
+
+/// What a connection tells its owner.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Connected,
+    Received(Vec<Incoming>),
+    /// It has ended; this is the last report.
+    Ended(ConnectionError),
+}
+
+/// Why a connection ended, or did not come to be.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectionError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it did not answer within {0:?}")]
+    Timeout(Duration),
+    #[error("Redis refused: {0}")]
+    Refused(String),
+    #[error("the server is a {0}, not a master")]
+    NotMaster(String),
+    #[error("it sent what is not RESP3: {0}")]
+    NotResp(String),
+    #[error("{0:?} is not a name that a certificate can have")]
+    BadName(String),
+    #[error("it was given up")]
+    GivenUp,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Runs one connection from its opening to its end. It ends when `output` is closed, too.
+pub(crate) async fn run(
+    server: Server,
+    credentials: Arc<Credentials>,
+    mut output: mpsc::UnboundedReceiver<Bytes>,
+    reports: impl AsyncFn(Report),
+) {
+    let opened = timeout(CONNECT_TIMEOUT, open(&server, &credentials)).await;
+    let mut stream = match opened.unwrap_or(Err(ConnectionError::Timeout(CONNECT_TIMEOUT))) {
+        Ok(stream) => stream,
+        Err(error) => return reports(Report::Ended(error)).await,
+    };
+    reports(Report::Connected).await;
+    let ended = exchange(&mut stream, &mut output, &reports).await;
+    reports(Report::Ended(ended)).await;
+}
+
+async fn exchange(
+    stream: &mut Box<dyn Stream>,
+    output: &mut mpsc::UnboundedReceiver<Bytes>,
+    reports: &impl AsyncFn(Report),
+) -> ConnectionError {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_CHUNK);
+        tokio::select! {
+            read = stream.read_buf(&mut buffer) => match read {
+                Ok(0) => return io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+                Ok(_) => match decode_all(&mut buffer) {
+                    Ok(incoming) if incoming.is_empty() => {}
+                    Ok(incoming) => reports(Report::Received(incoming)).await,
+                    Err(error) => return error,
+                },
+                Err(error) => return error.into(),
+            },
+            bytes = output.recv() => {
+                let Some(bytes) = bytes else { return ConnectionError::GivenUp };
+                match timeout(WRITE_TIMEOUT, stream.write_all(&bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.into(),
+                    Err(_) => return ConnectionError::Timeout(WRITE_TIMEOUT),
+                }
+            }
+        }
+    }
+}
+
+fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Incoming>, ConnectionError> {
+    let mut all = Vec::new();
+    while let Some((frame, ..)) =
+        decode_bytes_mut(buffer).map_err(|error| ConnectionError::NotResp(error.to_string()))?
+    {
+        all.extend(Incoming::of(frame));
+    }
+    Ok(all)
+}
+
+async fn open(server: &Server, credentials: &Credentials) -> Result<Box<dyn Stream>, ConnectionError> {
+    let tcp = TcpStream::connect((&*server.host, server.port)).await?;
+    tcp.set_nodelay(true)?;
+    let mut stream: Box<dyn Stream> = match &credentials.tls {
+        None => Box::new(tcp),
+        Some(tls) => {
+            let name = server.tls_server_name.as_ref().unwrap_or(&server.host).to_string();
+            let valid = ServerName::try_from(name.clone()).map_err(|_| ConnectionError::BadName(name))?;
+            Box::new(tls.connect(valid, tcp).await?)
+        }
+    };
+    greet(&mut stream, credentials).await?;
+    Ok(stream)
+}
+
+/// HELLO with the credentials, SELECT if a database was named, and ROLE: a replica would bring messages, but
+/// not those that are published to a new master after it has lost touch.
+async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Result<(), ConnectionError> {
+    let mut out = BytesMut::new();
+    let mut hello = vec!["HELLO", "3"];
+    if let Some(password) = &credentials.password {
+        hello.extend(["AUTH", credentials.username.as_deref().unwrap_or("default"), password]);
+    }
+    hello.extend(["SETNAME", "roomcast"]);
+    put_command(&mut out, hello.into_iter());
+    let database = credentials.database.unwrap_or(0).to_string();
+    let select = database != "0";
+    if select {
+        put_command(&mut out, ["SELECT", &database].into_iter());
+    }
+    put_command(&mut out, ["ROLE"].into_iter());
+    stream.write_all(&out).await?;
+
+    let mut buffer = BytesMut::new();
+    for _ in 0..1 + usize::from(select) {
+        next_reply(stream, &mut buffer).await?;
+    }
+    let BytesFrame::Array { data, .. } = next_reply(stream, &mut buffer).await? else {
+        return Err(ConnectionError::NotResp("an answer to ROLE".into()));
+    };
+    match data.into_iter().next().and_then(bytes_of) {
+        Some(role) if role == "master" => Ok(()),
+        role => Err(ConnectionError::NotMaster(String::from_utf8_lossy(&role.unwrap_or_default()).into_owned())),
+    }
+}
+
+async fn next_reply(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> Result<BytesFrame, ConnectionError> {
+    loop {
+        if let Some((frame, ..)) =
+            decode_bytes_mut(buffer).map_err(|error| ConnectionError::NotResp(error.to_string()))?
+        {
+            return match error_of(&frame) {
+                Some(error) => Err(ConnectionError::Refused(error)),
+                None => Ok(frame),
+            };
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}

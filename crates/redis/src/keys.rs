@@ -1,0 +1,88 @@
+//! Where a room lives in Redis: its slot, its channel and its keys.
+
+use roomcast_core::RoomName;
+
+/// How many hash slots a Redis Cluster has.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// The names of everything that belongs to a room. All of them have the same hash tag, so a script may
+/// touch them together; the tag is a number that the room's name hashes to, so braces in room names
+/// mean nothing, and rooms spread evenly over the slots.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// All names begin with the prefix, so that several clusters may share one Redis.
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The hash slot of a room (Redis Cluster specification, "key distribution model").
+    pub(crate) fn slot(room: &str) -> u16 {
+        fred::util::redis_keyslot(tag(room).to_string().as_bytes())
+    }
+
+    /// The sharded channel that carries a room's events.
+    pub(crate) fn channel(&self, room: &RoomName) -> String {
+        self.name('c', room)
+    }
+
+    /// The room of a channel.
+    pub(crate) fn room_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
+        let (_tag, room) = channel.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once("}:c:")?;
+        Some(room)
+    }
+
+    /// The key of a room's position: epoch, start, sequence, and who wrote it.
+    pub(crate) fn position(&self, room: &RoomName) -> String {
+        self.name('p', room)
+    }
+
+    /// The key of a room's backlog, a stream of its last messages.
+    pub(crate) fn backlog(&self, room: &RoomName) -> String {
+        self.name('b', room)
+    }
+
+    fn name(&self, kind: char, room: &RoomName) -> String {
+        format!("{}:{{{}}}:{kind}:{room}", self.prefix, tag(room))
+    }
+}
+
+/// What stands between the braces.
+fn tag(room: &str) -> u16 {
+    fred::util::redis_keyslot(room.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_names_of_a_room_are_in_its_slot_whatever_it_is_called() {
+        let keys = Keys::new("roomcast");
+        for name in ["lobby", "{a}b", "}{", "{}", "a}:c:b", "user/ann", "日本語"] {
+            // Clients can't make names with a slash, the node itself can.
+            let Ok(room) = RoomName::new(&name.replace('/', "-")) else { panic!("{name} is a valid room") };
+            for key in [keys.channel(&room), keys.position(&room), keys.backlog(&room)] {
+                assert_eq!(fred::util::redis_keyslot(key.as_bytes()), Keys::slot(&room), "{key}");
+            }
+            assert_eq!(keys.room_of(&keys.channel(&room)), Some(&*room));
+        }
+        assert_eq!(keys.room_of("other:{1}:c:lobby"), None);
+    }
+
+    #[test]
+    fn rooms_spread_evenly_over_shards() {
+        const ROOMS: usize = 30_000;
+        for shards in [3, 16, 64] {
+            let mut rooms_of = vec![0; shards];
+            for room in 0..ROOMS {
+                rooms_of[usize::from(Keys::slot(&format!("room-{room}"))) * shards / usize::from(SLOTS)] += 1;
+            }
+            let fair = ROOMS / shards;
+            assert!(rooms_of.iter().all(|rooms| (fair * 7 / 10..fair * 13 / 10).contains(rooms)), "{rooms_of:?}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Roomcast's broker over Redis, and nothing else.
+//!
+//! Reading order: `keys` (where a room lives) → `publish.lua` and `message` (what is sent) → `publisher` (how) →
+//! `position` (what a reader has missed) → `shard` and `subscriptions` (who is asked for what: the state
+//! machine, without I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
+//!
+//! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
+//! `redis-protocol` codec: fred hands messages on through a channel that drops them when it is full, does not
+//! notice when an idle subscriber connection is dead, and ignores that Redis ended a subscription because its
+//! slot moved. On a connection of our own a room's messages and the answers to questions about it come in
+//! one order, too, which is what makes a repair exact.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod broker;
+mod connection;
+mod keys;
+mod message;
+mod metrics;
+mod options;
+mod position;
+mod publisher;
+mod resp;
+mod shard;
+mod subscriber;
+mod subscriptions;
+mod topology;
+
+pub use broker::{RedisBroker, RedisError, check};
+pub use metrics::RedisMetrics;
+pub use options::{Backlog, BacklogRules, BadRule, RedisOptions, check_url};

@@ -1,0 +1,169 @@
+//! What travels on a room's channel: a text header that the publish script writes, then events that the
+//! publishing node encoded. All numbers of the events are big-endian.
+//!
+//! ```text
+//! <epoch> <start> <first> <count>\n
+//! version:u8 origin:u64 count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
+//! ```
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use roomcast_core::{Envelope, NodeId, RoomName};
+use roomcast_protocol::Name;
+use thiserror::Error;
+
+/// The version of the events' encoding. A node drops, counts and logs what it can't read.
+const VERSION: u8 = 1;
+
+/// Bytes before the first event.
+const PREAMBLE: usize = 1 + 8;
+
+/// Bytes of an event beside its name and payload.
+pub(crate) const EVENT_OVERHEAD: usize = 8 + 8 + 1 + 4;
+
+/// The largest time between two nodes' clocks that a latency is made of.
+const MAX_LATENCY: Duration = Duration::from_secs(3600);
+
+/// Consecutive events of one room, published together by one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// The history that the numbers belong to. Later histories of a room have larger ones.
+    pub(crate) epoch: u64,
+    /// The first sequence number of this epoch.
+    pub(crate) start: u64,
+    /// The sequence number of the first event.
+    pub(crate) first: u64,
+    /// How many events.
+    pub(crate) count: u64,
+    /// The node that published them.
+    pub(crate) origin: NodeId,
+    events: Bytes,
+}
+
+/// One event of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// Grows with each event of its origin; the same when a publish is tried again.
+    pub(crate) number: u64,
+    /// Microseconds since 1970, by the publishing node's clock.
+    sent_at: u64,
+    pub(crate) name: Name,
+    pub(crate) payload: Bytes,
+}
+
+/// A message that this version can't read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a message on a room's channel is not in the format of version {VERSION}")]
+pub(crate) struct Unreadable;
+
+/// Encodes the events of one message, without the header.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    bytes: BytesMut,
+    pub(crate) origin: NodeId,
+    pub(crate) count: u64,
+}
+
+impl Encoder {
+    pub(crate) fn new(origin: NodeId) -> Self {
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(VERSION);
+        bytes.put_u64(origin.as_u64());
+        Self { bytes, origin, count: 0 }
+    }
+
+    pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
+        self.count += 1;
+        self.bytes.reserve(EVENT_OVERHEAD + name.len() + payload.len());
+        self.bytes.put_u64(number);
+        self.bytes.put_u64(unix_micros(accepted_at));
+        self.bytes.put_u8(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
+        self.bytes.put_slice(name.as_bytes());
+        self.bytes.put_u32(u32::try_from(payload.len()).expect("a payload is smaller than 4 GiB"));
+        self.bytes.put_slice(payload);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        self.bytes.freeze()
+    }
+}
+
+impl Message {
+    /// Reads the header; the events are read by [`events`](Self::events).
+    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Unreadable> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Unreadable)?;
+        let header = bytes.split_to(end);
+        bytes.advance(1);
+        let [epoch, start, first, count] = numbers(&header).ok_or(Unreadable)?;
+        if bytes.len() < PREAMBLE || bytes.get_u8() != VERSION {
+            return Err(Unreadable);
+        }
+        let origin = NodeId::from_u64(bytes.get_u64());
+        let valid = start >= 1 && first >= start && count >= 1 && first.checked_add(count).is_some();
+        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(Unreadable) }
+    }
+
+    /// The sequence number of the last event.
+    pub(crate) fn last(&self) -> u64 {
+        self.first + self.count - 1
+    }
+
+    /// All events, in order.
+    pub(crate) fn events(&self) -> Result<Vec<Event>, Unreadable> {
+        let mut rest = self.events.clone();
+        let capacity = rest.len() / EVENT_OVERHEAD;
+        let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
+        while !rest.is_empty() {
+            events.push(take_event(&mut rest).ok_or(Unreadable)?);
+        }
+        if events.len() as u64 == self.count { Ok(events) } else { Err(Unreadable) }
+    }
+}
+
+fn take_event(rest: &mut Bytes) -> Option<Event> {
+    if rest.len() < EVENT_OVERHEAD {
+        return None;
+    }
+    let (number, sent_at, name_len) = (rest.get_u64(), rest.get_u64(), usize::from(rest.get_u8()));
+    if rest.len() < name_len + 4 {
+        return None;
+    }
+    let name = Name::from_bytes(rest.split_to(name_len))?;
+    let payload_len = rest.get_u32() as usize;
+    (rest.len() >= payload_len).then(|| Event { number, sent_at, name, payload: rest.split_to(payload_len) })
+}
+
+impl Event {
+    /// As the hub takes it.
+    pub(crate) fn into_envelope(self, origin: NodeId, room: RoomName) -> Envelope {
+        Envelope { origin, room, event: self.name, payload: self.payload, accepted_at: instant_of(self.sent_at) }
+    }
+}
+
+/// So many decimal numbers, separated by single spaces.
+pub(crate) fn numbers<const N: usize>(text: &[u8]) -> Option<[u64; N]> {
+    let mut parts = std::str::from_utf8(text).ok()?.split(' ');
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = parts.next()?.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+fn unix_micros(at: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.saturating_sub(at.elapsed()).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// When that was, as far as the clocks agree: never later than now.
+fn instant_of(unix_micros: u64) -> Instant {
+    let now = Instant::now();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = since_1970.saturating_sub(Duration::from_micros(unix_micros));
+    if age > MAX_LATENCY { now } else { now.checked_sub(age).unwrap_or(now) }
+}

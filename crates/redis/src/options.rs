@@ -1,0 +1,193 @@
+//! What a user says about Redis.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use fred::types::config::Config;
+use thiserror::Error;
+
+/// How a node uses Redis.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Where Redis is: `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`,
+    /// `redis-sentinel://` or `rediss-sentinel://`, with `user:password@` if needed. Further cluster nodes or
+    /// sentinels follow as `?node=HOST:PORT&node=…`; Sentinel needs `sentinelServiceName=NAME`.
+    pub url: String,
+    /// With what all keys and channels begin. Default `roomcast`.
+    pub prefix: String,
+    /// How much of which room's events is kept. Default: the last 100 events, for 30 s.
+    pub backlog: BacklogRules,
+    /// How long a room is read on after its last member has left. Default 5 s.
+    pub linger: Duration,
+    /// The certificates (PEM) of the authorities that are trusted to sign the servers', for the `rediss…` schemes.
+    /// Default: the system's.
+    pub authorities: Option<Vec<u8>>,
+}
+
+impl RedisOptions {
+    /// The defaults.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            prefix: "roomcast".into(),
+            backlog: BacklogRules::default(),
+            linger: Duration::from_secs(5),
+            authorities: None,
+        }
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    /// Without the URL: it may have a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Checks a URL of Redis.
+///
+/// # Errors
+/// What is wrong with it, without its password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    const SCHEMES: [&str; 6] =
+        ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    if !SCHEMES.contains(&scheme) {
+        return Err(format!("it must begin with one of {}://", SCHEMES.join("://, ")));
+    }
+    Config::from_url(url).map(drop).map_err(|error| error.details().to_owned())
+}
+
+/// How much of a room's events is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// At least so many of the last events; 0 for none.
+    pub events: u32,
+    /// So long after the last event.
+    pub age: Duration,
+}
+
+/// Which rooms have which [`Backlog`]: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms,
+/// `100/30s`, separated by white space. The first that fits a room holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BacklogRules {
+    rules: Vec<(Pattern, Backlog)>,
+    other: Backlog,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pattern {
+    Exactly(String),
+    BeginsWith(String),
+}
+
+impl Default for BacklogRules {
+    fn default() -> Self {
+        Self { rules: Vec::new(), other: Backlog { events: 100, age: Duration::from_secs(30) } }
+    }
+}
+
+impl BacklogRules {
+    /// What holds for a room.
+    pub fn of(&self, room: &str) -> Backlog {
+        let fits = |(pattern, _): &&(Pattern, Backlog)| match pattern {
+            Pattern::Exactly(name) => room == name,
+            Pattern::BeginsWith(start) => room.starts_with(start.as_str()),
+        };
+        self.rules.iter().find(fits).map_or(self.other, |(_, backlog)| *backlog)
+    }
+}
+
+/// A rule that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{0:?} is not a backlog rule; write 100/30s (events/time), off, or PATTERN=100/30s with a pattern like lobby or chat-*"
+)]
+pub struct BadRule(String);
+
+impl FromStr for BacklogRules {
+    type Err = BadRule;
+
+    fn from_str(text: &str) -> Result<Self, BadRule> {
+        let mut all = Self::default();
+        for rule in text.split_whitespace() {
+            let bad = || BadRule(rule.to_owned());
+            match rule.rsplit_once('=') {
+                None => all.other = parse_backlog(rule).ok_or_else(bad)?,
+                Some((pattern, backlog)) => {
+                    let pattern = parse_pattern(pattern).ok_or_else(bad)?;
+                    all.rules.push((pattern, parse_backlog(backlog).ok_or_else(bad)?));
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn parse_pattern(pattern: &str) -> Option<Pattern> {
+    match pattern.strip_suffix('*') {
+        Some(start) if !start.contains('*') => Some(Pattern::BeginsWith(start.to_owned())),
+        None if !pattern.is_empty() && !pattern.contains('*') => Some(Pattern::Exactly(pattern.to_owned())),
+        _ => None,
+    }
+}
+
+/// The most events that a backlog may keep: what is asked for after an interruption is one answer.
+const MAX_EVENTS: u32 = 10_000;
+
+fn parse_backlog(text: &str) -> Option<Backlog> {
+    if text == "off" {
+        return Some(Backlog { events: 0, age: Duration::ZERO });
+    }
+    let (events, age) = text.split_once('/')?;
+    let (events, age) = (events.parse().ok()?, parse_age(age)?);
+    (1..=MAX_EVENTS).contains(&events).then_some(Backlog { events, age })
+}
+
+fn parse_age(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+    (1..=3600).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_fits_a_room_holds() {
+        let rules: BacklogRules = "chat-vip=500/5m chat-*=10/1s prices=off 50/2m".parse().expect("valid rules");
+        let of = |room| {
+            let Backlog { events, age } = rules.of(room);
+            (events, age.as_secs())
+        };
+        assert_eq!([of("chat-vip"), of("chat-1"), of("prices"), of("x")], [(500, 300), (10, 1), (0, 0), (50, 120)]);
+        assert_eq!(BacklogRules::default().of("x"), Backlog { events: 100, age: Duration::from_secs(30) });
+        for bad in ["100", "0/30s", "100/30", "a*b=off", "=off", "chat-*", "100/2h", "99999/30s", "-1/3s"] {
+            assert!(bad.parse::<BacklogRules>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_are_checked_before_anything_is_connected() {
+        for good in [
+            "redis://h",
+            "rediss://u:p@h:1/2",
+            "redis-cluster://h:1?node=i:2",
+            "redis-sentinel://h:1?sentinelServiceName=m",
+        ] {
+            assert_eq!(check_url(good), Ok(()), "{good}");
+        }
+        for bad in ["", "h:6379", "http://h", "redis-sentinel://h:1", "redis://h:port"] {
+            assert!(check_url(bad).is_err(), "{bad}");
+        }
+    }
+}

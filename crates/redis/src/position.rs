@@ -1,0 +1,220 @@
+//! How far a node has read a room's events, and what it missed: pure.
+//!
+//! Redis numbers a room's events. The numbers of one **epoch** are one history: an event has one number and
+//! a number one event. A new epoch begins when another server writes the room's position than before (a
+//! replica was promoted, Redis came back without its data, a slot moved); it starts at the number after the
+//! last that this server knows. So:
+//!
+//! ```text
+//! epoch 7:   … 48 49 50 51 52        a node has read up to 52 of epoch 7
+//! epoch 9:            50 51 52 53    the promoted replica knew up to 49: start = 50
+//!                      ▲
+//!                      the node reads on at min(52 + 1, start) = 50 of epoch 9
+//! ```
+
+use std::collections::VecDeque;
+
+use roomcast_core::NodeId;
+
+use crate::message::{Event, Message, numbers};
+
+/// How many messages wait while a repair is under way. More are let go, and seen as a gap afterwards.
+const MAX_HELD: usize = 10_000;
+
+/// How many origins are remembered, to know a publish that was tried again; the least recent is forgotten.
+const MAX_ORIGINS: usize = 64;
+
+/// The last event that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    epoch: u64,
+    sequence: u64,
+}
+
+/// What Redis has under a room's position key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) epoch: u64,
+    /// The first number of the epoch.
+    pub(crate) start: u64,
+    /// The last number given.
+    pub(crate) sequence: u64,
+}
+
+impl Stored {
+    /// `<epoch> <start> <sequence> <writer>`, as the publish script writes it.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let writer = text.iter().rposition(|byte| *byte == b' ')?;
+        let [epoch, start, sequence] = numbers(&text[..writer])?;
+        Some(Self { epoch, start, sequence })
+    }
+}
+
+/// What came of a step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// To be delivered, in order.
+    pub(crate) events: Vec<(NodeId, Event)>,
+    /// How many of them came from the backlog.
+    pub(crate) repaired: u64,
+    /// How many are gone: the backlog no longer has them.
+    pub(crate) lost: u64,
+    /// How many were dropped because they had come before.
+    pub(crate) duplicates: u64,
+    /// Redis no longer knows events that were read: it lost its last writes.
+    pub(crate) rewound: bool,
+    /// Ask for the backlog from this number on.
+    pub(crate) repair_from: Option<u64>,
+}
+
+/// One room's reader.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    at: Option<Position>,
+    /// Live messages behind a gap, until the backlog has answered.
+    repair: Option<Box<VecDeque<Message>>>,
+    /// The last event's number of each origin, the most recent origin last.
+    origins: Vec<(NodeId, u64)>,
+}
+
+/// Where a message must begin so that nothing is missing before it.
+enum Expected {
+    /// Nothing was read yet.
+    Any,
+    From(u64),
+    /// It belongs to a history that was superseded.
+    Stale,
+}
+
+impl Reader {
+    /// What to ask the backlog for after an interruption. `None`: nothing was read yet.
+    pub(crate) fn resume_from(&self) -> Option<u64> {
+        self.at.map(|at| at.sequence + 1)
+    }
+
+    /// The position at the moment of the subscription.
+    pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
+        // An event that came before this answer has set it already.
+        self.at.get_or_insert(match stored {
+            Some(stored) => Position { epoch: stored.epoch, sequence: stored.sequence },
+            None => Position { epoch: 0, sequence: 0 },
+        });
+    }
+
+    /// From now on events wait for [`on_repair`](Self::on_repair).
+    pub(crate) fn start_repair(&mut self) {
+        self.repair.get_or_insert_default();
+    }
+
+    /// A message came over the subscription.
+    pub(crate) fn on_live(&mut self, message: Message, progress: &mut Progress) {
+        if let Some(held) = &mut self.repair {
+            if held.len() < MAX_HELD {
+                held.push_back(message);
+            }
+            return;
+        }
+        match self.expected(message.epoch, message.start) {
+            Expected::From(next) if message.first > next => {
+                progress.repair_from = Some(next);
+                self.repair = Some(Box::new(VecDeque::from([message])));
+            }
+            _ => self.read(&message, progress),
+        }
+    }
+
+    /// The answer to the question for the backlog from `asked` on.
+    pub(crate) fn on_repair(
+        &mut self,
+        asked: u64,
+        stored: Option<Stored>,
+        backlog: Vec<Message>,
+        progress: &mut Progress,
+    ) {
+        let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
+        match expected {
+            Some((_, Expected::From(next))) if next < asked => {
+                progress.rewound = true;
+                progress.repair_from = Some(next);
+                return;
+            }
+            Some((stored, Expected::From(_) | Expected::Any)) => {
+                let before = progress.events.len();
+                for message in &backlog {
+                    self.read(message, progress);
+                }
+                progress.repaired += (progress.events.len() - before) as u64;
+                self.skip_to(stored, progress);
+            }
+            Some((_, Expected::Stale)) => {}
+            None => progress.rewound = self.at.is_some_and(|at| at.sequence > 0),
+        }
+        for message in self.repair.take().into_iter().flat_map(|held| *held) {
+            self.on_live(message, progress);
+        }
+    }
+
+    /// What the backlog did not have is lost.
+    fn skip_to(&mut self, stored: Stored, progress: &mut Progress) {
+        if let Expected::From(next) = self.expected(stored.epoch, stored.start)
+            && stored.sequence >= next
+        {
+            progress.lost += stored.sequence - next + 1;
+            self.at = Some(Position { epoch: stored.epoch, sequence: stored.sequence });
+        }
+    }
+
+    fn expected(&self, epoch: u64, start: u64) -> Expected {
+        match self.at {
+            None => Expected::Any,
+            Some(at) if epoch == at.epoch => Expected::From(at.sequence + 1),
+            Some(at) if epoch < at.epoch => Expected::Stale,
+            Some(at) => Expected::From((at.sequence + 1).min(start)),
+        }
+    }
+
+    /// Takes what is new in a message; what is missing before it is lost.
+    fn read(&mut self, message: &Message, progress: &mut Progress) {
+        let next = match self.expected(message.epoch, message.start) {
+            Expected::Any => message.first,
+            Expected::From(next) => next,
+            Expected::Stale => return,
+        };
+        progress.lost += message.first.saturating_sub(next);
+        let seen = next.saturating_sub(message.first);
+        if seen >= message.count {
+            return;
+        }
+        self.at = Some(Position { epoch: message.epoch, sequence: message.last() });
+        let Ok(events) = message.events() else {
+            progress.lost += message.count - seen;
+            return;
+        };
+        for event in events.into_iter().skip(usize::try_from(seen).unwrap_or(usize::MAX)) {
+            if self.is_new(message.origin, event.number) {
+                progress.events.push((message.origin, event));
+            } else {
+                progress.duplicates += 1;
+            }
+        }
+    }
+
+    /// An origin's events come in the order of their numbers, so a number that is not larger than the last
+    /// is a publish that was tried again although it had been delivered.
+    fn is_new(&mut self, origin: NodeId, number: u64) -> bool {
+        let Some(index) = self.origins.iter().rposition(|(known, _)| *known == origin) else {
+            if self.origins.len() >= MAX_ORIGINS {
+                self.origins.remove(0);
+            }
+            self.origins.push((origin, number));
+            return true;
+        };
+        self.origins[index..].rotate_left(1);
+        let last = self.origins.len() - 1;
+        let is_new = number > self.origins[last].1;
+        if is_new {
+            self.origins[last].1 = number;
+        }
+        is_new
+    }
+}

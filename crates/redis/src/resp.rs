@@ -1,0 +1,84 @@
+//! Redis' protocol, as far as a subscriber connection needs it: commands out, replies in.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use redis_protocol::resp3::types::BytesFrame;
+
+/// Appends a command (RESP: an array of bulk strings).
+pub(crate) fn put_command<T: AsRef<[u8]>>(out: &mut BytesMut, words: impl ExactSizeIterator<Item = T>) {
+    put_number(out, b'*', words.len());
+    for word in words {
+        let word = word.as_ref();
+        put_number(out, b'$', word.len());
+        out.put_slice(word);
+        out.put_slice(b"\r\n");
+    }
+}
+
+fn put_number(out: &mut BytesMut, kind: u8, number: usize) {
+    out.put_u8(kind);
+    out.put_slice(number.to_string().as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// What a subscriber connection reads.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Incoming {
+    /// A message on a sharded channel.
+    Message { channel: Bytes, payload: Bytes },
+    /// A subscription is effective.
+    Subscribed { channel: Bytes },
+    /// A subscription ended, by our wish or because its slot moved away.
+    Unsubscribed { channel: Bytes },
+    /// The answer to a command, in the order of the commands.
+    Reply(BytesFrame),
+}
+
+impl Incoming {
+    /// `None`: a push that is of no interest.
+    pub(crate) fn of(frame: BytesFrame) -> Option<Self> {
+        let BytesFrame::Push { data, .. } = frame else { return Some(Self::Reply(frame)) };
+        let mut parts = data.into_iter();
+        let kind = bytes_of(parts.next()?)?;
+        let channel = bytes_of(parts.next()?)?;
+        match &kind[..] {
+            b"smessage" => Some(Self::Message { channel, payload: bytes_of(parts.next()?)? }),
+            b"ssubscribe" => Some(Self::Subscribed { channel }),
+            b"sunsubscribe" => Some(Self::Unsubscribed { channel }),
+            _ => None,
+        }
+    }
+}
+
+/// The bytes of a string of either kind.
+pub(crate) fn bytes_of(frame: BytesFrame) -> Option<Bytes> {
+    match frame {
+        BytesFrame::BlobString { data, .. } | BytesFrame::SimpleString { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
+/// The text of an error.
+pub(crate) fn error_of(frame: &BytesFrame) -> Option<String> {
+    match frame {
+        BytesFrame::SimpleError { data, .. } => Some(data.to_string()),
+        BytesFrame::BlobError { data, .. } => Some(String::from_utf8_lossy(data).into_owned()),
+        _ => None,
+    }
+}
+
+/// The values of field `m` of a stream's entries, as XRANGE answers.
+pub(crate) fn stream_values(frame: BytesFrame) -> Option<Vec<Bytes>> {
+    let entries = array_of(frame)?.into_iter().map(|entry| {
+        let mut entry = array_of(entry)?.into_iter();
+        let (_id, fields) = (entry.next()?, entry.next()?);
+        bytes_of(array_of(fields)?.into_iter().nth(1)?)
+    });
+    entries.collect()
+}
+
+fn array_of(frame: BytesFrame) -> Option<Vec<BytesFrame>> {
+    match frame {
+        BytesFrame::Array { data, .. } => Some(data),
+        _ => None,
+    }
+}

@@ -1,0 +1,233 @@
+//! What is asked of one server over its subscriber connection, and what it answered: no I/O.
+//!
+//! Commands are pipelined in groups. Each ends with an ECHO of a marker, so that a group's answers are known
+//! from the next one's whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply,
+//! a refused one has an error. Redis answers in order and puts messages in between where they happened:
+//! when the answer to GET of a room's position comes, every earlier event of that room has come.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use fred::types::config::Server;
+use redis_protocol::resp3::types::BytesFrame;
+use roomcast_core::RoomName;
+
+use crate::keys::Keys;
+use crate::resp::{bytes_of, put_command};
+
+/// How many rooms may be asked about at once. It bounds what waits in Redis' output buffer for us, which
+/// Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
+const MAX_IN_FLIGHT: usize = 512;
+
+/// How many rooms are asked about in one group.
+const MAX_GROUP: usize = 64;
+
+/// A server that owes an answer and says nothing for so long is lost.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A group of commands.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Rooms to subscribe to; each with the number from which its backlog is wanted, if it was read before.
+    Subscribe(Vec<(RoomName, Option<u64>)>),
+    /// A room's backlog from a number on.
+    Repair(RoomName, u64),
+    /// Only whether it is there.
+    Ping,
+}
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) server: Server,
+    /// Since when it is connected.
+    connected: bool,
+    /// Rooms that wait to be asked about, with their slots.
+    queue: VecDeque<(u16, RoomName)>,
+    asked: VecDeque<(Bytes, Ask)>,
+    in_flight: usize,
+    replies: Vec<BytesFrame>,
+    /// SUNSUBSCRIBEs that have not been confirmed.
+    leaving: HashMap<RoomName, u32>,
+    output: BytesMut,
+    last_heard: Instant,
+    markers: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(server: Server, now: Instant) -> Self {
+        Self {
+            server,
+            connected: false,
+            queue: VecDeque::new(),
+            asked: VecDeque::new(),
+            in_flight: 0,
+            replies: Vec::new(),
+            leaving: HashMap::new(),
+            output: BytesMut::new(),
+            last_heard: now,
+            markers: 0,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    pub(crate) fn on_connected(&mut self, now: Instant) {
+        self.connected = true;
+        self.last_heard = now;
+    }
+
+    /// Forgets everything that was asked.
+    pub(crate) fn on_disconnected(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        *self = Self { queue, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
+    }
+
+    /// Whether nothing is asked that was not answered.
+    pub(crate) fn has_all_answers(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Whether it owes an answer for too long.
+    pub(crate) fn is_lost(&self, now: Instant) -> bool {
+        self.connected && !self.asked.is_empty() && now.duration_since(self.last_heard) > SILENCE
+    }
+
+    /// A room waits to be subscribed to.
+    pub(crate) fn enqueue(&mut self, slot: u16, room: RoomName) {
+        self.queue.push_back((slot, room));
+    }
+
+    /// The rooms that waited; they are somebody else's now.
+    pub(crate) fn take_queue(&mut self) -> VecDeque<(u16, RoomName)> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Brings rooms of one slot together, so that they go into one SSUBSCRIBE.
+    pub(crate) fn sort_queue(&mut self) {
+        self.queue.make_contiguous().sort_by_key(|(slot, _)| *slot);
+    }
+
+    /// The rooms to ask about next, as many as may be asked together.
+    pub(crate) fn next_group(&mut self, has_slots: bool) -> Option<Vec<RoomName>> {
+        if !self.connected || self.in_flight >= MAX_IN_FLIGHT {
+            return None;
+        }
+        let (first, _) = *self.queue.front()?;
+        let fits = |(slot, _): &&(u16, RoomName)| !has_slots || *slot == first;
+        let count = self.queue.iter().take(MAX_GROUP).take_while(fits).count();
+        Some(self.queue.drain(..count).map(|(_, room)| room).collect())
+    }
+
+    /// Writes a group of commands.
+    pub(crate) fn ask(&mut self, keys: &Keys, ask: Ask, now: Instant) {
+        if self.asked.is_empty() {
+            self.last_heard = now;
+        }
+        let rooms = match &ask {
+            Ask::Subscribe(rooms) => {
+                let channels = rooms.iter().map(|(room, _)| keys.channel(room));
+                put_command(
+                    &mut self.output,
+                    std::iter::once("SSUBSCRIBE".to_owned()).chain(channels).collect::<Vec<_>>().iter(),
+                );
+                rooms.as_slice()
+            }
+            Ask::Repair(room, from) => &[(room.clone(), Some(*from))],
+            Ask::Ping => &[],
+        };
+        for (room, from) in rooms {
+            put_command(&mut self.output, ["GET", &keys.position(room)].iter());
+            if let Some(from) = from {
+                put_command(&mut self.output, ["XRANGE", &keys.backlog(room), &from.to_string(), "+"].iter());
+            }
+        }
+        self.in_flight += rooms.len();
+        self.markers += 1;
+        let marker = format!("marker {}", self.markers);
+        put_command(&mut self.output, ["ECHO", &marker].iter());
+        self.asked.push_back((marker.into(), ask));
+    }
+
+    /// Asks for a sign of life, if nothing else is asked.
+    pub(crate) fn ping(&mut self, keys: &Keys, now: Instant) {
+        if self.connected && self.asked.is_empty() {
+            self.ask(keys, Ask::Ping, now);
+        }
+    }
+
+    /// Ends a room's subscription.
+    pub(crate) fn unsubscribe(&mut self, keys: &Keys, room: &RoomName) {
+        if self.connected {
+            put_command(&mut self.output, ["SUNSUBSCRIBE", &keys.channel(room)].iter());
+            *self.leaving.entry(room.clone()).or_default() += 1;
+        }
+    }
+
+    /// A subscription ended. `true`: by our wish.
+    pub(crate) fn on_unsubscribed(&mut self, room: &str) -> bool {
+        let Some(count) = self.leaving.get_mut(room) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.leaving.remove(room);
+        }
+        true
+    }
+
+    /// Something came, whatever it is.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// Collects an answer. With a group's last one, gives the group and all its answers.
+    pub(crate) fn on_reply(&mut self, reply: BytesFrame) -> Option<(Ask, Vec<BytesFrame>)> {
+        let is_marker = matches!((&reply, self.asked.front()), (BytesFrame::BlobString { data, .. }, Some((marker, _))) if data == marker);
+        if !is_marker {
+            self.replies.push(reply);
+            return None;
+        }
+        let (_, ask) = self.asked.pop_front()?;
+        self.in_flight -= match &ask {
+            Ask::Subscribe(rooms) => rooms.len(),
+            Ask::Repair(..) => 1,
+            Ask::Ping => 0,
+        };
+        Some((ask, std::mem::take(&mut self.replies)))
+    }
+
+    /// What is to be written.
+    pub(crate) fn take_output(&mut self) -> Option<Bytes> {
+        (!self.output.is_empty()).then(|| self.output.split().freeze())
+    }
+}
+
+/// The answer about one room.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// What is under its position key.
+    pub(crate) position: Option<Bytes>,
+    /// The messages of its backlog, if they were asked for.
+    pub(crate) backlog: Vec<Bytes>,
+}
+
+impl Answer {
+    /// Reads the answers about so many rooms from a group's replies. The error is Redis' own.
+    pub(crate) fn read(asked: &[(RoomName, Option<u64>)], replies: Vec<BytesFrame>) -> Result<Vec<Self>, String> {
+        if let Some(error) = replies.iter().find_map(crate::resp::error_of) {
+            return Err(error);
+        }
+        let mut replies = replies.into_iter();
+        let answers = asked.iter().map(|(_, from)| {
+            let position = bytes_of(replies.next()?);
+            let backlog = match from {
+                Some(_) => crate::resp::stream_values(replies.next()?)?,
+                None => Vec::new(),
+            };
+            Some(Self { position, backlog })
+        });
+        answers.collect::<Option<_>>().ok_or_else(|| "an answer that was not expected".to_owned())
+    }
+}

@@ -1,0 +1,402 @@
+//! The task that keeps a node's subscriptions: connections, time and topology around [`Subscriptions`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use fred::clients::Client;
+use fred::interfaces::ClusterInterface;
+use fred::types::config::{Server, ServerConfig};
+use parking_lot::Mutex;
+use roomcast_core::{BrokerStatus, Envelope, EventQueue, NodeId, RoomName};
+use roomcast_protocol::Name;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::connection::{self, Credentials, Report};
+use crate::keys::Keys;
+use crate::metrics::RedisMetrics;
+use crate::publisher::Publisher;
+use crate::subscriptions::{ShardIndex, Subscriptions};
+use crate::topology::Topology;
+
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often each server is probed, and how long an echo may be missing before the connection is opened anew.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_PATIENCE: Duration = Duration::from_millis(3500);
+
+/// How long until a connection that ended is opened again: at first, and at most.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(1);
+
+/// How often the topology is asked for: when something is not where it says, and otherwise.
+const MIN_TOPOLOGY_AGE: Duration = Duration::from_millis(200);
+const MAX_TOPOLOGY_AGE: Duration = Duration::from_secs(10);
+const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a closing node waits for events that Redis has accepted.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many reports of connections may wait: each is one read.
+const MAX_REPORTS: usize = 64;
+
+/// What the task shares with the broker.
+pub(crate) struct Shared {
+    pub(crate) subscriptions: Mutex<Subscriptions>,
+    pub(crate) events: Mutex<EventQueue>,
+    /// There is something to write, or to end.
+    pub(crate) wake: Notify,
+    /// The hub has taken events.
+    pub(crate) taken: Notify,
+    pub(crate) status: watch::Sender<BrokerStatus>,
+    /// The broker was closed; set once.
+    pub(crate) closing: std::sync::atomic::AtomicBool,
+    pub(crate) metrics: RedisMetrics,
+}
+
+/// A connection to one server, or the wish for one.
+struct Link {
+    /// Tells this connection's reports from those of its predecessors.
+    generation: u64,
+    /// Closed, it ends the connection.
+    output: Option<mpsc::UnboundedSender<Bytes>>,
+    was_connected: bool,
+    retry_at: Instant,
+    retry_delay: Duration,
+}
+
+/// A room that the node publishes to and reads, to see that a server's way works.
+struct Probe {
+    room: RoomName,
+    echoed_at: Instant,
+    sent: u64,
+}
+
+/// The task's own.
+pub(crate) struct Subscriber {
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    client: Client,
+    servers: ServerConfig,
+    credentials: Arc<Credentials>,
+    links: Vec<Link>,
+    reports: mpsc::Sender<(ShardIndex, u64, Report)>,
+    inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
+    probes: HashMap<Server, Probe>,
+    probe_prefix: String,
+    probed_at: Instant,
+    topologies: mpsc::Sender<Option<Topology>>,
+    topology_inbox: mpsc::Receiver<Option<Topology>>,
+    topology_asked_at: Option<Instant>,
+    is_asking_topology: bool,
+}
+
+impl Subscriber {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        publisher: Arc<Publisher>,
+        client: Client,
+        servers: ServerConfig,
+        credentials: Credentials,
+    ) -> Self {
+        let (reports, inbox) = mpsc::channel(MAX_REPORTS);
+        let (topologies, topology_inbox) = mpsc::channel(1);
+        Self {
+            shared,
+            publisher,
+            client,
+            servers,
+            credentials: Arc::new(credentials),
+            links: Vec::new(),
+            reports,
+            inbox,
+            probes: HashMap::new(),
+            probe_prefix: format!("probe/{}", NodeId::random()),
+            probed_at: Instant::now(),
+            topologies,
+            topology_inbox,
+            topology_asked_at: None,
+            is_asking_topology: false,
+        }
+    }
+
+    /// Runs until the broker is closed.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut close_by = None;
+        loop {
+            self.flush();
+            if self.shared.closing.load(std::sync::atomic::Ordering::Acquire) {
+                let now = Instant::now();
+                let close_by = *close_by.get_or_insert_with(|| {
+                    self.shared.subscriptions.lock().ask_whether_all_came(now);
+                    now + CLOSE_TIMEOUT
+                });
+                self.flush();
+                if now >= close_by || self.shared.subscriptions.lock().has_all_answers() {
+                    break;
+                }
+            }
+            let is_full = self.shared.events.lock().is_full(0);
+            tokio::select! {
+                Some((shard, generation, report)) = self.inbox.recv(), if !is_full => self.on_report(shard, generation, report),
+                Some(topology) = self.topology_inbox.recv() => self.on_topology(topology),
+                () = self.shared.wake.notified() => {}
+                () = self.shared.taken.notified(), if is_full => {}
+                _ = ticks.tick() => self.on_tick(),
+            }
+        }
+        self.shared.events.lock().close();
+        self.shared.status.send_replace(BrokerStatus::Down);
+    }
+
+    /// Hands on what the subscriptions have to say.
+    fn flush(&mut self) {
+        let mut subscriptions = self.shared.subscriptions.lock();
+        for (shard, link) in self.links.iter().enumerate() {
+            if let Some(output) = &link.output
+                && let Some(bytes) = subscriptions.take_output(shard)
+            {
+                // A connection that has just ended will report it.
+                let _ = output.send(bytes);
+            }
+        }
+        let events = subscriptions.take_events();
+        let topology_wanted = subscriptions.take_topology_wanted();
+        drop(subscriptions);
+        let mut queue = self.shared.events.lock();
+        for event in events {
+            match is_probe(&event.room) {
+                false => queue.push(event),
+                true => {
+                    if let Some(probe) = self.probes.values_mut().find(|probe| probe.room == event.room) {
+                        probe.echoed_at = Instant::now();
+                    }
+                }
+            }
+        }
+        drop(queue);
+        if topology_wanted {
+            self.ask_topology(MIN_TOPOLOGY_AGE);
+        }
+    }
+
+    // === connections ===
+
+    fn on_report(&mut self, shard: ShardIndex, generation: u64, report: Report) {
+        let link = &mut self.links[shard];
+        if link.generation != generation {
+            return;
+        }
+        let now = Instant::now();
+        let mut subscriptions = self.shared.subscriptions.lock();
+        match report {
+            Report::Connected => {
+                if std::mem::replace(&mut link.was_connected, true) {
+                    self.shared.metrics.reconnects.inc();
+                }
+                link.retry_delay = MIN_RETRY;
+                subscriptions.on_connected(shard, now);
+                let server = &subscriptions.servers()[shard].1;
+                tracing::info!(%server, "subscribed to Redis");
+                if let Some(probe) = self.probes.get_mut(server) {
+                    probe.echoed_at = now;
+                }
+            }
+            Report::Received(all) => {
+                subscriptions.on_heard(shard, now);
+                for incoming in all {
+                    subscriptions.on_incoming(shard, incoming, now);
+                }
+            }
+            Report::Ended(error) => {
+                let server = &subscriptions.servers()[shard].1;
+                tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
+                link.output = None;
+                link.retry_at = now + link.retry_delay;
+                link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
+                subscriptions.on_disconnected(shard);
+            }
+        }
+        drop(subscriptions);
+        self.update_status();
+    }
+
+    /// Opens the connections that are due, to servers that own something.
+    fn connect_due(&mut self) {
+        let now = Instant::now();
+        for (shard, server, owns) in self.shared.subscriptions.lock().servers() {
+            if self.links.len() <= shard {
+                self.links.push(Link {
+                    generation: 0,
+                    output: None,
+                    was_connected: false,
+                    retry_at: now,
+                    retry_delay: MIN_RETRY,
+                });
+            }
+            let link = &mut self.links[shard];
+            if owns && link.output.is_none() && link.retry_at <= now {
+                link.generation += 1;
+                let (output, to_write) = mpsc::unbounded_channel();
+                link.output = Some(output);
+                let (reports, generation) = (self.reports.clone(), link.generation);
+                let report = async move |report| {
+                    // The task may have ended.
+                    let _ = reports.send((shard, generation, report)).await;
+                };
+                tokio::spawn(connection::run(server, Arc::clone(&self.credentials), to_write, report));
+            }
+        }
+    }
+
+    /// Gives a connection up that seems to be alive and is not.
+    fn reset(&mut self, shard: ShardIndex, server: &Server, why: &str) {
+        tracing::warn!(%server, "{why}; the subscriber connection to Redis is opened anew");
+        let link = &mut self.links[shard];
+        link.generation += 1;
+        link.output = None;
+        link.retry_at = Instant::now();
+        self.shared.subscriptions.lock().on_disconnected(shard);
+        self.update_status();
+    }
+
+    // === time ===
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        let (lost, servers) = {
+            let mut subscriptions = self.shared.subscriptions.lock();
+            (subscriptions.on_tick(now), subscriptions.servers())
+        };
+        for shard in lost {
+            self.reset(shard, &servers[shard].1, "Redis does not answer");
+        }
+        self.connect_due();
+        self.ask_topology(MAX_TOPOLOGY_AGE);
+        if now.duration_since(self.probed_at) >= PROBE_INTERVAL {
+            self.probed_at = now;
+            self.probe_all(&servers);
+        }
+        self.update_status();
+    }
+
+    fn update_status(&self) {
+        let subscriptions = self.shared.subscriptions.lock();
+        let down = subscriptions
+            .servers()
+            .into_iter()
+            .filter(|(_, _, owns)| *owns)
+            .find_map(|(_, server, _)| self.publisher.is_down(&server));
+        let status = if subscriptions.is_complete() && down.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
+        drop(subscriptions);
+        let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);
+        if changed {
+            let reason = down.unwrap_or_default();
+            match status {
+                BrokerStatus::Up => tracing::info!("Redis works: rooms are served"),
+                BrokerStatus::Down => {
+                    tracing::warn!(reason, "Redis does not work: publishes are refused until it does")
+                }
+            }
+        }
+    }
+
+    // === probes ===
+
+    /// Publishes to a room of each server. A server that takes publishes, but does not bring this one back, is
+    /// connected to anew: the connection may be half open, or the server no longer the master.
+    fn probe_all(&mut self, servers: &[(ShardIndex, Server, bool)]) {
+        let now = Instant::now();
+        for (shard, server, owns) in servers {
+            let Some(probe) = self.probes.get_mut(server).filter(|_| *owns) else { continue };
+            let is_connected = self.links.get(*shard).is_some_and(|link| link.output.is_some());
+            if !is_connected || self.publisher.is_down(server).is_some() {
+                probe.echoed_at = now;
+            }
+            probe.sent += 1;
+            let mut payload = BytesMut::new();
+            payload.extend_from_slice(&probe.sent.to_be_bytes());
+            let envelope = Envelope {
+                origin: NodeId::from_u64(0),
+                room: probe.room.clone(),
+                event: Name::default(),
+                payload: payload.freeze(),
+                accepted_at: now,
+            };
+            // The outcome shows in `is_down`.
+            drop(self.publisher.probe(envelope));
+            if now.duration_since(probe.echoed_at) > PROBE_PATIENCE {
+                probe.echoed_at = now;
+                self.shared.metrics.probes_lost.inc();
+                self.reset(*shard, server, "probes do not come back");
+            }
+        }
+    }
+
+    /// Chooses a probe room for each server that owns something.
+    fn choose_probes(&mut self, topology: &Topology) {
+        let owns = |server: &Server, room: &RoomName| topology.owner(Keys::slot(room)) == Some(server);
+        let mut subscriptions = self.shared.subscriptions.lock();
+        let now = Instant::now();
+        self.probes.retain(|server, probe| {
+            let keeps = owns(server, &probe.room);
+            if !keeps {
+                subscriptions.unsubscribe(&probe.room, now);
+            }
+            keeps
+        });
+        for server in topology.servers() {
+            if self.probes.contains_key(&server) {
+                continue;
+            }
+            let rooms = (0..u32::from(crate::keys::SLOTS)).map(|number| RoomName::internal(&self.probe_prefix, number));
+            if let Some(room) = rooms.into_iter().find(|room| owns(&server, room)) {
+                // Whether it works, the probes tell.
+                subscriptions.subscribe(&room, oneshot::channel().0, now);
+                self.probes.insert(server, Probe { room, echoed_at: now, sent: 0 });
+            }
+        }
+    }
+
+    // === topology ===
+
+    /// Asks fred for the topology, unless it was asked just now.
+    fn ask_topology(&mut self, max_age: Duration) {
+        let now = Instant::now();
+        let is_fresh = self.topology_asked_at.is_some_and(|at| now.duration_since(at) < max_age);
+        if is_fresh || self.is_asking_topology {
+            return;
+        }
+        self.topology_asked_at = Some(now);
+        self.is_asking_topology = true;
+        let (client, servers, answers) = (self.client.clone(), self.servers.clone(), self.topologies.clone());
+        tokio::spawn(async move {
+            if servers.is_clustered()
+                && let Err(error) = timeout(TOPOLOGY_TIMEOUT, client.sync_cluster()).await.unwrap_or(Ok(()))
+            {
+                tracing::debug!(%error, "the cluster's slots could not be asked for");
+            }
+            // The task may have ended.
+            let _ = answers.send(Topology::known_to(&client, &servers)).await;
+        });
+    }
+
+    fn on_topology(&mut self, topology: Option<Topology>) {
+        self.is_asking_topology = false;
+        let Some(topology) = topology else { return };
+        self.publisher.set_topology(topology.clone());
+        self.shared.subscriptions.lock().set_topology(topology.clone(), Instant::now());
+        self.choose_probes(&topology);
+        self.connect_due();
+        self.update_status();
+    }
+}
+
+fn is_probe(room: &str) -> bool {
+    room.starts_with("probe/")
+}

@@ -1,0 +1,443 @@
+//! Which rooms a node reads, from which server, and how far: the state machine of the subscriber. No I/O;
+//! time is an argument.
+//!
+//! ```text
+//!            its server is connected        Redis confirmed, and told the position
+//!  Queued ─────────────────────────▶ Asked ─────────────────────────▶ Subscribed
+//!    ▲                                 │                                  │
+//!    └─────────────────────────────────┴──────────────────────────────────┘
+//!      the connection ended · Redis refused (MOVED, …) · the slot moved away (sunsubscribe)
+//! ```
+//!
+//! A room keeps its [`Reader`] through all of it. When it is subscribed again, the backlog is asked for what
+//! was missed meanwhile, and only then do newer events go on: the members see one unbroken order.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::types::config::Server;
+use redis_protocol::resp3::types::BytesFrame;
+use roomcast_core::{BrokerError, Envelope, RoomName};
+use tokio::sync::oneshot;
+
+use crate::keys::Keys;
+use crate::message::Message;
+use crate::metrics::RedisMetrics;
+use crate::position::{Progress, Reader, Stored};
+use crate::resp::Incoming;
+use crate::shard::{Answer, Ask, Shard};
+use crate::topology::Topology;
+
+/// How long a subscription may take before those who wait for it are told that it failed.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Who waits for a subscription.
+pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
+
+/// The place of a server in the list.
+pub(crate) type ShardIndex = usize;
+
+/// One room that is read.
+#[derive(Debug)]
+struct Room {
+    slot: u16,
+    /// Whether its events are delivered. A room that is not wanted any more is kept for a while.
+    wanted: bool,
+    stage: Stage,
+    reader: Reader,
+    /// Who waits for the subscription, and until when.
+    waiters: Vec<(Instant, Waiter)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Asked { shard: ShardIndex, confirmed: bool },
+    Subscribed { shard: ShardIndex },
+}
+
+impl Stage {
+    fn shard(self) -> Option<ShardIndex> {
+        match self {
+            Self::Queued => None,
+            Self::Asked { shard, .. } | Self::Subscribed { shard } => Some(shard),
+        }
+    }
+}
+
+/// All rooms of a node, and all servers.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    keys: Keys,
+    linger: Duration,
+    metrics: RedisMetrics,
+    rooms: HashMap<RoomName, Room>,
+    shards: Vec<Shard>,
+    topology: Option<Topology>,
+    /// Rooms whose slot nobody is known to own.
+    homeless: VecDeque<(u16, RoomName)>,
+    topology_wanted: bool,
+    /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
+    joining: VecDeque<(Instant, RoomName)>,
+    lingering: VecDeque<(Instant, RoomName)>,
+    events: Vec<Envelope>,
+}
+
+impl Subscriptions {
+    pub(crate) fn new(keys: Keys, linger: Duration, metrics: RedisMetrics) -> Self {
+        Self {
+            keys,
+            linger,
+            metrics,
+            rooms: HashMap::new(),
+            shards: Vec::new(),
+            topology: None,
+            homeless: VecDeque::new(),
+            topology_wanted: true,
+            joining: VecDeque::new(),
+            lingering: VecDeque::new(),
+            events: Vec::new(),
+        }
+    }
+
+    // === what the hub wants ===
+
+    /// Starts to read a room. `true`: it is read already; else the waiter is told.
+    pub(crate) fn subscribe(&mut self, room: &RoomName, waiter: Waiter, now: Instant) -> bool {
+        let entry = self.rooms.entry(room.clone());
+        let is_new = matches!(entry, std::collections::hash_map::Entry::Vacant(_));
+        let state = entry.or_insert_with(|| Room {
+            slot: Keys::slot(room),
+            wanted: true,
+            stage: Stage::Queued,
+            reader: Reader::default(),
+            waiters: Vec::new(),
+        });
+        state.wanted = true;
+        if matches!(state.stage, Stage::Subscribed { .. }) {
+            return true;
+        }
+        let deadline = now + ANSWER_DEADLINE;
+        state.waiters.push((deadline, waiter));
+        self.joining.push_back((deadline, room.clone()));
+        if is_new {
+            let slot = state.slot;
+            self.enqueue(slot, room.clone());
+            self.ask_all(now);
+        }
+        false
+    }
+
+    /// Stops to deliver a room's events. It is read on for a while: members who come back at once cost nothing.
+    pub(crate) fn unsubscribe(&mut self, room: &RoomName, now: Instant) {
+        if let Some(state) = self.rooms.get_mut(room) {
+            state.wanted = false;
+            self.lingering.push_back((now + self.linger, room.clone()));
+        }
+    }
+
+    // === what the servers do ===
+
+    /// The servers and their slots are these. Rooms that wait are sorted anew; those that are subscribed stay
+    /// where they are until their server ends it, which Redis does when it has given their slot away.
+    pub(crate) fn set_topology(&mut self, topology: Topology, now: Instant) {
+        for server in topology.servers() {
+            if !self.shards.iter().any(|shard| shard.server == server) {
+                self.shards.push(Shard::new(server, now));
+            }
+        }
+        self.topology = Some(topology);
+        let mut waiting = mem::take(&mut self.homeless);
+        waiting.extend(self.shards.iter_mut().flat_map(Shard::take_queue));
+        for (slot, room) in waiting {
+            self.enqueue(slot, room);
+        }
+        self.shards.iter_mut().for_each(Shard::sort_queue);
+        self.ask_all(now);
+    }
+
+    /// All servers that ever owned something, and whether they do now.
+    pub(crate) fn servers(&self) -> Vec<(ShardIndex, Server, bool)> {
+        let owners = self.topology.as_ref().map(Topology::servers).unwrap_or_default();
+        self.shards
+            .iter()
+            .enumerate()
+            .map(|(index, shard)| (index, shard.server.clone(), owners.contains(&shard.server)))
+            .collect()
+    }
+
+    /// Whether all servers that own something are connected.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.topology.is_some()
+            && self.servers().iter().all(|(index, _, owns)| !owns || self.shards[*index].is_connected())
+    }
+
+    pub(crate) fn on_connected(&mut self, shard: ShardIndex, now: Instant) {
+        self.shards[shard].on_connected(now);
+        self.ask_all(now);
+    }
+
+    /// All its rooms wait again.
+    pub(crate) fn on_disconnected(&mut self, shard: ShardIndex) {
+        self.shards[shard].on_disconnected();
+        let of_shard = |(_, room): &(&RoomName, &mut Room)| room.stage.shard() == Some(shard);
+        let lost: Vec<_> = self
+            .rooms
+            .iter_mut()
+            .filter(of_shard)
+            .map(|(name, room)| {
+                room.stage = Stage::Queued;
+                (room.slot, name.clone())
+            })
+            .collect();
+        self.metrics.resubscriptions.inc_by(lost.len() as u64);
+        for (slot, room) in lost {
+            self.enqueue(slot, room);
+        }
+        self.shards.iter_mut().for_each(Shard::sort_queue);
+        self.topology_wanted = true;
+    }
+
+    /// Takes what a server sent.
+    pub(crate) fn on_incoming(&mut self, shard: ShardIndex, incoming: Incoming, now: Instant) {
+        match incoming {
+            Incoming::Message { channel, payload } => self.on_message(&channel, payload, now),
+            Incoming::Subscribed { channel } => {
+                if let Some(Room { stage: Stage::Asked { confirmed, .. }, .. }) = self.room_of(&channel) {
+                    *confirmed = true;
+                }
+            }
+            Incoming::Unsubscribed { channel } => self.on_unsubscribed(shard, &channel),
+            Incoming::Reply(reply) => {
+                if let Some((ask, replies)) = self.shards[shard].on_reply(reply) {
+                    self.on_answers(shard, ask, replies, now);
+                    self.ask_all(now);
+                }
+            }
+        }
+    }
+
+    /// A server said something, so it is there.
+    pub(crate) fn on_heard(&mut self, shard: ShardIndex, now: Instant) {
+        self.shards[shard].on_heard(now);
+    }
+
+    // === time ===
+
+    /// Ends what has lasted long enough, and asks silent servers for a sign of life. Those that gave none
+    /// are lost, and returned.
+    pub(crate) fn on_tick(&mut self, now: Instant) -> Vec<ShardIndex> {
+        while let Some((_, room)) = pop_due(&mut self.joining, now) {
+            if let Some(state) = self.rooms.get_mut(&room) {
+                for (_, waiter) in state.waiters.extract_if(.., |(deadline, _)| *deadline <= now) {
+                    let reason = format!("Redis did not confirm the subscription within {ANSWER_DEADLINE:?}");
+                    // Who waited may have lost interest.
+                    let _ = waiter.send(Err(BrokerError::Unavailable { reason }));
+                }
+            }
+        }
+        while let Some((_, room)) = pop_due(&mut self.lingering, now) {
+            if self.rooms.get(&room).is_some_and(|state| !state.wanted)
+                && let Some(state) = self.rooms.remove(&room)
+                && let Some(shard) = state.stage.shard()
+            {
+                self.shards[shard].unsubscribe(&self.keys, &room);
+            }
+        }
+        for shard in &mut self.shards {
+            shard.ping(&self.keys, now);
+        }
+        self.ask_all(now);
+        (0..self.shards.len()).filter(|shard| self.shards[*shard].is_lost(now)).collect()
+    }
+
+    /// Asks every server something, so that every event that it has accepted by now comes before the answer.
+    pub(crate) fn ask_whether_all_came(&mut self, now: Instant) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.is_connected()) {
+            shard.ask(&self.keys, Ask::Ping, now);
+        }
+    }
+
+    /// Whether nothing is asked that was not answered.
+    pub(crate) fn has_all_answers(&self) -> bool {
+        self.shards.iter().all(Shard::has_all_answers)
+    }
+
+    // === what comes of it ===
+
+    /// What is to be written to a server.
+    pub(crate) fn take_output(&mut self, shard: ShardIndex) -> Option<Bytes> {
+        self.shards[shard].take_output()
+    }
+
+    /// The events to deliver, in order.
+    pub(crate) fn take_events(&mut self) -> Vec<Envelope> {
+        mem::take(&mut self.events)
+    }
+
+    /// Whether the topology must be asked for, because rooms are not where it says.
+    pub(crate) fn take_topology_wanted(&mut self) -> bool {
+        mem::take(&mut self.topology_wanted)
+    }
+
+    // === within ===
+
+    fn room_of(&mut self, channel: &[u8]) -> Option<&mut Room> {
+        let room = self.keys.room_of(std::str::from_utf8(channel).ok()?)?;
+        self.rooms.get_mut(room)
+    }
+
+    fn enqueue(&mut self, slot: u16, room: RoomName) {
+        let owner = self.topology.as_ref().and_then(|topology| topology.owner(slot));
+        match self.shards.iter_mut().find(|shard| Some(&shard.server) == owner) {
+            Some(shard) => shard.enqueue(slot, room),
+            None => {
+                self.homeless.push_back((slot, room));
+                self.topology_wanted = true;
+            }
+        }
+    }
+
+    /// Asks every server about the rooms that wait for it, as many as may be asked about at once.
+    fn ask_all(&mut self, now: Instant) {
+        let has_slots = self.topology.as_ref().is_some_and(Topology::has_slots);
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            while let Some(group) = shard.next_group(has_slots) {
+                let mut asked = Vec::with_capacity(group.len());
+                for name in group {
+                    // It may have been left meanwhile.
+                    if let Some(room) = self.rooms.get_mut(&name).filter(|room| room.stage == Stage::Queued) {
+                        room.stage = Stage::Asked { shard: index, confirmed: false };
+                        let from = room.reader.resume_from();
+                        if from.is_some() {
+                            room.reader.start_repair();
+                        }
+                        asked.push((name, from));
+                    }
+                }
+                if !asked.is_empty() {
+                    shard.ask(&self.keys, Ask::Subscribe(asked), now);
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, channel: &[u8], payload: Bytes, now: Instant) {
+        let Some(name) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.room_of(channel)) else {
+            return;
+        };
+        let Some((name, _)) = self.rooms.get_key_value(name) else { return };
+        let name = name.clone();
+        let Ok(message) = Message::decode(payload) else {
+            self.metrics.unreadable.inc();
+            return;
+        };
+        self.advance(&name, now, |reader, progress| reader.on_live(message, progress));
+    }
+
+    /// Redis gave the room's slot to another server, unless we left.
+    fn on_unsubscribed(&mut self, shard: ShardIndex, channel: &[u8]) {
+        let Some(name) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.room_of(channel)) else {
+            return;
+        };
+        if self.shards[shard].on_unsubscribed(name) {
+            return;
+        }
+        if let Some((name, _)) = self.rooms.get_key_value(name) {
+            let name = name.clone();
+            self.queue_again(shard, &name);
+        }
+    }
+
+    /// The room waits again, if this server had it. Where it belongs must be asked first.
+    fn queue_again(&mut self, shard: ShardIndex, name: &RoomName) {
+        if let Some(room) = self.rooms.get_mut(name).filter(|room| room.stage.shard() == Some(shard)) {
+            room.stage = Stage::Queued;
+            self.homeless.push_back((room.slot, name.clone()));
+            self.topology_wanted = true;
+            self.metrics.resubscriptions.inc();
+        }
+    }
+
+    fn on_answers(&mut self, shard: ShardIndex, ask: Ask, replies: Vec<BytesFrame>, now: Instant) {
+        let (rooms, is_repair) = match ask {
+            Ask::Subscribe(rooms) => (rooms, false),
+            Ask::Repair(room, from) => (vec![(room, Some(from))], true),
+            Ask::Ping => return,
+        };
+        match Answer::read(&rooms, replies) {
+            Ok(answers) => {
+                for ((room, from), answer) in rooms.iter().zip(answers) {
+                    if is_repair || self.on_subscribed(shard, room) {
+                        self.on_answer(shard, room, *from, answer, now);
+                    }
+                }
+            }
+            Err(error) => {
+                let server = &self.shards[shard].server;
+                tracing::debug!(%server, rooms = rooms.len(), %error, "Redis refused a subscription");
+                for (room, _) in &rooms {
+                    self.queue_again(shard, room);
+                }
+            }
+        }
+    }
+
+    /// The answer to a SSUBSCRIBE came: the room is read from now on, if the confirmation came before.
+    fn on_subscribed(&mut self, shard: ShardIndex, name: &RoomName) -> bool {
+        let Some(room) = self.rooms.get_mut(name) else { return false };
+        if room.stage != (Stage::Asked { shard, confirmed: true }) {
+            self.queue_again(shard, name);
+            return false;
+        }
+        room.stage = Stage::Subscribed { shard };
+        for (_, waiter) in room.waiters.drain(..) {
+            // Who waited may have lost interest.
+            let _ = waiter.send(Ok(()));
+        }
+        true
+    }
+
+    /// The position, and the backlog if it was asked for, of a room that is read from here.
+    fn on_answer(&mut self, shard: ShardIndex, name: &RoomName, from: Option<u64>, answer: Answer, now: Instant) {
+        let subscribed = |room: &&mut Room| room.stage == Stage::Subscribed { shard };
+        let Some(room) = self.rooms.get_mut(name).filter(subscribed) else { return };
+        let stored = answer.position.as_deref().and_then(Stored::parse);
+        match from {
+            None => room.reader.on_subscribed(stored),
+            Some(from) => {
+                let backlog = answer.backlog.into_iter().map(Message::decode).filter_map(Result::ok).collect();
+                self.advance(name, now, |reader, progress| reader.on_repair(from, stored, backlog, progress));
+            }
+        }
+    }
+
+    /// Lets a room's reader take a step, and deals with what comes of it.
+    fn advance(&mut self, name: &RoomName, now: Instant, step: impl FnOnce(&mut Reader, &mut Progress)) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let mut progress = Progress::default();
+        step(&mut room.reader, &mut progress);
+        self.metrics.repaired.inc_by(progress.repaired);
+        self.metrics.duplicates.inc_by(progress.duplicates);
+        self.metrics.rewinds.inc_by(u64::from(progress.rewound));
+        if progress.lost > 0 {
+            self.metrics.lost.inc_by(progress.lost);
+            tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the backlog");
+        }
+        if room.wanted {
+            let envelopes =
+                progress.events.into_iter().map(|(origin, event)| event.into_envelope(origin, name.clone()));
+            self.events.extend(envelopes);
+        }
+        if let (Some(from), Some(shard)) = (progress.repair_from, room.stage.shard()) {
+            self.metrics.gaps.inc();
+            self.shards[shard].ask(&self.keys, Ask::Repair(name.clone(), from), now);
+        }
+    }
+}
+
+fn pop_due(queue: &mut VecDeque<(Instant, RoomName)>, now: Instant) -> Option<(Instant, RoomName)> {
+    queue.pop_front_if(|(due, _)| *due <= now)
+}
