@@ -2,11 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use roomcast::{Cluster, DrainPlan, Options, Router};
+use prometheus::Registry;
+use roomcast::{BrokerStatus, Cluster, DrainPlan, Options, Router};
+use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::internal::{self, Readiness};
@@ -15,6 +20,7 @@ use crate::{demo, listener, public};
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
+const CUT_OFF: &str = "cut off from Redis";
 
 /// File descriptors kept for everything but clients: an eighth, within these.
 const MIN_RESERVE: usize = 32;
@@ -27,6 +33,8 @@ pub(crate) enum RunError {
     Bind { option: &'static str, address: SocketAddr, error: io::Error },
     #[error("can't set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
     #[error("the system refused a thread, signal or socket: {0}")]
     System(#[from] io::Error),
 }
@@ -50,6 +58,12 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
     result
 }
 
+/// Tries Redis, and says what it found.
+pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(roomcast_redis::check(options))?)
+}
+
 async fn serve(
     config: &Config,
     options: Options,
@@ -57,12 +71,12 @@ async fn serve(
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
-    let cluster = Cluster::embedded(options);
+    let registry = internal::registry()?;
+    let cluster = join_cluster(config, options, &registry)?;
     let mut router = Router::new(cluster.clone());
     if config.demo {
         router = demo::add(router);
     }
-    let registry = internal::registry()?;
     router.register_metrics(&registry)?;
     let mut app = public::routes(router);
     if config.demo {
@@ -71,6 +85,10 @@ async fn serve(
 
     let readiness = Readiness::default();
     readiness.add(STARTING);
+    if config.redis.is_some() {
+        readiness.add(CUT_OFF);
+        tokio::spawn(watch_broker(cluster.broker_status(), config.redis_unready_after, readiness.clone()));
+    }
     if let Some(internal) = internal {
         tracing::info!("health and metrics on http://{}", internal.local_addr()?);
         internal::spawn(internal, readiness.clone(), registry)?;
@@ -95,6 +113,34 @@ async fn serve(
         () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
     }
     Ok(())
+}
+
+/// This node of the cluster that its Redis connects, or of one of its own.
+fn join_cluster(config: &Config, options: Options, registry: &Registry) -> Result<Cluster, RunError> {
+    let Some(redis) = &config.redis else {
+        // So that dashboards find them all at zero.
+        RedisMetrics::new().register(registry)?;
+        return Ok(Cluster::embedded(options));
+    };
+    let broker = RedisBroker::start(redis.clone())?;
+    broker.metrics().register(registry)?;
+    Ok(Cluster::new(Arc::new(broker), options))
+}
+
+/// Not ready until Redis was reached, and when it was away for a while; then until it is back.
+async fn watch_broker(mut status: watch::Receiver<BrokerStatus>, patience: Duration, readiness: Readiness) {
+    loop {
+        if status.wait_for(|status| *status == BrokerStatus::Up).await.is_err() {
+            return; // the node ends
+        }
+        readiness.remove(CUT_OFF);
+        while tokio::time::timeout(patience, status.wait_for(|status| *status == BrokerStatus::Up)).await.is_ok() {
+            if status.wait_for(|status| *status == BrokerStatus::Down).await.is_err() {
+                return;
+            }
+        }
+        readiness.add(CUT_OFF);
+    }
 }
 
 /// Load balancers get time to see that the node is not ready; then nobody is accepted, and those who

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use roomcast::Options;
+use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
 use crate::settings::{ConfigError, OFF, Settings};
@@ -16,6 +17,9 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) internal_listen: Option<SocketAddr>,
+    /// `None`: a cluster of this node alone.
+    pub(crate) redis: Option<RedisOptions>,
+    pub(crate) redis_unready_after: Duration,
     pub(crate) demo: bool,
     pub(crate) options: Options,
     pub(crate) drain: Drain,
@@ -75,6 +79,8 @@ impl Config {
                 OFF => Some(None),
                 address => address.parse().ok().map(Some),
             })?,
+            redis: redis(settings)?,
+            redis_unready_after: time_or_0("redis_unready_after")?,
             demo: settings.get("demo", "it must be true or false", |value| value.parse().ok())?,
             options: Options {
                 max_connections: count("max_connections")?,
@@ -109,6 +115,29 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.said)
     }
+}
+
+fn redis(settings: &Settings) -> Result<Option<RedisOptions>, ConfigError> {
+    let (url, authorities) = (settings.given("redis"), settings.given("redis_ca"));
+    if url.value == OFF {
+        return Ok(None);
+    }
+    roomcast_redis::check_url(&url.value).map_err(|why| url.refuse(why))?;
+    let read =
+        |path: &String| std::fs::read(path).map_err(|error| authorities.refuse(format!("it can't be read: {error}")));
+    let backlog = settings.given("redis_backlog");
+    let backlog = backlog.value.parse().map_err(|error: roomcast_redis::BadRule| backlog.refuse(error.to_string()))?;
+    let options = RedisOptions {
+        prefix: settings.get("redis_prefix", "it must be letters, digits, '-', '_' or '.'", |prefix| {
+            let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            (!prefix.is_empty() && prefix.chars().all(valid)).then(|| prefix.to_owned())
+        })?,
+        backlog,
+        linger: settings.get("redis_linger", "it must be a time, such as 0s or 5s", parse_time)?,
+        authorities: (authorities.value != OFF).then(|| read(&authorities.value)).transpose()?,
+        ..RedisOptions::new(&url.value)
+    };
+    Ok(Some(options))
 }
 
 fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {

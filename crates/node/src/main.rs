@@ -34,12 +34,27 @@ fn main() -> ExitCode {
         }
     };
     if name == "check" {
-        print(&config.to_string());
-        return ExitCode::SUCCESS;
+        return check(&config);
     }
     telemetry::init(&config);
     match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&format!("roomcast: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what the configuration means, and whether Redis can be used.
+fn check(config: &Config) -> ExitCode {
+    print(&config.to_string());
+    let Some(redis) = &config.redis else { return ExitCode::SUCCESS };
+    match app::check_redis(redis) {
+        Ok(found) => {
+            print(&format!("Redis works: {found}\n"));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             report(&format!("roomcast: {error}"));
             ExitCode::FAILURE
@@ -57,7 +72,10 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(Command::new("serve").about("Run a node").args(options()).arg(file.clone()))
         .subcommand(
-            Command::new("check").about("Read the configuration and print what it means").args(options()).arg(file),
+            Command::new("check")
+                .about("Read the configuration, print what it means, and try Redis")
+                .args(options())
+                .arg(file),
         )
 }
 

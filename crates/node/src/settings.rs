@@ -41,6 +41,23 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "127.0.0.1:3001",
         "Health and metrics; never exposed to the public; 'off' for none",
     ),
+    setting(
+        "redis",
+        "URL",
+        OFF,
+        "The cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, with rediss… for TLS; 'off': one node",
+    ),
+    setting("redis_ca", "FILE", OFF, "Authorities (PEM) that sign Redis' certificates; 'off' for the system's"),
+    setting("redis_prefix", "TEXT", "roomcast", "With what all keys and channels in Redis begin"),
+    setting(
+        "redis_backlog",
+        "RULES",
+        "100/30s",
+        "Events kept to repair what a node misses: at least so many of a room's last, until so long after the last; \
+         'off' for none; for some rooms: 'chat-*=500/5m ticks=off 100/30s'",
+    ),
+    setting("redis_linger", "TIME", "5s", "How long a room is read on after its last member on this node has left"),
+    setting("redis_unready_after", "TIME", "10s", "Cut off from Redis for so long, the node is not ready"),
     setting("demo", "BOOL", "false", "The tutorial's procedures and its page at /; everybody may do everything"),
     setting("max_connections", "N", "100000", "Connections at once; over it upgrades are answered 503"),
     setting("max_payload", "SIZE", "1MiB", "Largest payload of a frame; over it a connection is closed with 1009"),
@@ -165,17 +182,27 @@ impl Given {
     pub(crate) fn refuse(&self, allowed: impl Into<String>) -> ConfigError {
         ConfigError::Value {
             source_name: self.source.clone().unwrap_or_else(|| self.key.to_owned()),
-            value: self.value.clone(),
+            value: without_password(&self.value),
             allowed: allowed.into(),
         }
     }
+}
+
+/// A URL without the password that it may have.
+fn without_password(value: &str) -> String {
+    let hidden = value.split_once("://").and_then(|(scheme, rest)| {
+        let (userinfo, host) = rest.rsplit_once('@')?;
+        let (user, _password) = userinfo.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}"))
+    });
+    hidden.unwrap_or_else(|| value.to_owned())
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (setting, given) in OPTIONS.iter().zip(&self.0) {
             let origin = given.source.as_deref().unwrap_or("default");
-            writeln!(f, "{:<16} = {:<16} ({origin})", setting.key, given.value)?;
+            writeln!(f, "{:<20} = {:<16} ({origin})", setting.key, without_password(&given.value))?;
         }
         Ok(())
     }

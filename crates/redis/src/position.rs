@@ -12,8 +12,6 @@
 //!                      the node reads on at min(52 + 1, start) = 50 of epoch 9
 //! ```
 
-use std::collections::VecDeque;
-
 use roomcast_core::NodeId;
 
 use crate::message::{Event, Message, numbers};
@@ -72,7 +70,7 @@ pub(crate) struct Progress {
 pub(crate) struct Reader {
     at: Option<Position>,
     /// Live messages behind a gap, until the backlog has answered.
-    repair: Option<Box<VecDeque<Message>>>,
+    repair: Option<Vec<Message>>,
     /// The last event's number of each origin, the most recent origin last.
     origins: Vec<(NodeId, u64)>,
 }
@@ -110,14 +108,14 @@ impl Reader {
     pub(crate) fn on_live(&mut self, message: Message, progress: &mut Progress) {
         if let Some(held) = &mut self.repair {
             if held.len() < MAX_HELD {
-                held.push_back(message);
+                held.push(message);
             }
             return;
         }
         match self.expected(message.epoch, message.start) {
             Expected::From(next) if message.first > next => {
                 progress.repair_from = Some(next);
-                self.repair = Some(Box::new(VecDeque::from([message])));
+                self.repair = Some(vec![message]);
             }
             _ => self.read(&message, progress),
         }
@@ -128,7 +126,7 @@ impl Reader {
         &mut self,
         asked: u64,
         stored: Option<Stored>,
-        backlog: Vec<Message>,
+        backlog: &[Message],
         progress: &mut Progress,
     ) {
         let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
@@ -140,7 +138,7 @@ impl Reader {
             }
             Some((stored, Expected::From(_) | Expected::Any)) => {
                 let before = progress.events.len();
-                for message in &backlog {
+                for message in backlog {
                     self.read(message, progress);
                 }
                 progress.repaired += (progress.events.len() - before) as u64;
@@ -149,7 +147,7 @@ impl Reader {
             Some((_, Expected::Stale)) => {}
             None => progress.rewound = self.at.is_some_and(|at| at.sequence > 0),
         }
-        for message in self.repair.take().into_iter().flat_map(|held| *held) {
+        for message in self.repair.take().into_iter().flatten() {
             self.on_live(message, progress);
         }
     }

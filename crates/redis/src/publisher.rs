@@ -253,7 +253,7 @@ impl Publisher {
         }
         for waiting in batch {
             let unavailable = |error: &Error| BrokerError::Unavailable { reason: error.to_string() };
-            state.answer(waiting, result.as_ref().map(|()| ()).map_err(unavailable));
+            state.answer(waiting, result.as_ref().copied().map_err(unavailable));
         }
     }
 

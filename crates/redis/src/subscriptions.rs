@@ -408,8 +408,8 @@ impl Subscriptions {
         match from {
             None => room.reader.on_subscribed(stored),
             Some(from) => {
-                let backlog = answer.backlog.into_iter().map(Message::decode).filter_map(Result::ok).collect();
-                self.advance(name, now, |reader, progress| reader.on_repair(from, stored, backlog, progress));
+                let backlog: Vec<_> = answer.backlog.into_iter().map(Message::decode).filter_map(Result::ok).collect();
+                self.advance(name, now, |reader, progress| reader.on_repair(from, stored, &backlog, progress));
             }
         }
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus::Registry;
-use roomcast_core::{Broker, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event};
+use roomcast_core::{Broker, BrokerStatus, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
+use tokio::sync::watch;
 
 use crate::error::{CallError, Code};
 use crate::link::FAR;
@@ -82,6 +83,11 @@ impl Cluster {
     /// How many connections this node has.
     pub fn connection_count(&self) -> usize {
         self.hub().connection_count()
+    }
+
+    /// Whether the broker that connects the nodes works, now and from now on.
+    pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
+        self.hub().broker_status()
     }
 
     /// A room, on all nodes.

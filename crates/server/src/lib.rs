@@ -98,7 +98,8 @@ pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 pub use upgrade::{SocketIoUpgrade, UpgradeRejection};
 
 pub use roomcast_core::{
-    Broker, BrokerError, ConnectionId, InvalidName, JoinError, Member, MemoryBroker, PublishError, RoomName, UserId,
+    Broker, BrokerError, BrokerStatus, ConnectionId, InvalidName, JoinError, Member, MemoryBroker, PublishError,
+    RoomName, UserId,
 };
 pub use roomcast_protocol::{CloseCode, CloseFrame, SUBPROTOCOL};
 
