@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{Member, RoomName, check_event};
+use futures_util::FutureExt;
+use roomcast_core::{Member, PublishError, RoomName, check_event};
 use roomcast_protocol::Name;
 use serde_json::json;
 
 use crate::error::{CallError, Code};
 use crate::extract::Request;
 use crate::handling::Handling;
+use crate::lane;
 use crate::socket::Socket;
 
 /// What a client wants of a room.
@@ -113,11 +115,12 @@ impl RoomAction {
         let prepared = self.prepare(access, &request);
         Box::pin(async move {
             let (room, event) = prepared?;
-            let Request { socket, payload, .. } = request;
+            let Request { socket, payload, cancel, .. } = request;
             let hub = socket.cluster.hub();
             match self {
                 Self::Join => hub.join(&socket.link.peer, &room).await?,
                 Self::Leave => hub.leave(&socket.link.peer, &room),
+                Self::Publish if cancel.is_none() => publish_unawaited(&socket, hub.publish(room, event, payload))?,
                 Self::Publish => hub.publish(room, event, payload).await?,
                 Self::Members => return Ok(members_json(&hub.members(&room))),
             }
@@ -141,6 +144,25 @@ impl RoomAction {
         access.check(request.socket(), self, &room)?;
         Ok((room, event))
     }
+}
+
+/// A publish that was notified has its place in the room's order already, and nobody waits for its outcome:
+/// the client's next notification need not wait for it either. A failure is reported when it is known. How
+/// many may be under way is the broker's to bound.
+fn publish_unawaited(
+    socket: &Socket,
+    publishing: impl Future<Output = Result<(), PublishError>> + Send + 'static,
+) -> Result<(), CallError> {
+    let mut publishing = Box::pin(publishing);
+    if let Some(result) = (&mut publishing).now_or_never() {
+        return Ok(result?);
+    }
+    let link = Arc::clone(&socket.link);
+    tokio::spawn(async move {
+        let result = publishing.await;
+        lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
+    });
+    Ok(())
 }
 
 fn members_json(members: &[Member]) -> Bytes {
