@@ -1,33 +1,32 @@
 //! Joins, leaves, publishes and fan-out on one node.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Shared, ready};
 use parking_lot::Mutex;
-use roomcast_protocol::{Frame, Name, encode_frame};
+use roomcast_protocol::Name;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::batch::{Batch, batches};
 use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::envelope::Envelope;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::membership::Membership;
 use crate::metrics::HubMetrics;
+use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, OutboxStats, Outgoing, Rejected};
 use crate::peer::{Connection, Peer};
 
 /// Rooms are spread over so many locks.
 const SHARDS: usize = 64;
-
-/// Events of one room are put together up to this size, in bytes; members get them in one write.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Bounds of one node's hub.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +44,7 @@ impl Default for HubOptions {
 }
 
 /// Why a connection did not become a member.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum JoinError {
     /// It is in as many rooms as it may be.
@@ -72,7 +71,7 @@ pub enum PublishError {
 }
 
 /// One member of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The connection.
     pub connection: ConnectionId,
@@ -95,7 +94,8 @@ type Subscription = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
 pub struct Hub {
     node: NodeId,
     options: HubOptions,
-    broker: Arc<dyn Broker>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) neighbours: Neighbours,
     shards: Vec<Mutex<Shard>>,
     hasher: std::hash::RandomState,
     connections: Mutex<HashMap<u64, Arc<Peer>>>,
@@ -113,6 +113,7 @@ impl Hub {
             node: NodeId::random(),
             options,
             broker,
+            neighbours: Neighbours::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: std::hash::RandomState::new(),
             connections: Mutex::default(),
@@ -226,7 +227,7 @@ impl Hub {
         let mut shard = self.shard(room).lock();
         if !rooms.iter().any(|(joined, _)| joined == room) {
             let own = usize::from(peer.user.is_some()); // the room of its user is not of its choice
-            if !room.is_of_user() && rooms.len() >= self.options.max_rooms + own {
+            if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
                 return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
             }
             let joined = shard.membership.join(room, Arc::clone(peer));
@@ -273,10 +274,31 @@ impl Hub {
         }
     }
 
-    /// A room's members.
+    /// A room's members on this node.
     pub fn members(&self, room: &RoomName) -> Vec<Member> {
+        self.list_members(room, usize::MAX).1
+    }
+
+    /// How many members a room has on this node, and at most `max` of them.
+    pub(crate) fn list_members(&self, room: &RoomName, max: usize) -> (usize, Vec<Member>) {
         let shard = self.shard(room).lock();
-        shard.membership.members(room).map(|peer| Member { connection: peer.id, user: peer.user.clone() }).collect()
+        let listed = shard.membership.members(room).take(max);
+        let listed = listed.map(|peer| Member { connection: peer.id, user: peer.user.clone() }).collect();
+        (shard.membership.count(room), listed)
+    }
+
+    /// This node's connections of a user.
+    pub(crate) fn peers_of(&self, user: &UserId) -> Vec<Arc<Peer>> {
+        let room = RoomName::of_user(user);
+        let shard = self.shard(&room).lock();
+        shard.membership.members(&room).cloned().collect()
+    }
+
+    /// Shows all rooms of this node with their numbers of members, in no order.
+    pub(crate) fn each_room(&self, mut see: impl FnMut(&RoomName, usize)) {
+        for shard in &self.shards {
+            shard.lock().membership.counts().for_each(|(room, members)| see(room, members));
+        }
     }
 
     // === events ===
@@ -306,19 +328,27 @@ impl Hub {
         }
     }
 
-    /// Publishes to all connections of a user, on all nodes.
+    /// Publishes to all connections of a user, on all nodes. One message to the nodes that have the user:
+    /// cheaper than [`notify_user`](Self::notify_user), which tells how many it reached.
     ///
     /// # Errors
     /// [`PublishError`] if the broker did not take it.
-    pub async fn notify_user(self: &Arc<Self>, user: &UserId, event: Name, payload: Bytes) -> Result<(), PublishError> {
+    pub async fn publish_to_user(
+        self: &Arc<Self>,
+        user: &UserId,
+        event: Name,
+        payload: Bytes,
+    ) -> Result<(), PublishError> {
         self.publish(RoomName::of_user(user), event, payload).await
     }
 
-    /// Takes the broker's events to the members, until [`close`](Self::close). Run it in one task.
-    pub async fn run(&self) {
+    /// Takes the broker's events to the members, and keeps in touch with the other nodes, until
+    /// [`close`](Self::close). Run it in one task.
+    pub async fn run(self: &Arc<Self>) {
         tokio::select! {
             () = self.take_events() => {}
             () = self.watch_broker() => {}
+            () = self.keep_in_touch() => {}
         }
     }
 
@@ -332,10 +362,10 @@ impl Hub {
         }
     }
 
-    async fn take_events(&self) {
+    async fn take_events(self: &Arc<Self>) {
         let mut events = Vec::new();
         while self.broker.next_events(&mut events).await {
-            for batch in batches(events.drain(..)) {
+            for batch in batches(events.drain(..).filter_map(|event| self.take_message(event))) {
                 self.deliver(batch);
                 self.outbox_stats.drivers_caught_up().await;
             }
@@ -366,6 +396,7 @@ impl Hub {
 
     /// Ends [`run`](Self::run), after the events that the broker has accepted.
     pub fn close(&self) {
+        drop(self.start_goodbye());
         self.metrics.broker_up.set(0);
         self.broker.close();
     }
@@ -373,34 +404,4 @@ impl Hub {
     fn shard(&self, room: &RoomName) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
     }
-}
-
-/// Consecutive events of one room, encoded once for all its members.
-#[derive(Debug)]
-struct Batch {
-    room: RoomName,
-    bytes: BytesMut,
-    events: u64,
-    accepted_at: Instant,
-}
-
-/// Puts the events of each room together, in their order. Rooms are not ordered among each other.
-fn batches(events: impl Iterator<Item = Envelope>) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    let mut open: HashMap<RoomName, usize> = HashMap::new();
-    for event in events {
-        let size = event.size();
-        let index = match open.entry(event.room.clone()) {
-            Entry::Occupied(entry) if batches[*entry.get()].bytes.len() + size <= MAX_BATCH_BYTES => *entry.get(),
-            entry => {
-                let accepted_at = event.accepted_at;
-                batches.push(Batch { room: event.room, bytes: BytesMut::new(), events: 0, accepted_at });
-                *entry.insert_entry(batches.len() - 1).get()
-            }
-        };
-        let batch = &mut batches[index];
-        encode_frame(&mut batch.bytes, &Frame::Notify { name: event.event, payload: event.payload });
-        batch.events += 1;
-    }
-    batches
 }

@@ -4,16 +4,23 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use roomcast_protocol::{MAX_NAME_LEN, Name};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The longest name of a room, user or room event in bytes.
 pub const MAX_ROOM_NAME_LEN: usize = 200;
 
+/// Before a node's id, the name of its room; and the name of the room of them all.
+const NODE_PREFIX: &str = "node/";
+const ALL_NODES: &str = "nodes/all";
+
 /// One run of one node: a restarted node has another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct NodeId(u64);
 
 impl NodeId {
@@ -41,7 +48,8 @@ impl fmt::Display for NodeId {
 }
 
 /// One connection, unique in the cluster and over restarts. An address, not a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ConnectionId {
     /// The node that owns the connection.
     pub node: NodeId,
@@ -52,6 +60,46 @@ pub struct ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:x}", self.node, self.serial)
+    }
+}
+
+/// A text that is no id of a node or connection.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is no id of a {what}, which looks like {example}")]
+pub struct InvalidId {
+    /// The text.
+    pub text: String,
+    what: &'static str,
+    example: &'static str,
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let id = u64::from_str_radix(text, 16).ok().map(Self);
+        // Only as it is written: two texts for one id would be two keys in somebody's map.
+        id.filter(|id| id.to_string() == text).ok_or_else(|| InvalidId {
+            text: text.to_owned(),
+            what: "node",
+            example: "0123456789abcdef",
+        })
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let parse = || {
+            let (node, serial) = text.split_once('-')?;
+            Some(Self { node: node.parse().ok()?, serial: u64::from_str_radix(serial, 16).ok()? })
+        };
+        parse().filter(|id| id.to_string() == text).ok_or_else(|| InvalidId {
+            text: text.to_owned(),
+            what: "connection",
+            example: "0123456789abcdef-1f",
+        })
     }
 }
 
@@ -100,7 +148,8 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
 
 /// A user, as the application names them: 1 to 200 bytes of UTF-8 without `/`, control characters
 /// and white space. Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct UserId(Arc<str>);
 
 impl UserId {
@@ -116,7 +165,8 @@ impl UserId {
 
 /// A room's name: 1 to 200 bytes of UTF-8 without `/`, control characters and white space.
 /// Cloning is cheap.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
@@ -139,7 +189,23 @@ impl RoomName {
         Self(format!("{owner}/{name}").into())
     }
 
-    pub(crate) fn is_of_user(&self) -> bool {
+    /// The room by which one node is reached by the others.
+    pub(crate) fn of_node(node: NodeId) -> Self {
+        Self(format!("{NODE_PREFIX}{node}").into())
+    }
+
+    /// The room that all nodes are in.
+    pub(crate) fn of_all_nodes() -> Self {
+        Self(ALL_NODES.into())
+    }
+
+    /// Whether nodes are in it, not connections.
+    pub(crate) fn is_of_nodes(&self) -> bool {
+        self.0.starts_with(NODE_PREFIX) || &*self.0 == ALL_NODES
+    }
+
+    /// Whether no client may name it: those that may have no `/`.
+    pub(crate) fn is_internal(&self) -> bool {
         self.0.contains('/')
     }
 }
@@ -173,3 +239,24 @@ macro_rules! text {
 }
 text!(RoomName);
 text!(UserId);
+
+/// As texts, in JSON too; what is read from there is checked.
+macro_rules! text_in_json {
+    ($type:ty, $error:ty, $parse:expr) => {
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+        impl TryFrom<String> for $type {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
+                $parse(&text)
+            }
+        }
+    };
+}
+text_in_json!(RoomName, InvalidName, Self::new);
+text_in_json!(UserId, InvalidName, Self::new);
+text_in_json!(NodeId, InvalidId, str::parse);
+text_in_json!(ConnectionId, InvalidId, str::parse);

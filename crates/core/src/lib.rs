@@ -2,11 +2,14 @@
 //!
 //! A publish has one path: [`Hub::publish`] hands it to the [`Broker`], and every node's
 //! [`Hub::run`], the publisher's too, takes it from there to its members' outboxes. So the order
-//! that a room's members see is the broker's order. Calls are unknown here: they never leave the
+//! that a room's members see is the broker's order. What concerns one connection, a user, or who is in
+//! which room, a node asks the others, over the same broker. Calls are unknown here: they never leave the
 //! connection that they came on.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
+mod batch;
 mod broker;
 mod envelope;
 mod event_queue;
@@ -14,17 +17,27 @@ mod hub;
 mod id;
 mod membership;
 mod memory;
+mod message;
 mod metrics;
+mod neighbours;
+mod nodes;
+mod operations;
 mod outbox;
 mod peer;
+mod requests;
 
+pub use answer::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 pub use broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use envelope::Envelope;
 pub use event_queue::EventQueue;
 pub use hub::{Hub, HubOptions, JoinError, Member, PublishError};
-pub use id::{ConnectionId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
+pub use id::{ConnectionId, InvalidId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
 pub use membership::{Joined, Left, Membership};
 pub use memory::{MemoryBroker, MemoryBus};
 pub use metrics::HubMetrics;
+pub use neighbours::AskError;
+pub use nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
+pub use operations::{Members, Reached, RoomCount, Rooms, RoomsQuery};
 pub use outbox::{Command, Outbox, OutboxStats, Outgoing, Rejected};
 pub use peer::{Connection, Peer};
+pub use requests::{MAX_REQUESTS, REQUEST_TIMEOUT};

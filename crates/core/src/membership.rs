@@ -66,6 +66,16 @@ impl<M> Membership<M> {
         self.rooms.get(room).into_iter().flat_map(|members| members.iter().map(|(_, member)| member))
     }
 
+    /// How many members a room has.
+    pub fn count(&self, room: &RoomName) -> usize {
+        self.rooms.get(room).map_or(0, Slab::len)
+    }
+
+    /// All rooms with their numbers of members, in no order.
+    pub fn counts(&self) -> impl Iterator<Item = (&RoomName, usize)> {
+        self.rooms.iter().map(|(room, members)| (room, members.len()))
+    }
+
     /// How many rooms there are.
     pub fn rooms(&self) -> usize {
         self.rooms.len()

@@ -22,6 +22,8 @@ pub struct HubMetrics {
     pub memberships: IntGauge,
     /// Bytes in all outbound queues.
     pub outbound_queue_bytes: IntGauge,
+    /// Nodes known to live, this one included.
+    pub nodes: IntGauge,
     /// Whether the broker works.
     pub broker_up: IntGauge,
     /// How long the broker took to accept a publish.
@@ -49,6 +51,7 @@ impl HubMetrics {
             rooms: gauge("roomcast_rooms", "Rooms that have members on this node"),
             memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
             outbound_queue_bytes: gauge("roomcast_outbound_queue_bytes", "Bytes queued to clients and not yet written"),
+            nodes: gauge("roomcast_nodes", "Nodes of the cluster that this one knows to live, itself included"),
             broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
             broker_publish_duration: histogram(
                 "roomcast_broker_publish_duration_seconds",
@@ -62,13 +65,14 @@ impl HubMetrics {
     /// # Errors
     /// [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(self.publishes.clone()),
             Box::new(self.deliveries.clone()),
             Box::new(self.delivery_latency.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.memberships.clone()),
             Box::new(self.outbound_queue_bytes.clone()),
+            Box::new(self.nodes.clone()),
             Box::new(self.broker_up.clone()),
             Box::new(self.broker_publish_duration.clone()),
         ];

@@ -153,9 +153,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Asks the driver to close the connection. The first close wins.
-    pub fn close(&self, close: CloseFrame) {
-        self.command(&mut self.state.lock(), Command::Close(close));
+    /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
+    pub fn close(&self, close: CloseFrame) -> bool {
+        self.command(&mut self.state.lock(), Command::Close(close))
     }
 
     /// Asks the driver to close the connection with 1001 once no call is in flight.
@@ -168,15 +168,16 @@ impl Outbox {
         self.state.lock().closed
     }
 
-    fn command(&self, state: &mut State, command: Command) {
+    fn command(&self, state: &mut State, command: Command) -> bool {
         if state.closed {
-            return;
+            return false;
         }
         if matches!(command, Command::Close(_)) {
             state.closed = true;
         }
         state.command = Some(Box::new(command));
         self.wake(state);
+        true
     }
 
     fn wake(&self, state: &mut State) {

@@ -33,7 +33,7 @@ impl Peer {
     /// The names of the rooms that it is in.
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
-        rooms.iter().flatten().map(|(room, _)| room).filter(|room| !room.is_of_user()).cloned().collect()
+        rooms.iter().flatten().map(|(room, _)| room).filter(|room| !room.is_internal()).cloned().collect()
     }
 }
 

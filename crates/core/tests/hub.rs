@@ -86,7 +86,11 @@ fn when_leave_returns_nothing_is_queued_any_more() {
     }
     assert_eq!(hub.publish(lobby.clone(), event("event"), "late".into()).now_or_never(), Some(Ok(())));
     thread::scope(|scope| {
-        let running = scope.spawn(|| hub.run().now_or_never());
+        let running = scope.spawn(|| {
+            let clock = common::clock();
+            let _entered = clock.enter();
+            hub.run().now_or_never()
+        });
         fan_out.recv_timeout(Duration::from_secs(10)).expect("fan-out begins");
         hub.leave(leaver.peer(), &lobby);
         leaver.queued();
@@ -122,14 +126,14 @@ async fn a_user_is_reached_on_all_nodes_and_nobody_else() {
     let mut bob = Client::connect(&a, Some(user("bob"))).await;
     let mut namesake = Client::member(&a, &room("ann")).await;
     for hub in [&a, &b] {
-        hub.notify_user(&user("ann"), event("hello"), "from".into()).await.expect("the broker takes it");
+        hub.publish_to_user(&user("ann"), event("hello"), "from".into()).await.expect("the broker takes it");
     }
     for client in &mut ann {
         for _ in [&a, &b] {
             assert_eq!(client.next().await, ("hello".to_owned(), "from".to_owned()));
         }
     }
-    b.notify_user(&user("bob"), event("hello"), "for bob".into()).await.expect("the broker takes it");
+    b.publish_to_user(&user("bob"), event("hello"), "for bob".into()).await.expect("the broker takes it");
     publish(&b, &room("ann"), "for the room").await;
     assert_eq!((bob.payload().await, namesake.payload().await), ("for bob".to_owned(), "for the room".to_owned()));
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use common::{Client, Spy, event, room, user};
+use common::{Client, Spy, clock, event, room, user};
 use futures_util::FutureExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -130,7 +130,7 @@ impl<'a> World<'a> {
         let payload = format!("{to:?} {number} {}", "-".repeat(padding)).into();
         let accepted = match to {
             Target::Room(to) => now(self.hubs[hub].publish(name(to), event("event"), payload)),
-            Target::User(to) => now(self.hubs[hub].notify_user(&user_id(to), event("event"), payload)),
+            Target::User(to) => now(self.hubs[hub].publish_to_user(&user_id(to), event("event"), payload)),
         };
         accepted.expect("the broker has place");
         self.published[hub] += 1;
@@ -187,6 +187,8 @@ impl<'a> World<'a> {
 proptest! {
     #[test]
     fn everybody_gets_what_is_sent_to_their_rooms_and_nothing_else(ops in vec(any_op(), 0..120)) {
+        let clock = clock();
+        let _entered = clock.enter();
         let bus = MemoryBus::new();
         let spies = [Spy::new(bus.attach()), Spy::new(bus.attach())];
         let hubs = spies.each_ref().map(|spy| Hub::new(Arc::clone(spy) as _, HubOptions::default()));

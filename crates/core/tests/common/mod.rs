@@ -14,6 +14,7 @@ use roomcast_core::{
     Outgoing, Peer, RoomName, UserId, check_event,
 };
 use roomcast_protocol::{Frame, Name};
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 /// No test waits longer for one thing.
@@ -38,6 +39,11 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
         () = tokio::time::sleep(DEADLINE) => panic!("waited in vain for {what}"),
         result = future => result,
     }
+}
+
+/// A clock for hubs that run without a runtime, whose heartbeats need one. Nobody turns it.
+pub fn clock() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("there is a clock")
 }
 
 /// Hubs on one bus, each running in a task of its own.
@@ -192,12 +198,13 @@ impl Spy {
         Arc::new(Self { inner, state: Mutex::default() })
     }
 
-    /// The rooms that are subscribed to, each once.
+    /// The rooms of connections that are subscribed to, each once.
     pub fn subscribed(&self) -> Vec<String> {
         let state = self.state.lock();
         let twice = state.subscribed.iter().find(|(_, times)| !(0..=1).contains(*times));
         assert_eq!(twice, None, "subscriptions and unsubscriptions take turns");
-        state.subscribed.iter().filter(|(_, times)| **times == 1).map(|(room, _)| room.clone()).collect()
+        let of_connections = state.subscribed.iter().filter(|(room, _)| !room.starts_with("node"));
+        of_connections.filter(|(_, times)| **times == 1).map(|(room, _)| room.clone()).collect()
     }
 
     /// From now on, subscriptions wait for [`answer`](Self::answer).

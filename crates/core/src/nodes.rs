@@ -1,0 +1,106 @@
+//! Which other nodes there are, as one node hears: a pure map.
+//!
+//! ```text
+//!            heartbeat            goodbye
+//!   unknown ───────────▶ live ───────────────▶ left
+//!      ▲                  │                     │
+//!      └── NODE_TIMEOUT without a heartbeat ────┴── NODE_TIMEOUT
+//! ```
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+
+/// How often a node says that it lives.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A node that was not heard of for so long is gone: three heartbeats in a row were lost.
+pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many other nodes are known at once; more are not heard. About 200 bytes each.
+pub const MAX_NODES: usize = 1000;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// This run of it.
+    pub node: NodeId,
+    /// The version it was built from.
+    pub version: String,
+    /// How many connections it has.
+    pub connections: usize,
+    /// How long it has run. No time of a clock: those of two machines may differ.
+    pub uptime_seconds: u64,
+}
+
+/// The other nodes that were heard of lately.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    heard: HashMap<NodeId, Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    info: NodeInfo,
+    at: Instant,
+    /// It said goodbye. It stays known as such for a while, since a heartbeat that it sent before may
+    /// come after: only one room's events are in order.
+    left: bool,
+}
+
+impl Nodes {
+    /// Nobody was heard of yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A node lives. `true`: it was unknown until now.
+    pub fn on_heartbeat(&mut self, info: NodeInfo, now: Instant) -> bool {
+        let has_place = self.heard.len() < MAX_NODES;
+        match self.heard.entry(info.node) {
+            Entry::Occupied(mut entry) => {
+                let heard = entry.get_mut();
+                if !heard.left {
+                    (heard.info, heard.at) = (info, now);
+                }
+                false
+            }
+            Entry::Vacant(entry) if has_place => {
+                entry.insert(Heard { info, at: now, left: false });
+                true
+            }
+            Entry::Vacant(_) => false,
+        }
+    }
+
+    /// A node has left, for good: should it be started again, it is another.
+    pub fn on_goodbye(&mut self, node: NodeId, now: Instant) {
+        if let Some(heard) = self.heard.get_mut(&node) {
+            (heard.left, heard.at) = (true, now);
+        }
+    }
+
+    /// Forgets whom nobody has heard of for too long.
+    pub fn expire(&mut self, now: Instant) {
+        self.heard.retain(|_, heard| now.saturating_duration_since(heard.at) < NODE_TIMEOUT);
+    }
+
+    /// Nobody could be heard for a time. Silence counts from now on.
+    pub fn restart_clocks(&mut self, now: Instant) {
+        self.heard.values_mut().for_each(|heard| heard.at = now);
+    }
+
+    /// Who lives, in no order.
+    pub fn live(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.heard.values().filter(|heard| !heard.left).map(|heard| &heard.info)
+    }
+
+    /// Whether this node lives.
+    pub fn is_live(&self, node: NodeId) -> bool {
+        self.heard.get(&node).is_some_and(|heard| !heard.left)
+    }
+}

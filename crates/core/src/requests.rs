@@ -1,0 +1,91 @@
+//! The questions that a node has asked and whose answers it waits for.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::id::NodeId;
+use crate::message::Answer;
+
+/// How long a node waits for others' answers. They come within milliseconds, unless a node has just died.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Questions that may wait at once. Over it a node asks nothing more: others don't keep up.
+pub const MAX_REQUESTS: usize = 10_000;
+
+/// Questions by the number that their answers name.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    last: u64,
+    waiting: HashMap<u64, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// Who has not answered yet.
+    missing: HashSet<NodeId>,
+    answers: Vec<Answer>,
+    /// Told when nobody is missing.
+    complete: Option<oneshot::Sender<()>>,
+}
+
+/// What came of a question.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) answers: Vec<Answer>,
+    /// Who should have answered and did not.
+    pub(crate) missing: Vec<NodeId>,
+}
+
+impl Requests {
+    /// A new question to these nodes: its number, and what is told when all have answered. `None`: too
+    /// many wait.
+    pub(crate) fn start(&mut self, nodes: HashSet<NodeId>) -> Option<(u64, oneshot::Receiver<()>)> {
+        if self.waiting.len() >= MAX_REQUESTS {
+            return None;
+        }
+        self.last += 1;
+        let (complete, completed) = oneshot::channel();
+        let mut waiting = Waiting { missing: nodes, answers: Vec::new(), complete: Some(complete) };
+        waiting.tell_if_complete();
+        self.waiting.insert(self.last, waiting);
+        Some((self.last, completed))
+    }
+
+    /// A node has answered. One that was not thought to be there counts as well.
+    pub(crate) fn on_answer(&mut self, id: u64, from: NodeId, answer: Answer) {
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.missing.remove(&from);
+            waiting.answers.push(answer);
+            waiting.tell_if_complete();
+        }
+    }
+
+    /// A node has left in an orderly way, without connections: it has nothing to answer.
+    pub(crate) fn on_goodbye(&mut self, node: NodeId) {
+        for waiting in self.waiting.values_mut() {
+            waiting.missing.remove(&node);
+            waiting.tell_if_complete();
+        }
+    }
+
+    /// Ends the wait.
+    pub(crate) fn finish(&mut self, id: u64) -> Answers {
+        let Some(waiting) = self.waiting.remove(&id) else { return Answers::default() };
+        let mut missing: Vec<_> = waiting.missing.into_iter().collect();
+        missing.sort_unstable();
+        Answers { answers: waiting.answers, missing }
+    }
+}
+
+impl Waiting {
+    fn tell_if_complete(&mut self) {
+        if self.missing.is_empty()
+            && let Some(complete) = self.complete.take()
+        {
+            // Who asked may have gone.
+            let _ = complete.send(());
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Nodes that ask one another: what each knows, does and tells about the connections of all.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Client, Spy, event, room, user, within};
+use roomcast_core::{
+    AskError, BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, Envelope, HEARTBEAT_INTERVAL, Hub,
+    HubOptions, JoinError, MemoryBroker, MemoryBus, NODE_TIMEOUT, NodeId, REQUEST_TIMEOUT, RoomName, RoomsQuery,
+};
+use roomcast_protocol::{CloseCode, CloseFrame};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+// === who is there ===
+
+#[tokio::test(start_paused = true)]
+async fn a_new_node_knows_all_others_and_they_know_it_before_the_next_heartbeat() {
+    let bus = MemoryBus::new();
+    let old = start_nodes::<3>(&bus).await;
+    tokio::time::sleep(HEARTBEAT_INTERVAL / 2).await;
+    let started = Instant::now();
+    let [new] = start_nodes(&bus).await;
+    let mut ids: Vec<_> = old.iter().chain([&new]).map(|node| node.node()).collect();
+    ids.sort_unstable();
+    for node in old.iter().chain([&new]) {
+        wait_until("all are known", || node.nodes().len() == ids.len()).await;
+        assert_eq!(node.nodes().iter().map(|info| info.node).collect::<Vec<_>>(), ids);
+        assert_eq!(node.metrics().nodes.get(), 4);
+    }
+    assert!(started.elapsed() < HEARTBEAT_INTERVAL / 2, "nobody waited for a heartbeat");
+    let client = Client::connect(&new, None).await;
+    tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    let infos = old[0].nodes();
+    let info = infos.iter().find(|info| info.node == new.node()).expect("it is known");
+    assert_eq!((info.connections, info.uptime_seconds), (1, HEARTBEAT_INTERVAL.as_secs()));
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_is_gone_at_once() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    b.say_goodbye().await;
+    wait_until("it is gone", || a.nodes().len() == 1).await;
+    // Its silence stays.
+    tokio::time::sleep(2 * HEARTBEAT_INTERVAL).await;
+    assert_eq!(a.nodes().len(), 1);
+    let [c] = start_nodes(&bus).await;
+    c.close();
+    wait_until("it is gone, too", || a.nodes().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_node_is_missing_from_answers_and_then_gone() {
+    let bus = MemoryBus::new();
+    let [a, b, c] = start_nodes(&bus).await;
+    let lobby = room("lobby");
+    let _members = [Client::member(&a, &lobby).await, Client::member(&b, &lobby).await];
+    let lost = Client::member(&c, &lobby).await;
+    c.task.abort();
+
+    let started = Instant::now();
+    let members = a.cluster_members(&lobby).await.expect("the others answer");
+    assert_eq!((members.count, members.members.len(), members.missing_nodes), (2, 2, vec![c.node()]));
+    assert!(started.elapsed() <= REQUEST_TIMEOUT + Duration::from_millis(1), "it took {:?}", started.elapsed());
+    let no_answer = AskError::NoAnswer { nodes: vec![c.node()] };
+    assert_eq!(a.notify_connection(lost.peer().id, event("hello"), Bytes::new()).await, Err(no_answer.clone()));
+    assert_eq!(a.notify_user(&user("ann"), event("hello"), Bytes::new()).await, Err(no_answer));
+
+    tokio::time::sleep(NODE_TIMEOUT + HEARTBEAT_INTERVAL).await;
+    assert_eq!(a.nodes().len(), 2);
+    let asked = Instant::now();
+    let members = a.cluster_members(&lobby).await.expect("all answer");
+    assert_eq!((members.count, members.missing_nodes), (2, vec![]));
+    assert_eq!(a.notify_connection(lost.peer().id, event("hello"), Bytes::new()).await, no_connection());
+    assert!(asked.elapsed() < Duration::from_millis(10), "nobody waited for the dead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_while_it_is_asked_is_not_waited_for() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    b.task.abort();
+    let started = Instant::now();
+    let lobby = room("lobby");
+    let (members, ()) = tokio::join!(biased; a.cluster_members(&lobby), b.say_goodbye());
+    assert_eq!(members.expect("nobody is left to ask").missing_nodes, []);
+    assert!(started.elapsed() < REQUEST_TIMEOUT);
+}
+
+// === what all are asked ===
+
+#[tokio::test]
+async fn members_are_those_of_all_nodes_and_vanish_at_once() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    let lobby = room("lobby");
+    let ann = Client::connect(&a, Some(user("ann"))).await;
+    a.join(ann.peer(), &lobby).await.expect("there is no reason not to");
+    let guest = Client::member(&b, &lobby).await;
+    for node in [&a, &b] {
+        let members = node.cluster_members(&lobby).await.expect("all answer");
+        let mut found: Vec<_> = members.members.iter().map(|m| (m.connection, m.user.clone())).collect();
+        found.sort_unstable();
+        let mut expected = vec![(ann.peer().id, Some(user("ann"))), (guest.peer().id, None)];
+        expected.sort_unstable();
+        assert_eq!((members.count, found, members.missing_nodes), (2, expected, vec![]));
+    }
+    b.leave(guest.peer(), &lobby);
+    assert_eq!(a.cluster_members(&lobby).await.expect("all answer").count, 1);
+    drop(ann);
+    assert_eq!(b.cluster_members(&lobby).await.expect("all answer").count, 0);
+}
+
+#[tokio::test]
+async fn rooms_are_listed_exactly_page_by_page() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    // Every third room has members on both nodes.
+    let (on_a, on_b) = (Client::connect(&a, Some(user("ann"))).await, Client::connect(&b, None).await);
+    let mut expected = Vec::new();
+    for number in 0..30 {
+        let name = room(&format!("room-{number:02}"));
+        if number % 3 != 1 {
+            a.join(on_a.peer(), &name).await.expect("there is place");
+        }
+        if number % 3 != 2 {
+            b.join(on_b.peer(), &name).await.expect("there is place");
+        }
+        expected.push((name.to_string(), if number % 3 == 0 { 2 } else { 1 }));
+    }
+    let _other = [Client::member(&a, &room("another")).await, Client::member(&b, &room("sofa")).await];
+    for limit in [1, 7, 30, 1000] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let query = RoomsQuery { prefix: "room-".to_owned(), after: after.clone(), limit };
+            let page = a.cluster_rooms(query).await.expect("all answer");
+            assert!(page.rooms.len() <= limit && page.missing_nodes.is_empty());
+            found.extend(page.rooms.into_iter().map(|room| (room.room.to_string(), room.members)));
+            let Some(next) = page.next else { break };
+            after = next.to_string();
+        }
+        assert_eq!(found, expected, "in pages of {limit}");
+    }
+    let all = b.cluster_rooms(RoomsQuery::default()).await.expect("all answer");
+    assert_eq!(all.rooms.len(), 32, "neither users' nor nodes' rooms are shown: {:?}", all.rooms);
+}
+
+// === what one node is asked ===
+
+#[tokio::test]
+async fn a_connection_is_reached_joined_and_closed_from_another_node() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    let lobby = room("lobby");
+    let mut client = Client::connect(&b, None).await;
+    let id = client.peer().id;
+    for node in [&a, &b] {
+        node.notify_connection(id, event("hello"), "you\n".into()).await.expect("it is there");
+        assert_eq!(client.next().await, ("hello".to_owned(), "you\n".to_owned()));
+
+        node.join_connection(id, &lobby).await.expect("there is place");
+        common::publish(&a, &lobby, "all").await;
+        assert_eq!(client.payload().await, "all");
+        node.leave_connection(id, &lobby).await.expect("it is there");
+        assert_eq!(b.members(&lobby), []);
+        node.leave_connection(id, &lobby).await.expect("to be no member is no error");
+    }
+    let close = CloseFrame::new(CloseCode::DISCONNECTED, "out");
+    a.close_connection(id, close.clone()).await.expect("it is there");
+    assert_eq!(client.connection.outbox.take_command(), Some(roomcast_core::Command::Close(close.clone())));
+    assert_eq!(a.close_connection(id, close.clone()).await, no_connection(), "it is being closed");
+    drop(client);
+    for id in [id, ConnectionId { node: NodeId::random(), ..id }] {
+        assert_eq!(a.notify_connection(id, event("hello"), Bytes::new()).await, no_connection());
+        assert_eq!(a.join_connection(id, &lobby).await, no_connection());
+        assert_eq!(a.leave_connection(id, &lobby).await, no_connection());
+        assert_eq!(a.close_connection(id, close.clone()).await, no_connection());
+    }
+}
+
+#[tokio::test]
+async fn a_users_connections_are_reached_on_all_nodes_in_order_and_counted() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    let ann = user("ann");
+    let mut clients = [
+        Client::connect(&a, Some(ann.clone())).await,
+        Client::connect(&b, Some(ann.clone())).await,
+        Client::connect(&b, Some(ann.clone())).await,
+    ];
+    let mut bob = Client::connect(&b, Some(user("bob"))).await;
+    for number in 0..20 {
+        let reached = a.notify_user(&ann, event("mail"), number.to_string().into()).await.expect("ann is there");
+        assert_eq!((reached.connections, reached.missing_nodes), (3, vec![]));
+    }
+    for client in &mut clients {
+        assert_eq!(client.payloads(20).await, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+    let close = CloseFrame::new(CloseCode::DISCONNECTED, "out");
+    assert_eq!(b.close_user(&ann, close.clone()).await.map(|reached| reached.connections), Ok(3));
+    assert_eq!(bob.queued(), Vec::<String>::new());
+    let nobody = AskError::NotFound { what: "user" };
+    assert_eq!(a.close_user(&ann, close).await, Err(nobody.clone()));
+    assert_eq!(a.notify_user(&user("eve"), event("mail"), Bytes::new()).await, Err(nobody));
+}
+
+#[tokio::test]
+async fn a_join_from_another_node_is_answered_when_it_is_effective_or_with_its_error() {
+    let bus = MemoryBus::new();
+    let [a] = start_nodes(&bus).await;
+    let spy = Spy::new(bus.attach());
+    let options = HubOptions { max_rooms: 1, ..HubOptions::default() };
+    let b = Node::start(Arc::clone(&spy) as _, options);
+    wait_until("they know each other", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    let client = Client::connect(&b, None).await;
+    let id = client.peer().id;
+
+    spy.hold();
+    let joining = tokio::spawn({
+        let a = Arc::clone(&a.hub);
+        async move { a.join_connection(id, &room("lobby")).await }
+    });
+    wait_until("the node has asked its broker", || b.members(&room("lobby")).len() == 1).await;
+    // Meanwhile that node answers others.
+    assert_eq!(a.cluster_members(&room("lobby")).await.expect("it answers").count, 1);
+    assert!(!joining.is_finished(), "it is not effective yet");
+    assert_eq!(spy.answer(&Ok(())), 1);
+    assert_eq!(within("the join", joining).await.expect("no panic"), Ok(()));
+    let full = AskError::Join(JoinError::TooManyRooms { max: 1 });
+    assert_eq!(a.join_connection(id, &room("hall")).await, Err(full));
+}
+
+// === without a broker ===
+
+#[tokio::test(start_paused = true)]
+async fn without_a_broker_only_what_needs_other_nodes_fails_and_at_once_and_nobody_is_forgotten() {
+    let bus = MemoryBus::new();
+    let up = watch::channel(BrokerStatus::Up).0;
+    let [a, b] = [(); 2].map(|()| {
+        let broker = Cuttable { inner: bus.attach(), status: up.subscribe() };
+        Node::start(Arc::new(broker), HubOptions::default())
+    });
+    wait_until("they know each other", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    let (mut own, other) = (Client::connect(&a, None).await, Client::connect(&b, None).await);
+    up.send_replace(BrokerStatus::Down);
+    tokio::time::sleep(10 * NODE_TIMEOUT).await;
+
+    let started = Instant::now();
+    a.notify_connection(own.peer().id, event("hello"), "you".into()).await.expect("its own is reached");
+    assert_eq!(own.payload().await, "you");
+    a.leave_connection(own.peer().id, &room("lobby")).await.expect("its own is reached");
+    let is_unavailable = |error: &AskError| matches!(error, AskError::Broker(BrokerError::Unavailable { .. }));
+    let unknown = ConnectionId { node: NodeId::random(), serial: 1 };
+    for id in [other.peer().id, unknown] {
+        assert!(a.notify_connection(id, event("hello"), Bytes::new()).await.is_err_and(|e| is_unavailable(&e)));
+    }
+    assert!(a.cluster_members(&room("lobby")).await.is_err_and(|error| is_unavailable(&error)));
+    assert!(a.notify_user(&user("ann"), event("hello"), Bytes::new()).await.is_err_and(|e| is_unavailable(&e)));
+    assert_eq!(started.elapsed(), Duration::ZERO, "nothing waited");
+    assert_eq!(a.nodes().len(), 2, "nobody could be heard");
+
+    b.task.abort();
+    up.send_replace(BrokerStatus::Up);
+    wait_until("the broker is asked again", || a.nodes().len() == 1).await;
+}
+
+// === what they use ===
+
+/// A hub that runs, and can be stopped as by a power cut.
+struct Node {
+    hub: Arc<Hub>,
+    task: JoinHandle<()>,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Arc<Hub>;
+    fn deref(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+impl Node {
+    fn start(broker: Arc<dyn Broker>, options: HubOptions) -> Self {
+        let hub = Hub::new(broker, options);
+        let running = Arc::clone(&hub);
+        Self { hub, task: tokio::spawn(async move { running.run().await }) }
+    }
+}
+
+/// Nodes on a bus that know one another.
+async fn start_nodes<const N: usize>(bus: &MemoryBus) -> [Node; N] {
+    let nodes: [Node; N] = std::array::from_fn(|_| Node::start(Arc::new(bus.attach()), HubOptions::default()));
+    for node in &nodes {
+        wait_until("they know one another", || node.nodes().len() >= N).await;
+    }
+    nodes
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(4 * NODE_TIMEOUT, holds).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+}
+
+fn no_connection() -> Result<(), AskError> {
+    Err(AskError::NotFound { what: "connection" })
+}
+
+/// A memory broker that goes down when it is told to.
+#[derive(Debug)]
+struct Cuttable {
+    inner: MemoryBroker,
+    status: watch::Receiver<BrokerStatus>,
+}
+
+impl Broker for Cuttable {
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
+        match *self.status.borrow() {
+            BrokerStatus::Up => self.inner.publish(envelope),
+            BrokerStatus::Down => Box::pin(async { Err(BrokerError::Unavailable { reason: "it was cut".to_owned() }) }),
+        }
+    }
+
+    fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.subscribe(room)
+    }
+
+    fn unsubscribe(&self, room: &RoomName) {
+        self.inner.unsubscribe(room);
+    }
+
+    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+        self.inner.next_events(events)
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.status.clone()
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}

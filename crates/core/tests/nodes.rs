@@ -1,0 +1,66 @@
+//! Who lives, as one node hears: with a clock that the test turns.
+
+use std::time::{Duration, Instant};
+
+use roomcast_core::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeId, NodeInfo, Nodes};
+
+fn info(node: u64) -> NodeInfo {
+    NodeInfo { node: NodeId::from_u64(node), version: "1.0.0".to_owned(), connections: 0, uptime_seconds: 0 }
+}
+
+fn live(nodes: &Nodes) -> Vec<u64> {
+    let mut live: Vec<_> = nodes.live().map(|node| node.node.as_u64()).collect();
+    live.sort_unstable();
+    live
+}
+
+#[test]
+fn a_node_lives_while_it_says_so_and_no_longer() {
+    let (mut nodes, start) = (Nodes::new(), Instant::now());
+    assert!(nodes.on_heartbeat(info(1), start), "it is new");
+    assert!(nodes.on_heartbeat(info(2), start), "it is new");
+    let later = start + HEARTBEAT_INTERVAL;
+    assert!(!nodes.on_heartbeat(NodeInfo { connections: 7, ..info(1) }, later), "it is known");
+    assert_eq!(nodes.live().find(|node| node.node.as_u64() == 1).map(|node| node.connections), Some(7));
+
+    nodes.expire(start + NODE_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(live(&nodes), [1, 2]);
+    nodes.expire(start + NODE_TIMEOUT);
+    assert_eq!(live(&nodes), [1]);
+    nodes.expire(later + NODE_TIMEOUT);
+    assert!(live(&nodes).is_empty());
+    assert!(nodes.on_heartbeat(info(1), later + NODE_TIMEOUT), "one that comes back is new");
+}
+
+#[test]
+fn a_node_that_has_left_is_gone_at_once_whatever_comes_late_from_it() {
+    let (mut nodes, start) = (Nodes::new(), Instant::now());
+    nodes.on_heartbeat(info(1), start);
+    nodes.on_goodbye(NodeId::from_u64(1), start);
+    assert!(!nodes.on_heartbeat(info(1), start), "it was known");
+    assert!(!nodes.is_live(NodeId::from_u64(1)));
+    assert!(live(&nodes).is_empty());
+}
+
+#[test]
+fn silence_counts_only_while_somebody_could_be_heard() {
+    let (mut nodes, start) = (Nodes::new(), Instant::now());
+    nodes.on_heartbeat(info(1), start);
+    let up_again = start + 100 * NODE_TIMEOUT;
+    nodes.restart_clocks(up_again);
+    nodes.expire(up_again + NODE_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(live(&nodes), [1]);
+    nodes.expire(up_again + NODE_TIMEOUT);
+    assert!(live(&nodes).is_empty());
+}
+
+#[test]
+fn so_many_nodes_are_known_and_no_more() {
+    let (mut nodes, now) = (Nodes::new(), Instant::now());
+    for node in 0..MAX_NODES as u64 {
+        assert!(nodes.on_heartbeat(info(node), now));
+    }
+    assert!(!nodes.on_heartbeat(info(MAX_NODES as u64), now), "there is no place for it");
+    assert!(!nodes.on_heartbeat(info(0), now), "it is known");
+    assert_eq!(nodes.live().count(), MAX_NODES);
+}
