@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 /// What every node has, with or without Redis.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "process_cpu_seconds_total",
     "process_max_fds",
     "process_open_fds",
@@ -35,6 +35,7 @@ const NAMES: [&str; 23] = [
     "roomcast_deliveries_total",
     "roomcast_delivery_latency_seconds",
     "roomcast_memberships",
+    "roomcast_nodes",
     "roomcast_notifications_received_total",
     "roomcast_outbound_queue_bytes",
     "roomcast_publishes_total",

@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use prometheus::Registry;
-use roomcast_core::{Broker, BrokerStatus, Hub, Member, MemoryBroker, NodeId, RoomName, UserId, check_event};
-use roomcast_protocol::{CloseCode, CloseFrame, Name};
+use roomcast_core::{Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Rooms, RoomsQuery};
+use roomcast_protocol::{CloseCode, CloseFrame};
 use tokio::sync::watch;
 
-use crate::error::{CallError, Code};
+use crate::address::{Connection, Room, User};
+use crate::error::CallError;
 use crate::link::FAR;
 use crate::options::Options;
 
@@ -100,6 +100,25 @@ impl Cluster {
         User { cluster: self, id }
     }
 
+    /// One connection, on whatever node it is. `"…".parse()` makes an id of its text.
+    pub fn connection(&self, id: ConnectionId) -> Connection<'_> {
+        Connection { cluster: self, id }
+    }
+
+    /// The rooms that have members on any node, with their numbers of members.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if the other nodes can't be asked.
+    pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
+        Ok(self.hub().cluster_rooms(query).await?)
+    }
+
+    /// The live nodes, this one included. A node that dies is among them for 13 s at the most; while the
+    /// broker is down nobody can be heard, and who was there last counts as live.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        self.hub().nodes()
+    }
+
     /// Adds the metrics of rooms, deliveries and the broker to what a registry gathers.
     ///
     /// # Errors
@@ -110,8 +129,8 @@ impl Cluster {
 
     /// Closes all connections of this node with 1001: idle ones spread over the plan's time, those with
     /// calls in flight when these have ended, the last at the plan's time-out, when their calls are
-    /// cancelled. Returns when all are gone, at most two seconds after the time-out. Stop accepting
-    /// connections before.
+    /// cancelled. Then the other nodes are told that this one is gone. Returns at most three seconds after
+    /// the time-out. Stop accepting connections before.
     pub async fn drain(&self, plan: DrainPlan) {
         let started = Instant::now();
         self.hub().start_drain();
@@ -134,6 +153,7 @@ impl Cluster {
             peer.outbox.close(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled"));
         }
         self.await_none_left(Instant::now() + DRAIN_FLUSH).await;
+        self.hub().say_goodbye().await;
     }
 
     async fn await_none_left(&self, deadline: Instant) {
@@ -146,53 +166,5 @@ impl Cluster {
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("node", &self.node()).finish_non_exhaustive()
-    }
-}
-
-/// A room of a [`Cluster`].
-#[derive(Debug, Clone, Copy)]
-pub struct Room<'a> {
-    cluster: &'a Cluster,
-    name: &'a str,
-}
-
-impl Room<'_> {
-    /// Sends an event to all members, on all nodes.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for the room's or event's name, `UNAVAILABLE` if the broker did not take it.
-    ///
-    /// # Cancel safety
-    /// Once the future was polled the event is on its way, whether or not the result is awaited.
-    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
-        Ok(self.cluster.hub().publish(room, event, payload.into()).await?)
-    }
-
-    /// The room's members.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for the room's name.
-    pub fn members(&self) -> Result<Vec<Member>, CallError> {
-        Ok(self.cluster.hub().members(&RoomName::new(self.name)?))
-    }
-}
-
-/// A user of a [`Cluster`].
-#[derive(Debug, Clone, Copy)]
-pub struct User<'a> {
-    cluster: &'a Cluster,
-    id: &'a str,
-}
-
-impl User<'_> {
-    /// Sends an event to all connections of the user, on all nodes.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
-    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        let user = UserId::new(self.id)?;
-        let event = Name::new(event).map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))?;
-        Ok(self.cluster.hub().notify_user(&user, event, payload.into()).await?)
     }
 }

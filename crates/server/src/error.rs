@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use roomcast_core::{InvalidName, JoinError, PublishError};
+use roomcast_core::{AskError, InvalidId, InvalidName, JoinError, PublishError};
 use serde_json::json;
 use thiserror::Error;
 
@@ -107,6 +107,25 @@ impl CallError {
 impl From<InvalidName> for CallError {
     fn from(error: InvalidName) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+impl From<InvalidId> for CallError {
+    fn from(error: InvalidId) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
+}
+
+impl From<AskError> for CallError {
+    fn from(error: AskError) -> Self {
+        let code = match error {
+            AskError::Join(error) => return error.into(),
+            AskError::NotFound { .. } => Code::NotFound,
+            AskError::NoAnswer { .. } => Code::DeadlineExceeded,
+            AskError::TooManyRequests => Code::ResourceExhausted,
+            _ => Code::Unavailable,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -60,6 +60,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod address;
 mod call;
 mod cluster;
 mod connection;
@@ -84,8 +85,9 @@ mod writer;
 
 pub mod raw;
 
+pub use address::{Connection, Room, User};
 pub use call::{Cancel, CancelCause, Cancelled};
-pub use cluster::{Cluster, DrainPlan, Room, User};
+pub use cluster::{Cluster, DrainPlan};
 pub use error::{CallError, Code};
 pub use extract::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
 pub use link::{Disconnected, NotifyError};
@@ -98,8 +100,8 @@ pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 pub use upgrade::{SocketIoUpgrade, UpgradeRejection};
 
 pub use roomcast_core::{
-    Broker, BrokerError, BrokerStatus, ConnectionId, InvalidName, JoinError, Member, MemoryBroker, PublishError,
-    RoomName, UserId,
+    Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members, MemoryBroker,
+    MemoryBus, NodeId, NodeInfo, PublishError, Reached, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
 };
 pub use roomcast_protocol::{CloseCode, CloseFrame, SUBPROTOCOL};
 

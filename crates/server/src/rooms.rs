@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use roomcast_core::{Member, PublishError, RoomName, check_event};
+use roomcast_core::{Members, PublishError, RoomName, check_event};
 use roomcast_protocol::Name;
-use serde_json::json;
 
 use crate::error::{CallError, Code};
 use crate::extract::Request;
@@ -25,7 +24,7 @@ pub enum RoomAction {
     Leave,
     /// To send an event to the members.
     Publish,
-    /// To see who is a member.
+    /// To see who is a member, on all nodes.
     Members,
 }
 
@@ -122,7 +121,7 @@ impl RoomAction {
                 Self::Leave => hub.leave(&socket.link.peer, &room),
                 Self::Publish if cancel.is_none() => publish_unawaited(&socket, hub.publish(room, event, payload))?,
                 Self::Publish => hub.publish(room, event, payload).await?,
-                Self::Members => return Ok(members_json(&hub.members(&room))),
+                Self::Members => return members_json(&hub.cluster_members(&room).await?),
             }
             Ok(Bytes::new())
         })
@@ -165,10 +164,9 @@ fn publish_unawaited(
     Ok(())
 }
 
-fn members_json(members: &[Member]) -> Bytes {
-    let list: Vec<_> = members
-        .iter()
-        .map(|member| json!({ "connection": member.connection.to_string(), "user": member.user.as_deref() }))
-        .collect();
-    json!({ "count": list.len(), "members": list }).to_string().into()
+fn members_json(members: &Members) -> Result<Bytes, CallError> {
+    match serde_json::to_vec(members) {
+        Ok(json) => Ok(json.into()),
+        Err(error) => Err(CallError::new(Code::Internal, error.to_string())),
+    }
 }

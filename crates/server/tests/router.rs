@@ -104,7 +104,7 @@ async fn connect_and_disconnect_handlers_frame_a_connection() {
     client.close().await.unwrap();
     wait_until("both are logged", || log.lock().len() == 2).await;
     assert_eq!(*log.lock(), ["connected", "left 0 rooms with 1005"]);
-    assert_eq!(cluster.room("lobby").members().unwrap(), []);
+    assert_eq!(cluster.room("lobby").members().await.unwrap().count, 0);
 }
 
 #[tokio::test]
@@ -148,8 +148,9 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
         client.call("ready", "").await.unwrap();
         clients.push(client);
     }
-    cluster.user("ann").notify("mail", "for ann").await.unwrap();
-    cluster.user("bob").notify("mail", "for bob").await.unwrap();
+    assert_eq!(cluster.user("ann").notify("mail", "for ann").await.unwrap().connections, 2);
+    cluster.user("bob").publish("mail", "for bob").await.unwrap();
+    assert_eq!(cluster.user("eve").notify("mail", "for eve").await.unwrap_err().code, Code::NotFound);
     for (client, expected) in clients.iter_mut().zip(["for ann", "for ann", "for bob"]) {
         assert_eq!(client.event().await.unwrap().payload, expected);
     }

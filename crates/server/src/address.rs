@@ -1,0 +1,147 @@
+//! Whom an application can reach from any node: a room, a user, a connection.
+
+use bytes::Bytes;
+use roomcast_core::{ConnectionId, Members, Reached, RoomName, UserId, check_event};
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
+
+use crate::cluster::Cluster;
+use crate::error::{CallError, Code};
+
+/// The longest reason that fits into a Close frame, in bytes.
+const MAX_CLOSE_REASON: usize = 123;
+
+/// A room of a [`Cluster`].
+#[derive(Debug, Clone, Copy)]
+pub struct Room<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) name: &'a str,
+}
+
+impl Room<'_> {
+    /// Sends an event to all members, on all nodes.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the room's or event's name, `UNAVAILABLE` if the broker did not take it.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled the event is on its way, whether or not the result is awaited.
+    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
+        Ok(self.cluster.hub().publish(room, event, payload.into()).await?)
+    }
+
+    /// The room's members, on all nodes. All live nodes are asked; one that does not answer within two
+    /// seconds is named in the result, and its members are missing.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be asked.
+    pub async fn members(&self) -> Result<Members, CallError> {
+        Ok(self.cluster.hub().cluster_members(&RoomName::new(self.name)?).await?)
+    }
+}
+
+/// A user of a [`Cluster`].
+#[derive(Debug, Clone, Copy)]
+pub struct User<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) id: &'a str,
+}
+
+impl User<'_> {
+    /// Sends an event to all connections of the user, on all nodes, and says to how many it was queued:
+    /// all nodes are asked. [`publish`](Self::publish) costs less and does not tell.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the user's id or the event's name, `NOT_FOUND` if the user has no connection,
+    /// `UNAVAILABLE` if the other nodes can't be asked, `DEADLINE_EXCEEDED` if nobody was found and some
+    /// did not answer.
+    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<Reached, CallError> {
+        let (user, event) = (UserId::new(self.id)?, event_name(event)?);
+        Ok(self.cluster.hub().notify_user(&user, event, payload.into()).await?)
+    }
+
+    /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have
+    /// any. Whether there are any is not told.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
+    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        let (user, event) = (UserId::new(self.id)?, event_name(event)?);
+        Ok(self.cluster.hub().publish_to_user(&user, event, payload.into()).await?)
+    }
+
+    /// Closes all connections of the user, on all nodes, and says how many.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the user's id, the code or the reason, otherwise as [`notify`](Self::notify).
+    pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
+        let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
+        Ok(self.cluster.hub().close_user(&user, close).await?)
+    }
+}
+
+/// A connection of a [`Cluster`], on whatever node.
+///
+/// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
+/// `DEADLINE_EXCEEDED` its node did not answer, and it is not known. While the broker is down, the
+/// connections of this node can be reached, others are `UNAVAILABLE`.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) id: ConnectionId,
+}
+
+impl Connection<'_> {
+    /// Sends it an event. When this returns, the event is queued on its node.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
+    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+        Ok(self.cluster.hub().notify_connection(self.id, event_name(event)?, payload.into()).await?)
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
+        Ok(self.cluster.hub().close_connection(self.id, close_frame(code, reason)?).await?)
+    }
+
+    /// Makes it a member of a room: when this returns, every event published later reaches it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
+    /// [`Connection`].
+    pub async fn join(&self, room: &str) -> Result<(), CallError> {
+        Ok(self.cluster.hub().join_connection(self.id, &RoomName::new(room)?).await?)
+    }
+
+    /// Ends a membership: when this returns, no event of the room is sent to it any more. To have been no
+    /// member is no error.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
+    pub async fn leave(&self, room: &str) -> Result<(), CallError> {
+        Ok(self.cluster.hub().leave_connection(self.id, &RoomName::new(room)?).await?)
+    }
+}
+
+fn event_name(event: &str) -> Result<Name, CallError> {
+    Name::new(event).map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))
+}
+
+fn close_frame(code: CloseCode, reason: &str) -> Result<CloseFrame, CallError> {
+    if !code.is_valid_on_the_wire() {
+        return Err(CallError::invalid_argument(format!(
+            "{code} is no close code that may be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999"
+        )));
+    }
+    if reason.len() > MAX_CLOSE_REASON {
+        let len = reason.len();
+        return Err(CallError::invalid_argument(format!(
+            "a reason has at most {MAX_CLOSE_REASON} bytes, this one {len}"
+        )));
+    }
+    Ok(CloseFrame::new(code, reason))
+}
