@@ -44,7 +44,7 @@ pub enum AskError {
     /// The connection did not become a member.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The question did not get to the other nodes. Nothing was done.
+    /// The broker did not take the question. This node has done nothing.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// Nodes did not answer in time. Whether they did what they were asked is not known.

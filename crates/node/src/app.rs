@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api::{self, Guard};
 use crate::config::Config;
 use crate::internal::{self, Readiness};
 use crate::{demo, listener, public};
@@ -90,8 +91,10 @@ async fn serve(
         tokio::spawn(watch_broker(cluster.broker_status(), config.redis_unready_after, readiness.clone()));
     }
     if let Some(internal) = internal {
-        tracing::info!("health and metrics on http://{}", internal.local_addr()?);
-        internal::spawn(internal, readiness.clone(), registry)?;
+        tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
+        let guard = Guard::new(config.api_key.clone(), config.api_rate);
+        let api = api::routes(cluster.clone(), guard, config.options.max_payload);
+        internal::spawn(internal, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };

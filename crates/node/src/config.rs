@@ -9,6 +9,7 @@ use roomcast::Options;
 use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
+use crate::api::ApiKey;
 use crate::settings::{ConfigError, OFF, Settings};
 use crate::tls;
 
@@ -20,6 +21,9 @@ pub(crate) struct Config {
     /// `None`: a cluster of this node alone.
     pub(crate) redis: Option<RedisOptions>,
     pub(crate) redis_unready_after: Duration,
+    pub(crate) api_key: Option<ApiKey>,
+    /// Requests a second.
+    pub(crate) api_rate: u32,
     pub(crate) demo: bool,
     pub(crate) options: Options,
     pub(crate) drain: Drain,
@@ -72,15 +76,22 @@ impl Config {
                 .given("drain.timeout")
                 .refuse(format!("it must be at least the sum of drain.delay ({delay}) and drain.spread ({spread})")));
         }
+        let internal_listen = internal_listen(settings)?;
+        let api_key = api_key(settings)?;
+        if internal_listen.is_some_and(|address| !address.ip().is_loopback()) && api_key.is_none() {
+            return Err(settings.given("internal_listen").refuse(
+                "who reaches it may do everything, so it needs an api_key (ROOMCAST_API_KEY), \
+                 or it must be on loopback, such as 127.0.0.1:3001",
+            ));
+        }
         Ok(Self {
             listen: settings.get("listen", ADDRESS, |value| value.parse().ok())?,
             tls: tls(settings)?,
-            internal_listen: settings.get("internal_listen", &format!("{ADDRESS}, or off"), |value| match value {
-                OFF => Some(None),
-                address => address.parse().ok().map(Some),
-            })?,
             redis: redis(settings)?,
             redis_unready_after: time_or_0("redis_unready_after")?,
+            internal_listen,
+            api_key,
+            api_rate: settings.get("api_rate", COUNT, |value| value.parse().ok().filter(|rate| *rate > 0))?,
             demo: settings.get("demo", "it must be true or false", |value| value.parse().ok())?,
             options: Options {
                 max_connections: count("max_connections")?,
@@ -138,6 +149,21 @@ fn redis(settings: &Settings) -> Result<Option<RedisOptions>, ConfigError> {
         ..RedisOptions::new(&url.value)
     };
     Ok(Some(options))
+}
+
+fn internal_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError> {
+    settings.get("internal_listen", &format!("{ADDRESS}, or off"), |value| match value {
+        OFF => Some(None),
+        address => address.parse().ok().map(Some),
+    })
+}
+
+/// What can stand in a header.
+fn api_key(settings: &Settings) -> Result<Option<ApiKey>, ConfigError> {
+    settings.get("api_key", "it must be of ASCII letters, digits and signs, without white space", |value| match value {
+        OFF => Some(None),
+        key => key.bytes().all(|byte| byte.is_ascii_graphic()).then(|| Some(ApiKey::new(key))),
+    })
 }
 
 fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {

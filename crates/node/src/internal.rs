@@ -1,19 +1,22 @@
-//! The internal listener: health and metrics, on a thread of its own, so that it answers while the
-//! data path is saturated.
+//! The internal listener: health, metrics and the API, on a thread of its own, so that it answers while
+//! the data path is saturated.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use axum::http::StatusCode;
 use axum::http::header::{self, HeaderValue};
-use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use roomcast::Code;
 use serde_json::json;
 use tokio::net::TcpListener;
+
+use crate::api::{self, Failure};
 
 /// Why the node should get no traffic; ready when there is no reason left.
 #[derive(Debug, Clone, Default)]
@@ -35,14 +38,21 @@ impl Readiness {
     }
 }
 
-/// Serves health and metrics until the process ends.
-pub(crate) fn spawn(listener: std::net::TcpListener, readiness: Readiness, registry: Registry) -> io::Result<()> {
+/// Serves health, metrics and the API until the process ends.
+pub(crate) fn spawn(
+    listener: std::net::TcpListener,
+    readiness: Readiness,
+    registry: Registry,
+    api: axum::Router,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let app = axum::Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async move || readiness.answer()))
         .route("/metrics", get(async move || metrics(&registry)))
-        .fallback(not_found);
+        .nest(api::PREFIX, api)
+        .fallback(api::not_found)
+        .method_not_allowed_fallback(api::not_allowed);
     thread::Builder::new().name("roomcast-internal".into()).spawn(move || {
         runtime.block_on(async move {
             match TcpListener::from_std(listener) {
@@ -60,16 +70,10 @@ fn metrics(registry: &Registry) -> Response {
             let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             ([(header::CONTENT_TYPE, content_type)], text).into_response()
         }
-        Err(error) => error_json(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &error.to_string()),
+        Err(error) => {
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, error.to_string()).into_response()
+        }
     }
-}
-
-async fn not_found(uri: Uri) -> Response {
-    error_json(StatusCode::NOT_FOUND, "NOT_FOUND", &format!("there is nothing at {}", uri.path()))
-}
-
-fn error_json(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, axum::Json(json!({ "error": { "code": code, "message": message } }))).into_response()
 }
 
 /// A registry with the metrics of the process and the build.

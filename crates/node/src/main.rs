@@ -1,8 +1,10 @@
 //! `roomcast`: a ready node.
 //!
 //! Reading order: `settings` (what can be said, and where) → `config` (what was meant) → `app` (the
-//! node's life) → `public`, `internal` (its two listeners) → `demo` (the tutorial's procedures).
+//! node's life) → `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) → `demo` (the
+//! tutorial's procedures).
 
+mod api;
 mod app;
 mod config;
 mod demo;

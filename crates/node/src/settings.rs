@@ -23,6 +23,9 @@ pub(crate) struct Setting {
 /// A value that stands for "no such thing".
 pub(crate) const OFF: &str = "off";
 
+/// The option whose value nothing prints.
+const API_KEY: &str = "api_key";
+
 /// The flag that names the file; not itself a key of the file.
 pub(crate) const CONFIG: &str = "config";
 
@@ -39,7 +42,7 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "internal_listen",
         "ADDR",
         "127.0.0.1:3001",
-        "Health and metrics; never exposed to the public; 'off' for none",
+        "Health, metrics and the HTTP API; never exposed to the public; 'off' for none",
     ),
     setting(
         "redis",
@@ -58,6 +61,13 @@ pub(crate) const OPTIONS: &[Setting] = &[
     ),
     setting("redis_linger", "TIME", "5s", "How long a room is read on after its last member on this node has left"),
     setting("redis_unready_after", "TIME", "10s", "Cut off from Redis for so long, the node is not ready"),
+    setting(
+        API_KEY,
+        "KEY",
+        OFF,
+        "What the HTTP API's clients must show; needed off loopback; better said by the variable",
+    ),
+    setting("api_rate", "N", "10000", "Requests a second to the HTTP API; over it they are answered 429"),
     setting("demo", "BOOL", "false", "The tutorial's procedures and its page at /; everybody may do everything"),
     setting("max_connections", "N", "100000", "Connections at once; over it upgrades are answered 503"),
     setting("max_payload", "SIZE", "1MiB", "Largest payload of a frame; over it a connection is closed with 1009"),
@@ -101,16 +111,29 @@ impl Setting {
 }
 
 /// A value, and where it was said: `None` for a default.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) value: String,
     source: Option<String>,
     key: &'static str,
 }
 
+impl Given {
+    /// Its value, as it may be printed: without secrets.
+    fn shown(&self) -> String {
+        if self.key == API_KEY && self.value != OFF { "(set)".to_owned() } else { without_password(&self.value) }
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 impl fmt::Display for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.value, self.source.as_deref().unwrap_or("the default"))
+        write!(f, "{}, {}", self.shown(), self.source.as_deref().unwrap_or("the default"))
     }
 }
 
@@ -182,7 +205,7 @@ impl Given {
     pub(crate) fn refuse(&self, allowed: impl Into<String>) -> ConfigError {
         ConfigError::Value {
             source_name: self.source.clone().unwrap_or_else(|| self.key.to_owned()),
-            value: without_password(&self.value),
+            value: self.shown(),
             allowed: allowed.into(),
         }
     }
@@ -202,7 +225,7 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (setting, given) in OPTIONS.iter().zip(&self.0) {
             let origin = given.source.as_deref().unwrap_or("default");
-            writeln!(f, "{:<20} = {:<16} ({origin})", setting.key, without_password(&given.value))?;
+            writeln!(f, "{:<20} = {:<16} ({origin})", setting.key, given.shown())?;
         }
         Ok(())
     }

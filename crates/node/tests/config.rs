@@ -46,7 +46,7 @@ fn checked(key: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (String
     assert!(output.status.success(), "{output:?}");
     let found = said.lines().find_map(|line| {
         let (found, rest) = line.split_once('=')?;
-        let (value, source) = rest.split_once('(')?;
+        let (value, source) = rest.rsplit_once('(')?;
         (found.trim() == key).then(|| (value.trim().to_owned(), source.trim_end_matches(')').to_owned()))
     });
     found.unwrap_or_else(|| panic!("nothing about {key} in:\n{said}"))
@@ -109,9 +109,10 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]
 }
 
 /// An option's key, flag and variable, a bad value, and what is allowed.
-const BAD_VALUES: [(&str, &str, &str, &str, &str); 9] = [
+const BAD_VALUES: [(&str, &str, &str, &str, &str); 10] = [
     ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
     ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
+    ("api_rate", "--api-rate", "ROOMCAST_API_RATE", "0", "from 1"),
     ("demo", "--demo", "ROOMCAST_DEMO", "yes", "true or false"),
     ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "1MB", "1MiB"),
     ("max_calls", "--max-calls", "ROOMCAST_MAX_CALLS", "0", "from 1"),
@@ -185,6 +186,31 @@ fn a_drain_that_has_no_time_for_its_delay_and_spread_is_refused() {
     );
     let enough = [&times[..], &["--drain-timeout=15s"]].concat();
     assert_eq!(checked("drain.timeout", &enough, &[]).0, "15s");
+}
+
+// === the API's key ===
+
+#[test]
+fn an_internal_listener_off_loopback_needs_a_key() {
+    let open = ["--internal-listen=0.0.0.0:0"];
+    assert_refused(&open, &[], &["--internal-listen", "0.0.0.0:0", "api_key", "ROOMCAST_API_KEY", "127.0.0.1"]);
+    assert_refused(&["--internal-listen=[::]:0"], &[], &["--internal-listen", "api_key"]);
+    assert_eq!(checked("internal_listen", &open, &[("ROOMCAST_API_KEY", "s3cret")]).0, "0.0.0.0:0");
+    for loopback in ["127.0.0.2:3001", "[::1]:3001", "off"] {
+        assert_eq!(checked("internal_listen", &["--internal-listen", loopback], &[]).0, loopback);
+    }
+}
+
+#[test]
+fn the_key_is_never_printed() {
+    let file = write_file("key.toml", "api_key = \"s3cret\"\n");
+    let source = format!("{file}: api_key");
+    assert_eq!(checked("api_key", &[], &[]), pair("off", "default"));
+    assert_eq!(checked("api_key", &[], &[("ROOMCAST_API_KEY", "s3cret")]), pair("(set)", "ROOMCAST_API_KEY"));
+    assert_eq!(checked("api_key", &["--config", &file], &[]), pair("(set)", &source));
+    let error = error_of(&run(&["serve"], &[("ROOMCAST_API_KEY", "s3cret with spaces")]), EXIT_USAGE);
+    assert!(error.contains("ROOMCAST_API_KEY") && error.contains("white space"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
 }
 
 // === what is bound when ===

@@ -227,8 +227,16 @@ pub async fn exchange(address: &str, request: &[u8]) -> Vec<u8> {
 
 /// A GET's answer.
 pub async fn get(address: &str, path: &str) -> Answer {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    let answer = exchange(address, request.as_bytes()).await;
+    http(address, "GET", path, "", b"").await
+}
+
+/// A request's answer. Each header ends with a line's end.
+pub async fn http(address: &str, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    let len = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n"
+    );
+    let answer = exchange(address, &[head.as_bytes(), body].concat()).await;
     let answer = String::from_utf8(answer).expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

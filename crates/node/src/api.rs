@@ -1,0 +1,118 @@
+//! The HTTP API `/v1` of the internal listener: what a backend in any language asks of the cluster.
+//!
+//! Its description at `/v1/openapi.json` is made from the handlers, so the two can't differ.
+
+mod body;
+mod connections;
+mod failure;
+mod guard;
+mod nodes;
+mod request;
+mod rooms;
+mod users;
+
+use std::sync::LazyLock;
+
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use roomcast::{Cluster, Code};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(crate) use failure::Failure;
+pub(crate) use guard::{ApiKey, Guard};
+
+/// Where the API is.
+pub(crate) const PREFIX: &str = "/v1";
+
+/// The API of a node, to be nested at [`PREFIX`].
+pub(crate) fn routes(cluster: Cluster, guard: Guard, max_body: usize) -> axum::Router {
+    let (routes, _) = described_routes().split_for_parts();
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(max_body))
+        .layer(from_fn_with_state(guard, guard::check))
+        .with_state(cluster)
+}
+
+fn described_routes() -> OpenApiRouter<Cluster> {
+    OpenApiRouter::new()
+        .routes(routes!(rooms::publish))
+        .routes(routes!(rooms::list))
+        .routes(routes!(rooms::members))
+        .routes(routes!(rooms::join, rooms::leave))
+        .routes(routes!(users::notify))
+        .routes(routes!(users::disconnect))
+        .routes(routes!(connections::notify))
+        .routes(routes!(connections::disconnect))
+        .routes(routes!(nodes::list))
+        .routes(routes!(description))
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Roomcast",
+        description = "What backends ask of a Roomcast cluster. Every node answers for all nodes. \
+                       Belongs on the internal network."
+    ),
+    tags(
+        (name = "rooms", description = "Publishing to rooms, and who is in them"),
+        (name = "users", description = "All connections of a user"),
+        (name = "connections", description = "One connection"),
+        (name = "cluster", description = "The nodes, and this description"),
+    ),
+    components(schemas(failure::ErrorBody)),
+    security((), ("api_key" = [])),
+    modifiers(&Bearer),
+)]
+struct Description;
+
+/// The API key's way.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The node's api_key. A node without one asks for none."));
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+static DESCRIPTION: LazyLock<Result<String, String>> = LazyLock::new(|| {
+    let described = Description::openapi().nest(PREFIX, described_routes().into_openapi());
+    described.to_json().map_err(|error| error.to_string())
+});
+
+/// The description of this API, as OpenAPI 3.1
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "describe",
+    tag = "cluster",
+    responses((status = OK, description = "This document", body = Object), failure::Always)
+)]
+async fn description() -> Result<impl IntoResponse, Failure> {
+    match &*DESCRIPTION {
+        Ok(json) => Ok(([(header::CONTENT_TYPE, "application/json")], json.as_str())),
+        Err(error) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, error)),
+    }
+}
+
+/// Also for paths outside the API.
+pub(crate) async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, Code::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+/// Also for paths outside the API.
+pub(crate) async fn not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Failure {
+    let message = format!("{} has no {method}; the header Allow says what it has", uri.path());
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, message)
+}

@@ -1,0 +1,46 @@
+//! `/v1/connections`: one connection.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use roomcast::{Cluster, ConnectionId};
+
+use crate::api::Failure;
+use crate::api::failure::{Always, Asking, Finding, Sending};
+use crate::api::request::{CloseParams, InPath, InQuery, Payload};
+
+/// Send an event to a connection, on whatever node it is
+#[utoipa::path(
+    post,
+    path = "/connections/{id}/events/{event}",
+    operation_id = "notifyConnection",
+    tag = "connections",
+    params(("id" = String, Path, description = "The connection's id"), ("event" = String, Path, description = "The event's name")),
+    request_body(content = Payload, content_type = "application/octet-stream", description = "The payload, as it is"),
+    responses((status = NO_CONTENT, description = "It is queued on its node"), Always, Asking, Finding, Sending)
+)]
+pub(super) async fn notify(
+    State(cluster): State<Cluster>,
+    InPath((id, event)): InPath<(String, String)>,
+    Payload(payload): Payload,
+) -> Result<StatusCode, Failure> {
+    cluster.connection(id.parse::<ConnectionId>()?).notify(&event, payload).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Disconnect a connection, on whatever node it is
+#[utoipa::path(
+    delete,
+    path = "/connections/{id}",
+    operation_id = "disconnectConnection",
+    tag = "connections",
+    params(("id" = String, Path, description = "The connection's id"), CloseParams),
+    responses((status = NO_CONTENT, description = "It is being closed"), Always, Asking, Finding)
+)]
+pub(super) async fn disconnect(
+    State(cluster): State<Cluster>,
+    InPath(id): InPath<String>,
+    InQuery(close): InQuery<CloseParams>,
+) -> Result<StatusCode, Failure> {
+    cluster.connection(id.parse::<ConnectionId>()?).close(close.code(), &close.reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,130 @@
+//! How requests fail: `{"error":{"code":"NOT_FOUND","message":"…"}}` with the HTTP status of the code.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use roomcast::{CallError, Code, InvalidId};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
+
+/// A request's failure.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: StatusCode,
+    code: Code,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self { status: status(error.code), code: error.code, message: error.message }
+    }
+}
+
+impl From<InvalidId> for Failure {
+    fn from(error: InvalidId) -> Self {
+        CallError::from(error).into()
+    }
+}
+
+/// As gRPC's gateways have it.
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable | Code::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let error = ErrorDetail { code: self.code.as_str(), message: self.message };
+        (self.status, axum::Json(ErrorBody { error })).into_response()
+    }
+}
+
+/// Why a request failed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct ErrorBody {
+    #[schema(inline)]
+    error: ErrorDetail,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ErrorDetail {
+    /// One of gRPC's codes
+    #[schema(example = "NOT_FOUND")]
+    code: &'static str,
+    /// A sentence for people
+    #[schema(example = "there is no such connection")]
+    message: String,
+}
+
+// === what the description says of failures ===
+
+/// Failures that every request may have.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description")]
+pub(crate) enum Always {
+    /// The request needs the header `Authorization: Bearer KEY`
+    #[response(status = UNAUTHORIZED, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
+    Unauthenticated(ErrorBody),
+    /// More requests than `api_rate` allows, or a connection that is in `max_rooms` rooms already
+    #[response(
+        status = TOO_MANY_REQUESTS,
+        headers(("Retry-After" = u32, description = "In how many seconds, if it were too many requests"))
+    )]
+    TooMany(ErrorBody),
+    /// The node failed
+    #[response(status = INTERNAL_SERVER_ERROR)]
+    Internal(ErrorBody),
+}
+
+/// Failures of requests that name something and ask other nodes.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description")]
+pub(crate) enum Asking {
+    /// A name, id or parameter is wrong
+    #[response(status = BAD_REQUEST)]
+    Invalid(ErrorBody),
+    /// Other nodes are needed, and the broker is down or did not take the request
+    #[response(status = SERVICE_UNAVAILABLE)]
+    Unavailable(ErrorBody),
+}
+
+/// Failures of requests about a connection or user.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description")]
+pub(crate) enum Finding {
+    /// There is no such connection, or user, on any node; nothing was done
+    #[response(status = NOT_FOUND)]
+    NotFound(ErrorBody),
+    /// A node did not answer; whether it was done is not known
+    #[response(status = GATEWAY_TIMEOUT)]
+    NoAnswer(ErrorBody),
+}
+
+/// Failures of requests with a payload.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "for the description")]
+pub(crate) enum Sending {
+    /// The body did not come in time
+    #[response(status = REQUEST_TIMEOUT)]
+    TooSlow(ErrorBody),
+    /// The body is larger than `max_payload`
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    TooLarge(ErrorBody),
+}

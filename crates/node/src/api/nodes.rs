@@ -1,0 +1,20 @@
+//! `/v1/nodes`: the live nodes.
+
+use axum::Json;
+use axum::extract::State;
+use roomcast::Cluster;
+
+use crate::api::body::NodesBody;
+use crate::api::failure::Always;
+
+/// The live nodes of the cluster
+#[utoipa::path(
+    get,
+    path = "/nodes",
+    operation_id = "listNodes",
+    tag = "cluster",
+    responses((status = OK, description = "The nodes, this one included", body = NodesBody), Always)
+)]
+pub(super) async fn list(State(cluster): State<Cluster>) -> Json<NodesBody> {
+    Json(cluster.nodes().into())
+}

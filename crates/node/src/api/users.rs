@@ -1,0 +1,51 @@
+//! `/v1/users`: all connections of a user.
+
+use axum::Json;
+use axum::extract::State;
+use roomcast::Cluster;
+
+use crate::api::Failure;
+use crate::api::body::ReachedBody;
+use crate::api::failure::{Always, Asking, Finding, Sending};
+use crate::api::request::{CloseParams, InPath, InQuery, Payload};
+
+/// Send an event to all connections of a user, on all nodes
+#[utoipa::path(
+    post,
+    path = "/users/{user}/events/{event}",
+    operation_id = "notifyUser",
+    tag = "users",
+    params(("user" = String, Path, description = "The user's id"), ("event" = String, Path, description = "The event's name")),
+    request_body(content = Payload, content_type = "application/octet-stream", description = "The payload, as it is"),
+    responses(
+        (status = OK, description = "To how many connections it was queued", body = ReachedBody),
+        Always, Asking, Finding, Sending
+    )
+)]
+pub(super) async fn notify(
+    State(cluster): State<Cluster>,
+    InPath((user, event)): InPath<(String, String)>,
+    Payload(payload): Payload,
+) -> Result<Json<ReachedBody>, Failure> {
+    Ok(Json(cluster.user(&user).notify(&event, payload).await?.into()))
+}
+
+/// Disconnect all connections of a user, on all nodes
+#[utoipa::path(
+    delete,
+    path = "/users/{user}",
+    operation_id = "disconnectUser",
+    tag = "users",
+    params(("user" = String, Path, description = "The user's id"), CloseParams),
+    responses(
+        (status = OK, description = "How many connections are being closed", body = ReachedBody),
+        Always, Asking, Finding
+    )
+)]
+pub(super) async fn disconnect(
+    State(cluster): State<Cluster>,
+    InPath(user): InPath<String>,
+    InQuery(close): InQuery<CloseParams>,
+) -> Result<Json<ReachedBody>, Failure> {
+    Ok(Json(cluster.user(&user).disconnect(close.code(), &close.reason).await?.into()))
+}
