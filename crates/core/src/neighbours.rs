@@ -121,21 +121,20 @@ impl Hub {
 
     /// Says again and again that this node lives, and forgets others that no longer do.
     pub(crate) async fn keep_in_touch(&self) {
-        let status = self.broker.status();
-        let (mut subscribed, mut was_down) = (false, false);
+        let mut status = self.broker.status();
+        let mut subscribed = false;
         self.count_nodes();
         loop {
             if *status.borrow() == BrokerStatus::Down {
-                was_down = true;
-            } else {
-                if std::mem::take(&mut was_down) {
-                    self.neighbours.nodes.lock().restart_clocks(now());
+                if status.wait_for(|status| *status == BrokerStatus::Up).await.is_err() {
+                    std::future::pending::<()>().await; // it stays down
                 }
-                // Over time, the next turn tries again.
-                let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.say_that_it_lives(&mut subscribed)).await;
-                self.neighbours.nodes.lock().expire(now());
-                self.count_nodes();
+                self.neighbours.nodes.lock().restart_clocks(now());
             }
+            // Over time, the next turn tries again.
+            let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.say_that_it_lives(&mut subscribed)).await;
+            self.neighbours.nodes.lock().expire(now());
+            self.count_nodes();
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         }
     }

@@ -64,9 +64,7 @@ impl Nodes {
         match self.heard.entry(info.node) {
             Entry::Occupied(mut entry) => {
                 let heard = entry.get_mut();
-                if !heard.left {
-                    (heard.info, heard.at) = (info, now);
-                }
+                (heard.info, heard.at) = (info, now);
                 false
             }
             Entry::Vacant(entry) if has_place => {

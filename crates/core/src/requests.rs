@@ -89,3 +89,33 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_questions_wait_and_no_more() {
+        let mut requests = Requests::default();
+        let started: Vec<_> =
+            (0..MAX_REQUESTS).map(|_| requests.start(HashSet::new()).expect("there is place")).collect();
+        assert!(requests.start(HashSet::new()).is_none());
+        requests.finish(started[0].0);
+        assert!(requests.start(HashSet::new()).is_some());
+    }
+
+    #[test]
+    fn a_question_is_complete_when_the_last_node_has_answered_or_left() {
+        let [one, two, three] = [1, 2, 3].map(NodeId::from_u64);
+        let mut requests = Requests::default();
+        let (id, mut completed) = requests.start(HashSet::from([one, two, three])).expect("there is place");
+        requests.on_answer(id, one, Answer::Reached(1));
+        requests.on_answer(id + 1, two, Answer::Reached(1));
+        requests.on_goodbye(three);
+        assert!(completed.try_recv().is_err(), "one is missing");
+        requests.on_answer(id, two, Answer::Reached(2));
+        assert_eq!(completed.try_recv(), Ok(()));
+        let answers = requests.finish(id);
+        assert_eq!((answers.answers, answers.missing), (vec![Answer::Reached(1), Answer::Reached(2)], vec![]));
+    }
+}

@@ -45,14 +45,17 @@ async fn a_new_node_knows_all_others_and_they_know_it_before_the_next_heartbeat(
 async fn a_node_that_leaves_is_gone_at_once() {
     let bus = MemoryBus::new();
     let [a, b] = start_nodes(&bus).await;
-    b.say_goodbye().await;
-    wait_until("it is gone", || a.nodes().len() == 1).await;
-    // Its silence stays.
-    tokio::time::sleep(2 * HEARTBEAT_INTERVAL).await;
-    assert_eq!(a.nodes().len(), 1);
     let [c] = start_nodes(&bus).await;
+    wait_until("all are known", || a.nodes().len() == 3).await;
+    let started = Instant::now();
+    b.say_goodbye().await;
+    wait_until("it is gone", || a.nodes().len() == 2).await;
     c.close();
     wait_until("it is gone, too", || a.nodes().len() == 1).await;
+    assert!(started.elapsed() < HEARTBEAT_INTERVAL, "it was told, not missed");
+    // One of them still runs, and says no more that it lives.
+    tokio::time::sleep(2 * HEARTBEAT_INTERVAL).await;
+    assert_eq!(a.nodes().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,6 +178,8 @@ async fn a_connection_is_reached_joined_and_closed_from_another_node() {
     a.close_connection(id, close.clone()).await.expect("it is there");
     assert_eq!(client.connection.outbox.take_command(), Some(roomcast_core::Command::Close(close.clone())));
     assert_eq!(a.close_connection(id, close.clone()).await, no_connection(), "it is being closed");
+    client.connection.leave_rooms();
+    assert_eq!(a.join_connection(id, &lobby).await, no_connection(), "it has ended, but for its last output");
     drop(client);
     for id in [id, ConnectionId { node: NodeId::random(), ..id }] {
         assert_eq!(a.notify_connection(id, event("hello"), Bytes::new()).await, no_connection());
@@ -267,7 +272,24 @@ async fn without_a_broker_only_what_needs_other_nodes_fails_and_at_once_and_nobo
 
     b.task.abort();
     up.send_replace(BrokerStatus::Up);
-    wait_until("the broker is asked again", || a.nodes().len() == 1).await;
+    tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    assert_eq!(a.nodes().len(), 2, "its silence counts from now on");
+    wait_until("it has been silent for long enough", || a.nodes().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_broker_comes_up_late_is_known_from_then_on() {
+    let bus = MemoryBus::new();
+    let [a] = start_nodes(&bus).await;
+    let up = watch::channel(BrokerStatus::Down).0;
+    let broker = Cuttable { inner: bus.attach(), status: up.subscribe() };
+    let b = Node::start(Arc::new(broker), HubOptions::default());
+    tokio::time::sleep(HEARTBEAT_INTERVAL / 2).await;
+    assert_eq!((a.nodes().len(), b.nodes().len()), (1, 1));
+    let started = Instant::now();
+    up.send_replace(BrokerStatus::Up);
+    wait_until("they know each other", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    assert!(started.elapsed() < HEARTBEAT_INTERVAL / 2, "it did not wait for its next heartbeat");
 }
 
 // === what they use ===
