@@ -25,6 +25,7 @@ mod operations;
 mod outbox;
 mod peer;
 mod requests;
+mod sharing;
 
 pub use answer::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 pub use broker::{BoxFuture, Broker, BrokerError, BrokerStatus};

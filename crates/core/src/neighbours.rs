@@ -20,7 +20,9 @@ use crate::hub::{Hub, JoinError};
 use crate::id::{NodeId, RoomName};
 use crate::message::{Message, Question};
 use crate::nodes::{HEARTBEAT_INTERVAL, NodeInfo, Nodes};
+use crate::operations::Members;
 use crate::requests::{Answers, MAX_REQUESTS, REQUEST_TIMEOUT, Requests};
+use crate::sharing::Sharing;
 
 /// The version that a node tells the others.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -63,6 +65,8 @@ pub enum AskError {
 pub(crate) struct Neighbours {
     nodes: Mutex<Nodes>,
     requests: Mutex<Requests>,
+    /// Looks at a room's members.
+    pub(crate) looks: Sharing<Result<Arc<Members>, AskError>>,
     answering: Arc<Semaphore>,
     started_at: Instant,
     said_goodbye: AtomicBool,
@@ -82,6 +86,7 @@ impl Neighbours {
         Self {
             nodes: Mutex::default(),
             requests: Mutex::default(),
+            looks: Sharing::new(),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
             started_at: now(),
             said_goodbye: AtomicBool::new(false),

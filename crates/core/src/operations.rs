@@ -1,6 +1,7 @@
 //! What can be asked of all nodes, from any: the questions with their answers put together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use roomcast_protocol::{CloseFrame, Name};
@@ -74,11 +75,15 @@ pub struct Reached {
 }
 
 impl Hub {
-    /// A room's members, on all nodes.
+    /// A room's members, on all nodes. Who asks for the same room at the same time shares the answer.
     ///
     /// # Errors
     /// [`AskError`] if the nodes could not be asked.
-    pub async fn cluster_members(&self, room: &RoomName) -> Result<Members, AskError> {
+    pub async fn cluster_members(&self, room: &RoomName) -> Result<Arc<Members>, AskError> {
+        self.neighbours.looks.ask(room, || self.ask_members(room)).await
+    }
+
+    async fn ask_members(&self, room: &RoomName) -> Result<Arc<Members>, AskError> {
         let asked = self.ask(Asked::All, Question::Members { room: room.clone() }, Bytes::new()).await?;
         let mut all = Members { count: 0, members: Vec::new(), missing_nodes: asked.missing };
         for answer in asked.answers {
@@ -87,7 +92,7 @@ impl Hub {
                 all.members.extend(members);
             }
         }
-        Ok(all)
+        Ok(Arc::new(all))
     }
 
     /// Rooms that have members on any node.

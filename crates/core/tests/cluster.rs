@@ -69,7 +69,7 @@ async fn a_dead_node_is_missing_from_answers_and_then_gone() {
 
     let started = Instant::now();
     let members = a.cluster_members(&lobby).await.expect("the others answer");
-    assert_eq!((members.count, members.members.len(), members.missing_nodes), (2, 2, vec![c.node()]));
+    assert_eq!((members.count, members.members.len(), &members.missing_nodes), (2, 2, &vec![c.node()]));
     assert!(started.elapsed() <= REQUEST_TIMEOUT + Duration::from_millis(1), "it took {:?}", started.elapsed());
     let no_answer = AskError::NoAnswer { nodes: vec![c.node()] };
     assert_eq!(a.notify_connection(lost.peer().id, event("hello"), Bytes::new()).await, Err(no_answer.clone()));
@@ -79,7 +79,7 @@ async fn a_dead_node_is_missing_from_answers_and_then_gone() {
     assert_eq!(a.nodes().len(), 2);
     let asked = Instant::now();
     let members = a.cluster_members(&lobby).await.expect("all answer");
-    assert_eq!((members.count, members.missing_nodes), (2, vec![]));
+    assert_eq!((members.count, &members.missing_nodes), (2, &vec![]));
     assert_eq!(a.notify_connection(lost.peer().id, event("hello"), Bytes::new()).await, no_connection());
     assert!(asked.elapsed() < Duration::from_millis(10), "nobody waited for the dead");
 }
@@ -112,7 +112,7 @@ async fn members_are_those_of_all_nodes_and_vanish_at_once() {
         found.sort_unstable();
         let mut expected = vec![(ann.peer().id, Some(user("ann"))), (guest.peer().id, None)];
         expected.sort_unstable();
-        assert_eq!((members.count, found, members.missing_nodes), (2, expected, vec![]));
+        assert_eq!((members.count, found, &members.missing_nodes), (2, expected, &vec![]));
     }
     b.leave(guest.peer(), &lobby);
     assert_eq!(a.cluster_members(&lobby).await.expect("all answer").count, 1);

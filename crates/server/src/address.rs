@@ -1,5 +1,7 @@
 //! Whom an application can reach from any node: a room, a user, a connection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use roomcast_core::{ConnectionId, Members, Reached, RoomName, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
@@ -31,11 +33,12 @@ impl Room<'_> {
     }
 
     /// The room's members, on all nodes. All live nodes are asked; one that does not answer within two
-    /// seconds is named in the result, and its members are missing.
+    /// seconds is named in the result, and its members are missing. Who looks at the same room meanwhile
+    /// waits for that, and shares the next answer.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be asked.
-    pub async fn members(&self) -> Result<Members, CallError> {
+    pub async fn members(&self) -> Result<Arc<Members>, CallError> {
         Ok(self.cluster.hub().cluster_members(&RoomName::new(self.name)?).await?)
     }
 }

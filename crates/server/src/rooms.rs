@@ -121,7 +121,7 @@ impl RoomAction {
                 Self::Leave => hub.leave(&socket.link.peer, &room),
                 Self::Publish if cancel.is_none() => publish_unawaited(&socket, hub.publish(room, event, payload))?,
                 Self::Publish => hub.publish(room, event, payload).await?,
-                Self::Members => return members_json(&hub.cluster_members(&room).await?),
+                Self::Members => return members_json(&*hub.cluster_members(&room).await?),
             }
             Ok(Bytes::new())
         })

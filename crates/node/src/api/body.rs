@@ -1,6 +1,6 @@
 //! The answers' bodies.
 
-use roomcast::{Members, NodeInfo, Reached, Rooms};
+use roomcast::{Members, NodeId, NodeInfo, Reached, Rooms};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -28,13 +28,13 @@ struct MemberBody {
     user: Option<String>,
 }
 
-impl From<Members> for MembersBody {
-    fn from(members: Members) -> Self {
-        let listed = members.members.into_iter().map(|member| MemberBody {
+impl From<&Members> for MembersBody {
+    fn from(members: &Members) -> Self {
+        let listed = members.members.iter().map(|member| MemberBody {
             connection: member.connection.to_string(),
-            user: member.user.map(String::from),
+            user: member.user.as_ref().map(ToString::to_string),
         });
-        Self { count: members.count, members: listed.collect(), missing_nodes: texts(members.missing_nodes) }
+        Self { count: members.count, members: listed.collect(), missing_nodes: texts(&members.missing_nodes) }
     }
 }
 
@@ -65,7 +65,7 @@ struct RoomBody {
 impl From<Rooms> for RoomsBody {
     fn from(rooms: Rooms) -> Self {
         let listed = rooms.rooms.into_iter().map(|room| RoomBody { room: room.room.into(), members: room.members });
-        Self { rooms: listed.collect(), next: rooms.next.map(String::from), missing_nodes: texts(rooms.missing_nodes) }
+        Self { rooms: listed.collect(), next: rooms.next.map(String::from), missing_nodes: texts(&rooms.missing_nodes) }
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct ReachedBody {
 
 impl From<Reached> for ReachedBody {
     fn from(reached: Reached) -> Self {
-        Self { connections: reached.connections, missing_nodes: texts(reached.missing_nodes) }
+        Self { connections: reached.connections, missing_nodes: texts(&reached.missing_nodes) }
     }
 }
 
@@ -120,6 +120,6 @@ impl From<Vec<NodeInfo>> for NodesBody {
     }
 }
 
-fn texts(ids: Vec<impl Into<String>>) -> Vec<String> {
-    ids.into_iter().map(Into::into).collect()
+fn texts(ids: &[NodeId]) -> Vec<String> {
+    ids.iter().map(ToString::to_string).collect()
 }

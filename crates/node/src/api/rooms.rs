@@ -86,7 +86,7 @@ pub(super) async fn members(
     State(cluster): State<Cluster>,
     InPath(room): InPath<String>,
 ) -> Result<Json<MembersBody>, Failure> {
-    Ok(Json(cluster.room(&room).members().await?.into()))
+    Ok(Json((&*cluster.room(&room).members().await?).into()))
 }
 
 /// Make a connection a member of a room
