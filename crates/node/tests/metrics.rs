@@ -15,33 +15,44 @@ use support::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-/// What every node has, with or without Redis.
-const NAMES: [&str; 24] = [
+/// What the operating system tells about the process.
+const OF_THE_PROCESS: [&str; 5] = [
     "process_cpu_seconds_total",
     "process_max_fds",
     "process_open_fds",
     "process_resident_memory_bytes",
     "process_start_time_seconds",
-    "roomcast_broker_publish_duration_seconds",
-    "roomcast_broker_up",
-    "roomcast_build_info",
-    "roomcast_call_duration_seconds",
-    "roomcast_calls_in_flight",
-    "roomcast_calls_total",
-    "roomcast_cancellations_total",
-    "roomcast_connections",
-    "roomcast_connections_closed_total",
-    "roomcast_connections_opened_total",
-    "roomcast_deliveries_total",
-    "roomcast_delivery_latency_seconds",
-    "roomcast_memberships",
-    "roomcast_nodes",
-    "roomcast_notifications_received_total",
-    "roomcast_outbound_queue_bytes",
-    "roomcast_publishes_total",
-    "roomcast_rooms",
-    "roomcast_slow_consumers_total",
 ];
+
+/// The metrics that the documentation promises: `name{label,label} kind`.
+fn documented() -> BTreeSet<String> {
+    let rows = include_str!("../../../docs/METRICS.md").lines().filter_map(|line| line.strip_prefix("| `roomcast_"));
+    rows.map(|row| {
+        let mut columns = row.split('|').map(|column| column.trim().trim_matches('`'));
+        format!("roomcast_{} {}", columns.next().unwrap_or_default(), columns.next().unwrap_or_default())
+    })
+    .collect()
+}
+
+/// The metrics that a node has, in the same form.
+fn exposed(scrape: &Scrape) -> BTreeSet<String> {
+    let kinds = scrape.text.lines().filter_map(|line| line.strip_prefix("# TYPE roomcast_")?.split_once(' '));
+    kinds
+        .map(|(name, kind)| {
+            let sample =
+                if kind == "histogram" { format!("roomcast_{name}_count") } else { format!("roomcast_{name}") };
+            let line = scrape.text.lines().find(|line| line.starts_with(&sample)).unwrap_or_default();
+            let labels = line[sample.len()..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            let mut labels: Vec<_> = labels
+                .iter()
+                .flat_map(|(labels, _)| labels.split(',').filter_map(|label| label.split('=').next()))
+                .collect();
+            labels.sort_by_key(|label| ["method", "version"].iter().position(|first| first == label).unwrap_or(9));
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            format!("roomcast_{name}{labels} {kind}")
+        })
+        .collect()
+}
 
 fn calls(method: &str, outcome: &str) -> String {
     format!("roomcast_calls_total{{method=\"{method}\",outcome=\"{outcome}\"}}")
@@ -180,8 +191,9 @@ async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of
     wait_for_values(&node, &plain_values).await;
 
     let scrape = Scrape::of(&node).await;
-    let missing: Vec<_> = NAMES.iter().filter(|name| !scrape.names().contains(*name)).collect();
+    let missing: Vec<_> = OF_THE_PROCESS.iter().filter(|name| !scrape.names().contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?} are missing in:\n{}", scrape.text);
+    assert_eq!(exposed(&scrape), documented(), "on the left what a node has, on the right what docs/METRICS.md says");
     assert_eq!(scrape.sum("roomcast_connections_closed_total"), 7.0);
     assert_eq!(scrape.sum("roomcast_build_info"), 1.0);
     // A connection that gets several events in one write is one sample.

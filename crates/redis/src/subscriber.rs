@@ -215,7 +215,11 @@ impl Subscriber {
             }
             Report::Ended(error) => {
                 let server = &subscriptions.servers()[shard].1;
-                tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
+                if link.retry_delay == MIN_RETRY {
+                    tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
+                } else {
+                    tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
+                }
                 link.output = None;
                 link.retry_at = now + link.retry_delay;
                 link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
