@@ -134,8 +134,6 @@ fn client(options: &RedisOptions) -> Result<(Client, Config), RedisError> {
     let connection = ConnectionConfig {
         connection_timeout: CONNECT_TIMEOUT,
         internal_command_timeout: CONNECT_TIMEOUT,
-        // A publish is tried again by its lane, which knows for how long.
-        max_command_attempts: 1,
         unresponsive: UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_secs(1) },
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
         ..ConnectionConfig::default()

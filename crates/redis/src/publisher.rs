@@ -311,8 +311,18 @@ fn millis(time: Duration) -> Value {
 
 /// Whether it may work soon: the connection or the server is the trouble, not what was asked.
 fn may_pass(error: &Error) -> bool {
-    const PASSING: [&str; 9] =
-        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY", "UNBLOCKED"];
+    // The last is fred's own, when a connection or a slot's owner changed too often under one command.
+    const PASSING: [&str; 9] = [
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "MOVED",
+        "ASK",
+        "BUSY",
+        "Too many failed write",
+    ];
     let of_the_way = matches!(
         error.kind(),
         ErrorKind::IO

@@ -90,6 +90,7 @@ pub(crate) struct Subscriber {
     probed_at: Instant,
     topologies: mpsc::Sender<Option<Topology>>,
     topology_inbox: mpsc::Receiver<Option<Topology>>,
+    topology_wanted: bool,
     topology_asked_at: Option<Instant>,
     is_asking_topology: bool,
 }
@@ -118,6 +119,7 @@ impl Subscriber {
             probed_at: Instant::now(),
             topologies,
             topology_inbox,
+            topology_wanted: true,
             topology_asked_at: None,
             is_asking_topology: false,
         }
@@ -166,7 +168,7 @@ impl Subscriber {
             }
         }
         let events = subscriptions.take_events();
-        let topology_wanted = subscriptions.take_topology_wanted();
+        self.topology_wanted |= subscriptions.take_topology_wanted();
         drop(subscriptions);
         let mut queue = self.shared.events.lock();
         for event in events {
@@ -180,7 +182,7 @@ impl Subscriber {
             }
         }
         drop(queue);
-        if topology_wanted {
+        if self.topology_wanted {
             self.ask_topology(MIN_TOPOLOGY_AGE);
         }
     }
@@ -369,7 +371,7 @@ impl Subscriber {
 
     // === topology ===
 
-    /// Asks fred for the topology, unless it was asked just now.
+    /// Asks fred for the topology, unless it was asked just now; then the next tick does.
     fn ask_topology(&mut self, max_age: Duration) {
         let now = Instant::now();
         let is_fresh = self.topology_asked_at.is_some_and(|at| now.duration_since(at) < max_age);
@@ -377,6 +379,7 @@ impl Subscriber {
             return;
         }
         self.topology_asked_at = Some(now);
+        self.topology_wanted = false;
         self.is_asking_topology = true;
         let (client, servers, answers) = (self.client.clone(), self.servers.clone(), self.topologies.clone());
         tokio::spawn(async move {
