@@ -79,7 +79,9 @@ impl Client {
     pub async fn connect(url: &str) -> Result<Self> {
         let mut request = url.into_client_request().expect("a WebSocket URL");
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-        let connected = tokio::time::timeout(DEADLINE, tokio_tungstenite::connect_async(request)).await;
+        // Frames are small and go out at once: latencies are measured by this client.
+        let connected = tokio_tungstenite::connect_async_with_config(request, None, true);
+        let connected = tokio::time::timeout(DEADLINE, connected).await;
         let (socket, _) = connected.map_err(|_| ClientError::TimedOut)??;
         Ok(Self {
             socket,
@@ -117,6 +119,21 @@ impl Client {
         loop {
             if let Some(answer) = self.answers.remove(&id) {
                 return Ok(answer);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Waits for the answer to any call. If it is given up, no answer is lost.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub async fn next_answer(&mut self) -> Result<(CallId, Bytes)> {
+        loop {
+            if let Some(id) = self.answers.keys().next().copied()
+                && let Some(answer) = self.answers.remove(&id)
+            {
+                return Ok((id, answer));
             }
             self.read().await?;
         }

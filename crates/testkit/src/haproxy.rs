@@ -53,7 +53,7 @@ impl HaProxy {
 /// Timeouts for connections that live long and say little.
 fn configuration(port: u16, nodes: &[&Node]) -> String {
     let mut lines = format!(
-        "global\n  maxconn 12000\n\
+        "global\n  fd-hard-limit 20000\n\
          defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  timeout tunnel 1h\n\
          frontend clients\n  bind 127.0.0.1:{port} backlog 4096\n  default_backend nodes\n\
          backend nodes\n  balance roundrobin\n  option httpchk GET /readyz\n"
