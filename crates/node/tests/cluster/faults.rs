@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use roomcast_testkit::{AfterCut, FaultyLink, RedisOptions, RedisServer};
+use roomcast_testkit::{AfterCut, FaultyLink, Node, RedisOptions, RedisServer};
 
 use crate::scene::{RATE, Scene};
-use crate::support::{get, start_node};
+use crate::support::{get, start_node, wait_until};
 use crate::{size, turn};
 
 /// So many events of a room may be missed and still be had from Redis, with a reserve.
@@ -55,6 +55,14 @@ async fn a_redis_that_comes_back_with_its_log_takes_only_what_was_in_flight_with
     report.assert_lost_at_most_what_died();
 }
 
+async fn readiness(node: &Node) -> u16 {
+    get(&node.internal, "/readyz").await.status
+}
+
+async fn wait_for_readiness(node: &Node, status: u16) {
+    wait_until(&format!("/readyz says {status}"), async || readiness(node).await == status).await;
+}
+
 /// Long enough that nodes notice, whatever they do to notice.
 const OUTAGE: Duration = Duration::from_secs(3);
 
@@ -66,13 +74,14 @@ async fn nodes_serve_without_redis_until_it_is_back() {
     let outage = async |scene: &mut Scene| {
         redis.kill();
         for node in &scene.nodes {
-            node.wait_until("a node without Redis is unready", async || {
-                get(&node.internal, "/readyz").await.status == 503
-            })
-            .await;
+            wait_for_readiness(node, 503).await;
         }
         tokio::time::sleep(OUTAGE).await;
         redis.restart().await;
+        scene.fault_is_over();
+        for node in &scene.nodes {
+            wait_for_readiness(node, 200).await;
+        }
     };
     let report = scene.go_through("SIGKILL of Redis, away for seconds, restart empty", outage).await;
     report.assert_lost_at_most_what_died();
@@ -132,16 +141,16 @@ async fn cut_one_node_off(title: &str, after: AfterCut) {
     let rate = (REPAIRABLE / f64::from(seconds)).min(RATE);
     let cut = async |scene: &mut Scene| {
         link.cut();
-        let cut_off = &scene.nodes[0];
-        let is = async |status| get(&cut_off.internal, "/readyz").await.status == status;
         let rest = tokio::time::sleep(Duration::from_secs(u64::from(seconds)));
-        cut_off.wait_until("a node that is cut off is unready", async || is(503).await).await;
+        wait_for_readiness(&scene.nodes[0], 503).await;
         for other in &scene.nodes[1..] {
-            assert_eq!(get(&other.internal, "/readyz").await.status, 200, "the others are not");
+            assert_eq!(readiness(other).await, 200, "the others are not cut off");
         }
         rest.await;
-        assert!(is(503).await, "it stays so");
+        assert_eq!(readiness(&scene.nodes[0]).await, 503);
         link.heal(after);
+        scene.fault_is_over();
+        wait_for_readiness(&scene.nodes[0], 200).await;
     };
     let scene = Scene::start_at_rate(&urls, rate).await;
     let report = scene.go_through(&format!("{title} for {seconds} s"), cut).await;

@@ -41,6 +41,8 @@ pub(crate) struct Scene {
     stop_publishers: watch::Sender<bool>,
     stop_others: watch::Sender<bool>,
     has_redis: bool,
+    /// When the fault's cause ended.
+    over: Option<Duration>,
 }
 
 impl Scene {
@@ -76,6 +78,7 @@ impl Scene {
             stop_publishers: watch::Sender::new(false),
             stop_others: watch::Sender::new(false),
             has_redis,
+            over: None,
             nodes,
         };
         for (member, (node, room)) in places.enumerate() {
@@ -105,6 +108,11 @@ impl Scene {
         self.nodes[node].signal("KILL");
     }
 
+    /// Notes that the cause of a fault has ended, though the fault's story goes on.
+    pub(crate) fn fault_is_over(&mut self) {
+        self.over = Some(self.board.now());
+    }
+
     /// Waits until so many more events in each room were answered and arrived everywhere.
     pub(crate) async fn wait_for_events(&self, events: usize) {
         self.wait_for_events_since(events, self.board.now()).await;
@@ -119,15 +127,15 @@ impl Scene {
         }
     }
 
-    /// Goes through a fault and reports. The fault ends when the test has ended its cause: when Redis is
-    /// there again, for example.
+    /// Goes through a fault and reports. The fault is over when the test has ended its cause, such as when
+    /// Redis is there again; that is at its story's end unless it says so before.
     #[expect(clippy::print_stderr, reason = "the figures are a result too")]
     pub(crate) async fn go_through(mut self, title: &str, fault: impl AsyncFnOnce(&mut Self)) -> Report {
         self.wait_for_events(EVENTS_BEFORE).await;
         let members_before = self.board.present();
         let began = self.board.now();
         fault(&mut self).await;
-        let over = self.board.now();
+        let over = self.over.unwrap_or_else(|| self.board.now());
         self.wait_for_events_since(EVENTS_AFTER, over).await;
         self.stop_publishers.send_replace(true);
         while self.publishers.join_next().await.transpose().expect("publishers don't panic").is_some() {}
