@@ -122,8 +122,9 @@ impl Board {
             let got = member.received.iter().filter(|event| event.at >= since).count();
             let sent = published.iter().filter(|event| event.sent >= since && event.room == member.room);
             let acked = sent.clone().filter(|event| matches!(event.outcome, Outcome::Acked(_))).count();
+            let refused = sent.clone().filter(|event| event.outcome == Outcome::Refused).count();
             let (node, room, sent) = (member.node, member.room, sent.count());
-            write!(text, "\nnode {node} room {room}: {sent} sent, {acked} acked, {got} got")
+            write!(text, "\nnode {node} room {room}: {sent} sent, {acked} acked, {refused} refused, {got} got")
                 .expect("a string takes all");
         }
         text

@@ -1,6 +1,7 @@
 //! Other Redis servers take over: by sentinels, and in Redis Cluster.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use roomcast_testkit::{RedisCluster, Sentinels};
 
@@ -17,7 +18,7 @@ async fn sentinels_make_a_replica_the_master_as_planned() {
     let _turn = turn().await;
     let sentinels = Sentinels::start().await;
     let scene = three_nodes(sentinels.url()).await;
-    scene.go_through("Sentinel: planned failover", async |_| sentinels.failover().await).await.assert_complete();
+    scene.go_through("Sentinel: planned failover", async |_| sentinels.failover().await).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +54,7 @@ async fn slots_of_room(cluster: &RedisCluster, room: usize) -> BTreeSet<u16> {
 async fn three_nodes_are_one_cluster_on_redis_cluster() {
     let _turn = turn().await;
     let cluster = RedisCluster::start(3, 1).await;
-    three_nodes(cluster.url()).await.go_through("Cluster: no fault", async |_| {}).await.assert_complete();
+    three_nodes(cluster.url()).await.go_through("Cluster: no fault", async |_| {}).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +73,23 @@ async fn slots_move_with_their_rooms_while_events_pass() {
             scene.wait_for_events(3).await;
         }
     };
-    scene.go_through("Cluster: the rooms' slots move twice", migrate).await.assert_complete();
+    scene.go_through("Cluster: the rooms' slots move twice", migrate).await.assert_unnoticed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_moves_slowly_loses_nothing() {
+    const MOVE: Duration = Duration::from_secs(2);
+    let _turn = turn().await;
+    let cluster = RedisCluster::start(3, 1).await;
+    let scene = three_nodes(cluster.url()).await;
+    let migrate = async |_: &mut Scene| {
+        let slot = *slots_of_room(&cluster, 0).await.first().expect("there is one");
+        let to = cluster.next_master(cluster.owner_of_slot(slot).await).await;
+        cluster.migrate_keys(slot, to).await;
+        tokio::time::sleep(MOVE).await;
+        cluster.finish_migration(slot, to).await;
+    };
+    scene.go_through("Cluster: a room's slot moves for 2 s", migrate).await.assert_complete();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +101,7 @@ async fn a_replica_takes_a_rooms_slot_over_as_planned() {
         let slot = *slots_of_room(&cluster, 0).await.first().expect("there is one");
         cluster.failover(slot).await;
     };
-    scene.go_through("Cluster: planned failover", failover).await.assert_complete();
+    scene.go_through("Cluster: planned failover", failover).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,14 +19,14 @@ async fn three_nodes(redis: &RedisServer) -> Scene {
 async fn one_node_needs_no_redis_for_its_rooms() {
     let _turn = turn().await;
     let scene = Scene::without_redis(vec![start_node(&["--demo"]).await]).await;
-    scene.go_through("no fault, no Redis", async |_| {}).await.assert_complete();
+    scene.go_through("no fault, no Redis", async |_| {}).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_are_one_cluster() {
     let _turn = turn().await;
     let redis = RedisServer::start(RedisOptions::default()).await;
-    three_nodes(&redis).await.go_through("no fault", async |_| {}).await.assert_complete();
+    three_nodes(&redis).await.go_through("no fault", async |_| {}).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn the_end_of_a_node_is_nothing_to_the_others() {
     let _turn = turn().await;
     let redis = RedisServer::start(RedisOptions::default()).await;
     let kill = async |scene: &mut Scene| scene.kill_node(2);
-    three_nodes(&redis).await.go_through("SIGKILL of a node", kill).await.assert_complete();
+    three_nodes(&redis).await.go_through("SIGKILL of a node", kill).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +100,7 @@ async fn subscriptions_that_redis_ends_come_back_without_loss() {
             scene.wait_for_events(3).await;
         }
     };
-    scene.go_through("CLIENT KILL TYPE pubsub, three times", kill).await.assert_complete();
+    scene.go_through("CLIENT KILL TYPE pubsub, three times", kill).await.assert_unnoticed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn connections_that_redis_ends_come_back_without_loss() {
             redis.command(&["CLIENT", "KILL", "TYPE", kind]).await;
         }
     };
-    scene.go_through("CLIENT KILL of all connections", kill).await.assert_complete();
+    scene.go_through("CLIENT KILL of all connections", kill).await.assert_unnoticed();
 }
 
 /// How long Redis is stopped.
@@ -179,5 +179,5 @@ async fn a_slow_way_to_redis_loses_nothing() {
         scene.wait_for_events(30).await;
         link.set_latency(Duration::ZERO, Duration::ZERO);
     };
-    scene.go_through("200 ms more each way for one node", slow).await.assert_complete();
+    scene.go_through("200 ms more each way for one node", slow).await.assert_unnoticed();
 }

@@ -160,6 +160,12 @@ pub(crate) fn completed(event: &Published, members: &[MemberLog]) -> Option<Dura
     arrivals.collect::<Option<Vec<_>>>().map(|arrivals| arrivals.into_iter().fold(answered, Duration::max))
 }
 
+/// How long the slowest of the events that were sent since then took until everybody had it.
+pub(crate) fn slowest_since(since: Duration, published: &[Published], members: &[MemberLog]) -> Duration {
+    let events = published.iter().filter(|event| event.sent >= since);
+    events.filter_map(|event| Some(completed(event, members)? - event.sent)).max().unwrap_or_default()
+}
+
 /// When all was normal again after a fault: in each room an event was answered and arrived everywhere,
 /// and all later ones too, and soon. The fault's own time if nobody noticed it; `None` if it did not end.
 pub(crate) fn normal_since(fault: Duration, published: &[Published], members: &[MemberLog]) -> Option<Duration> {
@@ -275,6 +281,8 @@ mod tests {
         let mut late = member(&IN_ORDER);
         late[0].received[1].at = ms(2000);
         assert_eq!(normal_since(ms(5), &published(), &late), Some(ms(40)));
+        assert_eq!(slowest_since(ms(5), &published(), &late), ms(1980));
+        assert_eq!(slowest_since(ms(25), &published(), &late), ms(10));
         assert_eq!(normal_since(ms(5), &published(), &member(&IN_ORDER[..2])), None);
     }
 }

@@ -10,11 +10,14 @@ use crate::judge::{EventId, Outcome, Published, Verdict};
 /// After that time everything must be normal again. What is promised is 5 s; this machine may be slow.
 const RECOVERY: Duration = Duration::from_secs(15);
 
+/// An event that takes longer was held up by what nobody was to notice.
+const EVENT_TIME: Duration = Duration::from_secs(5);
+
 /// A call that takes longer was held up by the fault. So is one on a machine that has stopped altogether.
 const CALL_TIME: Duration = Duration::from_secs(5);
 
 /// What a dead Redis takes with it: events that were accepted shortly before.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// What happened during a fault.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) fault: Duration,
     pub(crate) over: Duration,
     pub(crate) normal: Option<Duration>,
+    /// How long an event took at most from the fault on.
+    pub(crate) slowest: Duration,
     /// By node that went on.
     pub(crate) calls: BTreeMap<usize, Calls>,
 }
@@ -60,6 +65,13 @@ impl Report {
         assert_eq!(self.verdict.lost(), 0, "{self}\n{:?}", self.verdict.lost);
     }
 
+    /// Nothing was lost, and nothing was held up: this was not an outage.
+    #[track_caller]
+    pub(crate) fn assert_unnoticed(&self) {
+        self.assert_complete();
+        assert!(self.slowest < EVENT_TIME, "an event took {:?}: {self}", self.slowest);
+    }
+
     /// Nothing was lost but what was accepted shortly before the fault by a Redis that then died.
     #[track_caller]
     pub(crate) fn assert_lost_at_most_what_died(&self) {
@@ -85,9 +97,11 @@ impl fmt::Display for Report {
             f,
             "{}: published {published}, acked {acked}, refused {refused}, unknown {unknown}; delivered {delivered}, \
              lost {lost}, announced {announced}, silently lost {silent}, duplicated {duplicated}, reordered \
-             {reordered}, misrouted {misrouted}; repaired {repaired}, reconnects {}; fault lasted {:.2?}",
+             {reordered}, misrouted {misrouted}; repaired {repaired}, reconnects {}; slowest event {:.2?}, fault \
+             lasted {:.2?}",
             self.title,
             self.reconnects,
+            self.slowest,
             self.over - self.fault,
         )?;
         match self.normal {

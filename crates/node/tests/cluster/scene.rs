@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use crate::DEADLINE;
 use crate::actors::{Calls, be_member, call_echo, cancel_calls, join, publish_at_a_pace};
 use crate::board::{Board, EVENT, room_name};
-use crate::judge::{judge, normal_since};
-use crate::report::Report;
+use crate::judge::{judge, normal_since, slowest_since};
+use crate::report::{IN_FLIGHT, Report};
 use crate::support::Scrape;
 
 pub(crate) const ROOMS: usize = 8;
@@ -149,6 +149,7 @@ impl Scene {
             title: title.to_owned(),
             verdict: judge(&published, &logs),
             normal: normal_since(began, &published, &logs),
+            slowest: slowest_since(began.saturating_sub(IN_FLIGHT), &published, &logs),
             published,
             announced: self.counts("roomcast_broker_events_lost_total").await,
             repaired: self.counts("roomcast_broker_events_repaired_total").await,

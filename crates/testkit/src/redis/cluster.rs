@@ -79,7 +79,7 @@ impl RedisCluster {
         let cluster = Self { servers };
         wait_until("the members have met", async || cluster.have_met().await).await;
         for (index, replica) in cluster.servers[masters..].iter().enumerate() {
-            let id = cluster.servers[index % masters].command(&["CLUSTER", "MYID"]).await;
+            let id = cluster.servers[index % masters].id().await;
             wait_until("a replica has found its master", async || {
                 replica.try_command(&["CLUSTER", "REPLICATE", &id]).await.is_ok()
             })
@@ -199,7 +199,7 @@ impl RedisCluster {
     /// If the slot's owner has no replica, or that does not happen.
     pub async fn failover(&self, slot: u16) {
         let owner = self.owner_of_slot(slot).await;
-        let id = self.servers[owner].command(&["CLUSTER", "MYID"]).await;
+        let id = self.servers[owner].id().await;
         for replica in self.running() {
             let nodes = replica.command(&["CLUSTER", "NODES"]).await;
             if Member::all(&nodes).any(|member| member.is("myself") && member.master == id) {
@@ -224,13 +224,20 @@ impl RedisCluster {
     /// # Panics
     /// If a member refuses.
     pub async fn migrate_slot(&self, slot: u16, to: usize) {
-        let from = self.owner_of_slot(slot).await;
-        if from == to {
-            return;
+        if self.owner_of_slot(slot).await != to {
+            self.migrate_keys(slot, to).await;
+            self.finish_migration(slot, to).await;
         }
-        let (source, target) = (&self.servers[from], &self.servers[to]);
-        let (source_id, target_id) =
-            (source.command(&["CLUSTER", "MYID"]).await, target.command(&["CLUSTER", "MYID"]).await);
+    }
+
+    /// Does the first part of a slot's move: its keys are with the new owner, but the slot is not yet. With
+    /// a slot of many keys, this takes long.
+    ///
+    /// # Panics
+    /// If a member refuses.
+    pub async fn migrate_keys(&self, slot: u16, to: usize) {
+        let (source, target) = (&self.servers[self.owner_of_slot(slot).await], &self.servers[to]);
+        let (source_id, target_id) = (source.id().await, target.id().await);
         let slot = slot.to_string();
         target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
         source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
@@ -238,13 +245,22 @@ impl RedisCluster {
         loop {
             let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, KEYS_AT_ONCE]).await;
             if keys.is_empty() {
-                break;
+                return;
             }
             let head = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             source.command(&head.into_iter().chain(keys.lines()).collect::<Vec<_>>()).await;
         }
-        // The new owner first: the old one would send clients to somebody who does not know of it yet.
+    }
+
+    /// Does the last part of a slot's move: everybody learns of the new owner.
+    ///
+    /// # Panics
+    /// If a member refuses.
+    pub async fn finish_migration(&self, slot: u16, to: usize) {
+        let (source, target) = (&self.servers[self.owner_of_slot(slot).await], &self.servers[to]);
+        let (slot, target_id) = (slot.to_string(), target.id().await);
         let assign = ["CLUSTER", "SETSLOT", &slot, "NODE", &target_id];
+        // The new owner first: the old one would send clients to somebody who does not know of it yet.
         target.command(&assign).await;
         source.command(&assign).await;
         for server in self.running() {

@@ -233,6 +233,11 @@ impl RedisServer {
         }
     }
 
+    /// What the other members of a cluster call it.
+    pub(super) async fn id(&self) -> String {
+        self.command(&["CLUSTER", "MYID"]).await
+    }
+
     /// A field of `INFO`.
     pub(super) async fn info(&self, field: &str) -> Option<String> {
         let info = self.try_command(&["INFO"]).await.ok()?;
