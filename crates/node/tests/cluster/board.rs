@@ -1,5 +1,6 @@
 //! Where publishers and members write down what they do and see, while they do.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ pub(crate) struct Board {
     /// By publisher and number.
     published: Vec<Mutex<Vec<Published>>>,
     members: Vec<Mutex<MemberLog>>,
+    /// How often publishes were refused with which answer.
+    refusals: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Board {
@@ -32,6 +35,7 @@ impl Board {
             started: Instant::now(),
             published: (0..publishers).map(|_| Mutex::default()).collect(),
             members: members.into_iter().map(log).collect(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -53,7 +57,12 @@ impl Board {
 
     /// Notes the answer to an event: empty, or an error.
     pub(crate) fn answered(&self, (publisher, number): EventId, answer: &[u8]) {
-        let outcome = if answer.is_empty() { Outcome::Acked(self.now()) } else { Outcome::Refused };
+        let outcome = if answer.is_empty() {
+            Outcome::Acked(self.now())
+        } else {
+            *self.refusals.lock().entry(String::from_utf8_lossy(answer).into_owned()).or_default() += 1;
+            Outcome::Refused
+        };
         let number = usize::try_from(number).expect("it counts events");
         self.published[publisher].lock()[number].outcome = outcome;
     }
@@ -94,6 +103,10 @@ impl Board {
         self.members.iter().map(|member| member.lock().received.len()).sum()
     }
 
+    pub(crate) fn refusals(&self) -> BTreeMap<String, usize> {
+        self.refusals.lock().clone()
+    }
+
     /// How many members have been there all the time so far.
     pub(crate) fn present(&self) -> usize {
         self.members.iter().filter(|member| member.lock().throughout).count()
@@ -116,7 +129,8 @@ impl Board {
     /// What happened to events that were sent since then, for a failure's message.
     pub(crate) fn describe(&self, rooms: usize, since: Duration) -> String {
         let complete = self.complete_in_rooms(rooms, since);
-        let mut text = format!("complete events in each room: {complete:?}");
+        let refusals = self.refusals();
+        let mut text = format!("complete events in each room: {complete:?}; refused with {refusals:?}");
         let published = self.published();
         for member in self.logs().iter().filter(|member| member.throughout) {
             let got = member.received.iter().filter(|event| event.at >= since).count();

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) title: String,
     pub(crate) verdict: Verdict,
     pub(crate) published: Vec<Published>,
+    /// How often publishes were refused with which answer.
+    pub(crate) refusals: BTreeMap<String, usize>,
     /// Losses that nodes announced, and events that they missed at first and got later, by node.
     pub(crate) announced: BTreeMap<usize, usize>,
     pub(crate) repaired: BTreeMap<usize, usize>,
@@ -116,6 +118,9 @@ impl fmt::Display for Report {
         for (node, calls) in &self.calls {
             let (calls, resets) = (Quantiles::of(&calls.latencies), Quantiles::of(&calls.cancellations));
             write!(f, "; node {node}: calls {calls}, cancellations {resets}")?;
+        }
+        for (answer, times) in &self.refusals {
+            write!(f, "; refused {times} times with {answer}")?;
         }
         Ok(())
     }

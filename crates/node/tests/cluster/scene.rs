@@ -151,6 +151,7 @@ impl Scene {
             normal: normal_since(began, &published, &logs),
             slowest: slowest_since(began.saturating_sub(IN_FLIGHT), &published, &logs),
             published,
+            refusals: self.board.refusals(),
             announced: self.counts("roomcast_broker_events_lost_total").await,
             repaired: self.counts("roomcast_broker_events_repaired_total").await,
             reconnects: self.counts("roomcast_broker_reconnects_total").await.values().sum(),
