@@ -18,7 +18,7 @@ async fn three_nodes(redis: &RedisServer) -> Scene {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_needs_no_redis_for_its_rooms() {
     let _turn = turn().await;
-    let scene = Scene::without_redis(vec![start_node(&["--demo"]).await]).await;
+    let scene = Scene::of(vec![start_node(&["--demo"]).await], RATE, false).await;
     scene.go_through("no fault, no Redis", async |_| {}).await.assert_unnoticed();
 }
 
@@ -88,19 +88,36 @@ async fn nodes_serve_without_redis_until_it_is_back() {
     assert!(report.verdict.refused > 0, "publishes are refused meanwhile: {report}");
 }
 
+async fn kill_subscriptions(redis: &RedisServer, scene: &Scene) {
+    for _ in 0..3 {
+        let killed = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        assert_ne!(killed, "0", "nodes subscribe to something");
+        scene.wait_for_events(3).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn subscriptions_that_redis_ends_come_back_without_loss() {
     let _turn = turn().await;
     let redis = RedisServer::start(RedisOptions::default()).await;
     let scene = three_nodes(&redis).await;
-    let kill = async |scene: &mut Scene| {
-        for _ in 0..3 {
-            let killed = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-            assert_ne!(killed, "0", "nodes subscribe to something");
-            scene.wait_for_events(3).await;
-        }
-    };
+    let kill = async |scene: &mut Scene| kill_subscriptions(&redis, scene).await;
     scene.go_through("CLIENT KILL TYPE pubsub, three times", kill).await.assert_unnoticed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_backlog_repairs_is_announced() {
+    let _turn = turn().await;
+    let redis = RedisServer::start(RedisOptions::default()).await;
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(start_node(&["--demo", "--redis", &redis.url(), "--redis-backlog", "off"]).await);
+    }
+    let scene = Scene::of(nodes, RATE, true).await;
+    let kill = async |scene: &mut Scene| kill_subscriptions(&redis, scene).await;
+    let report = scene.go_through("CLIENT KILL TYPE pubsub, three times, no backlog", kill).await;
+    report.assert_every_loss_announced();
+    assert!(report.verdict.lost() > 0, "nothing was lost, so nothing was shown: {report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

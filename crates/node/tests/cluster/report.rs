@@ -67,6 +67,13 @@ impl Report {
         assert_eq!(self.verdict.lost(), 0, "{self}\n{:?}", self.verdict.lost);
     }
 
+    /// What was lost, its node knows of.
+    #[track_caller]
+    pub(crate) fn assert_every_loss_announced(&self) {
+        self.assert_sound();
+        assert_eq!(self.verdict.silently_lost(&self.announced), 0, "{self}\n{:?}", self.verdict.lost);
+    }
+
     /// Nothing was lost, and nothing was held up: this was not an outage.
     #[track_caller]
     pub(crate) fn assert_unnoticed(&self) {

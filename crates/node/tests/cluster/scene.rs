@@ -60,12 +60,8 @@ impl Scene {
         Self::of(nodes, rate, true).await
     }
 
-    /// These nodes, without Redis.
-    pub(crate) async fn without_redis(nodes: Vec<Node>) -> Self {
-        Self::of(nodes, RATE, false).await
-    }
-
-    async fn of(nodes: Vec<Node>, rate: f64, has_redis: bool) -> Self {
+    /// These nodes, which may have no Redis.
+    pub(crate) async fn of(nodes: Vec<Node>, rate: f64, has_redis: bool) -> Self {
         let publishers = nodes.len() * PUBLISHERS_PER_NODE;
         let places = (0..nodes.len()).flat_map(|node| (0..ROOMS).map(move |room| (node, room)));
         // One publisher more, for the end.
