@@ -6,13 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use fred::clients::Client;
 use fred::interfaces::ClientLike;
-use fred::types::Builder;
-use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig, TlsConfig, TlsConnector,
-    UnresponsiveConfig,
-};
+use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
 use roomcast_core::{BoxFuture, Broker, BrokerError, BrokerStatus, Envelope, EventQueue, RoomName};
 use thiserror::Error;
@@ -21,6 +16,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::commands::Commands;
 use crate::connection::Credentials;
 use crate::keys::Keys;
 use crate::metrics::RedisMetrics;
@@ -29,14 +25,8 @@ use crate::publisher::Publisher;
 use crate::subscriber::{Shared, Subscriber};
 use crate::subscriptions::Subscriptions;
 
-/// How long opening a connection for publishes may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After so long without an answer a connection for publishes is opened anew.
-const UNRESPONSIVE: Duration = Duration::from_secs(3);
-
-/// How long until a connection for publishes that ended is opened again, in ms.
-const RETRY_MS: u32 = 200;
+/// How long [`check`] waits for an answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Redis can't be used as it was said.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -60,10 +50,11 @@ impl RedisBroker {
     /// # Panics
     /// If there is no tokio runtime.
     pub fn start(options: RedisOptions) -> Result<Self, RedisError> {
-        let (client, config) = client(&options)?;
+        let config = config(&options)?;
         let metrics = RedisMetrics::new();
         let keys = Keys::new(&options.prefix);
-        let publisher = Publisher::new(client.clone(), keys.clone(), options.backlog);
+        let commands = Arc::new(Commands::new(config.clone()));
+        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), options.backlog);
         let shared = Arc::new(Shared {
             subscriptions: Mutex::new(Subscriptions::new(keys, options.linger, metrics.clone())),
             events: Mutex::new(EventQueue::default()),
@@ -81,15 +72,8 @@ impl RedisBroker {
             database: config.database,
             tls,
         };
-        let subscriber =
-            Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), client.clone(), config.server, credentials);
-        tokio::spawn(async move {
-            let connecting = client.connect();
-            subscriber.run().await;
-            // What is still to be published may be; then the connections end.
-            let _ = client.quit().await;
-            connecting.abort();
-        });
+        let subscriber = Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), commands, credentials);
+        tokio::spawn(subscriber.run());
         Ok(Self { shared, publisher })
     }
 
@@ -104,14 +88,14 @@ impl RedisBroker {
 /// # Errors
 /// [`RedisError`] with what is wrong.
 pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
-    let (client, _) = client(options)?;
+    let client = crate::commands::build(config(options)?).map_err(|error| RedisError(error.to_string()))?;
     let failed = |error: fred::error::Error| RedisError(error.to_string());
     let connecting = client.connect();
-    let info = tokio::time::timeout(UNRESPONSIVE, async {
+    let info = tokio::time::timeout(CHECK_TIMEOUT, async {
         client.wait_for_connect().await.map_err(failed)?;
         client.info::<String>(Some(fred::types::InfoKind::Server)).await.map_err(failed)
     });
-    let info = info.await.unwrap_or_else(|_| Err(RedisError(format!("no answer within {UNRESPONSIVE:?}"))));
+    let info = info.await.unwrap_or_else(|_| Err(RedisError(format!("no answer within {CHECK_TIMEOUT:?}"))));
     let _ = client.quit().await;
     connecting.abort();
     let info = info?;
@@ -124,28 +108,13 @@ pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
     Ok(format!("Redis {version}, mode {}", field("redis_mode:")))
 }
 
-fn client(options: &RedisOptions) -> Result<(Client, Config), RedisError> {
+fn config(options: &RedisOptions) -> Result<Config, RedisError> {
     crate::options::check_url(&options.url).map_err(RedisError)?;
-    let invalid = |error: fred::error::Error| RedisError(error.details().to_owned());
-    let mut config = Config::from_url(&options.url).map_err(invalid)?;
+    let mut config = Config::from_url(&options.url).map_err(|error| RedisError(error.details().to_owned()))?;
     if let (Some(_), Some(pem)) = (&config.tls, &options.authorities) {
         config.tls = Some(TlsConfig::from(TlsConnector::Rustls(trusting(pem)?)));
     }
-    let connection = ConnectionConfig {
-        connection_timeout: CONNECT_TIMEOUT,
-        internal_command_timeout: CONNECT_TIMEOUT,
-        unresponsive: UnresponsiveConfig { max_timeout: Some(UNRESPONSIVE), interval: Duration::from_secs(1) },
-        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
-        ..ConnectionConfig::default()
-    };
-    let performance = PerformanceConfig { default_command_timeout: UNRESPONSIVE, ..PerformanceConfig::default() };
-    let client = Builder::from_config(config.clone())
-        .set_connection_config(connection)
-        .set_performance_config(performance)
-        .set_policy(ReconnectPolicy::new_constant(0, RETRY_MS))
-        .build()
-        .map_err(invalid)?;
-    Ok((client, config))
+    Ok(config)
 }
 
 /// Speaks TLS with servers whose certificates these authorities have signed.

@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod broker;
+mod commands;
 mod connection;
 mod keys;
 mod message;

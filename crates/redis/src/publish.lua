@@ -1,8 +1,9 @@
 -- Publishes messages: numbers their events, keeps them in their rooms' backlogs, and sends them out.
 --
--- KEYS: position, backlog and channel of each message's room. All are in one slot if there are slots.
--- ARGV: how long a position is kept, in ms; then for each message: how many events it has, how many events
---       the backlog keeps (0: it has none), for how long, in ms, and the encoded events.
+-- KEYS: position and backlog of each message's room. All are in one slot if there are slots.
+-- ARGV: how long a position is kept, in ms; then for each message: its room's channel (not a key: Redis
+--       would miss it while its slot moves), how many events it has, how many events the backlog keeps
+--       (0: it has none), for how long, in ms, and the encoded events.
 --
 -- A position is '<epoch> <start> <sequence> <writer>'. The writer is this server's replication id: when
 -- another server wrote it, or nobody, a new epoch begins. Epochs are microseconds since 1970, so they grow.
@@ -10,10 +11,10 @@
 
 local writer = string.sub(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 16)
 
-for message = 1, #KEYS / 3 do
-  local position, backlog, channel = KEYS[message * 3 - 2], KEYS[message * 3 - 1], KEYS[message * 3]
-  local count, kept = tonumber(ARGV[message * 4 - 2]), tonumber(ARGV[message * 4 - 1])
-  local kept_ms, events = ARGV[message * 4], ARGV[message * 4 + 1]
+for message = 1, #KEYS / 2 do
+  local position, backlog, channel = KEYS[message * 2 - 1], KEYS[message * 2], ARGV[message * 5 - 3]
+  local count, kept = tonumber(ARGV[message * 5 - 2]), tonumber(ARGV[message * 5 - 1])
+  local kept_ms, events = ARGV[message * 5], ARGV[message * 5 + 1]
 
   local epoch, start, sequence, last_writer
   local stored = redis.call('GET', position)

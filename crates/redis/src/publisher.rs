@@ -7,22 +7,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, LuaInterface};
 use fred::types::Value;
-use fred::types::config::{Options, Server};
+use fred::types::config::Server;
 use parking_lot::Mutex;
 use roomcast_core::{BoxFuture, BrokerError, Envelope, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::commands::{Commands, Script};
 use crate::keys::Keys;
 use crate::message::{EVENT_OVERHEAD, Encoder};
 use crate::options::BacklogRules;
-use crate::topology::Topology;
+use crate::topology::{Redirection, Topology};
 
 const SCRIPT: &str = include_str!("publish.lua");
 
@@ -56,12 +56,14 @@ const POSITION_AGE: Duration = Duration::from_secs(2 * 3600);
 
 /// Publishes of one node.
 pub(crate) struct Publisher {
-    client: Client,
+    commands: Arc<Commands>,
     keys: Keys,
     backlog: BacklogRules,
     digest: String,
     runtime: Handle,
     state: Mutex<State>,
+    /// Servers are not what they were, or slots not where they were.
+    topology_wanted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -91,10 +93,11 @@ struct Waiting {
 }
 
 impl Publisher {
-    pub(crate) fn new(client: Client, keys: Keys, backlog: BacklogRules) -> Arc<Self> {
+    pub(crate) fn new(commands: Arc<Commands>, keys: Keys, backlog: BacklogRules) -> Arc<Self> {
         use sha1::Digest;
         let digest = sha1::Sha1::digest(SCRIPT).iter().map(|byte| format!("{byte:02x}")).collect();
-        Arc::new(Self { client, keys, backlog, digest, runtime: Handle::current(), state: Mutex::default() })
+        let (runtime, state, topology_wanted) = (Handle::current(), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { commands, keys, backlog, digest, runtime, state, topology_wanted })
     }
 
     /// Takes a publish into its place in the order.
@@ -185,33 +188,40 @@ impl Publisher {
     /// Publishes a batch. After an error that leaves open whether it was done, it is sent again: the nodes
     /// know its events by their numbers and deliver them once.
     async fn send(&self, batch: &[Waiting]) -> Result<(), Error> {
-        let (keys, arguments) = self.script_input(batch);
+        let script = self.script(batch);
         let deadline = batch.iter().map(|waiting| waiting.deadline).min().unwrap_or_else(Instant::now);
-        let mut loads_script = false;
+        let mut last_error = Error::new(ErrorKind::Timeout, "Redis did not answer in time");
+        let mut redirection = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::new(ErrorKind::Timeout, format!("Redis did not take it within {DEADLINE:?}")));
+                return Err(last_error);
             }
-            let options = Options { timeout: Some(left), ..Options::default() };
-            let client = self.client.with_options(&options);
-            let (keys, arguments) = (keys.clone(), arguments.clone());
-            let result: Result<Value, Error> = if loads_script {
-                client.eval(SCRIPT, keys, arguments).await
-            } else {
-                client.evalsha(self.digest.as_str(), keys, arguments).await
+            let owner = || batch.first().and_then(|first| self.state.lock().owner_of(&first.envelope.room));
+            let (server, asking) = match redirection.take() {
+                Some(Redirection::Moved(server)) => (Some(server), false),
+                Some(Redirection::Ask(server)) => (Some(server), true),
+                None => (owner(), false),
             };
-            match result {
-                Ok(_) => return Ok(()),
-                Err(error) if error.details().starts_with("NOSCRIPT") => loads_script = true,
-                Err(error) if may_pass(&error) => tokio::time::sleep(RETRY_DELAY).await,
-                Err(error) => return Err(error),
+            let result = match &server {
+                Some(server) => self.commands.run(server, &script, asking, left).await,
+                None => Err(Error::new(ErrorKind::Cluster, "nobody owns the room's slot")),
+            };
+            let Err(error) = result else { return Ok(()) };
+            redirection = server.and_then(|server| Redirection::of(error.details(), &server));
+            if !is_of_the_server(&error) && !is_of_the_slot(&error) {
+                return Err(error);
             }
+            if !matches!(redirection, Some(Redirection::Ask(_))) {
+                self.topology_wanted.store(true, Ordering::Release);
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            last_error = error;
         }
     }
 
     /// Puts the events of each room together: rooms are not ordered among each other.
-    fn script_input(&self, batch: &[Waiting]) -> (Vec<String>, Vec<Value>) {
+    fn script(&self, batch: &[Waiting]) -> Script<'_> {
         let mut messages: Vec<(&RoomName, Encoder)> = Vec::new();
         let mut open: HashMap<&RoomName, usize> = HashMap::new();
         for Waiting { number, envelope, .. } in batch {
@@ -227,17 +237,18 @@ impl Publisher {
             open.insert(&envelope.room, index);
             messages[index].1.push(*number, &envelope.event, &envelope.payload, envelope.accepted_at);
         }
-        let mut keys = Vec::with_capacity(messages.len() * 3);
-        let mut arguments = Vec::with_capacity(1 + messages.len() * 4);
+        let mut keys = Vec::with_capacity(messages.len() * 2);
+        let mut arguments = Vec::with_capacity(1 + messages.len() * 5);
         arguments.push(millis(POSITION_AGE));
         for (room, encoder) in messages {
-            keys.extend([self.keys.position(room), self.keys.backlog(room), self.keys.channel(room)]);
+            keys.extend([self.keys.position(room), self.keys.backlog(room)]);
+            arguments.push(self.keys.channel(room).into());
             let backlog = self.backlog.of(room);
             let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { backlog.events };
             arguments.extend([Value::Integer(encoder.count.cast_signed()), Value::Integer(kept.into())]);
             arguments.extend([millis(backlog.age), Value::Bytes(encoder.finish())]);
         }
-        (keys, arguments)
+        Script { text: SCRIPT, digest: &self.digest, keys, arguments }
     }
 
     /// Tells everybody in a batch, and remembers whether its server works.
@@ -247,7 +258,7 @@ impl Publisher {
         if let Some(owner) = owner {
             match result {
                 Ok(()) => drop(state.down.remove(&owner)),
-                Err(error) if may_pass(error) => drop(state.down.insert(owner, error.to_string())),
+                Err(error) if is_of_the_server(error) => drop(state.down.insert(owner, error.to_string())),
                 Err(_) => {}
             }
         }
@@ -255,6 +266,11 @@ impl Publisher {
             let unavailable = |error: &Error| BrokerError::Unavailable { reason: error.to_string() };
             state.answer(waiting, result.as_ref().copied().map_err(unavailable));
         }
+    }
+
+    /// Whether the topology must be asked for, because servers said so.
+    pub(crate) fn take_topology_wanted(&self) -> bool {
+        self.topology_wanted.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn set_topology(&self, topology: Topology) {
@@ -309,28 +325,22 @@ fn millis(time: Duration) -> Value {
     Value::Integer(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Whether it may work soon: the connection or the server is the trouble, not what was asked.
-fn may_pass(error: &Error) -> bool {
-    // The last is fred's own, when a connection or a slot's owner changed too often under one command.
-    const PASSING: [&str; 9] = [
-        "LOADING",
-        "READONLY",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "MOVED",
-        "ASK",
-        "BUSY",
-        "Too many failed write",
-    ];
-    let of_the_way = matches!(
-        error.kind(),
-        ErrorKind::IO
-            | ErrorKind::Timeout
-            | ErrorKind::Canceled
-            | ErrorKind::Cluster
-            | ErrorKind::Routing
-            | ErrorKind::Sentinel
-    );
-    of_the_way || PASSING.iter().any(|prefix| error.details().starts_with(prefix))
+/// Whether the connection or the server is the trouble, not what was asked. It may pass.
+fn is_of_the_server(error: &Error) -> bool {
+    // The last is fred's own, when a connection has ended too often under one command.
+    const PREFIXES: [&str; 6] =
+        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "Too many failed write attempts"];
+    let of_the_way =
+        matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Sentinel);
+    of_the_way || begins_with_one_of(error, &PREFIXES)
+}
+
+/// Whether the slot is on its way to another server. It passes.
+fn is_of_the_slot(error: &Error) -> bool {
+    let of_routing = matches!(error.kind(), ErrorKind::Cluster | ErrorKind::Routing);
+    of_routing || begins_with_one_of(error, &["TRYAGAIN", "MOVED", "ASK"])
+}
+
+fn begins_with_one_of(error: &Error, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| error.details().starts_with(prefix))
 }

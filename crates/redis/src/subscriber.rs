@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use fred::clients::Client;
-use fred::interfaces::ClusterInterface;
-use fred::types::config::{Server, ServerConfig};
+use fred::types::config::Server;
 use parking_lot::Mutex;
 use roomcast_core::{BrokerStatus, Envelope, EventQueue, NodeId, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
+use crate::commands::Commands;
 use crate::connection::{self, Credentials, Report};
 use crate::keys::Keys;
 use crate::metrics::RedisMetrics;
@@ -35,7 +34,6 @@ const MAX_RETRY: Duration = Duration::from_secs(1);
 /// How often the topology is asked for: when something is not where it says, and otherwise.
 const MIN_TOPOLOGY_AGE: Duration = Duration::from_millis(200);
 const MAX_TOPOLOGY_AGE: Duration = Duration::from_secs(10);
-const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a closing node waits for events that Redis has accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -79,8 +77,7 @@ struct Probe {
 pub(crate) struct Subscriber {
     shared: Arc<Shared>,
     publisher: Arc<Publisher>,
-    client: Client,
-    servers: ServerConfig,
+    commands: Arc<Commands>,
     credentials: Arc<Credentials>,
     links: Vec<Link>,
     reports: mpsc::Sender<(ShardIndex, u64, Report)>,
@@ -99,8 +96,7 @@ impl Subscriber {
     pub(crate) fn new(
         shared: Arc<Shared>,
         publisher: Arc<Publisher>,
-        client: Client,
-        servers: ServerConfig,
+        commands: Arc<Commands>,
         credentials: Credentials,
     ) -> Self {
         let (reports, inbox) = mpsc::channel(MAX_REPORTS);
@@ -108,8 +104,7 @@ impl Subscriber {
         Self {
             shared,
             publisher,
-            client,
-            servers,
+            commands,
             credentials: Arc::new(credentials),
             links: Vec::new(),
             reports,
@@ -168,7 +163,7 @@ impl Subscriber {
             }
         }
         let events = subscriptions.take_events();
-        self.topology_wanted |= subscriptions.take_topology_wanted();
+        self.topology_wanted |= subscriptions.take_topology_wanted() | self.publisher.take_topology_wanted();
         drop(subscriptions);
         let mut queue = self.shared.events.lock();
         for event in events {
@@ -371,7 +366,7 @@ impl Subscriber {
 
     // === topology ===
 
-    /// Asks fred for the topology, unless it was asked just now; then the next tick does.
+    /// Asks for the topology, unless it was asked just now; then the next tick does.
     fn ask_topology(&mut self, max_age: Duration) {
         let now = Instant::now();
         let is_fresh = self.topology_asked_at.is_some_and(|at| now.duration_since(at) < max_age);
@@ -381,21 +376,20 @@ impl Subscriber {
         self.topology_asked_at = Some(now);
         self.topology_wanted = false;
         self.is_asking_topology = true;
-        let (client, servers, answers) = (self.client.clone(), self.servers.clone(), self.topologies.clone());
+        let (commands, answers) = (Arc::clone(&self.commands), self.topologies.clone());
         tokio::spawn(async move {
-            if servers.is_clustered()
-                && let Err(error) = timeout(TOPOLOGY_TIMEOUT, client.sync_cluster()).await.unwrap_or(Ok(()))
-            {
-                tracing::debug!(%error, "the cluster's slots could not be asked for");
-            }
             // The task may have ended.
-            let _ = answers.send(Topology::known_to(&client, &servers)).await;
+            let _ = answers.send(commands.topology().await).await;
         });
     }
 
     fn on_topology(&mut self, topology: Option<Topology>) {
         self.is_asking_topology = false;
-        let Some(topology) = topology else { return };
+        let Some(topology) = topology else {
+            self.topology_wanted = true;
+            return;
+        };
+        self.commands.keep_only(&topology.servers());
         self.publisher.set_topology(topology.clone());
         self.shared.subscriptions.lock().set_topology(topology.clone(), Instant::now());
         self.choose_probes(&topology);

@@ -1,9 +1,7 @@
-//! Which server owns which room, as fred knows it.
+//! Which server owns which room.
 
-use fred::clients::Client;
-use fred::interfaces::{ClusterInterface, ServerInterface};
 use fred::types::cluster::ClusterRouting;
-use fred::types::config::{Server, ServerConfig};
+use fred::types::config::Server;
 
 /// The servers that take publishes and subscriptions.
 #[derive(Debug, Clone)]
@@ -15,17 +13,6 @@ pub(crate) enum Topology {
 }
 
 impl Topology {
-    /// The present one. `None`: not known yet.
-    pub(crate) fn known_to(client: &Client, config: &ServerConfig) -> Option<Self> {
-        match config {
-            ServerConfig::Centralized { server } => Some(Self::Single(server.clone())),
-            ServerConfig::Sentinel { .. } => client.sentinel_primary().map(Self::Single),
-            ServerConfig::Clustered { .. } => {
-                client.cached_cluster_state().filter(|routing| routing.len() > 0).map(Self::Cluster)
-            }
-        }
-    }
-
     /// Who owns a slot. In a cluster, nobody may.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Server> {
         match self {
@@ -45,5 +32,47 @@ impl Topology {
     /// Whether a command may name keys and channels of one slot only.
     pub(crate) fn has_slots(&self) -> bool {
         matches!(self, Self::Cluster(_))
+    }
+}
+
+/// Where Redis says that a slot is, or is going to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Redirection {
+    /// It has moved there.
+    Moved(Server),
+    /// It is moving there, and what was asked for is there already.
+    Ask(Server),
+}
+
+impl Redirection {
+    /// Reads Redis' error, `MOVED 3999 127.0.0.1:6381`. A host that is missing is that of who said so.
+    pub(crate) fn of(error: &str, said_by: &Server) -> Option<Self> {
+        let mut words = error.split(' ');
+        let (kind, _slot, address) = (words.next()?, words.next()?, words.next()?);
+        let (host, port) = address.rsplit_once(':')?;
+        let host = if host.is_empty() { &*said_by.host } else { host };
+        let server = Server::new(host, port.parse().ok()?);
+        match kind {
+            "MOVED" => Some(Self::Moved(server)),
+            "ASK" => Some(Self::Ask(server)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirections_are_read_from_what_redis_says() {
+        let said_by = Server::new("10.0.0.1", 6379);
+        let of = |error| Redirection::of(error, &said_by);
+        assert_eq!(of("MOVED 3999 127.0.0.1:6381"), Some(Redirection::Moved(Server::new("127.0.0.1", 6381))));
+        assert_eq!(of("ASK 3999 ::1:6381"), Some(Redirection::Ask(Server::new("::1", 6381))));
+        assert_eq!(of("MOVED 3999 :6381"), Some(Redirection::Moved(Server::new("10.0.0.1", 6381))));
+        for other in ["", "TRYAGAIN Multiple keys request during rehashing of slot", "MOVED 3999", "ASK 1 host:port"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 }
