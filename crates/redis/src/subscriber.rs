@@ -61,7 +61,7 @@ struct Link {
     generation: u64,
     /// Closed, it ends the connection.
     output: Option<mpsc::UnboundedSender<Bytes>>,
-    was_connected: bool,
+    is_connected: bool,
     retry_at: Instant,
     retry_delay: Duration,
 }
@@ -80,6 +80,8 @@ pub(crate) struct Subscriber {
     commands: Arc<Commands>,
     credentials: Arc<Credentials>,
     links: Vec<Link>,
+    /// Connections that ended and have not been replaced, to the same server or another.
+    lost_links: usize,
     reports: mpsc::Sender<(ShardIndex, u64, Report)>,
     inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
     probes: HashMap<Server, Probe>,
@@ -107,6 +109,7 @@ impl Subscriber {
             commands,
             credentials: Arc::new(credentials),
             links: Vec::new(),
+            lost_links: 0,
             reports,
             inbox,
             probes: HashMap::new(),
@@ -193,7 +196,9 @@ impl Subscriber {
         let mut subscriptions = self.shared.subscriptions.lock();
         match report {
             Report::Connected => {
-                if std::mem::replace(&mut link.was_connected, true) {
+                link.is_connected = true;
+                if self.lost_links > 0 {
+                    self.lost_links -= 1;
                     self.shared.metrics.reconnects.inc();
                 }
                 link.retry_delay = MIN_RETRY;
@@ -217,6 +222,7 @@ impl Subscriber {
                 } else {
                     tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
                 }
+                self.lost_links += usize::from(std::mem::take(&mut link.is_connected));
                 link.output = None;
                 link.retry_at = now + link.retry_delay;
                 link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
@@ -235,7 +241,7 @@ impl Subscriber {
                 self.links.push(Link {
                     generation: 0,
                     output: None,
-                    was_connected: false,
+                    is_connected: false,
                     retry_at: now,
                     retry_delay: MIN_RETRY,
                 });
@@ -260,6 +266,7 @@ impl Subscriber {
         tracing::warn!(%server, "{why}; the subscriber connection to Redis is opened anew");
         let link = &mut self.links[shard];
         link.generation += 1;
+        self.lost_links += usize::from(std::mem::take(&mut link.is_connected));
         link.output = None;
         link.retry_at = Instant::now();
         self.shared.subscriptions.lock().on_disconnected(shard);
@@ -315,7 +322,7 @@ impl Subscriber {
         let now = Instant::now();
         for (shard, server, owns) in servers {
             let Some(probe) = self.probes.get_mut(server).filter(|_| *owns) else { continue };
-            let is_connected = self.links.get(*shard).is_some_and(|link| link.output.is_some());
+            let is_connected = self.links.get(*shard).is_some_and(|link| link.is_connected);
             if !is_connected || self.publisher.is_down(server).is_some() {
                 probe.echoed_at = now;
             }
