@@ -23,6 +23,8 @@ mod position;
 mod publisher;
 mod resp;
 mod shard;
+#[cfg(test)]
+mod simulation;
 mod subscriber;
 mod subscriptions;
 mod topology;

@@ -162,6 +162,12 @@ impl Reader {
         }
     }
 
+    /// How many messages wait.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.repair.as_ref().map_or(0, Vec::len)
+    }
+
     fn expected(&self, epoch: u64, start: u64) -> Expected {
         match self.at {
             None => Expected::Any,

@@ -198,6 +198,12 @@ impl Shard {
         Some((ask, std::mem::take(&mut self.replies)))
     }
 
+    /// How many rooms are asked about.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// What is to be written.
     pub(crate) fn take_output(&mut self) -> Option<Bytes> {
         (!self.output.is_empty()).then(|| self.output.split().freeze())

@@ -12,6 +12,9 @@
 //! A room keeps its [`Reader`] through all of it. When it is subscribed again, the backlog is asked for what
 //! was missed meanwhile, and only then do newer events go on: the members see one unbroken order.
 
+#[cfg(test)]
+mod inspection;
+
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::time::{Duration, Instant};

@@ -1,0 +1,188 @@
+//! Connections that end, and servers that come back with less than they had.
+
+use super::world::{LINGER_MS, TICK_MS, World};
+
+/// All events, for longer than any test lasts.
+const ALL: (u64, u64) = (1000, 3_600_000);
+const FOUR: (u64, u64) = (4, 3_600_000);
+const NONE: (u64, u64) = (0, 0);
+
+/// A single server of one room, which is subscribed.
+fn single(backlog: (u64, u64)) -> World {
+    World::ready(false, &[backlog])
+}
+
+fn publish(world: &mut World, count: u64) {
+    world.publish(0, 1, count, false);
+}
+
+#[test]
+fn what_was_missed_comes_before_what_is_newer() {
+    let mut world = single(ALL);
+    publish(&mut world, 2);
+    world.cut(0);
+    publish(&mut world, 3);
+    world.connect(0);
+    // Redis subscribes the node and answers nothing yet; the next event is on the way before what was missed.
+    world.serve(0, 1);
+    publish(&mut world, 1);
+    world.deliver(0, usize::MAX);
+    assert!(world.delivered(0).is_empty(), "the first two went under with the connection");
+    world.exchange_all();
+    assert_eq!(world.delivered(0), [1, 2, 3, 4, 5, 6]);
+    assert_eq!((world.metrics.repaired.get(), world.metrics.lost.get()), (6, 0));
+}
+
+#[test]
+fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_history_begins() {
+    let mut world = single(ALL);
+    (0..3).for_each(|_| publish(&mut world, 1));
+    world.exchange_all();
+    world.fail_over(0, 2);
+    world.learn(0);
+    // The heir knows of 1 only, so these are its 2 and 3.
+    (0..2).for_each(|_| publish(&mut world, 1));
+    world.connect_all();
+    world.exchange_all();
+    assert_eq!(world.delivered(0), [1, 2, 3, 4, 5]);
+    assert_eq!((world.metrics.rewinds.get(), world.metrics.lost.get()), (1, 0));
+}
+
+#[test]
+fn a_server_that_lost_everything_is_read_from_its_first_event() {
+    let mut world = single(ALL);
+    publish(&mut world, 3);
+    world.exchange_all();
+    world.restart(0);
+    publish(&mut world, 1);
+    world.connect_all();
+    world.exchange_all();
+    publish(&mut world, 1);
+    world.exchange_all();
+    assert_eq!(world.delivered(0), [1, 2, 3, 4, 5]);
+    assert_eq!((world.metrics.rewinds.get(), world.metrics.lost.get()), (1, 0));
+}
+
+#[test]
+fn what_the_backlog_no_longer_has_is_counted() {
+    for (backlog, delivered, lost) in [(FOUR, vec![1, 2, 6, 7, 8, 9, 10], 3), (NONE, vec![1, 2, 10], 7)] {
+        let mut world = single(backlog);
+        publish(&mut world, 2);
+        world.exchange_all();
+        world.cut(0);
+        (0..7).for_each(|_| publish(&mut world, 1));
+        world.connect(0);
+        world.exchange_all();
+        publish(&mut world, 1);
+        world.exchange_all();
+        assert_eq!((world.delivered(0), world.metrics.lost.get()), (delivered, lost));
+    }
+}
+
+#[test]
+fn a_message_too_large_to_be_kept_is_counted_and_its_neighbours_come() {
+    let mut world = single(ALL);
+    world.cut(0);
+    publish(&mut world, 1);
+    world.publish(0, 1, 2, true);
+    publish(&mut world, 1);
+    world.connect(0);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 4], 2));
+}
+
+#[test]
+fn a_publish_that_is_tried_again_is_delivered_once() {
+    let mut world = single(ALL);
+    publish(&mut world, 2);
+    world.exchange_all();
+    world.publish_again(0, 1);
+    world.exchange_all();
+    world.cut(0);
+    world.publish_again(0, 1);
+    publish(&mut world, 1);
+    world.connect(0);
+    world.exchange_all();
+    assert_eq!(world.delivered(0), [1, 2, 3]);
+    assert_eq!(world.metrics.duplicates.get(), 4);
+}
+
+#[test]
+fn what_redis_had_lost_and_is_told_again_is_not_delivered_again() {
+    let mut world = single(ALL);
+    (0..2).for_each(|_| publish(&mut world, 1));
+    world.exchange_all();
+    world.fail_over(0, 1);
+    world.learn(0);
+    world.publish_again(0, 1);
+    world.connect_all();
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.duplicates.get()), (vec![1, 2], 1));
+}
+
+// === time ===
+
+#[test]
+fn who_waits_is_told_after_three_seconds_and_the_room_is_subscribed_when_it_can_be() {
+    let mut world = World::new(false, &[ALL]);
+    world.learn(0);
+    world.subscribe(0);
+    (0..11).for_each(|_| world.pass(TICK_MS));
+    assert_eq!(world.rooms[0].refusals, 0);
+    world.pass(TICK_MS);
+    assert_eq!(world.rooms[0].refusals, 1);
+    world.connect(0);
+    world.exchange_all();
+    world.check_that_it_goes_on();
+}
+
+#[test]
+fn a_server_that_owes_an_answer_for_three_seconds_is_lost() {
+    let mut world = single(ALL);
+    world.pass(TICK_MS);
+    // The sign of life was asked for just now, and is not given.
+    (0..12).for_each(|_| world.pass(TICK_MS));
+    assert!(world.servers.is_connected(0));
+    world.pass(TICK_MS);
+    assert!(!world.servers.is_connected(0));
+}
+
+#[test]
+fn a_server_that_answers_is_not_lost_however_little_it_says() {
+    let mut world = single(ALL);
+    for _ in 0..100 {
+        world.pass(TICK_MS * 8);
+        world.exchange_all();
+    }
+    assert!(world.servers.is_connected(0));
+    assert_eq!(world.metrics.resubscriptions.get(), 0);
+}
+
+#[test]
+fn a_room_is_read_on_for_a_while_after_it_was_left() {
+    let mut world = single(ALL);
+    world.unsubscribe(0);
+    publish(&mut world, 1);
+    world.exchange_all();
+    world.pass(LINGER_MS - 1);
+    world.exchange_all();
+    assert_eq!(world.servers.subscribed_at(&world.rooms[0].name), [0]);
+    // Who comes back in time is subscribed at once, and gets what is published from then on.
+    world.subscribe(0);
+    publish(&mut world, 1);
+    world.pass(LINGER_MS);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.servers.subscribed_at(&world.rooms[0].name)), (vec![2], vec![0]));
+
+    world.unsubscribe(0);
+    world.pass(LINGER_MS);
+    world.exchange_all();
+    assert!(world.servers.subscribed_at(&world.rooms[0].name).is_empty());
+    publish(&mut world, 1);
+    world.subscribe(0);
+    world.exchange_all();
+    publish(&mut world, 1);
+    world.exchange_all();
+    assert_eq!(world.delivered(0), [2, 4], "it begins anew");
+    world.check();
+}

@@ -1,0 +1,137 @@
+//! The encoding of what travels.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use roomcast_core::{NodeId, RoomName};
+use roomcast_protocol::Name;
+
+use super::script::{Moment, Publish, RoomKeys};
+use crate::message::{EVENT_OVERHEAD, Encoder, Message, numbers};
+
+fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
+    let name = prop_oneof![8 => ".{0,20}", 1 => "[a-z]{255}"];
+    (any::<u64>(), name, vec(any::<u8>(), 0..100))
+}
+
+/// As the script sends it.
+fn send(encoder: Encoder) -> Bytes {
+    let (count, events) = (encoder.count, encoder.finish());
+    let publish = Publish { count, kept: 0, kept_ms: 0, position_ms: 1, events };
+    RoomKeys::default().publish(Moment { micros: 1_700_000_000_000_000, writer: "0" }, &publish)
+}
+
+fn one_event() -> Encoder {
+    let mut encoder = Encoder::new(NodeId::from_u64(3));
+    encoder.push(1, &Name::new("event").unwrap(), b"payload", Instant::now());
+    encoder
+}
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded(origin: u64, events in vec(any_event(), 1..20)) {
+        let mut encoder = Encoder::new(NodeId::from_u64(origin));
+        let empty = encoder.len();
+        for (number, name, payload) in &events {
+            encoder.push(*number, &Name::new(name).unwrap(), payload, Instant::now());
+        }
+        let sizes = events.iter().map(|(_, name, payload)| EVENT_OVERHEAD + name.len() + payload.len());
+        prop_assert_eq!(encoder.len(), empty + sizes.sum::<usize>());
+        let message = Message::decode(send(encoder)).unwrap();
+        prop_assert_eq!((message.start, message.first, message.count), (1, 1, events.len() as u64));
+        prop_assert_eq!((message.last(), message.origin.as_u64()), (events.len() as u64, origin));
+        let decoded = message.events().unwrap();
+        let decoded = decoded.iter().map(|event| (event.number, event.name.to_string(), event.payload.to_vec()));
+        prop_assert_eq!(decoded.collect::<Vec<_>>(), events);
+    }
+
+    #[test]
+    fn whatever_comes_it_has_as_many_events_as_it_says_or_is_not_read(
+        header in prop_oneof![
+            "[0-9]{1,20} [0-9]{1,20} [0-9]{1,20} [0-9]{1,20}\n", "[0-3] [0-3] [0-9] [0-3]\n", ".{0,20}",
+        ],
+        version in prop_oneof![3 => Just(1_u8), 1 => any::<u8>()],
+        rest in vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..100),
+    ) {
+        let bytes = [header.as_bytes(), &[version], &rest].concat();
+        check_reading(bytes.into())?;
+    }
+
+    #[test]
+    fn a_message_that_was_damaged_has_as_many_events_as_it_says_or_is_not_read(
+        events in vec(any_event(), 1..4), at: prop::sample::Index, byte: u8, end: prop::sample::Index,
+    ) {
+        let mut encoder = Encoder::new(NodeId::from_u64(1));
+        for (number, name, payload) in &events {
+            encoder.push(*number, &Name::new(name).unwrap(), payload, Instant::now());
+        }
+        let mut bytes = send(encoder).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        check_reading(bytes.clone().into())?;
+        bytes.truncate(end.index(bytes.len()));
+        check_reading(bytes.into())?;
+    }
+}
+
+fn check_reading(bytes: Bytes) -> Result<(), TestCaseError> {
+    if let Ok(message) = Message::decode(bytes) {
+        prop_assert!(message.count > 0 && message.last() >= message.first && message.first >= message.start);
+        if let Ok(events) = message.events() {
+            prop_assert_eq!(events.len() as u64, message.count);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_another_version_wrote_is_not_read() {
+    let sent = send(one_event());
+    let at = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut other = sent.to_vec();
+    other[at] += 1;
+    assert!(Message::decode(sent).is_ok());
+    assert!(Message::decode(other.into()).is_err());
+}
+
+#[test]
+fn a_message_is_as_long_as_its_header_says() {
+    let sent = send(one_event());
+    let with = |header: &str| {
+        let at = sent.iter().position(|byte| *byte == b'\n').unwrap();
+        Message::decode([header.as_bytes(), &sent[at..]].concat().into())
+    };
+    assert!(with("5 1 1 1").unwrap().events().is_ok());
+    assert!(with("5 1 1 2").unwrap().events().is_err(), "an event too few");
+    for bad in ["5 1 1 0", "5 0 1 1", "5 2 1 1", "5 1 1", "5 1 1 1 1", "5 1 18446744073709551615 1", "5 1 1 -1", ""] {
+        assert!(with(bad).is_err(), "{bad:?}");
+    }
+    let mut longer = sent.to_vec();
+    longer.push(0);
+    assert!(Message::decode(longer.into()).unwrap().events().is_err(), "there is more than one event");
+}
+
+#[test]
+fn numbers_are_separated_by_single_spaces() {
+    assert_eq!(numbers(b"1 2"), Some([1, 2]));
+    for bad in [&b"1"[..], b"1 2 3", b"1  2", b" 1 2", b"1 2 ", b"1 x", b"1 \xff"] {
+        assert_eq!(numbers::<2>(bad), None, "{bad:?}");
+    }
+}
+
+#[test]
+fn an_event_is_as_old_as_its_origin_says_within_reason() {
+    for (age, most) in [(0, 0), (5, 5), (3500, 3500), (4000, 0)] {
+        let Some(accepted_at) = Instant::now().checked_sub(Duration::from_secs(age)) else { continue };
+        let mut encoder = Encoder::new(NodeId::from_u64(3));
+        encoder.push(1, &Name::new("event").unwrap(), b"payload", accepted_at);
+        let event = Message::decode(send(encoder)).unwrap().events().unwrap().remove(0);
+        let envelope = event.into_envelope(NodeId::from_u64(3), RoomName::new("lobby").unwrap());
+        let (event, room) = (envelope.event.as_str(), &*envelope.room);
+        assert_eq!((event, room, &envelope.payload[..]), ("event", "lobby", &b"payload"[..]));
+        let read = envelope.accepted_at.elapsed().as_secs();
+        assert!(read == most || read == most + 1, "{age} s ago became {read} s");
+    }
+}

@@ -1,0 +1,15 @@
+//! Redis as a subscriber sees it, without sockets and with time as a number: what the subscriber's state
+//! machine does when servers fail, fall back behind what they had said, and give slots away.
+//!
+//! Reading order: `script` (publish.lua on one room's keys) → `servers` (commands, connections, faults) →
+//! `world` (a node's subscriptions around it, and what must hold) → `interruptions`, `slots`, `any_history`
+//! (the tests) → `readers`, `messages` (what needs no servers).
+
+mod any_history;
+mod interruptions;
+mod messages;
+mod readers;
+mod script;
+mod servers;
+mod slots;
+mod world;

@@ -1,0 +1,142 @@
+//! One room's reader alone, with messages that come as they please.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use roomcast_core::NodeId;
+use roomcast_protocol::Name;
+
+use crate::message::{Encoder, Message};
+use crate::position::{Progress, Reader, Stored};
+
+/// Events `first..first + count` of an epoch, by one origin that numbers them like Redis.
+fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {
+    by(1, first, epoch, start, first, count)
+}
+
+fn by(origin: u64, number: u64, epoch: u64, start: u64, first: u64, count: u64) -> Message {
+    let mut encoder = Encoder::new(NodeId::from_u64(origin));
+    for offset in 0..count {
+        encoder.push(number + offset, &Name::default(), b"", std::time::Instant::now());
+    }
+    let mut bytes = format!("{epoch} {start} {first} {count}\n").into_bytes();
+    bytes.extend_from_slice(&encoder.finish());
+    Message::decode(bytes.into()).unwrap()
+}
+
+fn live(reader: &mut Reader, message: Message) -> Progress {
+    let mut progress = Progress::default();
+    reader.on_live(message, &mut progress);
+    progress
+}
+
+fn repair(reader: &mut Reader, asked: u64, stored: Stored, backlog: &[Message]) -> Progress {
+    let mut progress = Progress::default();
+    reader.on_repair(asked, Some(stored), backlog, &mut progress);
+    progress
+}
+
+fn numbers(progress: &Progress) -> Vec<u64> {
+    progress.events.iter().map(|(_, event)| event.number).collect()
+}
+
+/// One that has read up to this number of epoch 7.
+fn reader_at(sequence: u64) -> Reader {
+    let mut reader = Reader::default();
+    reader.on_subscribed(Some(Stored { epoch: 7, start: 1, sequence }));
+    reader
+}
+
+#[test]
+fn a_gap_is_repaired_in_order() {
+    let mut reader = reader_at(52);
+    assert_eq!(numbers(&live(&mut reader, message(7, 1, 53, 1))), [53]);
+    let gap = live(&mut reader, message(7, 1, 56, 1));
+    assert_eq!((numbers(&gap), gap.repair_from), (vec![], Some(54)));
+    let held = live(&mut reader, message(7, 1, 57, 2));
+    assert_eq!(held, Progress::default(), "it waits, and the question is asked once");
+    let stored = Stored { epoch: 7, start: 1, sequence: 56 };
+    let backlog = [message(7, 1, 53, 2), message(7, 1, 55, 1), message(7, 1, 56, 1)];
+    let repaired = repair(&mut reader, 54, stored, &backlog);
+    assert_eq!(numbers(&repaired), [54, 55, 56, 57, 58]);
+    assert_eq!((repaired.repaired, repaired.lost), (3, 0));
+}
+
+#[test]
+fn the_picture_in_the_documentation() {
+    let mut reader = reader_at(52);
+    let rewind = live(&mut reader, message(9, 50, 50, 1));
+    assert_eq!((numbers(&rewind), rewind.lost), (vec![50], 0));
+    assert!(numbers(&live(&mut reader, message(7, 1, 53, 1))).is_empty(), "a history that was superseded");
+    assert_eq!(numbers(&live(&mut reader, message(9, 50, 51, 2))), [51, 52]);
+}
+
+#[test]
+fn a_bounded_number_of_messages_waits_and_what_was_let_go_is_a_gap() {
+    const HELD: u64 = 10_000;
+    let mut reader = reader_at(0);
+    let gap = live(&mut reader, message(7, 1, 2, 1));
+    assert_eq!(gap.repair_from, Some(1));
+    for number in 3..HELD + 100 {
+        live(&mut reader, message(7, 1, number, 1));
+    }
+    assert_eq!(reader.held(), HELD as usize);
+    let backlog = [message(7, 1, 1, 1), message(7, 1, 2, 1)];
+    let repaired = repair(&mut reader, 1, Stored { epoch: 7, start: 1, sequence: 2 }, &backlog);
+    assert_eq!((numbers(&repaired).len(), repaired.lost), (HELD as usize + 1, 0));
+    assert_eq!(live(&mut reader, message(7, 1, HELD + 100, 1)).repair_from, Some(HELD + 2));
+}
+
+#[test]
+fn the_last_origins_are_remembered() {
+    const ORIGINS: u64 = 64;
+    let mut reader = reader_at(0);
+    for origin in 1..=ORIGINS {
+        live(&mut reader, by(origin, 1, 7, 1, origin, 1));
+    }
+    // The first has become the most recent, so the second is forgotten for a new one.
+    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 65, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(100, 1, 7, 1, 66, 1)).duplicates, 0);
+    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 67, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(3, 1, 7, 1, 68, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(2, 1, 7, 1, 69, 1)).duplicates, 0);
+}
+
+#[test]
+fn a_position_is_read_as_the_script_writes_it() {
+    let stored = Some(Stored { epoch: 7, start: 1, sequence: 52 });
+    assert_eq!(Stored::parse(b"7 1 52 0123456789abcdef"), stored);
+    for bad in [&b""[..], b"7 1 52", b"7 1 x 0", b"7 1 52 3 0", b"7 1  52 0", b"\xff 1 52 0"] {
+        assert_eq!(Stored::parse(bad), None, "{bad:?}");
+    }
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    (1..4_u64, 1..8_u64, 0..8_u64, 1..4_u64)
+        .prop_map(|(epoch, start, after, count)| message(epoch, start, start + after, count))
+}
+
+proptest! {
+    #[test]
+    fn a_reader_goes_forward_whatever_it_is_told(
+        steps in vec((any_message(), prop::option::of((1..8_u64, 1..4_u64, 1..8_u64, 0..8_u64))), 0..40),
+    ) {
+        let mut reader = reader_at(0);
+        let mut asked = None;
+        for (message, stored) in steps {
+            let progress = match (asked, stored) {
+                (Some(from), Some((_, epoch, start, after))) => {
+                    repair(&mut reader, from, Stored { epoch, start, sequence: start + after }, &[message])
+                }
+                _ => live(&mut reader, message),
+            };
+            prop_assert!(numbers(&progress).is_sorted_by(|a, b| a < b), "an origin's order");
+            asked = progress.repair_from.or(asked.filter(|_| reader.held() > 0));
+        }
+    }
+
+    #[test]
+    fn no_position_is_too_strange(text in vec(any::<u8>(), 0..40)) {
+        let _ = Stored::parse(&Bytes::from(text));
+    }
+}

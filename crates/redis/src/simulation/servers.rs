@@ -1,0 +1,356 @@
+//! The servers: a subscriber connection to each, what they answer on it, and their faults.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+use fred::types::Value;
+use fred::types::cluster::ClusterRouting;
+use fred::types::config::Server;
+use redis_protocol::resp3::decode::complete::decode_bytes_mut;
+use redis_protocol::resp3::types::BytesFrame;
+use roomcast_core::RoomName;
+
+use super::script::{Moment, Publish, RoomKeys};
+use crate::keys::{Keys, SLOTS};
+use crate::resp::bytes_of;
+use crate::topology::Topology;
+
+/// One server's data.
+type Data = BTreeMap<RoomName, RoomKeys>;
+
+/// A node's subscriber connection, as the server has it.
+#[derive(Debug, Default)]
+struct Connection {
+    commands: VecDeque<Vec<String>>,
+    output: VecDeque<BytesFrame>,
+    channels: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Node {
+    address: Server,
+    writer: String,
+    data: Data,
+    /// Its data after each script: what a replica that lags may have.
+    past: Vec<Data>,
+    connection: Option<Connection>,
+}
+
+/// All servers.
+#[derive(Debug)]
+pub(super) struct Servers {
+    keys: Keys,
+    nodes: Vec<Node>,
+    /// Who has all rooms. `None`: each slot has its owner.
+    master: Option<usize>,
+    owners: BTreeMap<u16, usize>,
+    /// Slots whose keys have gone ahead, and where to.
+    migrating: BTreeMap<u16, usize>,
+    micros: u64,
+    writers: u64,
+    /// Whether a history lost events that it had.
+    pub(super) rolled_back: bool,
+}
+
+impl Servers {
+    pub(super) fn new(count: usize, is_cluster: bool) -> Self {
+        let node = |number: usize| Node {
+            address: Server::new(format!("server-{number}"), 6379),
+            writer: format!("{:016x}", number + 1),
+            data: Data::new(),
+            past: Vec::new(),
+            connection: None,
+        };
+        Self {
+            keys: Keys::new("test"),
+            nodes: (0..count).map(node).collect(),
+            master: (!is_cluster).then_some(0),
+            owners: BTreeMap::new(),
+            migrating: BTreeMap::new(),
+            micros: 1_700_000_000_000_000,
+            writers: count as u64,
+            rolled_back: false,
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(super) fn index_of(&self, address: &Server) -> usize {
+        self.nodes.iter().position(|node| node.address == *address).expect("a server of this world")
+    }
+
+    pub(super) fn owner(&self, room: &RoomName) -> usize {
+        self.owner_of_slot(Keys::slot(room))
+    }
+
+    fn owner_of_slot(&self, slot: u16) -> usize {
+        self.master.unwrap_or_else(|| self.owners.get(&slot).copied().unwrap_or_default())
+    }
+
+    /// Gives a room's slot to a server. All others are the first one's.
+    pub(super) fn assign(&mut self, room: &RoomName, owner: usize) {
+        self.owners.insert(Keys::slot(room), owner);
+    }
+
+    /// Whether it takes subscribers: a replica does not.
+    pub(super) fn is_master(&self, node: usize) -> bool {
+        self.master.is_none_or(|master| master == node)
+    }
+
+    /// What CLUSTER SLOTS, or a sentinel, says now.
+    pub(super) fn topology(&self) -> Topology {
+        if let Some(master) = self.master {
+            return Topology::Single(self.nodes[master].address.clone());
+        }
+        let range = |from: u16, to: u16, owner: usize| {
+            let address = &self.nodes[owner].address;
+            let place = [Value::from(address.host.clone()), Value::from(i64::from(address.port)), Value::from("id")];
+            Value::Array(vec![i64::from(from).into(), i64::from(to).into(), Value::Array(place.into())])
+        };
+        let (mut ranges, mut next) = (Vec::new(), 0);
+        for (slot, owner) in &self.owners {
+            if next < *slot {
+                ranges.push(range(next, slot - 1, 0));
+            }
+            ranges.push(range(*slot, *slot, *owner));
+            next = slot + 1;
+        }
+        if next < SLOTS {
+            ranges.push(range(next, SLOTS - 1, 0));
+        }
+        let routing = ClusterRouting::from_cluster_slots(Value::Array(ranges), "nobody");
+        Topology::Cluster(routing.expect("an answer to CLUSTER SLOTS"))
+    }
+
+    pub(super) fn pass(&mut self, millis: u64) {
+        self.micros += millis * 1000;
+    }
+
+    // === publishers ===
+
+    /// Runs the script. `Err`: the room's slot is on its way to another server.
+    pub(super) fn publish(
+        &mut self,
+        room: &RoomName,
+        publish: &Publish,
+        accepted: impl Iterator<Item = usize>,
+    ) -> Result<(), ()> {
+        if self.migrating.contains_key(&Keys::slot(room)) {
+            return Err(());
+        }
+        self.micros += 1;
+        let channel = self.keys.channel(room);
+        let owner = self.owner(room);
+        let node = &mut self.nodes[owner];
+        let moment = Moment { micros: self.micros, writer: &node.writer };
+        let keys = node.data.entry(room.clone()).or_default();
+        let sent = keys.publish(moment, publish);
+        keys.history.extend(accepted);
+        node.past.push(node.data.clone());
+        if let Some(connection) = node.connection.as_mut().filter(|to| to.channels.contains(&channel)) {
+            connection.output.push_back(push("smessage", &channel, blob(sent)));
+        }
+        Ok(())
+    }
+
+    /// A room's keys at its owner.
+    pub(super) fn room(&self, room: &RoomName) -> RoomKeys {
+        let slot = Keys::slot(room);
+        let holder = *self.migrating.get(&slot).unwrap_or(&self.owner(room));
+        self.nodes[holder].data.get(room).cloned().unwrap_or_default()
+    }
+
+    /// Whether an event was dropped from a backlog.
+    pub(super) fn has_trimmed(&self) -> bool {
+        self.nodes.iter().flat_map(|node| node.data.values()).any(|keys| keys.trimmed)
+    }
+
+    // === the node's connections ===
+
+    pub(super) fn connect(&mut self, node: usize) {
+        self.nodes[node].connection = Some(Connection::default());
+    }
+
+    pub(super) fn disconnect(&mut self, node: usize) {
+        self.nodes[node].connection = None;
+    }
+
+    pub(super) fn is_connected(&self, node: usize) -> bool {
+        self.nodes[node].connection.is_some()
+    }
+
+    /// Who sends this room's messages to the node.
+    pub(super) fn subscribed_at(&self, room: &RoomName) -> Vec<usize> {
+        let channel = self.keys.channel(room);
+        let has = |node: &Node| node.connection.as_ref().is_some_and(|to| to.channels.contains(&channel));
+        (0..self.nodes.len()).filter(|index| has(&self.nodes[*index])).collect()
+    }
+
+    /// The node wrote this.
+    pub(super) fn take(&mut self, node: usize, bytes: &Bytes) {
+        let mut bytes = BytesMut::from(&bytes[..]);
+        while let Some((frame, ..)) = decode_bytes_mut(&mut bytes).expect("RESP") {
+            let BytesFrame::Array { data, .. } = frame else { panic!("a command is an array: {frame:?}") };
+            let word = |frame| String::from_utf8(bytes_of(frame).expect("a bulk string").into()).expect("UTF-8");
+            let connection = self.nodes[node].connection.as_mut().expect("it is connected");
+            connection.commands.push_back(data.into_iter().map(word).collect());
+        }
+        assert!(bytes.is_empty(), "half a command");
+    }
+
+    /// Serves so many commands. Returns how many there were.
+    pub(super) fn serve(&mut self, node: usize, count: usize) -> usize {
+        let next = |all: &mut Self| all.nodes[node].connection.as_mut()?.commands.pop_front();
+        for served in 0..count {
+            let Some(command) = next(self) else { return served };
+            let words: Vec<_> = command.iter().map(String::as_str).collect();
+            let frames = self.answer(node, &words);
+            self.nodes[node].connection.as_mut().expect("it is connected").output.extend(frames);
+        }
+        count
+    }
+
+    /// The next frame that the node has not read.
+    pub(super) fn next_output(&mut self, node: usize) -> Option<BytesFrame> {
+        self.nodes[node].connection.as_mut()?.output.pop_front()
+    }
+
+    fn answer(&mut self, node: usize, words: &[&str]) -> Vec<BytesFrame> {
+        let names = match words {
+            ["ECHO", text] => return vec![blob((*text).to_owned().into())],
+            ["SSUBSCRIBE", channels @ ..] => channels,
+            [_, name, ..] => std::slice::from_ref(name),
+            _ => panic!("not a command: {words:?}"),
+        };
+        if let Some(error) = self.refusal(node, words[0], names) {
+            return vec![BytesFrame::SimpleError { data: error.into(), attributes: None }];
+        }
+        let millis = self.micros / 1000;
+        let room = |name: &str| RoomName::new(name.split_once("}:").expect("a hash tag").1.get(2..)?).ok();
+        match words {
+            ["SSUBSCRIBE" | "SUNSUBSCRIBE", ..] => {
+                let is_new = words[0] == "SSUBSCRIBE";
+                let all = &mut self.nodes[node].connection.as_mut().expect("it is connected").channels;
+                let confirmations = names.iter().map(|channel| {
+                    if is_new {
+                        all.insert((*channel).to_owned())
+                    } else {
+                        all.remove(*channel)
+                    };
+                    confirmation(if is_new { "ssubscribe" } else { "sunsubscribe" }, channel, all.len())
+                });
+                confirmations.collect()
+            }
+            ["GET", key] => {
+                let keys = self.nodes[node].data.get_mut(&room(key).expect("a room's key"));
+                let position = keys.and_then(|keys| keys.position(millis));
+                vec![position.map_or(BytesFrame::Null, |position| blob(position.into()))]
+            }
+            ["XRANGE", key, from, "+"] => {
+                let from = from.parse().expect("a number");
+                let keys = self.nodes[node].data.get_mut(&room(key).expect("a room's key"));
+                let entries = keys.map(|keys| keys.backlog(millis, from)).unwrap_or_default();
+                let entry = |(last, message): (u64, Bytes)| {
+                    array(vec![blob(format!("{last}-0").into()), array(vec![blob("m".into()), blob(message)])])
+                };
+                vec![array(entries.into_iter().map(entry).collect())]
+            }
+            _ => panic!("not a command of a subscriber: {words:?}"),
+        }
+    }
+
+    /// Why a member of a cluster does not serve a command, if it does not.
+    fn refusal(&self, node: usize, command: &str, names: &[&str]) -> Option<String> {
+        if self.master.is_some() {
+            return None;
+        }
+        let slots: BTreeSet<_> = names.iter().map(|name| fred::util::redis_keyslot(name.as_bytes())).collect();
+        let [slot] = slots.into_iter().collect::<Vec<_>>()[..] else {
+            return Some("CROSSSLOT Keys in request don't hash to the same slot".into());
+        };
+        let (owner, is_about_keys) = (self.owner_of_slot(slot), !command.ends_with("SUBSCRIBE"));
+        if owner != node {
+            return Some(format!("MOVED {slot} {}", self.nodes[owner].address));
+        }
+        let to = self.migrating.get(&slot).filter(|_| is_about_keys)?;
+        Some(format!("ASK {slot} {}", self.nodes[*to].address))
+    }
+
+    // === faults ===
+
+    /// A server ends, and one that had not yet heard of its last scripts takes its place: on the address of
+    /// `to`, which may be the same.
+    pub(super) fn fail_over(&mut self, from: usize, to: usize, lag: usize) {
+        let known = self.nodes[from].past.len().saturating_sub(lag);
+        self.rolled_back |= known < self.nodes[from].past.len();
+        let mut past = mem::take(&mut self.nodes[from].past);
+        past.truncate(known);
+        let data = past.last().cloned().unwrap_or_default();
+        for node in [from, to] {
+            self.disconnect(node);
+            self.nodes[node].data.clear();
+        }
+        self.writers += 1;
+        let writer = format!("{:016x}", self.writers);
+        let heir = &mut self.nodes[to];
+        (heir.data, heir.past, heir.writer) = (data, past, writer);
+        if self.master == Some(from) {
+            self.master = Some(to);
+        }
+    }
+
+    /// A slot's keys go to another server, which does not own it yet.
+    pub(super) fn begin_migration(&mut self, room: &RoomName, to: usize) {
+        let (slot, from) = (Keys::slot(room), self.owner(room));
+        if self.master.is_some() || from == to || self.migrating.contains_key(&slot) {
+            return;
+        }
+        let in_slot = |name: &RoomName| Keys::slot(name) == slot;
+        let rooms: Vec<_> = self.nodes[from].data.keys().filter(|name| in_slot(name)).cloned().collect();
+        for name in rooms {
+            let keys = self.nodes[from].data.remove(&name).expect("it was just there");
+            self.nodes[to].data.insert(name, keys);
+        }
+        // What a replica has without it is another matter, and another test's.
+        for node in [from, to] {
+            self.nodes[node].past = vec![self.nodes[node].data.clone()];
+        }
+        self.migrating.insert(slot, to);
+    }
+
+    /// The slot is the other server's. The old one ends the subscriptions.
+    pub(super) fn end_migration(&mut self, room: &RoomName) {
+        let (slot, from) = (Keys::slot(room), self.owner(room));
+        let Some(to) = self.migrating.remove(&slot) else { return };
+        self.owners.insert(slot, to);
+        let Some(connection) = &mut self.nodes[from].connection else { return };
+        let in_slot = |channel: &String| fred::util::redis_keyslot(channel.as_bytes()) == slot;
+        for channel in connection.channels.extract_if(.., in_slot).collect::<Vec<_>>() {
+            let left = connection.channels.len();
+            connection.output.push_back(confirmation("sunsubscribe", &channel, left));
+        }
+    }
+}
+
+fn blob(data: Bytes) -> BytesFrame {
+    BytesFrame::BlobString { data, attributes: None }
+}
+
+fn array(data: Vec<BytesFrame>) -> BytesFrame {
+    BytesFrame::Array { data, attributes: None }
+}
+
+fn push(kind: &'static str, channel: &str, last: BytesFrame) -> BytesFrame {
+    BytesFrame::Push { data: vec![blob(kind.into()), blob(channel.to_owned().into()), last], attributes: None }
+}
+
+fn confirmation(kind: &'static str, channel: &str, left: usize) -> BytesFrame {
+    push(kind, channel, BytesFrame::Number { data: left as i64, attributes: None })
+}

@@ -1,0 +1,101 @@
+//! Slots that move between the members of a cluster, and how much is asked of them at once.
+
+use super::world::{TICK_MS, World};
+
+const ALL: (u64, u64) = (1000, 3_600_000);
+
+fn move_away(world: &mut World, room: usize) {
+    world.begin_migration(room);
+    world.end_migration(room);
+}
+
+/// The node learns the topology if it wants to, and everybody talks.
+fn go_on(world: &mut World) {
+    while world.subscriptions.take_topology_wanted() {
+        world.learn(0);
+        world.connect_all();
+        world.exchange_all();
+    }
+}
+
+/// Where Redis has the room, and where the node thinks it is.
+fn place(world: &World, room: usize) -> (Vec<usize>, Option<usize>) {
+    let name = &world.rooms[room].name;
+    let shard = world.subscriptions.subscribed_to(name);
+    let node = shard.map(|shard| world.servers.index_of(&world.subscriptions.servers()[shard].1));
+    (world.servers.subscribed_at(name), node)
+}
+
+#[test]
+fn a_room_follows_its_slot() {
+    let mut world = World::ready(true, &[ALL, ALL]);
+    go_on(&mut world);
+    world.publish(0, 1, 1, false);
+    move_away(&mut world, 0);
+    // Nobody told the node yet.
+    world.publish(0, 1, 1, false);
+    world.exchange_all();
+    assert_eq!(place(&world, 0), (vec![], None));
+    go_on(&mut world);
+    world.publish(0, 1, 1, false);
+    world.exchange_all();
+    assert_eq!(place(&world, 0), (vec![1], Some(1)));
+    assert_eq!(world.delivered(0), [1, 2, 3]);
+    assert_eq!((world.metrics.lost.get(), world.metrics.rewinds.get()), (0, 0));
+    assert_eq!(place(&world, 1), (vec![1], Some(1)), "the other one stays");
+}
+
+#[test]
+fn a_refused_subscription_is_asked_for_where_the_slot_is() {
+    let mut world = World::new(true, &[ALL, ALL]);
+    world.learn(0);
+    world.connect_all();
+    move_away(&mut world, 0);
+    world.subscribe(0);
+    world.exchange_all();
+    assert_eq!(place(&world, 0), (vec![], None));
+    // What it is told is old, too.
+    world.learn(usize::MAX);
+    world.exchange_all();
+    assert_eq!(place(&world, 0), (vec![], None));
+    go_on(&mut world);
+    assert_eq!(place(&world, 0), (vec![1], Some(1)));
+    world.check_that_it_goes_on();
+}
+
+#[test]
+fn a_room_whose_keys_are_on_their_way_is_subscribed_when_they_have_arrived() {
+    let mut world = World::ready(true, &[ALL, ALL]);
+    world.publish(0, 1, 1, false);
+    world.cut(0);
+    world.begin_migration(0);
+    world.connect_all();
+    world.exchange_all();
+    // Redis took the subscription and did not tell the position.
+    assert_eq!(place(&world, 0), (vec![0], None));
+    world.end_migration(0);
+    go_on(&mut world);
+    assert_eq!((place(&world, 0), world.delivered(0)), ((vec![1], Some(1)), vec![1]));
+}
+
+// === how much ===
+
+#[test]
+fn a_server_is_asked_about_a_bounded_number_of_rooms_at_once() {
+    const ROOMS: usize = 2000;
+    let mut world = World::new(false, &[ALL; ROOMS]);
+    (0..ROOMS).for_each(|room| world.subscribe(room));
+    world.learn(0);
+    world.connect(0);
+    let (mut most, mut answered) = (0, 0);
+    while world.subscriptions.in_flight() != [0] {
+        most = most.max(world.subscriptions.in_flight()[0]);
+        world.serve(0, 100);
+        world.deliver(0, 100);
+        answered += 1;
+        assert!(answered < 1000, "it comes to an end");
+    }
+    assert_eq!(most, 512);
+    assert!(world.rooms.iter().all(|room| world.subscriptions.subscribed_to(&room.name) == Some(0)));
+    world.pass(TICK_MS);
+}

@@ -1,0 +1,423 @@
+//! A node's subscriptions among servers that fail, and what must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use roomcast_core::{BrokerError, NodeId, RoomName};
+use roomcast_protocol::Name;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use super::script::Publish;
+use super::servers::Servers;
+use crate::message::Encoder;
+use crate::metrics::RedisMetrics;
+use crate::resp::Incoming;
+use crate::subscriptions::{ShardIndex, Subscriptions};
+use crate::topology::Topology;
+
+pub(super) const LINGER_MS: u64 = 5000;
+
+/// How long the publisher tries a publish again.
+const RETRY_MS: u64 = 3000;
+
+/// How many answers may lead to further questions until nothing is left to ask.
+const MAX_EXCHANGES: usize = 100;
+
+/// The time between two looks at the clock.
+pub(super) const TICK_MS: u64 = 250;
+
+/// Who published an event, and the event's number there.
+type Event = (u64, u64);
+
+/// A room, and what the hub knows of it.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) name: RoomName,
+    /// What is kept of it: so many events, for so long.
+    backlog: (u64, u64),
+    is_wanted: bool,
+    /// How many events had been accepted, in all rooms, when it was known to be subscribed.
+    since: Option<usize>,
+    /// The sequence number before the first that is read.
+    base: Option<u64>,
+    answer: Option<(u64, oneshot::Receiver<Result<(), BrokerError>>)>,
+    pub(super) refusals: usize,
+    delivered: Vec<Event>,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) servers: Servers,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) metrics: RedisMetrics,
+    pub(super) rooms: Vec<Room>,
+    topologies: Vec<Topology>,
+    began: Instant,
+    elapsed_ms: u64,
+    /// All events that were accepted: their rooms and themselves.
+    accepted: Vec<(usize, Event)>,
+    /// The last publish of each room and origin.
+    last: BTreeMap<(usize, u64), (u64, Publish, Vec<Event>)>,
+    numbers: u64,
+    /// Whether a room was left.
+    has_left: bool,
+}
+
+impl World {
+    /// Two servers, and rooms of which so many events are kept for so many milliseconds each. Nothing is
+    /// connected.
+    pub(super) fn new(is_cluster: bool, backlogs: &[(u64, u64)]) -> Self {
+        let mut servers = Servers::new(2, is_cluster);
+        let metrics = RedisMetrics::new();
+        let keys = servers.keys().clone();
+        let subscriptions = Subscriptions::new(keys, Duration::from_millis(LINGER_MS), metrics.clone());
+        let room = |(number, backlog): (usize, &(u64, u64))| Room {
+            name: RoomName::new(&format!("room-{number}")).expect("a valid name"),
+            backlog: *backlog,
+            is_wanted: false,
+            since: None,
+            base: None,
+            answer: None,
+            refusals: 0,
+            delivered: Vec::new(),
+        };
+        let rooms: Vec<_> = backlogs.iter().enumerate().map(room).collect();
+        for (number, room) in rooms.iter().enumerate() {
+            servers.assign(&room.name, number % 2);
+        }
+        let topologies = vec![servers.topology()];
+        let began = Instant::now();
+        let (accepted, last) = (Vec::new(), BTreeMap::new());
+        Self {
+            servers,
+            subscriptions,
+            metrics,
+            rooms,
+            topologies,
+            began,
+            elapsed_ms: 0,
+            accepted,
+            last,
+            numbers: 0,
+            has_left: false,
+        }
+    }
+
+    /// The same, with everything subscribed and answered.
+    pub(super) fn ready(is_cluster: bool, backlogs: &[(u64, u64)]) -> Self {
+        let mut world = Self::new(is_cluster, backlogs);
+        (0..backlogs.len()).for_each(|room| world.subscribe(room));
+        world.learn(0);
+        world.connect_all();
+        world.exchange_all();
+        assert!(world.rooms.iter().all(|room| room.since.is_some()), "all rooms are subscribed");
+        world
+    }
+
+    fn now(&self) -> Instant {
+        self.began + Duration::from_millis(self.elapsed_ms)
+    }
+
+    // === the hub ===
+
+    pub(super) fn subscribe(&mut self, room: usize) {
+        let now = self.now();
+        let state = &mut self.rooms[room];
+        if std::mem::replace(&mut state.is_wanted, true) {
+            return;
+        }
+        let (waiter, answer) = oneshot::channel();
+        if self.subscriptions.subscribe(&state.name, waiter, now) {
+            state.since = Some(self.accepted.len());
+        } else {
+            state.answer = Some((self.elapsed_ms + 3000, answer));
+        }
+        self.look();
+    }
+
+    pub(super) fn unsubscribe(&mut self, room: usize) {
+        let now = self.now();
+        let state = &mut self.rooms[room];
+        if std::mem::replace(&mut state.is_wanted, false) {
+            (state.since, state.answer) = (None, None);
+            self.has_left = true;
+            self.subscriptions.unsubscribe(&state.name, now);
+        }
+    }
+
+    // === other nodes ===
+
+    /// Publishes so many new events together. What is large is not kept.
+    pub(super) fn publish(&mut self, room: usize, origin: u64, count: u64, is_large: bool) {
+        let mut encoder = Encoder::new(NodeId::from_u64(origin));
+        let name = Name::new("e").expect("a valid name");
+        let events: Vec<_> = (self.numbers + 1..=self.numbers + count).map(|number| (origin, number)).collect();
+        self.numbers += count;
+        for (_, number) in &events {
+            encoder.push(*number, &name, number.to_string().as_bytes(), self.began);
+        }
+        let (kept, kept_ms) = self.rooms[room].backlog;
+        let kept = if is_large { 0 } else { kept };
+        let publish = Publish { count, kept, kept_ms, position_ms: 7_200_000, events: encoder.finish() };
+        self.last.insert((room, origin), (self.elapsed_ms, publish, events));
+        self.publish_last(room, origin);
+    }
+
+    /// The last publish of an origin again, as if it had had no answer.
+    pub(super) fn publish_again(&mut self, room: usize, origin: u64) {
+        if self.last.get(&(room, origin)).is_some_and(|(at, ..)| at + RETRY_MS > self.elapsed_ms) {
+            self.publish_last(room, origin);
+        }
+    }
+
+    fn publish_last(&mut self, room: usize, origin: u64) {
+        let (_, publish, events) = &self.last[&(room, origin)];
+        let places = self.accepted.len()..self.accepted.len() + events.len();
+        if self.servers.publish(&self.rooms[room].name, publish, places).is_ok() {
+            self.accepted.extend(events.iter().map(|event| (room, *event)));
+        }
+    }
+
+    // === the way between ===
+
+    fn shard_of(&self, node: usize) -> Option<(ShardIndex, bool)> {
+        let mut known = self.subscriptions.servers().into_iter();
+        known.find_map(|(shard, server, owns)| (self.servers.index_of(&server) == node).then_some((shard, owns)))
+    }
+
+    /// A connection to a server, if one is due.
+    pub(super) fn connect(&mut self, node: usize) {
+        let Some((shard, true)) = self.shard_of(node) else { return };
+        if self.servers.is_master(node) && !self.servers.is_connected(node) {
+            self.servers.connect(node);
+            self.subscriptions.on_connected(shard, self.now());
+        }
+        self.look();
+    }
+
+    pub(super) fn connect_all(&mut self) {
+        (0..self.servers.count()).for_each(|node| self.connect(node));
+    }
+
+    /// The connection ends. What was under way is lost.
+    pub(super) fn cut(&mut self, node: usize) {
+        if self.servers.is_connected(node) {
+            self.servers.disconnect(node);
+            self.tell_of_ends(&[node]);
+        }
+    }
+
+    fn tell_of_ends(&mut self, nodes: &[usize]) {
+        for node in nodes {
+            let (shard, _) = self.shard_of(*node).expect("it was connected");
+            self.subscriptions.on_disconnected(shard);
+        }
+        self.look();
+    }
+
+    /// So many of the node's commands are served.
+    pub(super) fn serve(&mut self, node: usize, count: usize) -> usize {
+        self.look();
+        self.servers.serve(node, count)
+    }
+
+    /// So many frames reach the node. Returns how many there were.
+    pub(super) fn deliver(&mut self, node: usize, count: usize) -> usize {
+        for delivered in 0..count {
+            let Some(frame) = self.servers.next_output(node) else { return delivered };
+            let (shard, _) = self.shard_of(node).expect("it is connected");
+            let now = self.now();
+            self.subscriptions.on_heard(shard, now);
+            if let Some(incoming) = Incoming::of(frame) {
+                self.subscriptions.on_incoming(shard, incoming, now);
+            }
+            self.look();
+        }
+        count
+    }
+
+    /// Everything reaches everybody, until nobody has anything to say.
+    pub(super) fn exchange_all(&mut self) {
+        for _ in 0..MAX_EXCHANGES {
+            let nodes = 0..self.servers.count();
+            let moved: usize = nodes.map(|node| self.serve(node, usize::MAX) + self.deliver(node, usize::MAX)).sum();
+            if moved == 0 {
+                return;
+            }
+        }
+        panic!("the node asks and asks");
+    }
+
+    /// The node is told of the present topology, or of one so many changes ago.
+    pub(super) fn learn(&mut self, age: usize) {
+        let which = (self.topologies.len() - 1).saturating_sub(age);
+        let now = self.now();
+        self.subscriptions.set_topology(self.topologies[which].clone(), now);
+        self.look();
+    }
+
+    // === faults and time ===
+
+    /// A server ends; its heir has not heard of so many of its last scripts.
+    pub(super) fn fail_over(&mut self, node: usize, lag: usize) {
+        let is_single = !(self.servers.is_master(0) && self.servers.is_master(1));
+        let (from, to) = match (is_single, self.servers.is_master(node)) {
+            (true, true) => (node, 1 - node),
+            (true, false) => (1 - node, node),
+            (false, _) => (node, node),
+        };
+        self.fault(|servers| servers.fail_over(from, to, lag));
+    }
+
+    /// A server is there again, with nothing.
+    pub(super) fn restart(&mut self, node: usize) {
+        if self.servers.is_master(node) {
+            self.fault(|servers| servers.fail_over(node, node, usize::MAX));
+        }
+    }
+
+    pub(super) fn begin_migration(&mut self, room: usize) {
+        let name = self.rooms[room].name.clone();
+        let to = 1 - self.servers.owner(&name);
+        self.fault(|servers| servers.begin_migration(&name, to));
+    }
+
+    pub(super) fn end_migration(&mut self, room: usize) {
+        let name = self.rooms[room].name.clone();
+        self.fault(|servers| servers.end_migration(&name));
+    }
+
+    fn fault(&mut self, fault: impl FnOnce(&mut Servers)) {
+        self.look();
+        let mut connected: Vec<_> = (0..self.servers.count()).collect();
+        connected.retain(|node| self.servers.is_connected(*node));
+        fault(&mut self.servers);
+        self.topologies.push(self.servers.topology());
+        connected.retain(|node| !self.servers.is_connected(*node));
+        self.tell_of_ends(&connected);
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, millis: u64) {
+        self.elapsed_ms += millis;
+        self.servers.pass(millis);
+        let lost = self.subscriptions.on_tick(self.now());
+        let servers = self.subscriptions.servers();
+        for shard in lost {
+            self.cut(self.servers.index_of(&servers[shard].1));
+        }
+        self.look();
+    }
+
+    /// Writes what is to be written, and takes what there is for the hub.
+    fn look(&mut self) {
+        for (shard, server, _) in self.subscriptions.servers() {
+            let node = self.servers.index_of(&server);
+            if self.servers.is_connected(node)
+                && let Some(bytes) = self.subscriptions.take_output(shard)
+            {
+                self.servers.take(node, &bytes);
+            }
+        }
+        for envelope in self.subscriptions.take_events() {
+            let room = self.rooms.iter_mut().find(|room| room.name == envelope.room).expect("a room of this world");
+            let number = std::str::from_utf8(&envelope.payload).expect("a number").parse().expect("a number");
+            room.delivered.push((envelope.origin.as_u64(), number));
+        }
+        for room in &mut self.rooms {
+            if let (None, Some(next)) = (room.base, self.subscriptions.reads_from(&room.name)) {
+                room.base = Some(next - 1 - room.delivered.len() as u64);
+            }
+            let Some((deadline, answer)) = &mut room.answer else { continue };
+            match answer.try_recv() {
+                Ok(Ok(())) => (room.since, room.answer) = (Some(self.accepted.len()), None),
+                Ok(Err(_)) => {
+                    assert!(*deadline <= self.elapsed_ms, "{} was refused early", room.name);
+                    room.refusals += 1;
+                    room.answer = None;
+                }
+                Err(TryRecvError::Empty) => {
+                    assert!(self.elapsed_ms < *deadline + TICK_MS * 10, "{} waits for too long", room.name);
+                }
+                Err(TryRecvError::Closed) => panic!("nobody will ever answer who waits for {}", room.name),
+            }
+        }
+    }
+
+    // === what must hold ===
+
+    /// The faults end, and time passes: longer than everything that the node waits for.
+    pub(super) fn heal(&mut self) {
+        (0..self.rooms.len()).for_each(|room| self.end_migration(room));
+        for tick in 0..60 {
+            if self.subscriptions.take_topology_wanted() || tick == 40 {
+                self.learn(0);
+            }
+            self.connect_all();
+            self.exchange_all();
+            self.pass(TICK_MS);
+        }
+        self.exchange_all();
+    }
+
+    /// The numbers of the events that were delivered.
+    pub(super) fn delivered(&self, room: usize) -> Vec<u64> {
+        self.rooms[room].delivered.iter().map(|(_, number)| *number).collect()
+    }
+
+    /// What holds when everything is well again.
+    pub(super) fn check(&mut self) {
+        let mut missing = 0;
+        for (index, room) in self.rooms.iter().enumerate() {
+            let Room { name, delivered, .. } = room;
+            let distinct: BTreeSet<_> = delivered.iter().collect();
+            assert_eq!(distinct.len(), delivered.len(), "{name}: an event came twice: {delivered:?}");
+            let mut history = self.accepted.iter().filter(|(of, _)| *of == index).map(|(_, event)| event);
+            for event in delivered {
+                let comes = history.any(|accepted| accepted == event);
+                assert!(comes, "{name}: {event:?} is not in the order of the history: {delivered:?}");
+            }
+            let expected = if room.is_wanted { vec![self.servers.owner(name)] } else { vec![] };
+            assert_eq!(self.servers.subscribed_at(name), expected, "{name}: where it is subscribed");
+            assert!(room.answer.is_none(), "{name}: somebody still waits");
+            let Some(since) = room.since.filter(|_| room.is_wanted) else { continue };
+            let history = self.servers.room(name).history;
+            let is_missing = |place: &&usize| **place >= since && !distinct.contains(&self.accepted[**place].1);
+            missing += history.iter().filter(is_missing).count() as u64;
+        }
+        let lost = self.metrics.lost.get();
+        assert_eq!(self.metrics.unreadable.get(), 0, "unreadable");
+        assert!(missing <= lost, "{missing} events are missing, {lost} are counted");
+        if !self.servers.rolled_back && !self.servers.has_trimmed() {
+            assert_eq!(lost, 0, "nothing was lost");
+        }
+        if !self.servers.rolled_back && !self.has_left {
+            let read = |room: &Room| {
+                let end = self.servers.room(&room.name).history.len() as u64;
+                (end - room.base.unwrap_or(end), room.delivered.len() as u64)
+            };
+            let (accepted, delivered) = self.rooms.iter().map(read).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let duplicates = self.metrics.duplicates.get();
+            assert_eq!(accepted, delivered + duplicates + lost, "accepted = delivered + {duplicates} + {lost}");
+        }
+    }
+
+    /// What is published from now on is delivered, to every room that is wanted.
+    pub(super) fn check_that_it_goes_on(&mut self) {
+        for room in 0..self.rooms.len() {
+            if !self.rooms[room].is_wanted {
+                continue;
+            }
+            if self.rooms[room].since.is_none() {
+                // The hub's subscription had failed; now it is answered at once.
+                self.rooms[room].is_wanted = false;
+                self.subscribe(room);
+                assert!(self.rooms[room].since.is_some(), "{} is not subscribed", self.rooms[room].name);
+            }
+            let before = self.rooms[room].delivered.len();
+            self.publish(room, 9, 2, false);
+            self.exchange_all();
+            assert_eq!(self.rooms[room].delivered[before..], [(9, self.numbers - 1), (9, self.numbers)]);
+        }
+    }
+}
