@@ -147,8 +147,9 @@ impl Reader {
             Some((_, Expected::Stale)) => {}
             None => progress.rewound = self.at.is_some_and(|at| at.sequence > 0),
         }
+        // What Redis still has of what came before these, it has said. To ask again would change nothing.
         for message in self.repair.take().into_iter().flatten() {
-            self.on_live(message, progress);
+            self.read(&message, progress);
         }
     }
 

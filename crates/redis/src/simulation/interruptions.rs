@@ -120,6 +120,29 @@ fn what_redis_had_lost_and_is_told_again_is_not_delivered_again() {
     assert_eq!((world.delivered(0), world.metrics.duplicates.get()), (vec![1, 2], 1));
 }
 
+#[test]
+fn an_event_of_a_history_that_was_lost_meanwhile_is_not_asked_for_again_and_again() {
+    let faults: [fn(&mut World); 2] = [|world| world.restart(0), |world| world.fail_over(0, 2)];
+    for fault in faults {
+        let mut world = World::ready(true, &[ALL]);
+        publish(&mut world, 1);
+        world.exchange_all();
+        world.cut(0);
+        publish(&mut world, 1);
+        world.connect(0);
+        world.serve(0, 1);
+        publish(&mut world, 1);
+        // 3 waits for the answer about 2, which does not come; then Redis knows of neither.
+        world.deliver(0, usize::MAX);
+        fault(&mut world);
+        world.connect(0);
+        world.exchange_all();
+        world.heal();
+        world.check();
+        world.check_that_it_goes_on();
+    }
+}
+
 // === time ===
 
 #[test]
