@@ -33,6 +33,8 @@ pub(crate) enum Ask {
     Subscribe(Vec<(RoomName, Option<u64>)>),
     /// A room's backlog from a number on.
     Repair(RoomName, u64),
+    /// To end a room's subscription.
+    Leave(RoomName),
     /// Only whether it is there.
     Ping,
 }
@@ -48,7 +50,7 @@ pub(crate) struct Shard {
     asked: VecDeque<(Bytes, Ask)>,
     in_flight: usize,
     replies: Vec<BytesFrame>,
-    /// SUNSUBSCRIBEs that have not been confirmed.
+    /// SUNSUBSCRIBEs that were not answered, and so may yet be confirmed.
     leaving: HashMap<RoomName, u32>,
     output: BytesMut,
     last_heard: Instant,
@@ -137,6 +139,10 @@ impl Shard {
                 rooms.as_slice()
             }
             Ask::Repair(room, from) => &[(room.clone(), Some(*from))],
+            Ask::Leave(room) => {
+                put_command(&mut self.output, ["SUNSUBSCRIBE", &keys.channel(room)].iter());
+                &[]
+            }
             Ask::Ping => &[],
         };
         for (room, from) in rooms {
@@ -159,22 +165,17 @@ impl Shard {
         }
     }
 
-    /// Ends a room's subscription.
-    pub(crate) fn unsubscribe(&mut self, keys: &Keys, room: &RoomName) {
+    /// Ends a room's subscription. In a cluster that may be refused: the slot has moved, which ended it.
+    pub(crate) fn unsubscribe(&mut self, keys: &Keys, room: &RoomName, now: Instant) {
         if self.connected {
-            put_command(&mut self.output, ["SUNSUBSCRIBE", &keys.channel(room)].iter());
             *self.leaving.entry(room.clone()).or_default() += 1;
+            self.ask(keys, Ask::Leave(room.clone()), now);
         }
     }
 
-    /// A subscription ended. `true`: by our wish.
-    pub(crate) fn on_unsubscribed(&mut self, room: &str) -> bool {
-        let Some(count) = self.leaving.get_mut(room) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.leaving.remove(room);
-        }
-        true
+    /// Whether a subscription that ended did so by our wish.
+    pub(crate) fn is_leaving(&self, room: &str) -> bool {
+        self.leaving.contains_key(room)
     }
 
     /// Something came, whatever it is.
@@ -190,11 +191,18 @@ impl Shard {
             return None;
         }
         let (_, ask) = self.asked.pop_front()?;
-        self.in_flight -= match &ask {
-            Ask::Subscribe(rooms) => rooms.len(),
-            Ask::Repair(..) => 1,
-            Ask::Ping => 0,
-        };
+        match &ask {
+            Ask::Subscribe(rooms) => self.in_flight -= rooms.len(),
+            Ask::Repair(..) => self.in_flight -= 1,
+            Ask::Leave(room) => {
+                if let Some(count) = self.leaving.get_mut(room).filter(|count| **count > 1) {
+                    *count -= 1;
+                } else {
+                    self.leaving.remove(room);
+                }
+            }
+            Ask::Ping => {}
+        }
         Some((ask, std::mem::take(&mut self.replies)))
     }
 

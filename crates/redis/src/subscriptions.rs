@@ -246,7 +246,7 @@ impl Subscriptions {
                 && let Some(state) = self.rooms.remove(&room)
                 && let Some(shard) = state.stage.shard()
             {
-                self.shards[shard].unsubscribe(&self.keys, &room);
+                self.shards[shard].unsubscribe(&self.keys, &room, now);
             }
         }
         for shard in &mut self.shards {
@@ -345,7 +345,7 @@ impl Subscriptions {
         let Some(name) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.room_of(channel)) else {
             return;
         };
-        if self.shards[shard].on_unsubscribed(name) {
+        if self.shards[shard].is_leaving(name) {
             return;
         }
         if let Some((name, _)) = self.rooms.get_key_value(name) {
@@ -368,7 +368,7 @@ impl Subscriptions {
         let (rooms, is_repair) = match ask {
             Ask::Subscribe(rooms) => (rooms, false),
             Ask::Repair(room, from) => (vec![(room, Some(from))], true),
-            Ask::Ping => return,
+            Ask::Leave(_) | Ask::Ping => return,
         };
         match Answer::read(&rooms, replies) {
             Ok(answers) => {

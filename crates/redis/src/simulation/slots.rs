@@ -1,12 +1,18 @@
 //! Slots that move between the members of a cluster, and how much is asked of them at once.
 
-use super::world::{TICK_MS, World};
+use super::world::{LINGER_MS, TICK_MS, World};
 
 const ALL: (u64, u64) = (1000, 3_600_000);
 
 fn move_away(world: &mut World, room: usize) {
     world.begin_migration(room);
     world.end_migration(room);
+}
+
+/// Time passes, and everybody talks.
+fn wait(world: &mut World, millis: u64) {
+    world.pass(millis);
+    world.exchange_all();
 }
 
 /// The node learns the topology if it wants to, and everybody talks.
@@ -76,6 +82,46 @@ fn a_room_whose_keys_are_on_their_way_is_subscribed_when_they_have_arrived() {
     world.end_migration(0);
     go_on(&mut world);
     assert_eq!((place(&world, 0), world.delivered(0)), ((vec![1], Some(1)), vec![1]));
+}
+
+#[test]
+fn an_end_that_redis_refuses_does_not_disturb_the_next_question() {
+    let mut world = World::ready(true, &[ALL, ALL, ALL]);
+    world.unsubscribe(0);
+    world.unsubscribe(2);
+    wait(&mut world, LINGER_MS - 2);
+    // Redis ends the first one's subscription before the node can, and the other's by the node's wish.
+    move_away(&mut world, 0);
+    world.pass(1);
+    world.pass(1);
+    world.subscribe(2);
+    world.exchange_all();
+    assert_eq!((place(&world, 0), place(&world, 2)), ((vec![], None), (vec![0], Some(0))));
+    assert_eq!(world.metrics.resubscriptions.get(), 0);
+}
+
+#[test]
+fn a_room_whose_end_was_refused_follows_its_slot_later() {
+    let mut world = World::ready(true, &[ALL, ALL]);
+    world.unsubscribe(0);
+    wait(&mut world, LINGER_MS - 1);
+    world.cut(0);
+    move_away(&mut world, 0);
+    world.connect(0);
+    world.pass(1);
+    // The subscription and its end are both refused.
+    world.exchange_all();
+    move_away(&mut world, 0);
+    world.learn(0);
+    world.subscribe(0);
+    world.exchange_all();
+    go_on(&mut world);
+    assert_eq!(place(&world, 0), (vec![0], Some(0)));
+    move_away(&mut world, 0);
+    world.exchange_all();
+    go_on(&mut world);
+    assert_eq!(place(&world, 0), (vec![1], Some(1)));
+    world.check_that_it_goes_on();
 }
 
 // === how much ===
