@@ -244,9 +244,12 @@ impl Subscriptions {
         while let Some((_, room)) = pop_due(&mut self.lingering, now) {
             if self.rooms.get(&room).is_some_and(|state| !state.wanted)
                 && let Some(state) = self.rooms.remove(&room)
-                && let Some(shard) = state.stage.shard()
             {
-                self.shards[shard].unsubscribe(&self.keys, &room, now);
+                // A server may have taken the subscription of a room that waits, and refused to say more of it.
+                let may_have = |shard| state.stage.shard().is_none_or(|own| own == shard);
+                for (_, shard) in self.shards.iter_mut().enumerate().filter(|(shard, _)| may_have(*shard)) {
+                    shard.unsubscribe(&self.keys, &room, now);
+                }
             }
         }
         for shard in &mut self.shards {

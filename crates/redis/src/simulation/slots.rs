@@ -85,6 +85,18 @@ fn a_room_whose_keys_are_on_their_way_is_subscribed_when_they_have_arrived() {
 }
 
 #[test]
+fn a_room_that_is_left_while_its_keys_are_on_their_way_is_not_subscribed_for_ever() {
+    let mut world = World::ready(true, &[ALL, ALL]);
+    world.begin_migration(0);
+    world.cut(0);
+    world.connect_all();
+    world.exchange_all();
+    world.unsubscribe(0);
+    wait(&mut world, LINGER_MS);
+    assert_eq!(place(&world, 0), (vec![], None));
+}
+
+#[test]
 fn an_end_that_redis_refuses_does_not_disturb_the_next_question() {
     let mut world = World::ready(true, &[ALL, ALL, ALL]);
     world.unsubscribe(0);
