@@ -46,8 +46,8 @@ pub(crate) type ShardIndex = usize;
 #[derive(Debug)]
 struct Room {
     slot: u16,
-    /// Whether its events are delivered. A room that is not wanted any more is kept for a while.
-    wanted: bool,
+    /// Until when it is kept although it was left. `None`: it is wanted, and its events are delivered.
+    kept_until: Option<Instant>,
     stage: Stage,
     reader: Reader,
     /// Who waits for the subscription, and until when.
@@ -113,12 +113,12 @@ impl Subscriptions {
         let is_new = matches!(entry, std::collections::hash_map::Entry::Vacant(_));
         let state = entry.or_insert_with(|| Room {
             slot: Keys::slot(room),
-            wanted: true,
+            kept_until: None,
             stage: Stage::Queued,
             reader: Reader::default(),
             waiters: Vec::new(),
         });
-        state.wanted = true;
+        state.kept_until = None;
         if matches!(state.stage, Stage::Subscribed { .. }) {
             return true;
         }
@@ -136,8 +136,9 @@ impl Subscriptions {
     /// Stops to deliver a room's events. It is read on for a while: members who come back at once cost nothing.
     pub(crate) fn unsubscribe(&mut self, room: &RoomName, now: Instant) {
         if let Some(state) = self.rooms.get_mut(room) {
-            state.wanted = false;
-            self.lingering.push_back((now + self.linger, room.clone()));
+            let until = now + self.linger;
+            state.kept_until = Some(until);
+            self.lingering.push_back((until, room.clone()));
         }
     }
 
@@ -242,7 +243,7 @@ impl Subscriptions {
             }
         }
         while let Some((_, room)) = pop_due(&mut self.lingering, now) {
-            if self.rooms.get(&room).is_some_and(|state| !state.wanted)
+            if self.rooms.get(&room).is_some_and(|state| state.kept_until.is_some_and(|until| until <= now))
                 && let Some(state) = self.rooms.remove(&room)
             {
                 // A server may have taken the subscription of a room that waits, and refused to say more of it.
@@ -432,7 +433,7 @@ impl Subscriptions {
             self.metrics.lost.inc_by(progress.lost);
             tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the backlog");
         }
-        if room.wanted {
+        if room.kept_until.is_none() {
             let envelopes =
                 progress.events.into_iter().map(|(origin, event)| event.into_envelope(origin, name.clone()));
             self.events.extend(envelopes);

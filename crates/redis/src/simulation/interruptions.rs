@@ -209,3 +209,18 @@ fn a_room_is_read_on_for_a_while_after_it_was_left() {
     assert_eq!(world.delivered(0), [2, 4], "it begins anew");
     world.check();
 }
+
+#[test]
+fn a_room_that_is_left_twice_is_read_on_for_a_while_after_the_second_time() {
+    let mut world = single(ALL);
+    world.unsubscribe(0);
+    world.pass(LINGER_MS - 1);
+    world.subscribe(0);
+    world.unsubscribe(0);
+    world.pass(1);
+    world.exchange_all();
+    assert_eq!(world.servers.subscribed_at(&world.rooms[0].name), [0]);
+    world.pass(LINGER_MS - 1);
+    world.exchange_all();
+    assert!(world.servers.subscribed_at(&world.rooms[0].name).is_empty());
+}
