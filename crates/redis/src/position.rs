@@ -11,6 +11,9 @@
 //!                      ▲
 //!                      the node reads on at min(52 + 1, start) = 50 of epoch 9
 //! ```
+//!
+//! More than one epoch may have begun since, each from less than the one before had. So when the epoch is new,
+//! all that the backlog has is asked for: each message tells where its own epoch starts.
 
 use roomcast_core::NodeId;
 
@@ -131,9 +134,9 @@ impl Reader {
     ) {
         let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
-            Some((_, Expected::From(next))) if next < asked => {
-                progress.rewound = true;
-                progress.repair_from = Some(next);
+            Some((stored, Expected::From(next))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
+                progress.rewound = next < asked;
+                progress.repair_from = Some(1);
                 return;
             }
             Some((stored, Expected::From(_) | Expected::Any)) => {

@@ -143,6 +143,36 @@ fn an_event_of_a_history_that_was_lost_meanwhile_is_not_asked_for_again_and_agai
     }
 }
 
+#[test]
+fn a_history_that_fell_back_and_moved_on_twice_is_read_from_where_it_first_fell_back() {
+    let mut world = World::ready(true, &[ALL]);
+    (0..3).for_each(|_| publish(&mut world, 1));
+    world.exchange_all();
+    world.fail_over(0, 2);
+    // These are 2 and 3 of the second history, and 4 of the third.
+    (0..2).for_each(|_| publish(&mut world, 1));
+    world.fail_over(0, 0);
+    publish(&mut world, 1);
+    world.connect(0);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 2, 3, 4, 5, 6], 0));
+}
+
+#[test]
+fn a_history_that_fell_back_twice_is_read_from_where_it_first_fell_back() {
+    let mut world = World::ready(true, &[ALL]);
+    (0..3).for_each(|_| publish(&mut world, 1));
+    world.exchange_all();
+    world.fail_over(0, 2);
+    (0..2).for_each(|_| publish(&mut world, 1));
+    // Of 4 and 5, which were 2 and 3 of the second history, only 4 is left.
+    world.fail_over(0, 1);
+    publish(&mut world, 1);
+    world.connect(0);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 2, 3, 4, 6], 0));
+}
+
 // === time ===
 
 #[test]
