@@ -14,10 +14,14 @@ enum Op {
     ExchangeAll,
     Connect { node: usize },
     Cut { node: usize },
+    FailOver { node: usize, lag: usize },
+    Restart { node: usize },
     BeginMigration { room: usize },
     EndMigration { room: usize },
     Learn { age: usize },
     Pass { millis: u64 },
+    Subscribe { room: usize },
+    Unsubscribe { room: usize },
 }
 
 impl Op {
@@ -31,10 +35,14 @@ impl Op {
             Self::ExchangeAll => world.exchange_all(),
             Self::Connect { node } => world.connect(node),
             Self::Cut { node } => world.cut(node),
+            Self::FailOver { node, lag } => world.fail_over(node, lag),
+            Self::Restart { node } => world.restart(node),
             Self::BeginMigration { room } => world.begin_migration(room % rooms),
             Self::EndMigration { room } => world.end_migration(room % rooms),
             Self::Learn { age } => world.learn(age),
             Self::Pass { millis } => world.pass(millis),
+            Self::Subscribe { room } => world.subscribe(room % rooms),
+            Self::Unsubscribe { room } => world.unsubscribe(room % rooms),
         }
     }
 }
@@ -55,6 +63,17 @@ fn any_harmless_op() -> impl Strategy<Value = Op> {
         2 => room.prop_map(|room| Op::EndMigration { room }),
         3 => (0..3_usize).prop_map(|age| Op::Learn { age }),
         3 => (1..2500_u64).prop_map(|millis| Op::Pass { millis }),
+    ]
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let (node, room) = (0..2_usize, 0..4_usize);
+    prop_oneof![
+        12 => any_harmless_op(),
+        1 => (node.clone(), 0..4_usize).prop_map(|(node, lag)| Op::FailOver { node, lag }),
+        1 => node.prop_map(|node| Op::Restart { node }),
+        1 => room.clone().prop_map(|room| Op::Subscribe { room }),
+        1 => room.prop_map(|room| Op::Unsubscribe { room }),
     ]
 }
 
@@ -80,6 +99,13 @@ proptest! {
     #[test]
     fn what_redis_keeps_is_delivered_in_order_and_once_and_what_it_drops_is_counted(
         is_cluster: bool, is_ready: bool, rooms in any_rooms(), ops in vec(any_harmless_op(), 0..120),
+    ) {
+        run(is_cluster, is_ready, &rooms, &ops);
+    }
+
+    #[test]
+    fn no_room_is_stuck_and_no_loss_is_silent_though_redis_loses_what_it_had(
+        is_cluster: bool, is_ready: bool, rooms in any_rooms(), ops in vec(any_op(), 0..120),
     ) {
         run(is_cluster, is_ready, &rooms, &ops);
     }

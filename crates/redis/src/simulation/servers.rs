@@ -49,8 +49,8 @@ pub(super) struct Servers {
     migrating: BTreeMap<u16, usize>,
     micros: u64,
     writers: u64,
-    /// Whether a history lost events that it had.
-    pub(super) rolled_back: bool,
+    /// How often a history lost events that it had.
+    pub(super) rollbacks: usize,
 }
 
 impl Servers {
@@ -70,7 +70,7 @@ impl Servers {
             migrating: BTreeMap::new(),
             micros: 1_700_000_000_000_000,
             writers: count as u64,
-            rolled_back: false,
+            rollbacks: 0,
         }
     }
 
@@ -289,7 +289,7 @@ impl Servers {
     /// `to`, which may be the same.
     pub(super) fn fail_over(&mut self, from: usize, to: usize, lag: usize) {
         let known = self.nodes[from].past.len().saturating_sub(lag);
-        self.rolled_back |= known < self.nodes[from].past.len();
+        self.rollbacks += usize::from(known < self.nodes[from].past.len());
         let mut past = mem::take(&mut self.nodes[from].past);
         past.truncate(known);
         let data = past.last().cloned().unwrap_or_default();
