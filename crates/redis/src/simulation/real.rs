@@ -1,19 +1,193 @@
 //! The model's script against the real one, on a real server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, EventInterface, KeysInterface, LuaInterface, PubsubInterface, ServerInterface};
-use fred::types::config::Config;
-use fred::types::{Builder, InfoKind, Value};
+use bytes::{Bytes, BytesMut};
+use fred::types::config::Server;
+use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 use roomcast_testkit::{RedisOptions, RedisServer};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::timeout;
 
 use super::script::{Moment, Publish, RoomKeys};
+use crate::connection::{self, Credentials, Report};
 use crate::keys::Keys;
-use crate::message::{Encoder, Message};
+use crate::message::Encoder;
 use crate::position::Stored;
+use crate::resp::{Incoming, bytes_of, put_command};
 
 const SCRIPT: &str = include_str!("../publish.lua");
+const DEADLINE: Duration = Duration::from_secs(20);
+const POSITION_MS: u64 = 7_200_000;
+
+/// One batch: for each message the room, how many events it has, and how many are kept for how long.
+type Batch = &'static [(usize, u64, u64, u64)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_publishes_as_redis_does() {
+    const BEFORE: &[Batch] = &[
+        &[(0, 1, 100, 30_000)],
+        &[(0, 3, 100, 60_000), (1, 2, 4, 30_000), (0, 1, 100, 30_000), (2, 2, 0, 0)],
+        &[(1, 1, 4, 30_000), (1, 3, 4, 30_000), (1, 1, 4, 30_000)],
+        &[(1, 9, 4, 30_000), (0, 2, 0, 0), (0, 1, 1, 30_000)],
+        &[(1, 1, 4, 30_000), (0, 1, 2, 30_000), (2, 1, 3, 30_000)],
+    ];
+    let mut both = Both::start().await;
+    for batch in BEFORE {
+        both.publish(batch).await;
+    }
+    // As when a replica takes over.
+    both.server.command(&["DEBUG", "CHANGE-REPL-ID"]).await;
+    both.publish(&[(0, 2, 100, 30_000), (1, 1, 4, 30_000), (0, 1, 100, 30_000)]).await;
+    both.publish(&[(0, 1, 100, 30_000)]).await;
+    // As when nobody published for hours; though the backlog should have gone long before.
+    both.server.command(&["DEL", &both.keys.position(&both.rooms[0].0)]).await;
+    both.rooms[0].1.forget_position();
+    both.publish(&[(0, 2, 100, 30_000), (2, 1, 100, 30_000)]).await;
+    both.publish(&[(0, 1, 100, 30_000)]).await;
+    both.server.command(&["FLUSHALL"]).await;
+    both.rooms.iter_mut().for_each(|(_, keys)| *keys = RoomKeys::default());
+    both.publish(BEFORE[1]).await;
+}
+
+/// A server, and the model of its rooms.
+struct Both {
+    server: RedisServer,
+    connection: Connection,
+    keys: Keys,
+    rooms: Vec<(RoomName, RoomKeys)>,
+    number: u64,
+}
+
+impl Both {
+    async fn start() -> Self {
+        let options =
+            RedisOptions { configuration: vec!["enable-debug-command yes".into()], ..RedisOptions::default() };
+        let server = RedisServer::start(options).await;
+        let mut connection = Connection::open(&server);
+        let keys = Keys::new("test");
+        let room = |name| (RoomName::new(name).unwrap(), RoomKeys::default());
+        let rooms = vec![room("kept"), room("trimmed"), room("off")];
+        for (room, _) in &rooms {
+            connection.ask(&[b"SSUBSCRIBE", keys.channel(room).as_bytes()]).await;
+        }
+        Self { server, connection, keys, rooms, number: 0 }
+    }
+
+    /// Runs the script, there and here, and compares.
+    async fn publish(&mut self, batch: Batch) {
+        let info = self.server.command(&["INFO", "replication"]).await;
+        let id = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
+        let writer = id.trim()[..16].to_owned();
+        let messages: Vec<_> = batch.iter().map(|message| (message.0, self.message(message))).collect();
+        let keys = messages.iter().flat_map(|(room, _)| {
+            let name = &self.rooms[*room].0;
+            [self.keys.position(name), self.keys.backlog(name), self.keys.channel(name)].map(String::into_bytes)
+        });
+        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 3).to_string().into()];
+        words.extend(keys);
+        words.push(POSITION_MS.to_string().into());
+        for (_, Publish { count, kept, kept_ms, events, .. }) in &messages {
+            words.extend([*count, *kept, *kept_ms].map(|number| number.to_string().into_bytes()));
+            words.push(events.to_vec());
+        }
+        let (reply, received) = self.connection.ask(&words).await;
+        assert_eq!(bytes_of(reply.unwrap()).unwrap(), "OK");
+        let mut expected = Vec::new();
+        for (room, publish) in messages {
+            let (name, keys) = &mut self.rooms[room];
+            // When it was published, only the server knows, and tells if an epoch begins then.
+            let real = self.server.command(&["GET", &self.keys.position(name)]).await;
+            let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
+            let sent = keys.publish(Moment { micros, writer: &writer }, &publish);
+            expected.push((Bytes::from(self.keys.channel(name)), sent));
+        }
+        assert_eq!(received, expected, "what is sent");
+        for room in 0..self.rooms.len() {
+            self.compare(room).await;
+        }
+    }
+
+    fn message(&mut self, (_, count, kept, kept_ms): &(usize, u64, u64, u64)) -> Publish {
+        let mut encoder = Encoder::new(NodeId::from_u64(1));
+        for _ in 0..*count {
+            self.number += 1;
+            encoder.push(self.number, &Name::new("event").unwrap(), b"pay\r\nload\0", Instant::now());
+        }
+        let (count, events) = (*count, encoder.finish());
+        Publish { count, kept: *kept, kept_ms: *kept_ms, position_ms: POSITION_MS, events }
+    }
+
+    async fn compare(&mut self, room: usize) {
+        let (name, model) = &mut self.rooms[room];
+        let (position, backlog) = (self.keys.position(name), self.keys.backlog(name));
+        let (real, _) = self.connection.ask(&[b"GET", position.as_bytes()]).await;
+        assert_eq!(real.and_then(bytes_of), model.position(0).map(Bytes::from), "{name}: position");
+        let (real, _) = self.connection.ask(&[b"XRANGE", backlog.as_bytes(), b"0", b"+"]).await;
+        let values = crate::resp::stream_values(real.clone().unwrap()).unwrap();
+        let kept = model.backlog(0, 0);
+        assert_eq!(values, kept.iter().map(|(_, message)| message.clone()).collect::<Vec<_>>(), "{name}: backlog");
+        // From any number on, it is what ends there or later.
+        for (last, _) in &kept {
+            let (real, _) =
+                self.connection.ask(&[b"XRANGE", backlog.as_bytes(), last.to_string().as_bytes(), b"+"]).await;
+            let values = crate::resp::stream_values(real.unwrap()).unwrap();
+            assert_eq!(values.len(), model.backlog(0, *last).len(), "{name}: backlog from {last}");
+        }
+        let (position_ms, backlog_ms) = model.live_for();
+        for (key, left) in [(position, position_ms), (backlog, backlog_ms)] {
+            let real: i64 = self.server.command(&["PTTL", &key]).await.parse().unwrap();
+            let is_near = |left: u64| (left as i64 - DEADLINE.as_millis() as i64..=left as i64).contains(&real);
+            assert!(left.map_or(real == -2, is_near), "{key} lives for {real} ms, not {left:?}");
+        }
+    }
+}
+
+/// A subscriber connection that may say everything.
+struct Connection {
+    output: UnboundedSender<Bytes>,
+    reports: UnboundedReceiver<Report>,
+    echoes: u64,
+}
+
+impl Connection {
+    fn open(server: &RedisServer) -> Self {
+        let (output, to_write) = mpsc::unbounded_channel();
+        let (report, reports) = mpsc::unbounded_channel();
+        let address = Server::new("127.0.0.1", server.port());
+        let credentials = Arc::new(Credentials { username: None, password: None, database: None, tls: None });
+        tokio::spawn(connection::run(address, credentials, to_write, async move |next| drop(report.send(next))));
+        Self { output, reports, echoes: 0 }
+    }
+
+    /// The answer to a command, if it has one, and the messages that came until all of them had.
+    async fn ask<T: AsRef<[u8]>>(&mut self, words: &[T]) -> (Option<BytesFrame>, Vec<(Bytes, Bytes)>) {
+        self.echoes += 1;
+        let marker = format!("echo {}", self.echoes);
+        let mut out = BytesMut::new();
+        put_command(&mut out, words.iter());
+        put_command(&mut out, ["ECHO", &marker].iter());
+        self.output.send(out.freeze()).unwrap();
+        let (mut answer, mut messages) = (None, Vec::new());
+        loop {
+            let report = timeout(DEADLINE, self.reports.recv()).await.expect("Redis answers");
+            let Some(Report::Received(all)) = report else {
+                assert!(matches!(report, Some(Report::Connected)), "{report:?}");
+                continue;
+            };
+            for incoming in all {
+                match incoming {
+                    Incoming::Message { channel, payload } => messages.push((channel, payload)),
+                    Incoming::Reply(reply) if bytes_of(reply.clone()).is_some_and(|data| data == marker) => {
+                        return (answer, messages);
+                    }
+                    Incoming::Reply(reply) => answer = Some(reply),
+                    Incoming::Subscribed { .. } | Incoming::Unsubscribed { .. } => {}
+                }
+            }
+        }
+    }
+}

@@ -105,6 +105,19 @@ impl RoomKeys {
         self.backlog.iter().filter(|(last, _)| *last >= from).cloned().collect()
     }
 
+    /// Loses the position as when nobody published for long.
+    pub(super) fn forget_position(&mut self) {
+        self.position = None;
+        self.history.clear();
+    }
+
+    /// For how many milliseconds after the epoch's beginning position and backlog are kept, if they are there.
+    pub(super) fn live_for(&self) -> (Option<u64>, Option<u64>) {
+        let since = self.position.as_ref().map_or(0, |position| position.epoch / 1000);
+        let backlog = (!self.backlog.is_empty()).then(|| self.backlog_expires - since);
+        (self.position.as_ref().map(|position| position.expires - since), backlog)
+    }
+
     fn expire(&mut self, millis: u64) {
         if self.position.as_ref().is_some_and(|position| position.expires <= millis) {
             self.position = None;
