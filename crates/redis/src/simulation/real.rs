@@ -85,12 +85,13 @@ impl Both {
         let messages: Vec<_> = batch.iter().map(|message| (message.0, self.message(message))).collect();
         let keys = messages.iter().flat_map(|(room, _)| {
             let name = &self.rooms[*room].0;
-            [self.keys.position(name), self.keys.backlog(name), self.keys.channel(name)].map(String::into_bytes)
+            [self.keys.position(name), self.keys.backlog(name)].map(String::into_bytes)
         });
-        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 3).to_string().into()];
+        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
         words.extend(keys);
         words.push(POSITION_MS.to_string().into());
-        for (_, Publish { count, kept, kept_ms, events, .. }) in &messages {
+        for (room, Publish { count, kept, kept_ms, events, .. }) in &messages {
+            words.push(self.keys.channel(&self.rooms[*room].0).into());
             words.extend([*count, *kept, *kept_ms].map(|number| number.to_string().into_bytes()));
             words.push(events.to_vec());
         }
