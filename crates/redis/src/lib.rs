@@ -1,7 +1,7 @@
 //! Roomcast's broker over Redis, and nothing else.
 //!
 //! Reading order: `keys` (where a room lives) → `publish.lua` and `message` (what is sent) → `publisher` (how) →
-//! `position` (what a reader has missed) → `shard` and `subscriptions` (who is asked for what: the state
+//! `position` (what a reader has missed) → `room`, `shard` and `subscriptions` (who is asked for what: the state
 //! machine, without I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
 //!
 //! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
@@ -22,6 +22,7 @@ mod options;
 mod position;
 mod publisher;
 mod resp;
+mod room;
 mod shard;
 #[cfg(test)]
 mod simulation;

@@ -49,6 +49,9 @@ pub(crate) struct Shard {
     queue: VecDeque<(u16, RoomName)>,
     asked: VecDeque<(Bytes, Ask)>,
     in_flight: usize,
+    /// How many may be in flight. It shrinks when the connection ends with questions open, since Redis may have
+    /// cut it off for the size of its answers, and grows with each answer.
+    window: usize,
     replies: Vec<BytesFrame>,
     /// SUNSUBSCRIBEs that were not answered, and so may yet be confirmed.
     leaving: HashMap<RoomName, u32>,
@@ -65,6 +68,7 @@ impl Shard {
             queue: VecDeque::new(),
             asked: VecDeque::new(),
             in_flight: 0,
+            window: MAX_IN_FLIGHT,
             replies: Vec::new(),
             leaving: HashMap::new(),
             output: BytesMut::new(),
@@ -85,7 +89,8 @@ impl Shard {
     /// Forgets everything that was asked.
     pub(crate) fn on_disconnected(&mut self) {
         let queue = std::mem::take(&mut self.queue);
-        *self = Self { queue, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
+        let window = if self.in_flight > 0 { (self.window / 2).max(1) } else { self.window };
+        *self = Self { queue, window, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
     }
 
     /// Whether nothing is asked that was not answered.
@@ -115,12 +120,12 @@ impl Shard {
 
     /// The rooms to ask about next, as many as may be asked together.
     pub(crate) fn next_group(&mut self, has_slots: bool) -> Option<Vec<RoomName>> {
-        if !self.connected || self.in_flight >= MAX_IN_FLIGHT {
+        if !self.connected || self.in_flight >= self.window {
             return None;
         }
         let (first, _) = *self.queue.front()?;
         let fits = |(slot, _): &&(u16, RoomName)| !has_slots || *slot == first;
-        let count = self.queue.iter().take(MAX_GROUP).take_while(fits).count();
+        let count = self.queue.iter().take(MAX_GROUP.min(self.window)).take_while(fits).count();
         Some(self.queue.drain(..count).map(|(_, room)| room).collect())
     }
 
@@ -191,6 +196,7 @@ impl Shard {
             return None;
         }
         let (_, ask) = self.asked.pop_front()?;
+        self.window = (self.window + 1).min(MAX_IN_FLIGHT);
         match &ask {
             Ask::Subscribe(rooms) => self.in_flight -= rooms.len(),
             Ask::Repair(..) => self.in_flight -= 1,

@@ -17,7 +17,8 @@ use crate::connection::{self, Credentials, Report};
 use crate::keys::Keys;
 use crate::metrics::RedisMetrics;
 use crate::publisher::Publisher;
-use crate::subscriptions::{ShardIndex, Subscriptions};
+use crate::room::ShardIndex;
+use crate::subscriptions::Subscriptions;
 use crate::topology::Topology;
 
 /// How often time is looked at.
@@ -277,8 +278,14 @@ impl Subscriber {
 
     fn on_tick(&mut self) {
         let now = Instant::now();
+        // While the hub has no place for events, connections are not read.
+        let is_paused = self.shared.events.lock().is_full(0);
         let (lost, servers) = {
             let mut subscriptions = self.shared.subscriptions.lock();
+            if is_paused {
+                subscriptions.on_paused(now);
+                self.probes.values_mut().for_each(|probe| probe.echoed_at = now);
+            }
             (subscriptions.on_tick(now), subscriptions.servers())
         };
         for shard in lost {

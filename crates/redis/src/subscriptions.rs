@@ -23,52 +23,18 @@ use bytes::Bytes;
 use fred::types::config::Server;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{BrokerError, Envelope, RoomName};
-use tokio::sync::oneshot;
 
 use crate::keys::Keys;
 use crate::message::Message;
 use crate::metrics::RedisMetrics;
 use crate::position::{Progress, Reader, Stored};
 use crate::resp::Incoming;
+use crate::room::{Room, ShardIndex, Stage, Waiter};
 use crate::shard::{Answer, Ask, Shard};
 use crate::topology::Topology;
 
 /// How long a subscription may take before those who wait for it are told that it failed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Who waits for a subscription.
-pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
-
-/// The place of a server in the list.
-pub(crate) type ShardIndex = usize;
-
-/// One room that is read.
-#[derive(Debug)]
-struct Room {
-    slot: u16,
-    /// Until when it is kept although it was left. `None`: it is wanted, and its events are delivered.
-    kept_until: Option<Instant>,
-    stage: Stage,
-    reader: Reader,
-    /// Who waits for the subscription, and until when.
-    waiters: Vec<(Instant, Waiter)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Queued,
-    Asked { shard: ShardIndex, confirmed: bool },
-    Subscribed { shard: ShardIndex },
-}
-
-impl Stage {
-    fn shard(self) -> Option<ShardIndex> {
-        match self {
-            Self::Queued => None,
-            Self::Asked { shard, .. } | Self::Subscribed { shard } => Some(shard),
-        }
-    }
-}
 
 /// All rooms of a node, and all servers.
 #[derive(Debug)]
@@ -111,19 +77,13 @@ impl Subscriptions {
     pub(crate) fn subscribe(&mut self, room: &RoomName, waiter: Waiter, now: Instant) -> bool {
         let entry = self.rooms.entry(room.clone());
         let is_new = matches!(entry, std::collections::hash_map::Entry::Vacant(_));
-        let state = entry.or_insert_with(|| Room {
-            slot: Keys::slot(room),
-            kept_until: None,
-            stage: Stage::Queued,
-            reader: Reader::default(),
-            waiters: Vec::new(),
-        });
+        let state = entry.or_insert_with(|| Room::new(Keys::slot(room)));
         state.kept_until = None;
         if matches!(state.stage, Stage::Subscribed { .. }) {
             return true;
         }
         let deadline = now + ANSWER_DEADLINE;
-        state.waiters.push((deadline, waiter));
+        state.wait(deadline, waiter);
         self.joining.push_back((deadline, room.clone()));
         if is_new {
             let slot = state.slot;
@@ -228,6 +188,11 @@ impl Subscriptions {
         self.shards[shard].on_heard(now);
     }
 
+    /// Nobody was listened to for a while: nobody's silence counts.
+    pub(crate) fn on_paused(&mut self, now: Instant) {
+        self.shards.iter_mut().for_each(|shard| shard.on_heard(now));
+    }
+
     // === time ===
 
     /// Ends what has lasted long enough, and asks silent servers for a sign of life. Those that gave none
@@ -235,11 +200,8 @@ impl Subscriptions {
     pub(crate) fn on_tick(&mut self, now: Instant) -> Vec<ShardIndex> {
         while let Some((_, room)) = pop_due(&mut self.joining, now) {
             if let Some(state) = self.rooms.get_mut(&room) {
-                for (_, waiter) in state.waiters.extract_if(.., |(deadline, _)| *deadline <= now) {
-                    let reason = format!("Redis did not confirm the subscription within {ANSWER_DEADLINE:?}");
-                    // Who waited may have lost interest.
-                    let _ = waiter.send(Err(BrokerError::Unavailable { reason }));
-                }
+                let reason = format!("Redis did not confirm the subscription within {ANSWER_DEADLINE:?}");
+                state.answer_until(now, &Err(BrokerError::Unavailable { reason }));
             }
         }
         while let Some((_, room)) = pop_due(&mut self.lingering, now) {
@@ -400,10 +362,7 @@ impl Subscriptions {
             return false;
         }
         room.stage = Stage::Subscribed { shard };
-        for (_, waiter) in room.waiters.drain(..) {
-            // Who waited may have lost interest.
-            let _ = waiter.send(Ok(()));
-        }
+        room.answer_all();
         true
     }
 

@@ -12,7 +12,8 @@ use super::servers::Servers;
 use crate::message::Encoder;
 use crate::metrics::RedisMetrics;
 use crate::resp::Incoming;
-use crate::subscriptions::{ShardIndex, Subscriptions};
+use crate::room::ShardIndex;
+use crate::subscriptions::Subscriptions;
 use crate::topology::Topology;
 
 pub(super) const LINGER_MS: u64 = 5000;

@@ -1,0 +1,73 @@
+//! One room that a node reads.
+
+use std::time::Instant;
+
+use roomcast_core::BrokerError;
+use tokio::sync::oneshot;
+
+use crate::position::Reader;
+
+/// Who waits for a subscription.
+pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
+
+/// The place of a server in the list of those that the node knows.
+pub(crate) type ShardIndex = usize;
+
+/// What is known of a room.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) slot: u16,
+    /// Until when it is kept although it was left. `None`: it is wanted, and its events are delivered.
+    pub(crate) kept_until: Option<Instant>,
+    pub(crate) stage: Stage,
+    pub(crate) reader: Reader,
+    /// Who waits for the subscription, and until when.
+    waiters: Vec<(Instant, Waiter)>,
+}
+
+/// How far its subscription is; the diagram is with [`Subscriptions`](crate::subscriptions::Subscriptions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It waits for its server.
+    Queued,
+    /// Its server was asked, and may have confirmed the subscription, but not told the position.
+    Asked { shard: ShardIndex, confirmed: bool },
+    /// It is read.
+    Subscribed { shard: ShardIndex },
+}
+
+impl Stage {
+    /// The server that was asked.
+    pub(crate) fn shard(self) -> Option<ShardIndex> {
+        match self {
+            Self::Queued => None,
+            Self::Asked { shard, .. } | Self::Subscribed { shard } => Some(shard),
+        }
+    }
+}
+
+impl Room {
+    /// One that is wanted from now on.
+    pub(crate) fn new(slot: u16) -> Self {
+        Self { slot, kept_until: None, stage: Stage::Queued, reader: Reader::default(), waiters: Vec::new() }
+    }
+
+    /// Somebody waits for its subscription.
+    pub(crate) fn wait(&mut self, deadline: Instant, waiter: Waiter) {
+        self.waiters.push((deadline, waiter));
+    }
+
+    /// Tells those whose deadline is not after that time. Who waited may have lost interest.
+    pub(crate) fn answer_until(&mut self, now: Instant, answer: &Result<(), BrokerError>) {
+        for (_, waiter) in self.waiters.extract_if(.., |(deadline, _)| *deadline <= now) {
+            let _ = waiter.send(answer.clone());
+        }
+    }
+
+    /// Tells all that it is read. Who waited may have lost interest.
+    pub(crate) fn answer_all(&mut self) {
+        for (_, waiter) in self.waiters.drain(..) {
+            let _ = waiter.send(Ok(()));
+        }
+    }
+}
