@@ -53,7 +53,7 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 pub enum BrokerStatus {
     /// It takes publishes, and brings events.
     Up,
-    /// It does not: publishes and subscriptions fail at once, with [`BrokerError::Unavailable`].
+    /// It does not, or not for all rooms: publishes and subscriptions may fail with [`BrokerError::Unavailable`].
     Down,
 }
 

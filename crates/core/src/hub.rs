@@ -207,16 +207,17 @@ impl Hub {
     /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
         let Some(subscription) = self.add_member(peer, room)? else { return Ok(()) };
-        let subscribed = subscription.clone().await;
-        if subscribed.is_err() {
+        if let Err(error) = subscription.clone().await {
+            // It stays pending while the room has members, so that nobody takes the room for subscribed.
             self.leave(peer, room);
+            return Err(error.into());
         }
         let pending = &mut self.shard(room).lock().pending;
         // Unless the room was emptied meanwhile and is being subscribed to anew.
         if pending.get(room).is_some_and(|current| current.ptr_eq(&subscription)) {
             pending.remove(room);
         }
-        Ok(subscribed?)
+        Ok(())
     }
 
     /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
@@ -238,6 +239,9 @@ impl Hub {
             self.metrics.memberships.inc();
             if joined.first {
                 self.metrics.rooms.inc();
+            }
+            let has_failed = |pending: &Subscription| matches!(pending.peek(), Some(Err(_)));
+            if joined.first || shard.pending.get(room).is_some_and(has_failed) {
                 let mut subscription = self.broker.subscribe(room);
                 // An embedded broker answers at once.
                 let unconfirmed = match (&mut subscription).now_or_never() {
@@ -245,8 +249,9 @@ impl Hub {
                     Some(refused) => Some(ready(refused).boxed()),
                     None => Some(subscription),
                 };
-                if let Some(subscription) = unconfirmed {
-                    shard.pending.insert(room.clone(), subscription.shared());
+                match unconfirmed {
+                    Some(subscription) => drop(shard.pending.insert(room.clone(), subscription.shared())),
+                    None => drop(shard.pending.remove(room)),
                 }
             }
         }

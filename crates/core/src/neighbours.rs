@@ -69,6 +69,8 @@ pub(crate) struct Neighbours {
     pub(crate) looks: Sharing<Result<Arc<Members>, AskError>>,
     answering: Arc<Semaphore>,
     started_at: Instant,
+    /// Whether a heartbeat of its own has come back since the last was sent.
+    heard_itself: AtomicBool,
     said_goodbye: AtomicBool,
 }
 
@@ -89,6 +91,7 @@ impl Neighbours {
             looks: Sharing::new(),
             answering: Arc::new(Semaphore::new(MAX_ANSWERING)),
             started_at: now(),
+            heard_itself: AtomicBool::new(false),
             said_goodbye: AtomicBool::new(false),
         }
     }
@@ -138,9 +141,15 @@ impl Hub {
             }
             // Over time, the next turn tries again.
             let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.say_that_it_lives(&mut subscribed)).await;
-            self.neighbours.nodes.lock().expire(now());
-            self.count_nodes();
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            let mut nodes = self.neighbours.nodes.lock();
+            if self.neighbours.heard_itself.swap(false, Ordering::AcqRel) {
+                nodes.expire(now());
+            } else {
+                nodes.restart_clocks(now()); // who does not hear itself can't tell who else is silent
+            }
+            drop(nodes);
+            self.count_nodes();
         }
     }
 
@@ -200,7 +209,9 @@ impl Hub {
         if !event.room.is_of_nodes() {
             return Some(event);
         }
-        if event.origin != self.node() {
+        if event.origin == self.node() {
+            self.neighbours.heard_itself.store(true, Ordering::Release);
+        } else {
             match Message::decode(event.payload) {
                 Some((message, payload)) => self.on_message(event.origin, message, payload),
                 None => tracing::debug!(from = %event.origin, "a message of a node was not understood"),

@@ -47,7 +47,7 @@ impl Stored {
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let writer = text.iter().rposition(|byte| *byte == b' ')?;
         let [epoch, start, sequence] = numbers(&text[..writer])?;
-        Some(Self { epoch, start, sequence })
+        (start >= 1).then_some(Self { epoch, start, sequence })
     }
 }
 
@@ -115,13 +115,14 @@ impl Reader {
             }
             return;
         }
-        match self.expected(message.epoch, message.start) {
-            Expected::From(next) if message.first > next => {
-                progress.repair_from = Some(next);
-                self.repair = Some(vec![message]);
-            }
-            _ => self.read(&message, progress),
-        }
+        let asked = match self.expected(message.epoch, message.start) {
+            Expected::From(next) if message.first > next => next,
+            // Redis lost everything and its clock is behind what it was, or this is not what is stored.
+            Expected::Stale => 1,
+            _ => return self.read(&message, progress),
+        };
+        progress.repair_from = Some(asked);
+        self.repair = Some(vec![message]);
     }
 
     /// The answer to the question for the backlog from `asked` on.
@@ -132,10 +133,17 @@ impl Reader {
         backlog: &[Message],
         progress: &mut Progress,
     ) {
+        if let Some(stored) = stored
+            && self.repair.iter().flatten().any(|held| held.epoch == stored.epoch)
+            && let Expected::Stale = self.expected(stored.epoch, stored.start)
+        {
+            // What is stored is what is published now, so it is the history, although its epoch is earlier.
+            progress.rewound = true;
+            self.at = Some(Position { epoch: stored.epoch, sequence: stored.start - 1 });
+        }
         let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
-            Some((stored, Expected::From(next))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
-                progress.rewound = next < asked;
+            Some((stored, Expected::From(_))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
                 progress.repair_from = Some(1);
                 return;
             }
@@ -147,8 +155,7 @@ impl Reader {
                 progress.repaired += (progress.events.len() - before) as u64;
                 self.skip_to(stored, progress);
             }
-            Some((_, Expected::Stale)) => {}
-            None => progress.rewound = self.at.is_some_and(|at| at.sequence > 0),
+            Some((_, Expected::Stale)) | None => {}
         }
         // What Redis still has of what came before these, it has said. To ask again would change nothing.
         for message in self.repair.take().into_iter().flatten() {
@@ -162,6 +169,7 @@ impl Reader {
             && stored.sequence >= next
         {
             progress.lost += stored.sequence - next + 1;
+            self.note_rewind(stored.epoch, stored.start, progress);
             self.at = Some(Position { epoch: stored.epoch, sequence: stored.sequence });
         }
     }
@@ -181,6 +189,11 @@ impl Reader {
         }
     }
 
+    /// A new epoch that starts before what was read begins without it.
+    fn note_rewind(&self, epoch: u64, start: u64, progress: &mut Progress) {
+        progress.rewound |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.sequence);
+    }
+
     /// Takes what is new in a message; what is missing before it is lost.
     fn read(&mut self, message: &Message, progress: &mut Progress) {
         let next = match self.expected(message.epoch, message.start) {
@@ -193,6 +206,7 @@ impl Reader {
         if seen >= message.count {
             return;
         }
+        self.note_rewind(message.epoch, message.start, progress);
         self.at = Some(Position { epoch: message.epoch, sequence: message.last() });
         let Ok(events) = message.events() else {
             progress.lost += message.count - seen;

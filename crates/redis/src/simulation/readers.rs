@@ -66,9 +66,29 @@ fn a_gap_is_repaired_in_order() {
 fn the_picture_in_the_documentation() {
     let mut reader = reader_at(52);
     let rewind = live(&mut reader, message(9, 50, 50, 1));
-    assert_eq!((numbers(&rewind), rewind.lost), (vec![50], 0));
-    assert!(numbers(&live(&mut reader, message(7, 1, 53, 1))).is_empty(), "a history that was superseded");
+    assert_eq!((numbers(&rewind), rewind.lost, rewind.rewound), (vec![50], 0, true));
     assert_eq!(numbers(&live(&mut reader, message(9, 50, 51, 2))), [51, 52]);
+}
+
+#[test]
+fn a_message_of_a_history_that_was_superseded_is_dropped() {
+    let mut reader = reader_at(52);
+    assert_eq!(live(&mut reader, message(6, 1, 53, 1)).repair_from, Some(1), "unless it is what is stored");
+    let stored = Stored { epoch: 7, start: 1, sequence: 53 };
+    let backlog = [message(6, 1, 51, 1), message(7, 1, 52, 1), message(7, 1, 53, 1)];
+    let repaired = repair(&mut reader, 1, stored, &backlog);
+    assert_eq!((numbers(&repaired), repaired.rewound), (vec![53], false));
+}
+
+/// Redis came back empty, on a machine whose clock is behind.
+#[test]
+fn what_is_stored_now_is_read_although_its_epoch_is_earlier() {
+    let mut reader = reader_at(52);
+    assert_eq!(live(&mut reader, by(2, 1, 6, 1, 1, 2)).repair_from, Some(1));
+    let stored = Stored { epoch: 6, start: 1, sequence: 2 };
+    let repaired = repair(&mut reader, 1, stored, &[by(2, 1, 6, 1, 1, 2)]);
+    assert_eq!((numbers(&repaired).len(), repaired.rewound), (2, true));
+    assert_eq!(numbers(&live(&mut reader, by(2, 3, 6, 1, 3, 1))).len(), 1);
 }
 
 #[test]
