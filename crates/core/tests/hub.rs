@@ -267,6 +267,26 @@ async fn a_join_whose_subscription_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn who_joins_while_others_fail_waits_for_a_subscription_of_its_own() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let [first, second, third] = [(); 3].map(|()| Client::connect(&hub, None));
+    let (first, second, third) = (first.await, second.await, third.await);
+    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    assert_eq!((first_joins.as_mut().now_or_never(), second_joins.as_mut().now_or_never()), (None, None));
+    assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
+    assert!(within("the first's answer", first_joins).await.is_err());
+    // The second has not seen its failure yet, so the room is not empty.
+    let mut third_joins = Box::pin(hub.join(third.peer(), &lobby));
+    assert_eq!(third_joins.as_mut().now_or_never(), None, "nobody has confirmed a subscription");
+    assert!(within("the second's answer", second_joins).await.is_err());
+    assert_eq!(spy.answer(&Ok(())), 1);
+    assert_eq!(within("the third's answer", third_joins).await, Ok(()));
+    assert_eq!(hub.members(&lobby).len(), 1);
+}
+
+#[tokio::test]
 async fn nobody_is_left_a_member_of_a_room_whose_subscription_failed() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");

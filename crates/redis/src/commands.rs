@@ -4,6 +4,7 @@
 //! and with it every later command, of all slots. So redirections are followed here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -44,6 +45,8 @@ pub(crate) struct Script<'a> {
 pub(crate) struct Commands {
     config: Config,
     clients: Mutex<HashMap<Server, Connected>>,
+    /// How often the topology was asked for.
+    asked: AtomicUsize,
 }
 
 /// A client, and the task that connects it; the connections end with it.
@@ -61,7 +64,7 @@ impl Drop for Connected {
 impl Commands {
     /// Connects to nobody yet.
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, clients: Mutex::default() }
+        Self { config, clients: Mutex::default(), asked: AtomicUsize::new(0) }
     }
 
     /// Runs a script on a server, which may say that its slot is another's: then the error begins with `MOVED` or
@@ -74,12 +77,15 @@ impl Commands {
         time: Duration,
     ) -> Result<(), Error> {
         let client = self.client_of(server)?;
-        match run_once(&client, script, asking, time, false).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                run_once(&client, script, asking, time, true).await
-            }
-            result => result,
+        let mut result = run_once(&client, script, asking, time, false).await;
+        if is(&result, "NOSCRIPT") {
+            result = run_once(&client, script, asking, time, true).await;
         }
+        if is(&result, "READONLY") {
+            // A former master. Whoever is behind the name now is asked next.
+            let _ = client.force_reconnection().await;
+        }
+        result
     }
 
     /// Who owns which slot, by whoever answers first of the servers that are known. `None`: nobody does.
@@ -95,6 +101,9 @@ impl Commands {
         };
         let mut servers: Vec<_> = self.clients.lock().keys().cloned().collect();
         servers.extend(seeds.iter().filter(|seed| !servers.contains(seed)).cloned().collect::<Vec<_>>());
+        // Another each time: one that lost touch with the others may know an old state only.
+        let count = servers.len().max(1);
+        servers.rotate_left(self.asked.fetch_add(1, Ordering::Relaxed) % count);
         servers.sort_by_key(|server| !self.is_connected(server));
         for server in servers {
             let answer = timeout(TOPOLOGY_TIMEOUT, self.ask_slots(&server)).await;
@@ -139,6 +148,10 @@ impl Commands {
         clients.insert(key, Connected { client: client.clone(), task });
         Ok(client)
     }
+}
+
+fn is(result: &Result<(), Error>, prefix: &str) -> bool {
+    result.as_ref().is_err_and(|error| error.details().starts_with(prefix))
 }
 
 async fn run_once(

@@ -50,6 +50,15 @@ impl Keys {
     }
 }
 
+/// Whether a room is the nodes' own, and no connection is in it. What is missed there is of no use later: it
+/// has no backlog, and does not count as lost. Clients can't name rooms with a slash.
+pub(crate) fn is_of_nodes(room: &str) -> bool {
+    ["node/", "nodes/", PROBES].iter().any(|prefix| room.starts_with(prefix))
+}
+
+/// With what the rooms begin by which a node sees whether its own way works.
+pub(crate) const PROBES: &str = "probe/";
+
 /// What stands between the braces.
 fn tag(room: &str) -> u16 {
     fred::util::redis_keyslot(room.as_bytes())

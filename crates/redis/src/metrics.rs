@@ -54,7 +54,7 @@ impl RedisMetrics {
             ),
             rewinds: new(
                 "roomcast_broker_rewinds_total",
-                "Rooms whose last events Redis no longer knew: it lost its last writes, or the room was idle for an hour",
+                "Rooms whose last events Redis no longer knew: it lost its last writes, or nothing was published there for two hours",
             ),
             unreadable: new("roomcast_broker_unreadable_total", "Messages on rooms' channels that could not be read"),
             probes_lost: new(

@@ -68,6 +68,11 @@ pub struct Backlog {
     pub age: Duration,
 }
 
+impl Backlog {
+    /// Nothing is kept.
+    pub const NONE: Self = Self { events: 0, age: Duration::ZERO };
+}
+
 /// Which rooms have which [`Backlog`]: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms,
 /// `100/30s`, separated by white space. The first that fits a room holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +143,7 @@ const MAX_EVENTS: u32 = 10_000;
 
 fn parse_backlog(text: &str) -> Option<Backlog> {
     if text == "off" {
-        return Some(Backlog { events: 0, age: Duration::ZERO });
+        return Some(Backlog::NONE);
     }
     let (events, age) = text.split_once('/')?;
     let (events, age) = (events.parse().ok()?, parse_age(age)?);

@@ -1,6 +1,7 @@
 -- Publishes messages: numbers their events, keeps them in their rooms' backlogs, and sends them out.
 --
--- KEYS: position and backlog of each message's room. All are in one slot if there are slots.
+-- KEYS: position and backlog (or the position again, if there is none) of each message's room. All are in
+--       one slot if there are slots.
 -- ARGV: how long a position is kept, in ms; then for each message: its room's channel (not a key: Redis
 --       would miss it while its slot moves), how many events it has, how many events the backlog keeps
 --       (0: it has none), for how long, in ms, and the encoded events.
@@ -20,7 +21,7 @@ for message = 1, #KEYS / 2 do
   local stored = redis.call('GET', position)
   if stored then
     epoch, start, sequence, last_writer = string.match(stored, '^(%d+) (%d+) (%d+) (%x+)$')
-  else
+  elseif kept > 0 then
     redis.call('DEL', backlog) -- numbers begin anew, and a stream's ids must grow
   end
   local first = tonumber(sequence or 0) + 1

@@ -1,7 +1,7 @@
 //! The way of a publish to Redis.
 //!
-//! Publishes wait in lanes: one for each slot of a cluster, one in all for a single server, since a script
-//! may touch one slot only. A lane has one batch under way at a time, so its events keep their order through
+//! Publishes wait in lanes: one for each room in a cluster, since a script may touch one slot only, and rooms
+//! whose slot is on its way would hold up one another; one in all for a single server. A lane has one batch under way at a time, so its events keep their order through
 //! every retry; what comes meanwhile makes the next batch. So a lone event is sent at once, and a burst costs
 //! Redis one script for many.
 
@@ -19,9 +19,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::commands::{Commands, Script};
-use crate::keys::Keys;
+use crate::keys::{Keys, is_of_nodes};
 use crate::message::{EVENT_OVERHEAD, Encoder};
-use crate::options::BacklogRules;
+use crate::options::{Backlog, BacklogRules};
 use crate::topology::{Redirection, Topology};
 
 const SCRIPT: &str = include_str!("publish.lua");
@@ -48,6 +48,9 @@ const MAX_KEPT_BYTES: usize = 128 * 1024;
 /// How long a publish is tried before it fails, and its server counts as down.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// How long a batch is tried at least.
+const MIN_TRY: Duration = Duration::from_secs(1);
+
 /// How long to wait before a batch is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -68,7 +71,7 @@ pub(crate) struct Publisher {
 
 #[derive(Default)]
 struct State {
-    lanes: HashMap<u16, Lane>,
+    lanes: HashMap<LaneKey, Lane>,
     topology: Option<Topology>,
     /// Servers that did not take a publish in time, with the reason. Only probes are sent to them.
     down: HashMap<Server, String>,
@@ -77,6 +80,9 @@ struct State {
     waiting_bytes: usize,
     closed: bool,
 }
+
+/// The room of a lane; `None` for the lane of all rooms.
+type LaneKey = Option<RoomName>;
 
 #[derive(Default)]
 struct Lane {
@@ -90,6 +96,12 @@ struct Waiting {
     deadline: Instant,
     is_probe: bool,
     answer: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+/// What became of a batch, and by whom: the server that was asked last.
+struct Sent {
+    server: Option<Server>,
+    result: Result<(), Error>,
 }
 
 impl Publisher {
@@ -142,7 +154,7 @@ impl Publisher {
             Waiting { number: state.last_number, envelope, deadline: Instant::now() + DEADLINE, is_probe, answer };
         let lane = state.lane_of(&waiting.envelope.room);
         let mut is_new = false;
-        let queue = state.lanes.entry(lane).or_insert_with(|| {
+        let queue = state.lanes.entry(lane.clone()).or_insert_with(|| {
             is_new = true;
             Lane::default()
         });
@@ -155,31 +167,36 @@ impl Publisher {
     }
 
     /// Empties a lane.
-    async fn work(&self, lane: u16) {
-        while let Some(batch) = self.next_batch(lane) {
-            let result = self.send(&batch).await;
-            self.settle(batch, &result);
+    async fn work(&self, lane: LaneKey) {
+        while let Some(batch) = self.next_batch(&lane) {
+            let sent = self.send(&batch).await;
+            self.settle(batch, &sent);
         }
     }
 
     /// The next events of a lane. `None`: there are none, and the lane is gone.
-    fn next_batch(&self, lane: u16) -> Option<Vec<Waiting>> {
+    fn next_batch(&self, lane: &LaneKey) -> Option<Vec<Waiting>> {
         let mut state = self.state.lock();
+        let now = Instant::now();
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(next) = state.lanes.get(&lane).and_then(|lane| lane.waiting.front()) {
+        while let Some(next) = state.lanes.get(lane).and_then(|lane| lane.waiting.front()) {
             bytes += next.envelope.size();
             if !batch.is_empty() && (batch.len() >= MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES) {
                 break;
             }
-            let refused = if next.is_probe { Ok(()) } else { state.check_up(&next.envelope.room) };
-            let Some(next) = state.lanes.get_mut(&lane).and_then(|lane| lane.waiting.pop_front()) else { break };
+            let refused = match next.is_probe {
+                true => Ok(()),
+                false if next.deadline <= now => Err(BrokerError::Overloaded { waiting: state.waiting_events }),
+                false => state.check_up(&next.envelope.room),
+            };
+            let Some(next) = state.lanes.get_mut(lane).and_then(|lane| lane.waiting.pop_front()) else { break };
             match refused {
                 Ok(()) => batch.push(next),
                 Err(error) => state.answer(next, Err(error)),
             }
         }
         if batch.is_empty() {
-            state.lanes.remove(&lane);
+            state.lanes.remove(lane);
             return None;
         }
         Some(batch)
@@ -187,15 +204,18 @@ impl Publisher {
 
     /// Publishes a batch. After an error that leaves open whether it was done, it is sent again: the nodes
     /// know its events by their numbers and deliver them once.
-    async fn send(&self, batch: &[Waiting]) -> Result<(), Error> {
+    async fn send(&self, batch: &[Waiting]) -> Sent {
         let script = self.script(batch);
-        let deadline = batch.iter().map(|waiting| waiting.deadline).min().unwrap_or_else(Instant::now);
-        let mut last_error = Error::new(ErrorKind::Timeout, "Redis did not answer in time");
+        let oldest = batch.iter().map(|waiting| waiting.deadline).min();
+        // However long it has waited, it gets a try.
+        let deadline = oldest.into_iter().chain([Instant::now() + MIN_TRY]).max().unwrap_or_else(Instant::now);
+        let mut sent =
+            Sent { server: None, result: Err(Error::new(ErrorKind::Timeout, "Redis did not answer in time")) };
         let mut redirection = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(last_error);
+                return sent;
             }
             let owner = || batch.first().and_then(|first| self.state.lock().owner_of(&first.envelope.room));
             let (server, asking) = match redirection.take() {
@@ -207,16 +227,21 @@ impl Publisher {
                 Some(server) => self.commands.run(server, &script, asking, left).await,
                 None => Err(Error::new(ErrorKind::Cluster, "nobody owns the room's slot")),
             };
-            let Err(error) = result else { return Ok(()) };
-            redirection = server.and_then(|server| Redirection::of(error.details(), &server));
-            if !is_of_the_server(&error) && !is_of_the_slot(&error) {
-                return Err(error);
+            let retries = match &result {
+                Ok(()) => false,
+                Err(error) => {
+                    redirection = server.as_ref().and_then(|server| Redirection::of(error.details(), server));
+                    is_of_the_server(error) || is_of_the_slot(error)
+                }
+            };
+            sent = Sent { server, result };
+            if !retries {
+                return sent;
             }
             if !matches!(redirection, Some(Redirection::Ask(_))) {
                 self.topology_wanted.store(true, Ordering::Release);
                 tokio::time::sleep(RETRY_DELAY).await;
             }
-            last_error = error;
         }
     }
 
@@ -241,30 +266,32 @@ impl Publisher {
         let mut arguments = Vec::with_capacity(1 + messages.len() * 5);
         arguments.push(millis(POSITION_AGE));
         for (room, encoder) in messages {
-            keys.extend([self.keys.position(room), self.keys.backlog(room)]);
-            arguments.push(self.keys.channel(room).into());
-            let backlog = self.backlog.of(room);
+            let backlog = if is_of_nodes(room) { Backlog::NONE } else { self.backlog.of(room) };
             let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { backlog.events };
+            let position = self.keys.position(room);
+            // While a slot is on its way, Redis refuses a script one of whose keys does not exist.
+            let backlog_key = if backlog.events == 0 { position.clone() } else { self.keys.backlog(room) };
+            keys.extend([position, backlog_key]);
+            arguments.push(self.keys.channel(room).into());
             arguments.extend([Value::Integer(encoder.count.cast_signed()), Value::Integer(kept.into())]);
             arguments.extend([millis(backlog.age), Value::Bytes(encoder.finish())]);
         }
         Script { text: SCRIPT, digest: &self.digest, keys, arguments }
     }
 
-    /// Tells everybody in a batch, and remembers whether its server works.
-    fn settle(&self, batch: Vec<Waiting>, result: &Result<(), Error>) {
+    /// Tells everybody in a batch, and remembers whether the server that was asked last works.
+    fn settle(&self, batch: Vec<Waiting>, sent: &Sent) {
         let mut state = self.state.lock();
-        let owner = batch.first().and_then(|first| state.owner_of(&first.envelope.room));
-        if let Some(owner) = owner {
-            match result {
-                Ok(()) => drop(state.down.remove(&owner)),
-                Err(error) if is_of_the_server(error) => drop(state.down.insert(owner, error.to_string())),
+        if let Some(server) = &sent.server {
+            match &sent.result {
+                Ok(()) => drop(state.down.remove(server)),
+                Err(error) if is_of_the_server(error) => drop(state.down.insert(server.clone(), error.to_string())),
                 Err(_) => {}
             }
         }
         for waiting in batch {
             let unavailable = |error: &Error| BrokerError::Unavailable { reason: error.to_string() };
-            state.answer(waiting, result.as_ref().copied().map_err(unavailable));
+            state.answer(waiting, sent.result.as_ref().copied().map_err(unavailable));
         }
     }
 
@@ -292,11 +319,8 @@ impl Publisher {
 }
 
 impl State {
-    fn lane_of(&self, room: &RoomName) -> u16 {
-        match &self.topology {
-            Some(topology) if topology.has_slots() => Keys::slot(room),
-            _ => 0,
-        }
+    fn lane_of(&self, room: &RoomName) -> LaneKey {
+        self.topology.as_ref().is_some_and(Topology::has_slots).then(|| room.clone())
     }
 
     fn owner_of(&self, room: &RoomName) -> Option<Server> {

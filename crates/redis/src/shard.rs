@@ -14,7 +14,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
 use crate::keys::Keys;
-use crate::resp::{bytes_of, put_command};
+use crate::resp::{bytes_of, error_of, put_command, stream_values};
 
 /// How many rooms may be asked about at once. It bounds what waits in Redis' output buffer for us, which
 /// Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
@@ -234,20 +234,32 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Reads the answers about so many rooms from a group's replies. The error is Redis' own.
-    pub(crate) fn read(asked: &[(RoomName, Option<u64>)], replies: Vec<BytesFrame>) -> Result<Vec<Self>, String> {
-        if let Some(error) = replies.iter().find_map(crate::resp::error_of) {
-            return Err(error);
+    /// Reads the answers about so many rooms from a group's replies, room by room: a key that is on its way to
+    /// another server is no other room's trouble. The error is Redis' own; the outer one is of the subscription.
+    pub(crate) fn read(
+        asked: &[(RoomName, Option<u64>)],
+        mut replies: Vec<BytesFrame>,
+    ) -> Result<Vec<Result<Self, String>>, String> {
+        let expected: usize = asked.iter().map(|(_, from)| 1 + usize::from(from.is_some())).sum();
+        if replies.len() > expected {
+            // A subscription that is confirmed has no reply.
+            return Err(error_of(&replies.swap_remove(0)).unwrap_or_else(unexpected));
         }
         let mut replies = replies.into_iter();
-        let answers = asked.iter().map(|(_, from)| {
-            let position = bytes_of(replies.next()?);
-            let backlog = match from {
-                Some(_) => crate::resp::stream_values(replies.next()?)?,
-                None => Vec::new(),
-            };
-            Some(Self { position, backlog })
-        });
-        answers.collect::<Option<_>>().ok_or_else(|| "an answer that was not expected".to_owned())
+        Ok(asked.iter().map(|(_, from)| Self::of_room(from.is_some(), &mut replies)).collect())
     }
+
+    fn of_room(with_backlog: bool, replies: &mut impl Iterator<Item = BytesFrame>) -> Result<Self, String> {
+        let position = replies.next().ok_or_else(unexpected)?;
+        let backlog = if with_backlog { Some(replies.next().ok_or_else(unexpected)?) } else { None };
+        if let Some(error) = error_of(&position).or_else(|| backlog.as_ref().and_then(error_of)) {
+            return Err(error);
+        }
+        let backlog = backlog.map_or(Some(Vec::new()), stream_values).ok_or_else(unexpected)?;
+        Ok(Self { position: bytes_of(position), backlog })
+    }
+}
+
+fn unexpected() -> String {
+    "an answer that was not expected".to_owned()
 }

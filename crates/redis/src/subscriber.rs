@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use fred::types::config::Server;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::{BrokerStatus, Envelope, EventQueue, NodeId, RoomName};
+use roomcast_core::{BoxFuture, BrokerError, BrokerStatus, Envelope, EventQueue, NodeId, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::commands::Commands;
 use crate::connection::{self, Credentials, Report};
-use crate::keys::Keys;
+use crate::keys::{Keys, PROBES, SLOTS};
 use crate::metrics::RedisMetrics;
 use crate::publisher::Publisher;
 use crate::room::ShardIndex;
@@ -27,6 +28,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often each server is probed, and how long an echo may be missing before the connection is opened anew.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_PATIENCE: Duration = Duration::from_millis(3500);
+
+/// Among so many names one is looked for that a server owns: one with a single slot has one, very likely.
+const MAX_PROBE_NAMES: u32 = 8 * SLOTS as u32;
 
 /// How long until a connection that ended is opened again: at first, and at most.
 const MIN_RETRY: Duration = Duration::from_millis(100);
@@ -70,8 +74,24 @@ struct Link {
 /// A room that the node publishes to and reads, to see that a server's way works.
 struct Probe {
     room: RoomName,
+    /// The last publish, until its outcome is known.
+    publishing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
+    /// When the first publish was sent that was taken and has not come back.
+    missing_since: Option<Instant>,
+    sent_at: Instant,
     echoed_at: Instant,
-    sent: u64,
+}
+
+impl Probe {
+    fn new(room: RoomName, now: Instant) -> Self {
+        Self { room, publishing: None, missing_since: None, sent_at: now, echoed_at: now }
+    }
+
+    /// One came back, or nobody listened.
+    fn on_echo(&mut self, now: Instant) {
+        self.echoed_at = now;
+        self.missing_since = None;
+    }
 }
 
 /// The task's own.
@@ -87,6 +107,7 @@ pub(crate) struct Subscriber {
     inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
     probes: HashMap<Server, Probe>,
     probe_prefix: String,
+    probe_origin: NodeId,
     probed_at: Instant,
     topologies: mpsc::Sender<Option<Topology>>,
     topology_inbox: mpsc::Receiver<Option<Topology>>,
@@ -102,6 +123,7 @@ impl Subscriber {
         commands: Arc<Commands>,
         credentials: Credentials,
     ) -> Self {
+        let probe_origin = NodeId::random();
         let (reports, inbox) = mpsc::channel(MAX_REPORTS);
         let (topologies, topology_inbox) = mpsc::channel(1);
         Self {
@@ -114,7 +136,8 @@ impl Subscriber {
             reports,
             inbox,
             probes: HashMap::new(),
-            probe_prefix: format!("probe/{}", NodeId::random()),
+            probe_prefix: format!("{PROBES}{probe_origin}"),
+            probe_origin,
             probed_at: Instant::now(),
             topologies,
             topology_inbox,
@@ -171,11 +194,11 @@ impl Subscriber {
         drop(subscriptions);
         let mut queue = self.shared.events.lock();
         for event in events {
-            match is_probe(&event.room) {
+            match event.room.starts_with(PROBES) {
                 false => queue.push(event),
                 true => {
                     if let Some(probe) = self.probes.values_mut().find(|probe| probe.room == event.room) {
-                        probe.echoed_at = Instant::now();
+                        probe.on_echo(Instant::now());
                     }
                 }
             }
@@ -205,9 +228,9 @@ impl Subscriber {
                 link.retry_delay = MIN_RETRY;
                 subscriptions.on_connected(shard, now);
                 let server = &subscriptions.servers()[shard].1;
-                tracing::info!(%server, "subscribed to Redis");
+                tracing::info!(%server, "connected to Redis");
                 if let Some(probe) = self.probes.get_mut(server) {
-                    probe.echoed_at = now;
+                    probe.on_echo(now);
                 }
             }
             Report::Received(all) => {
@@ -215,6 +238,7 @@ impl Subscriber {
                 for incoming in all {
                     subscriptions.on_incoming(shard, incoming, now);
                 }
+                return;
             }
             Report::Ended(error) => {
                 let server = &subscriptions.servers()[shard].1;
@@ -284,7 +308,7 @@ impl Subscriber {
             let mut subscriptions = self.shared.subscriptions.lock();
             if is_paused {
                 subscriptions.on_paused(now);
-                self.probes.values_mut().for_each(|probe| probe.echoed_at = now);
+                self.probes.values_mut().for_each(|probe| probe.on_echo(now));
             }
             (subscriptions.on_tick(now), subscriptions.servers())
         };
@@ -329,24 +353,23 @@ impl Subscriber {
         let now = Instant::now();
         for (shard, server, owns) in servers {
             let Some(probe) = self.probes.get_mut(server).filter(|_| *owns) else { continue };
-            let is_connected = self.links.get(*shard).is_some_and(|link| link.is_connected);
-            if !is_connected || self.publisher.is_down(server).is_some() {
-                probe.echoed_at = now;
+            match probe.publishing.as_mut().map(FutureExt::now_or_never) {
+                Some(None) => continue, // it is under way
+                Some(Some(Ok(()))) if probe.echoed_at < probe.sent_at => {
+                    probe.missing_since.get_or_insert(probe.sent_at);
+                }
+                _ => {}
             }
-            probe.sent += 1;
-            let mut payload = BytesMut::new();
-            payload.extend_from_slice(&probe.sent.to_be_bytes());
-            let envelope = Envelope {
-                origin: NodeId::from_u64(0),
+            probe.sent_at = now;
+            probe.publishing = Some(self.publisher.probe(Envelope {
+                origin: self.probe_origin,
                 room: probe.room.clone(),
                 event: Name::default(),
-                payload: payload.freeze(),
+                payload: Bytes::new(),
                 accepted_at: now,
-            };
-            // The outcome shows in `is_down`.
-            drop(self.publisher.probe(envelope));
-            if now.duration_since(probe.echoed_at) > PROBE_PATIENCE {
-                probe.echoed_at = now;
+            }));
+            if probe.missing_since.is_some_and(|since| now.duration_since(since) > PROBE_PATIENCE) {
+                probe.missing_since = None;
                 self.shared.metrics.probes_lost.inc();
                 self.reset(*shard, server, "probes do not come back");
             }
@@ -369,11 +392,11 @@ impl Subscriber {
             if self.probes.contains_key(&server) {
                 continue;
             }
-            let rooms = (0..u32::from(crate::keys::SLOTS)).map(|number| RoomName::internal(&self.probe_prefix, number));
+            let rooms = (0..MAX_PROBE_NAMES).map(|number| RoomName::internal(&self.probe_prefix, number));
             if let Some(room) = rooms.into_iter().find(|room| owns(&server, room)) {
                 // Whether it works, the probes tell.
                 subscriptions.subscribe(&room, oneshot::channel().0, now);
-                self.probes.insert(server, Probe { room, echoed_at: now, sent: 0 });
+                self.probes.insert(server, Probe::new(room, now));
             }
         }
     }
@@ -410,8 +433,4 @@ impl Subscriber {
         self.connect_due();
         self.update_status();
     }
-}
-
-fn is_probe(room: &str) -> bool {
-    room.starts_with("probe/")
 }

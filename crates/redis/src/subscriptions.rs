@@ -24,7 +24,7 @@ use fred::types::config::Server;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 
-use crate::keys::Keys;
+use crate::keys::{Keys, is_of_nodes};
 use crate::message::Message;
 use crate::metrics::RedisMetrics;
 use crate::position::{Progress, Reader, Stored};
@@ -116,7 +116,10 @@ impl Subscriptions {
         let mut waiting = mem::take(&mut self.homeless);
         waiting.extend(self.shards.iter_mut().flat_map(Shard::take_queue));
         for (slot, room) in waiting {
-            self.enqueue(slot, room);
+            // It may have been left meanwhile.
+            if self.rooms.get(&room).is_some_and(|state| state.stage == Stage::Queued) {
+                self.enqueue(slot, room);
+            }
         }
         self.shards.iter_mut().for_each(Shard::sort_queue);
         self.ask_all(now);
@@ -336,18 +339,18 @@ impl Subscriptions {
             Ask::Repair(room, from) => (vec![(room, Some(from))], true),
             Ask::Leave(_) | Ask::Ping => return,
         };
-        match Answer::read(&rooms, replies) {
-            Ok(answers) => {
-                for ((room, from), answer) in rooms.iter().zip(answers) {
+        let answers =
+            Answer::read(&rooms, replies).unwrap_or_else(|error| rooms.iter().map(|_| Err(error.clone())).collect());
+        for ((room, from), answer) in rooms.iter().zip(answers) {
+            match answer {
+                Ok(answer) => {
                     if is_repair || self.on_subscribed(shard, room) {
                         self.on_answer(shard, room, *from, answer, now);
                     }
                 }
-            }
-            Err(error) => {
-                let server = &self.shards[shard].server;
-                tracing::debug!(%server, rooms = rooms.len(), %error, "Redis refused a subscription");
-                for (room, _) in &rooms {
+                Err(error) => {
+                    let server = &self.shards[shard].server;
+                    tracing::debug!(%server, %room, %error, "Redis refused a subscription");
                     self.queue_again(shard, room);
                 }
             }
@@ -388,7 +391,7 @@ impl Subscriptions {
         self.metrics.repaired.inc_by(progress.repaired);
         self.metrics.duplicates.inc_by(progress.duplicates);
         self.metrics.rewinds.inc_by(u64::from(progress.rewound));
-        if progress.lost > 0 {
+        if progress.lost > 0 && !is_of_nodes(name) {
             self.metrics.lost.inc_by(progress.lost);
             tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the backlog");
         }
