@@ -46,7 +46,7 @@ pub enum AskError {
     /// The connection did not become a member.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The broker did not take the question. This node has done nothing.
+    /// The broker did not say that it took the question. It may have, all the same, if it was cut off then.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// Nodes did not answer in time. Whether they did what they were asked is not known.

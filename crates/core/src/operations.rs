@@ -122,7 +122,8 @@ impl Hub {
     /// Sends an event to one connection, on whatever node it is. When this returns, it is queued there.
     ///
     /// # Errors
-    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer), the event was not queued.
+    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer) or [`Broker`](AskError::Broker), the event was
+    /// not queued.
     pub async fn notify_connection(&self, to: ConnectionId, event: Name, payload: Bytes) -> Result<(), AskError> {
         self.ask_owner(to, Question::NotifyConnection { connection: to, event }, payload).await
     }
@@ -130,7 +131,8 @@ impl Hub {
     /// Sends an event to all connections of a user. When this returns, it is queued to so many.
     ///
     /// # Errors
-    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer), the event was not queued.
+    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer) or [`Broker`](AskError::Broker), the event was
+    /// not queued.
     pub async fn notify_user(&self, user: &UserId, event: Name, payload: Bytes) -> Result<Reached, AskError> {
         let question = Question::NotifyUser { user: user.clone(), event };
         reached("user", self.ask(Asked::All, question, payload).await?)
@@ -182,7 +184,7 @@ impl Hub {
         } else if self.is_live(id.node) {
             self.ask(Asked::One(id.node), question, payload).await?
         } else {
-            // A node that is gone has no connections.
+            // A node that is gone has no connections; one that is cut off has, and is not found either.
             Answers::default()
         };
         reached("connection", answers).map(drop)
