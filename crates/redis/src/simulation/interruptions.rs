@@ -167,8 +167,10 @@ fn a_history_that_fell_back_twice_is_read_from_where_it_first_fell_back() {
     (0..2).for_each(|_| publish(&mut world, 1));
     // Of 4 and 5, which were 2 and 3 of the second history, only 4 is left.
     world.fail_over(0, 1);
-    publish(&mut world, 1);
     world.connect(0);
+    // The first of the third history comes before the answer about the second.
+    world.serve(0, 1);
+    publish(&mut world, 1);
     world.exchange_all();
     assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 2, 3, 4, 6], 0));
 }

@@ -63,6 +63,14 @@ fn a_gap_is_repaired_in_order() {
 }
 
 #[test]
+fn what_was_read_of_a_message_is_not_read_again() {
+    let mut reader = reader_at(52);
+    let rest = live(&mut reader, message(7, 1, 51, 4));
+    assert_eq!((numbers(&rest), rest.lost), (vec![53, 54], 0));
+    assert_eq!(live(&mut reader, message(7, 1, 51, 4)), Progress::default());
+}
+
+#[test]
 fn the_picture_in_the_documentation() {
     let mut reader = reader_at(52);
     let rewind = live(&mut reader, message(9, 50, 50, 1));

@@ -85,6 +85,23 @@ fn a_room_whose_keys_are_on_their_way_is_subscribed_when_they_have_arrived() {
 }
 
 #[test]
+fn a_new_room_whose_keys_are_on_their_way_begins_where_they_are_then() {
+    let mut world = World::new(true, &[ALL, ALL]);
+    world.learn(0);
+    world.connect_all();
+    world.publish(0, 1, 2, false);
+    world.begin_migration(0);
+    world.subscribe(0);
+    world.exchange_all();
+    assert_eq!(place(&world, 0), (vec![0], None));
+    world.end_migration(0);
+    go_on(&mut world);
+    world.publish(0, 1, 1, false);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.gaps.get()), (vec![3], 0));
+}
+
+#[test]
 fn a_room_that_is_left_while_its_keys_are_on_their_way_is_not_subscribed_for_ever() {
     let mut world = World::ready(true, &[ALL, ALL]);
     world.begin_migration(0);
