@@ -51,6 +51,8 @@ pub(super) struct Servers {
     writers: u64,
     /// How often a history lost events that it had.
     pub(super) rollbacks: usize,
+    /// How often rooms came to another writer, with or without loss.
+    pub(super) successions: usize,
 }
 
 impl Servers {
@@ -71,6 +73,7 @@ impl Servers {
             micros: 1_700_000_000_000_000,
             writers: count as u64,
             rollbacks: 0,
+            successions: 0,
         }
     }
 
@@ -289,6 +292,7 @@ impl Servers {
     /// `to`, which may be the same.
     pub(super) fn fail_over(&mut self, from: usize, to: usize, lag: usize) {
         let known = self.nodes[from].past.len().saturating_sub(lag);
+        self.successions += 1;
         self.rollbacks += usize::from(known < self.nodes[from].past.len());
         let mut past = mem::take(&mut self.nodes[from].past);
         past.truncate(known);
@@ -323,6 +327,7 @@ impl Servers {
             self.nodes[node].past = vec![self.nodes[node].data.clone()];
         }
         self.migrating.insert(slot, to);
+        self.successions += 1;
     }
 
     /// The slot is the other server's. The old one ends the subscriptions.
