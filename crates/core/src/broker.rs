@@ -51,9 +51,9 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 /// Whether a broker works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerStatus {
-    /// It takes publishes, and brings events.
+    /// It takes publishes, and brings events, of most rooms at least.
     Up,
-    /// It does not, or not for all rooms: publishes and subscriptions may fail with [`BrokerError::Unavailable`].
+    /// It does not: publishes and subscriptions may fail with [`BrokerError::Unavailable`].
     Down,
 }
 

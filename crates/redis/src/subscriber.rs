@@ -324,24 +324,25 @@ impl Subscriber {
         self.update_status();
     }
 
+    /// Up while most of the servers work, as a Redis Cluster is itself. The rooms of one that does not fail alone.
     fn update_status(&self) {
-        let subscriptions = self.shared.subscriptions.lock();
-        let down = subscriptions
-            .servers()
-            .into_iter()
-            .filter(|(_, _, owns)| *owns)
-            .find_map(|(_, server, _)| self.publisher.is_down(&server));
-        let status = if subscriptions.is_complete() && down.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
-        drop(subscriptions);
-        let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);
-        if changed {
-            let reason = down.unwrap_or_default();
-            match status {
-                BrokerStatus::Up => tracing::info!("Redis works: rooms are served"),
-                BrokerStatus::Down => {
-                    tracing::warn!(reason, "Redis does not work: publishes are refused until it does")
-                }
+        let servers = self.shared.subscriptions.lock().servers();
+        let (mut owners, mut working, mut reason) = (0, 0, String::new());
+        for (shard, server, _) in servers.iter().filter(|(_, _, owns)| *owns) {
+            owners += 1;
+            match self.publisher.is_down(server) {
+                Some(why) => reason = why,
+                None => working += usize::from(self.links.get(*shard).is_some_and(|link| link.is_connected)),
             }
+        }
+        let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
+        let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);
+        match status {
+            BrokerStatus::Up if changed => tracing::info!(working, owners, "Redis works: rooms are served"),
+            BrokerStatus::Down if changed => {
+                tracing::warn!(working, owners, reason, "Redis does not work: publishes are refused until it does");
+            }
+            _ => {}
         }
     }
 

@@ -135,12 +135,6 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Whether all servers that own something are connected.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.topology.is_some()
-            && self.servers().iter().all(|(index, _, owns)| !owns || self.shards[*index].is_connected())
-    }
-
     pub(crate) fn on_connected(&mut self, shard: ShardIndex, now: Instant) {
         self.shards[shard].on_connected(now);
         self.ask_all(now);
