@@ -17,7 +17,9 @@ mod burst;
 mod crowd;
 mod failover;
 mod faults;
+mod gathering;
 mod judge;
+mod presence;
 mod report;
 mod scene;
 #[path = "../support/mod.rs"]
