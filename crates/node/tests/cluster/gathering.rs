@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use roomcast_protocol::CallId;
-use roomcast_testkit::{Client, Node};
+use roomcast_testkit::{Client, Event, Node};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::DEADLINE;
-use crate::support::{http, start_node};
+use crate::support::{http, in_time, start_node};
 
 /// How often is looked whether all is as it should be.
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,11 +32,26 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     /// Null if there is none.
     pub(crate) body: Value,
+    pub(crate) took: Duration,
+}
+
+impl Reply {
+    /// The status, and the code of an error, which is always told in the same form.
+    pub(crate) fn outcome(&self) -> (u16, &str) {
+        if self.status < 400 {
+            return (self.status, "");
+        }
+        let error = &self.body["error"];
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
+        (self.status, error["code"].as_str().unwrap_or_else(|| panic!("no code: {self:?}")))
+    }
 }
 
 /// Asks a node's API.
 pub(crate) async fn ask(address: &str, method: &str, path: &str, body: &[u8]) -> Reply {
+    let started = Instant::now();
     let answer = http(address, method, path, "", body).await;
+    let took = started.elapsed();
     let body = match answer.body.as_str() {
         "" => Value::Null,
         text => {
@@ -44,7 +59,7 @@ pub(crate) async fn ask(address: &str, method: &str, path: &str, body: &[u8]) ->
             serde_json::from_str(text).unwrap_or_else(|_| panic!("no JSON: {method} {path}: {answer:?}"))
         }
     };
-    Reply { status: answer.status, body }
+    Reply { status: answer.status, body, took }
 }
 
 /// A name as a part of a path.
@@ -94,6 +109,13 @@ impl Guest {
     pub(crate) fn node(&self) -> &str {
         let (node, _) = self.id.split_once('-').expect("a node's id and a number");
         node
+    }
+
+    /// The next event's name and payload.
+    pub(crate) async fn event(&mut self) -> (String, String) {
+        let event = in_time("an event comes", self.client.event()).await;
+        let Event { name, payload } = event.expect("the connection is open");
+        (name, String::from_utf8_lossy(&payload).into_owned())
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `ROOMCAST_CLUSTER_CUT_SECONDS` | 6 | how long a node is cut off from Redis |
 
 mod actors;
+mod addressing;
 mod board;
 mod burst;
 mod crowd;
