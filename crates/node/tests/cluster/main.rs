@@ -20,6 +20,7 @@ mod failover;
 mod faults;
 mod gathering;
 mod judge;
+mod outage;
 mod presence;
 mod report;
 mod scene;
