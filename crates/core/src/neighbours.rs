@@ -271,6 +271,14 @@ impl Hub {
 
     // === asking ===
 
+    /// Fails at once while the broker is down.
+    pub(crate) fn check_others_can_be_asked(&self) -> Result<(), BrokerError> {
+        match *self.broker.status().borrow() {
+            BrokerStatus::Up => Ok(()),
+            BrokerStatus::Down => Err(BrokerError::Unavailable { reason: "other nodes can't be asked".into() }),
+        }
+    }
+
     /// Asks, and waits until all have answered, for a limited time.
     ///
     /// Dropping the future leaves nothing behind.
@@ -282,31 +290,29 @@ impl Hub {
                 (RoomName::of_all_nodes(), live)
             }
         };
+        self.check_others_can_be_asked()?;
         let (id, completed) = self.neighbours.requests.lock().start(nodes).ok_or(AskError::TooManyRequests)?;
         let request = Request { hub: self, id };
         let message = Message::Question { id, question: question.clone() };
         let accepted = self.tell_with(room, &message, &payload);
-        let mut own = None;
-        let done = tokio::time::timeout(REQUEST_TIMEOUT, async {
-            // First the others: should they not be asked, nothing is done here either.
-            accepted.await?;
-            if let Asked::All = asked {
-                own = Some(self.answer(question, payload).await);
+        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        // First the others: should they not be asked, nothing is done here either.
+        match tokio::time::timeout_at(deadline, accepted).await {
+            Ok(accepted) => accepted?,
+            Err(_) => {
+                let reason = format!("it did not take the question within {REQUEST_TIMEOUT:?}");
+                return Err(BrokerError::Unavailable { reason }.into());
             }
-            // The sender is in the table, where only this request's end removes it.
-            let _ = completed.await;
-            Ok::<_, BrokerError>(())
-        });
-        if let Ok(Err(error)) = done.await {
-            return Err(error.into());
         }
+        let own = match asked {
+            Asked::All => Some(self.answer(question, payload).await),
+            Asked::One(_) => None,
+        };
+        // Over time, those who have not answered are missing. The sender is in the table, where only this
+        // request's end removes it.
+        let _ = tokio::time::timeout_at(deadline, completed).await;
         let mut answers = request.finish();
-        match own {
-            Some(answer) => answers.answers.push(answer),
-            // The broker took so long that this node did not come to its own part.
-            None if matches!(asked, Asked::All) => answers.missing.push(self.node()),
-            None => {}
-        }
+        answers.answers.extend(own);
         Ok(answers)
     }
 }

@@ -8,7 +8,6 @@ use roomcast_protocol::{CloseFrame, Name};
 use serde::Serialize;
 
 use crate::answer::MAX_LISTED_ROOMS;
-use crate::broker::{BrokerError, BrokerStatus};
 use crate::hub::{Hub, Member};
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::message::{Answer, Question};
@@ -178,12 +177,10 @@ impl Hub {
     async fn ask_owner(&self, id: ConnectionId, question: Question, payload: Bytes) -> Result<(), AskError> {
         let answers = if id.node == self.node() {
             Answers { answers: vec![self.answer(question, payload).await], missing: Vec::new() }
-        } else if *self.broker.status().borrow() == BrokerStatus::Down {
-            let reason = "the connection's node can't be asked".to_owned();
-            return Err(BrokerError::Unavailable { reason }.into());
         } else if self.is_live(id.node) {
             self.ask(Asked::One(id.node), question, payload).await?
         } else {
+            self.check_others_can_be_asked()?;
             // A node that is gone has no connections; one that is cut off has, and is not found either.
             Answers::default()
         };
