@@ -181,10 +181,10 @@ impl RoomName {
 
     /// The room of all connections of a user. Its name has a `/`, so no client can name it.
     pub(crate) fn of_user(user: &UserId) -> Self {
-        Self(format!("user/{user}").into())
+        Self::internal("user", user)
     }
 
-    /// A room of the nodes' own. Its name has a `/`, so no client can name it.
+    /// A room that is not the clients' to name: theirs have no `/`.
     pub fn internal(owner: &str, name: impl fmt::Display) -> Self {
         Self(format!("{owner}/{name}").into())
     }
@@ -200,7 +200,7 @@ impl RoomName {
     }
 
     /// Whether nodes are in it, not connections.
-    pub(crate) fn is_of_nodes(&self) -> bool {
+    pub fn is_of_nodes(&self) -> bool {
         self.0.starts_with(NODE_PREFIX) || &*self.0 == ALL_NODES
     }
 

@@ -51,9 +51,9 @@ impl Keys {
 }
 
 /// Whether a room is the nodes' own, and no connection is in it. What is missed there is of no use later: it
-/// has no backlog, and does not count as lost. Clients can't name rooms with a slash.
-pub(crate) fn is_of_nodes(room: &str) -> bool {
-    ["node/", "nodes/", PROBES].iter().any(|prefix| room.starts_with(prefix))
+/// has no backlog, and does not count as lost.
+pub(crate) fn is_of_nodes(room: &RoomName) -> bool {
+    room.is_of_nodes() || room.starts_with(PROBES)
 }
 
 /// With what the rooms begin by which a node sees whether its own way works.
