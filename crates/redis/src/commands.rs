@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, LuaInterface, ServerInterface};
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::{
@@ -77,10 +77,10 @@ impl Commands {
         time: Duration,
     ) -> Result<(), Error> {
         let client = self.client_of(server)?;
-        let mut result = run_once(&client, script, asking, time, false).await;
-        if is(&result, "NOSCRIPT") {
-            result = run_once(&client, script, asking, time, true).await;
-        }
+        let result = match asking {
+            false => evaluate(&client, script, time).await,
+            true => evaluate_asking(&client, script, time).await,
+        };
         if is(&result, "READONLY") {
             // A former master. Whoever is behind the name now is asked next.
             let _ = client.force_reconnection().await;
@@ -154,35 +154,31 @@ fn is(result: &Result<(), Error>, prefix: &str) -> bool {
     result.as_ref().is_err_and(|error| error.details().starts_with(prefix))
 }
 
-async fn run_once(
-    client: &Client,
-    script: &Script<'_>,
-    asking: bool,
-    time: Duration,
-    with_text: bool,
-) -> Result<(), Error> {
-    let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
-    if asking {
-        let pipeline = client.pipeline();
-        let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
-        // Its text is sent: a server that is asked so has seldom run it before.
-        let mut words: Vec<Value> = vec![script.text.into(), Value::Integer(keys.len() as i64)];
-        words.extend(keys.into_iter().map(Value::from));
-        words.extend(arguments);
-        let _: () = pipeline.custom(fred::cmd!("EVAL"), words).await?;
-        let results = timeout(time, pipeline.try_all::<Value>()).await.unwrap_or_default();
-        return match results.into_iter().nth(1) {
-            Some(result) => result.map(drop),
-            None => Err(Error::new(fred::error::ErrorKind::Timeout, "a server that a slot moves to did not answer")),
-        };
-    }
+async fn evaluate(client: &Client, script: &Script<'_>, time: Duration) -> Result<(), Error> {
     let options = Options { timeout: Some(time), ..Options::default() };
     let client = client.with_options(&options);
-    let result: Result<Value, Error> = match with_text {
-        true => client.eval(script.text, keys, arguments).await,
-        false => client.evalsha(script.digest, keys, arguments).await,
-    };
-    result.map(drop)
+    let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
+    let result = client.evalsha::<Value, _, _, _>(script.digest, keys, arguments).await.map(drop);
+    if !is(&result, "NOSCRIPT") {
+        return result;
+    }
+    let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
+    client.eval::<Value, _, _, _>(script.text, keys, arguments).await.map(drop)
+}
+
+/// The script's text is sent: a server that is asked so has seldom run it before.
+async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<(), Error> {
+    let mut words: Vec<Value> = vec![script.text.into(), Value::Integer(script.keys.len() as i64)];
+    words.extend(script.keys.iter().map(Value::from));
+    words.extend(script.arguments.iter().cloned());
+    let pipeline = client.pipeline();
+    let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
+    let _: () = pipeline.custom(fred::cmd!("EVAL"), words).await?;
+    let results = timeout(time, pipeline.try_all::<Value>()).await.unwrap_or_default();
+    match results.into_iter().nth(1) {
+        Some(result) => result.map(drop),
+        None => Err(Error::new(ErrorKind::Timeout, "a server that a slot moves to did not answer")),
+    }
 }
 
 /// A client that connects when it is told to, and again whenever its connection ends.
