@@ -159,7 +159,8 @@ impl Hub {
     /// is published later reaches it.
     ///
     /// # Errors
-    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer), the connection is not a member by this.
+    /// [`AskError`]; unless it is [`NoAnswer`](AskError::NoAnswer) or [`Broker`](AskError::Broker), the connection
+    /// is not a member by this.
     pub async fn join_connection(&self, id: ConnectionId, room: &RoomName) -> Result<(), AskError> {
         self.ask_owner(id, Question::Join { connection: id, room: room.clone() }, Bytes::new()).await
     }

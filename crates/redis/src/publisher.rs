@@ -71,7 +71,7 @@ pub(crate) struct Publisher {
 
 #[derive(Default)]
 struct State {
-    lanes: HashMap<LaneKey, Lane>,
+    lanes: HashMap<LaneKey, VecDeque<Waiting>>,
     topology: Option<Topology>,
     /// Servers that did not take a publish in time, with the reason. Only probes are sent to them.
     down: HashMap<Server, String>,
@@ -83,11 +83,6 @@ struct State {
 
 /// The room of a lane; `None` for the lane of all rooms.
 type LaneKey = Option<RoomName>;
-
-#[derive(Default)]
-struct Lane {
-    waiting: VecDeque<Waiting>,
-}
 
 /// A publish that waits, or is under way.
 struct Waiting {
@@ -153,12 +148,8 @@ impl Publisher {
         let waiting =
             Waiting { number: state.last_number, envelope, deadline: Instant::now() + DEADLINE, is_probe, answer };
         let lane = state.lane_of(&waiting.envelope.room);
-        let mut is_new = false;
-        let queue = state.lanes.entry(lane.clone()).or_insert_with(|| {
-            is_new = true;
-            Lane::default()
-        });
-        queue.waiting.push_back(waiting);
+        let is_new = !state.lanes.contains_key(&lane);
+        state.lanes.entry(lane.clone()).or_default().push_back(waiting);
         if is_new {
             let publisher = Arc::clone(self);
             self.runtime.spawn(async move { publisher.work(lane).await });
@@ -179,7 +170,7 @@ impl Publisher {
         let mut state = self.state.lock();
         let now = Instant::now();
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(next) = state.lanes.get(lane).and_then(|lane| lane.waiting.front()) {
+        while let Some(next) = state.lanes.get(lane).and_then(VecDeque::front) {
             bytes += next.envelope.size();
             if !batch.is_empty() && (batch.len() >= MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES) {
                 break;
@@ -189,7 +180,7 @@ impl Publisher {
                 false if next.deadline <= now => Err(BrokerError::Overloaded { waiting: state.waiting_events }),
                 false => state.check_up(&next.envelope.room),
             };
-            let Some(next) = state.lanes.get_mut(lane).and_then(|lane| lane.waiting.pop_front()) else { break };
+            let Some(next) = state.lanes.get_mut(lane).and_then(VecDeque::pop_front) else { break };
             match refused {
                 Ok(()) => batch.push(next),
                 Err(error) => state.answer(next, Err(error)),
@@ -206,9 +197,10 @@ impl Publisher {
     /// know its events by their numbers and deliver them once.
     async fn send(&self, batch: &[Waiting]) -> Sent {
         let script = self.script(batch);
+        // However long its oldest event has waited, it gets a try.
+        let at_least = Instant::now() + MIN_TRY;
         let oldest = batch.iter().map(|waiting| waiting.deadline).min();
-        // However long it has waited, it gets a try.
-        let deadline = oldest.into_iter().chain([Instant::now() + MIN_TRY]).max().unwrap_or_else(Instant::now);
+        let deadline = oldest.map_or(at_least, |oldest| oldest.max(at_least));
         let mut sent =
             Sent { server: None, result: Err(Error::new(ErrorKind::Timeout, "Redis did not answer in time")) };
         let mut redirection = None;
