@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::keys::{Keys, PROBES, SLOTS};
 use crate::metrics::RedisMetrics;
 use crate::publisher::Publisher;
 use crate::room::ShardIndex;
-use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{Known, Subscriptions};
 use crate::topology::Topology;
 
 /// How often time is looked at.
@@ -56,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) taken: Notify,
     pub(crate) status: watch::Sender<BrokerStatus>,
     /// The broker was closed; set once.
-    pub(crate) closing: std::sync::atomic::AtomicBool,
+    pub(crate) closing: AtomicBool,
     pub(crate) metrics: RedisMetrics,
 }
 
@@ -66,7 +67,6 @@ struct Link {
     generation: u64,
     /// Closed, it ends the connection.
     output: Option<mpsc::UnboundedSender<Bytes>>,
-    is_connected: bool,
     retry_at: Instant,
     retry_delay: Duration,
 }
@@ -154,7 +154,7 @@ impl Subscriber {
         let mut close_by = None;
         loop {
             self.flush();
-            if self.shared.closing.load(std::sync::atomic::Ordering::Acquire) {
+            if self.shared.closing.load(Ordering::Acquire) {
                 let now = Instant::now();
                 let close_by = *close_by.get_or_insert_with(|| {
                     self.shared.subscriptions.lock().ask_whether_all_came(now);
@@ -220,14 +220,13 @@ impl Subscriber {
         let mut subscriptions = self.shared.subscriptions.lock();
         match report {
             Report::Connected => {
-                link.is_connected = true;
                 if self.lost_links > 0 {
                     self.lost_links -= 1;
                     self.shared.metrics.reconnects.inc();
                 }
                 link.retry_delay = MIN_RETRY;
                 subscriptions.on_connected(shard, now);
-                let server = &subscriptions.servers()[shard].1;
+                let server = subscriptions.server(shard);
                 tracing::info!(%server, "connected to Redis");
                 if let Some(probe) = self.probes.get_mut(server) {
                     probe.on_echo(now);
@@ -241,17 +240,16 @@ impl Subscriber {
                 return;
             }
             Report::Ended(error) => {
-                let server = &subscriptions.servers()[shard].1;
+                let server = subscriptions.server(shard);
                 if link.retry_delay == MIN_RETRY {
                     tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
                 } else {
                     tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
                 }
-                self.lost_links += usize::from(std::mem::take(&mut link.is_connected));
                 link.output = None;
                 link.retry_at = now + link.retry_delay;
                 link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
-                subscriptions.on_disconnected(shard);
+                self.lost_links += usize::from(subscriptions.on_disconnected(shard));
             }
         }
         drop(subscriptions);
@@ -261,15 +259,9 @@ impl Subscriber {
     /// Opens the connections that are due, to servers that own something.
     fn connect_due(&mut self) {
         let now = Instant::now();
-        for (shard, server, owns) in self.shared.subscriptions.lock().servers() {
+        for Known { index: shard, server, owns, .. } in self.shared.subscriptions.lock().servers() {
             if self.links.len() <= shard {
-                self.links.push(Link {
-                    generation: 0,
-                    output: None,
-                    is_connected: false,
-                    retry_at: now,
-                    retry_delay: MIN_RETRY,
-                });
+                self.links.push(Link { generation: 0, output: None, retry_at: now, retry_delay: MIN_RETRY });
             }
             let link = &mut self.links[shard];
             if owns && link.output.is_none() && link.retry_at <= now {
@@ -291,10 +283,9 @@ impl Subscriber {
         tracing::warn!(%server, "{why}; the subscriber connection to Redis is opened anew");
         let link = &mut self.links[shard];
         link.generation += 1;
-        self.lost_links += usize::from(std::mem::take(&mut link.is_connected));
         link.output = None;
         link.retry_at = Instant::now();
-        self.shared.subscriptions.lock().on_disconnected(shard);
+        self.lost_links += usize::from(self.shared.subscriptions.lock().on_disconnected(shard));
         self.update_status();
     }
 
@@ -313,7 +304,7 @@ impl Subscriber {
             (subscriptions.on_tick(now), subscriptions.servers())
         };
         for shard in lost {
-            self.reset(shard, &servers[shard].1, "Redis does not answer");
+            self.reset(shard, &servers[shard].server, "Redis does not answer");
         }
         self.connect_due();
         self.ask_topology(MAX_TOPOLOGY_AGE);
@@ -328,11 +319,11 @@ impl Subscriber {
     fn update_status(&self) {
         let servers = self.shared.subscriptions.lock().servers();
         let (mut owners, mut working, mut reason) = (0, 0, String::new());
-        for (shard, server, _) in servers.iter().filter(|(_, _, owns)| *owns) {
+        for known in servers.iter().filter(|known| known.owns) {
             owners += 1;
-            match self.publisher.is_down(server) {
+            match self.publisher.is_down(&known.server) {
                 Some(why) => reason = why,
-                None => working += usize::from(self.links.get(*shard).is_some_and(|link| link.is_connected)),
+                None => working += usize::from(known.is_connected),
             }
         }
         let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
@@ -350,10 +341,10 @@ impl Subscriber {
 
     /// Publishes to a room of each server. A server that takes publishes, but does not bring this one back, is
     /// connected to anew: the connection may be half open, or the server no longer the master.
-    fn probe_all(&mut self, servers: &[(ShardIndex, Server, bool)]) {
+    fn probe_all(&mut self, servers: &[Known]) {
         let now = Instant::now();
-        for (shard, server, owns) in servers {
-            let Some(probe) = self.probes.get_mut(server).filter(|_| *owns) else { continue };
+        for Known { index: shard, server, .. } in servers.iter().filter(|known| known.owns) {
+            let Some(probe) = self.probes.get_mut(server) else { continue };
             match probe.publishing.as_mut().map(FutureExt::now_or_never) {
                 Some(None) => continue, // it is under way
                 Some(Some(Ok(()))) if probe.echoed_at < probe.sent_at => {

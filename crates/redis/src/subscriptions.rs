@@ -54,6 +54,15 @@ pub(crate) struct Subscriptions {
     events: Vec<Envelope>,
 }
 
+/// A server, as the subscriber's task needs to know it.
+pub(crate) struct Known {
+    pub(crate) index: ShardIndex,
+    pub(crate) server: Server,
+    /// Whether it owns slots now.
+    pub(crate) owns: bool,
+    pub(crate) is_connected: bool,
+}
+
 impl Subscriptions {
     pub(crate) fn new(keys: Keys, linger: Duration, metrics: RedisMetrics) -> Self {
         Self {
@@ -125,14 +134,21 @@ impl Subscriptions {
         self.ask_all(now);
     }
 
-    /// All servers that ever owned something, and whether they do now.
-    pub(crate) fn servers(&self) -> Vec<(ShardIndex, Server, bool)> {
+    /// All servers that ever owned something.
+    pub(crate) fn servers(&self) -> Vec<Known> {
         let owners = self.topology.as_ref().map(Topology::servers).unwrap_or_default();
-        self.shards
-            .iter()
-            .enumerate()
-            .map(|(index, shard)| (index, shard.server.clone(), owners.contains(&shard.server)))
-            .collect()
+        let known = |(index, shard): (ShardIndex, &Shard)| Known {
+            index,
+            server: shard.server.clone(),
+            owns: owners.contains(&shard.server),
+            is_connected: shard.is_connected(),
+        };
+        self.shards.iter().enumerate().map(known).collect()
+    }
+
+    /// One of them.
+    pub(crate) fn server(&self, shard: ShardIndex) -> &Server {
+        &self.shards[shard].server
     }
 
     pub(crate) fn on_connected(&mut self, shard: ShardIndex, now: Instant) {
@@ -140,8 +156,9 @@ impl Subscriptions {
         self.ask_all(now);
     }
 
-    /// All its rooms wait again.
-    pub(crate) fn on_disconnected(&mut self, shard: ShardIndex) {
+    /// All its rooms wait again. `true`: it was connected.
+    pub(crate) fn on_disconnected(&mut self, shard: ShardIndex) -> bool {
+        let was_connected = self.shards[shard].is_connected();
         self.shards[shard].on_disconnected();
         let of_shard = |(_, room): &(&RoomName, &mut Room)| room.stage.shard() == Some(shard);
         let lost: Vec<_> = self
@@ -159,6 +176,7 @@ impl Subscriptions {
         }
         self.shards.iter_mut().for_each(Shard::sort_queue);
         self.topology_wanted = true;
+        was_connected
     }
 
     /// Takes what a server sent.
@@ -166,7 +184,8 @@ impl Subscriptions {
         match incoming {
             Incoming::Message { channel, payload } => self.on_message(&channel, payload, now),
             Incoming::Subscribed { channel } => {
-                if let Some(Room { stage: Stage::Asked { confirmed, .. }, .. }) = self.room_of(&channel) {
+                let room = self.room_of(&channel).and_then(|name| self.rooms.get_mut(&name));
+                if let Some(Room { stage: Stage::Asked { confirmed, .. }, .. }) = room {
                     *confirmed = true;
                 }
             }
@@ -250,9 +269,10 @@ impl Subscriptions {
 
     // === within ===
 
-    fn room_of(&mut self, channel: &[u8]) -> Option<&mut Room> {
+    /// The room of a channel, if it is one of ours.
+    fn room_of(&self, channel: &[u8]) -> Option<RoomName> {
         let room = self.keys.room_of(std::str::from_utf8(channel).ok()?)?;
-        self.rooms.get_mut(room)
+        self.rooms.get_key_value(room).map(|(name, _)| name.clone())
     }
 
     fn enqueue(&mut self, slot: u16, room: RoomName) {
@@ -291,11 +311,7 @@ impl Subscriptions {
     }
 
     fn on_message(&mut self, channel: &[u8], payload: Bytes, now: Instant) {
-        let Some(name) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.room_of(channel)) else {
-            return;
-        };
-        let Some((name, _)) = self.rooms.get_key_value(name) else { return };
-        let name = name.clone();
+        let Some(name) = self.room_of(channel) else { return };
         let Ok(message) = Message::decode(payload) else {
             self.metrics.unreadable.inc();
             return;
@@ -305,14 +321,9 @@ impl Subscriptions {
 
     /// Redis gave the room's slot to another server, unless we left.
     fn on_unsubscribed(&mut self, shard: ShardIndex, channel: &[u8]) {
-        let Some(name) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.room_of(channel)) else {
-            return;
-        };
-        if self.shards[shard].is_leaving(name) {
-            return;
-        }
-        if let Some((name, _)) = self.rooms.get_key_value(name) {
-            let name = name.clone();
+        if let Some(name) = self.room_of(channel)
+            && !self.shards[shard].is_leaving(&name)
+        {
             self.queue_again(shard, &name);
         }
     }

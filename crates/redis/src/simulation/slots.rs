@@ -28,7 +28,7 @@ fn go_on(world: &mut World) {
 fn place(world: &World, room: usize) -> (Vec<usize>, Option<usize>) {
     let name = &world.rooms[room].name;
     let shard = world.subscriptions.subscribed_to(name);
-    let node = shard.map(|shard| world.servers.index_of(&world.subscriptions.servers()[shard].1));
+    let node = shard.map(|shard| world.servers.index_of(world.subscriptions.server(shard)));
     (world.servers.subscribed_at(name), node)
 }
 

@@ -183,7 +183,7 @@ impl World {
 
     fn shard_of(&self, node: usize) -> Option<(ShardIndex, bool)> {
         let mut known = self.subscriptions.servers().into_iter();
-        known.find_map(|(shard, server, owns)| (self.servers.index_of(&server) == node).then_some((shard, owns)))
+        known.find(|known| self.servers.index_of(&known.server) == node).map(|known| (known.index, known.owns))
     }
 
     /// A connection to a server, if one is due.
@@ -303,19 +303,18 @@ impl World {
         self.elapsed_ms += millis;
         self.servers.pass(millis);
         let lost = self.subscriptions.on_tick(self.now());
-        let servers = self.subscriptions.servers();
         for shard in lost {
-            self.cut(self.servers.index_of(&servers[shard].1));
+            self.cut(self.servers.index_of(self.subscriptions.server(shard)));
         }
         self.look();
     }
 
     /// Writes what is to be written, and takes what there is for the hub.
     fn look(&mut self) {
-        for (shard, server, _) in self.subscriptions.servers() {
-            let node = self.servers.index_of(&server);
+        for known in self.subscriptions.servers() {
+            let node = self.servers.index_of(&known.server);
             if self.servers.is_connected(node)
-                && let Some(bytes) = self.subscriptions.take_output(shard)
+                && let Some(bytes) = self.subscriptions.take_output(known.index)
             {
                 self.servers.take(node, &bytes);
             }
