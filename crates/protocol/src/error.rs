@@ -55,6 +55,12 @@ pub enum WebSocketError {
     /// A client's frame without a mask (section 5.1).
     #[error("a client must mask its frames")]
     Unmasked,
+    /// A server's frame with a mask (section 5.1).
+    #[error("a server must not mask its frames")]
+    MaskedByServer,
+    /// A message in fragments, which the client's decoder does not read.
+    #[error("a message in fragments, which Roomcast's nodes do not send")]
+    Fragmented,
     /// A control frame in fragments (section 5.4).
     #[error("a control frame must not be fragmented")]
     FragmentedControl,

@@ -91,6 +91,101 @@ impl fmt::Display for Name {
     }
 }
 
+/// A frame that is borrowed from its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameRef<'a> {
+    /// [`Frame::Notify`].
+    Notify {
+        /// The event.
+        name: &'a str,
+        /// The event's bytes.
+        payload: &'a [u8],
+    },
+    /// [`Frame::Request`].
+    Request {
+        /// The call.
+        id: CallId,
+        /// The procedure.
+        name: &'a str,
+        /// The arguments' bytes.
+        payload: &'a [u8],
+    },
+    /// [`Frame::Reset`].
+    Reset {
+        /// The call.
+        id: CallId,
+    },
+    /// [`Frame::Response`].
+    Response {
+        /// The call.
+        id: CallId,
+        /// The answer's bytes.
+        payload: &'a [u8],
+    },
+}
+
+impl<'a> FrameRef<'a> {
+    /// Reads the frame in a whole WebSocket message.
+    ///
+    /// # Errors
+    /// [`MalformedFrame`] if the message is no frame.
+    pub fn decode(message: &'a [u8]) -> Result<Self, MalformedFrame> {
+        let Layout { opcode, id, name_at, payload_at } = Layout::read(message)?;
+        let payload = &message[payload_at..];
+        let name = str::from_utf8(&message[name_at..payload_at]).expect("checked when the layout was read");
+        Ok(match opcode {
+            NOTIFY => Self::Notify { name, payload },
+            REQUEST => Self::Request { id, name, payload },
+            RESET => Self::Reset { id },
+            _ => Self::Response { id, payload },
+        })
+    }
+}
+
+/// Where a frame's parts are in its message.
+struct Layout {
+    /// One of the four.
+    opcode: u8,
+    /// 0 if the frame has none.
+    id: CallId,
+    /// The name is from here to the payload, and UTF-8; where there is none, it is empty.
+    name_at: usize,
+    payload_at: usize,
+}
+
+impl Layout {
+    fn read(message: &[u8]) -> Result<Self, MalformedFrame> {
+        let opcode = *message.first().ok_or(MalformedFrame::Empty)?;
+        let kind = match opcode {
+            NOTIFY => "Notify",
+            REQUEST => "Request",
+            RESET => "Reset",
+            RESPONSE => "Response",
+            other => return Err(MalformedFrame::UnknownOpcode(other)),
+        };
+        let truncated = |needed| MalformedFrame::Truncated { kind, needed, got: message.len() };
+        let mut header_len = 1;
+        let mut id = CallId(0);
+        if opcode != NOTIFY {
+            let bytes = message[header_len..].first_chunk().ok_or(truncated(header_len + ID_LEN))?;
+            id = CallId(u32::from_be_bytes(*bytes));
+            header_len += ID_LEN;
+        }
+        match opcode {
+            RESET if message.len() > header_len => Err(MalformedFrame::OverlongReset(message.len())),
+            RESET | RESPONSE => Ok(Self { opcode, id, name_at: header_len, payload_at: header_len }),
+            _ => {
+                let name_len = *message.get(header_len).ok_or(truncated(header_len + 1))? as usize;
+                let name_at = header_len + 1;
+                let payload_at = name_at + name_len;
+                let name = message.get(name_at..payload_at).ok_or(truncated(payload_at))?;
+                str::from_utf8(name).map_err(|_| MalformedFrame::NameNotUtf8 { kind })?;
+                Ok(Self { opcode, id, name_at, payload_at })
+            }
+        }
+    }
+}
+
 /// One frame. Names and payloads share the memory of the message that they came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -130,44 +225,15 @@ impl Frame {
     /// # Errors
     /// [`MalformedFrame`] if the message is no frame.
     pub fn decode(mut message: Bytes) -> Result<Self, MalformedFrame> {
-        let opcode = *message.first().ok_or(MalformedFrame::Empty)?;
-        let kind = match opcode {
-            NOTIFY => "Notify",
-            REQUEST => "Request",
-            RESET => "Reset",
-            RESPONSE => "Response",
-            other => return Err(MalformedFrame::UnknownOpcode(other)),
-        };
-        let mut header_len = 1;
-        let mut id = CallId(0);
-        if opcode != NOTIFY {
-            id = CallId(u32::from_be_bytes(*message[header_len..].first_chunk().ok_or(truncated(
-                kind,
-                header_len + ID_LEN,
-                &message,
-            ))?));
-            header_len += ID_LEN;
-        }
-        match opcode {
-            RESET if message.len() > header_len => Err(MalformedFrame::OverlongReset(message.len())),
-            RESET => Ok(Self::Reset { id }),
-            RESPONSE => Ok(Self::Response { id, payload: message.split_off(header_len) }),
-            _ => {
-                let name_len = *message.get(header_len).ok_or(truncated(kind, header_len + 1, &message))? as usize;
-                let name_at = header_len + 1;
-                let payload_at = name_at + name_len;
-                if message.len() < payload_at {
-                    return Err(truncated(kind, payload_at, &message));
-                }
-                std::str::from_utf8(&message[name_at..payload_at]).map_err(|_| MalformedFrame::NameNotUtf8 { kind })?;
-                let payload = message.split_off(payload_at);
-                let name = Name(message.split_off(name_at));
-                Ok(match opcode {
-                    NOTIFY => Self::Notify { name, payload },
-                    _ => Self::Request { id, name, payload },
-                })
-            }
-        }
+        let Layout { opcode, id, name_at, payload_at } = Layout::read(&message)?;
+        let payload = message.split_off(payload_at);
+        let mut name = || Name(message.split_off(name_at));
+        Ok(match opcode {
+            NOTIFY => Self::Notify { name: name(), payload },
+            REQUEST => Self::Request { id, name: name(), payload },
+            RESET => Self::Reset { id },
+            _ => Self::Response { id, payload },
+        })
     }
 
     /// The frame's size in bytes.
@@ -220,8 +286,4 @@ impl Frame {
 fn put_name(out: &mut BytesMut, name: &Name) {
     out.put_u8(u8::try_from(name.0.len()).expect("a name has at most 255 bytes"));
     out.put_slice(&name.0);
-}
-
-fn truncated(kind: &'static str, needed: usize, message: &Bytes) -> MalformedFrame {
-    MalformedFrame::Truncated { kind, needed, got: message.len() }
 }

@@ -15,18 +15,20 @@ mod keepalive;
 mod limits;
 mod server;
 mod websocket;
+mod websocket_client;
 
 pub use calls::{CallKey, CallTable, StartError};
 pub use client::{ClientConnection, ClientEvent};
 pub use close::{CloseCode, CloseFrame};
 pub use error::{MalformedFrame, Violation, WebSocketError};
-pub use frame::{CallId, Frame, MAX_NAME_LEN, Name, NameError};
+pub use frame::{CallId, Frame, FrameRef, MAX_NAME_LEN, Name, NameError};
 pub use keepalive::{KeepAlive, KeepAliveAction};
 pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN};
 pub use server::{Event, ServerConnection};
 pub use websocket::{
     Decoder, Incoming, MAX_CONTROL_PAYLOAD, Opcode, encode_close, encode_frame, encode_header, encode_message,
 };
+pub use websocket_client::{ClientDecoder, FromServer, Mask, encode_client_frame, encode_client_message};
 
 /// The WebSocket subprotocol (RFC 6455, section 1.9) that this crate speaks.
 pub const SUBPROTOCOL: &str = "websocket.io-rpc-v0.1";

@@ -20,9 +20,9 @@ const MAX_HEADER_LEN: usize = 14;
 /// Once a message is known not to be whole yet, its buffer starts at most this large.
 const FIRST_PARTIAL_CAPACITY: usize = 4096;
 
-const FIN: u8 = 0x80;
-const RSV: u8 = 0x70;
-const MASKED: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV: u8 = 0x70;
+pub(crate) const MASKED: u8 = 0x80;
 
 /// A frame's opcode (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    fn from_bits(bits: u8) -> Result<Self, WebSocketError> {
+    pub(crate) fn from_bits(bits: u8) -> Result<Self, WebSocketError> {
         Ok(match bits {
             0x0 => Self::Continuation,
             0x1 => Self::Text,
@@ -54,7 +54,7 @@ impl Opcode {
         })
     }
 
-    fn is_control(self) -> bool {
+    pub(crate) fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 }
@@ -275,7 +275,7 @@ impl Decoder {
     }
 }
 
-fn extended_len_bytes(second: u8) -> usize {
+pub(crate) fn extended_len_bytes(second: u8) -> usize {
     match second & !MASKED {
         126 => 2,
         127 => 8,
@@ -284,7 +284,7 @@ fn extended_len_bytes(second: u8) -> usize {
 }
 
 /// XORs with the mask (RFC 6455, section 5.3), eight bytes at a time.
-fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
+pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let mut chunks = payload.chunks_exact_mut(8);
@@ -298,7 +298,7 @@ fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-fn parse_close(payload: &[u8]) -> Result<Option<CloseFrame>, WebSocketError> {
+pub(crate) fn parse_close(payload: &[u8]) -> Result<Option<CloseFrame>, WebSocketError> {
     match payload {
         [] => Ok(None),
         [_] => Err(WebSocketError::InvalidClose),
