@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::api::{self, Failure};
+use crate::process::ProcessMetrics;
 
 /// Why the node should get no traffic; ready when there is no reason left.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +80,7 @@ fn metrics(registry: &Registry) -> Response {
 /// A registry with the metrics of the process and the build.
 pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    registry.register(Box::new(ProcessMetrics::new()))?;
     let build = IntGaugeVec::new(
         Opts::new("roomcast_build_info", "1, with the version and commit that the node was built from"),
         &["version", "commit"],

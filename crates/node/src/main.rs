@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod internal;
 mod listener;
+mod process;
 mod public;
 mod settings;
 mod telemetry;
