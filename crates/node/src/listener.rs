@@ -51,6 +51,11 @@ pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, ap
         let was_failing = std::mem::replace(&mut failing, accepted.is_err());
         match accepted {
             Ok((stream, peer)) => {
+                // Nobody can reach the socket through TLS later; with Nagle's algorithm a second small write waits for
+                // the client's acknowledgement, 40 ms mostly.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "TCP_NODELAY was not set");
+                }
                 match tls {
                     None => tokio::spawn(serve(stream, peer, app.clone())),
                     Some(tls) => tokio::spawn(serve_tls(tls.accept(stream), peer, app.clone())),
