@@ -15,7 +15,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("roomcast-redis", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast-node", &["roomcast", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
-    ("roomcast-loadtest", &["roomcast-client", "roomcast-protocol"]),
+    ("roomcast-loadtest", &["roomcast-protocol"]),
     ("roomcast-testkit", &["roomcast", "roomcast-client", "roomcast-core", "roomcast-protocol"]),
 ];
 
@@ -25,8 +25,8 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("hyper", &["roomcast", "roomcast-node"]),
     ("hyper-util", &["roomcast", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
-    ("clap", &["roomcast-node"]),
-    ("toml", &["roomcast-node"]),
+    ("clap", &["roomcast-node", "roomcast-loadtest"]),
+    ("toml", &["roomcast-node", "roomcast-loadtest"]),
 ];
 
 /// Crates with the libraries that they may not reach, not even through others.

@@ -1,0 +1,25 @@
+//! The clocks: one that all processes of a machine share, and the CPU time of this one.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of CLOCK_MONOTONIC: the same moment is the same number in all processes of a machine.
+pub(crate) type Nanos = u64;
+
+pub(crate) const SECOND: Nanos = 1_000_000_000;
+pub(crate) const MILLISECOND: Nanos = 1_000_000;
+
+/// Now.
+pub(crate) fn now() -> Nanos {
+    nanos(ClockId::Monotonic)
+}
+
+/// CPU time that this process has used, in seconds.
+pub(crate) fn cpu_seconds() -> f64 {
+    nanos(ClockId::ProcessCPUTime) as f64 / SECOND as f64
+}
+
+fn nanos(clock: ClockId) -> Nanos {
+    let time = clock_gettime(clock);
+    // Neither clock is ever negative.
+    time.tv_sec as Nanos * SECOND + time.tv_nsec as Nanos
+}

@@ -1,0 +1,213 @@
+//! Puts together what the processes and the nodes told.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::clock::{Nanos, SECOND};
+use crate::control::Findings;
+use crate::coordinator::{Gathered, since};
+use crate::pacer::Schedule;
+use crate::record::{Histograms, Names};
+use crate::report::main_operation;
+use crate::results::{
+    Cost, Counts, FORMAT, Faults, FaultyRoom, Latency, MAX_FAULTY_ROOMS, NodeSample, NodeSeries, Operation, Ramp,
+    Results, Step,
+};
+use crate::rules;
+use crate::scenario::Scenario;
+use crate::scrape::Scrape;
+
+/// A step keeps up if it gets through so much of what is offered.
+const KEEPS_UP: f64 = 0.95;
+
+/// A step that was cut off before so much of it was measured is left out.
+const WORTH_A_STEP: f64 = 0.5;
+
+/// What the user said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) scenario: Scenario,
+    pub(crate) urls: Vec<String>,
+    pub(crate) metrics: Vec<String>,
+    pub(crate) started: SystemTime,
+    pub(crate) interval: Nanos,
+}
+
+/// The results of a run.
+pub(crate) fn results(said: Said, gathered: &Gathered) -> Results {
+    let Gathered { findings, schedule, timeline, .. } = gathered;
+    let ramp_histograms = Histograms::merged(findings.iter().map(|findings| &findings.ramp));
+    let step_histograms: Vec<_> = (0..schedule.loads.len())
+        .map(|step| Histograms::merged(findings.iter().filter_map(|findings| findings.steps.get(step))))
+        .collect();
+    let mut all = ramp_histograms;
+    for step in &step_histograms {
+        all.merge(step);
+    }
+    let steps = steps(&said.scenario, schedule, gathered.stopped, &step_histograms);
+    let knee = if schedule.loads.len() > 1 { knee(&said.scenario, &steps) } else { None };
+    let mut results = Results {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: humantime::format_rfc3339_seconds(said.started).to_string(),
+        urls: said.urls,
+        processes: findings.len(),
+        ended_early: gathered.ended_early,
+        seconds: since(gathered.stopped, schedule.start).max(0.0),
+        ramp: ramp(gathered),
+        steps,
+        knee,
+        operations: all.latencies(),
+        counts: findings.iter().fold(Counts::default(), |sum, findings| sum.plus(findings.counts)),
+        faults: findings.iter().fold(Faults::default(), |sum, findings| sum.plus(findings.faults)),
+        faulty_rooms: faulty_rooms(findings),
+        errors: errors(gathered),
+        closes: names(findings.iter().map(|findings| &findings.closes)),
+        interval: said.interval as f64 / SECOND as f64,
+        intervals: timeline.intervals(schedule.start),
+        marks: gathered.marks.clone(),
+        nodes: nodes(&said.metrics, &gathered.scrapes, schedule.start),
+        cost: cost(gathered),
+        rules: Vec::new(),
+        passed: false,
+        scenario: said.scenario,
+    };
+    results.rules = rules::judge(&results);
+    results.passed = results.rules.iter().all(|rule| rule.kept || rule.allowed);
+    results
+}
+
+fn errors(gathered: &Gathered) -> BTreeMap<String, u64> {
+    let mut errors = names(gathered.findings.iter().map(|findings| &findings.errors));
+    errors.extend(gathered.exec_failure.iter().map(|failure| (failure.clone(), 1)));
+    errors
+}
+
+fn names<'a>(all: impl Iterator<Item = &'a Names>) -> BTreeMap<String, u64> {
+    let mut sum = Names::default();
+    all.for_each(|names| sum.merge(names));
+    sum.0
+}
+
+fn steps(scenario: &Scenario, schedule: &Schedule, stopped: Nanos, histograms: &[Histograms]) -> Vec<Step> {
+    let length = schedule.step.as_secs_f64();
+    let end = since(stopped, schedule.start);
+    let step = |(number, load): (usize, &f64)| {
+        let from = number as f64 * length;
+        let until = end.min(from + length);
+        let seconds = until - from;
+        let operations = histograms[number].latencies();
+        let rate =
+            |operation| operations.get(&operation).map_or(0.0, |latency: &Latency| latency.count as f64) / seconds;
+        let offered = offered(scenario, *load);
+        let achieved = rate(Operation::Publish) + rate(Operation::Call);
+        let deliveries = rate(Operation::Delivery);
+        let step = Step { load: *load, from, until, offered, achieved, deliveries, operations };
+        // A run of one step has it, however short it was.
+        (seconds > 0.0 && (seconds >= length * WORTH_A_STEP || schedule.loads.len() == 1)).then_some(step)
+    };
+    schedule.loads.iter().enumerate().filter_map(step).collect()
+}
+
+/// The last step before one that is too slow, or falls behind.
+fn knee(scenario: &Scenario, steps: &[Step]) -> Option<usize> {
+    let keeps_up = |step: &&Step| keeps_up(scenario, step.offered, step.achieved, &step.operations);
+    steps.iter().take_while(keeps_up).count().checked_sub(1)
+}
+
+/// Publishes and calls a second.
+fn offered(scenario: &Scenario, load: f64) -> f64 {
+    (scenario.publish.rate + scenario.call.rate) * load
+}
+
+fn keeps_up(scenario: &Scenario, offered: f64, achieved: f64, operations: &BTreeMap<Operation, Latency>) -> bool {
+    let main = main_operation(operations).and_then(|main| operations.get(&main));
+    let p99 = main.map_or(0, |latency| latency.p99);
+    u128::from(p99) <= scenario.knee.as_micros() && achieved >= offered * KEEPS_UP
+}
+
+/// Whether a step that has just ended was before the knee, or at it, by what was told until now.
+pub(crate) fn kept_up(scenario: &Scenario, load: f64, told: &Histograms) -> bool {
+    let operations = told.latencies();
+    let count = |operation| operations.get(&operation).map_or(0, |latency: &Latency| latency.count);
+    let achieved = (count(Operation::Publish) + count(Operation::Call)) as f64 / scenario.duration.as_secs_f64();
+    keeps_up(scenario, offered(scenario, load), achieved, &operations)
+}
+
+fn ramp(gathered: &Gathered) -> Ramp {
+    let (time, connections) = gathered.ramp;
+    let seconds = time as f64 / SECOND as f64;
+    let start = gathered.schedule.start;
+    // The first look, and the last one before what is measured begins.
+    let growth = |scrapes: &Vec<Scrape>| {
+        let first = memory(scrapes.first()?)?;
+        let open = scrapes.iter().rev().find(|scrape| scrape.at <= start)?;
+        Some(memory(open)? - first)
+    };
+    let growths: Option<Vec<f64>> = gathered.scrapes.iter().map(growth).collect();
+    let growth = growths.filter(|growths| !growths.is_empty() && connections > 0);
+    Ramp {
+        connections,
+        seconds,
+        connections_per_second: if seconds > 0.0 { connections as f64 / seconds } else { 0.0 },
+        node_bytes_per_connection: growth.map(|growths| growths.iter().sum::<f64>() / connections as f64),
+    }
+}
+
+fn memory(scrape: &Scrape) -> Option<f64> {
+    scrape.values.as_ref()?.get("process_resident_memory_bytes").copied()
+}
+
+fn cost(gathered: &Gathered) -> Cost {
+    let findings = &gathered.findings;
+    let messages: u64 = findings.iter().map(|findings| findings.messages).sum();
+    let generator_cpu: f64 = findings.iter().map(|findings| findings.cpu).sum();
+    let busy = |findings: &Findings| if findings.seconds > 0.0 { findings.cpu / findings.seconds } else { 0.0 };
+    let node_cpu: Option<Vec<f64>> = gathered.scrapes.iter().map(|scrapes| node_cpu(gathered, scrapes)).collect();
+    let node_cpu: Option<f64> = node_cpu.filter(|nodes| !nodes.is_empty()).map(|nodes| nodes.iter().sum());
+    let per_message = |cpu: f64| if messages > 0 { cpu * 1e6 / messages as f64 } else { 0.0 };
+    Cost {
+        messages,
+        generator_cpu,
+        generator_us_per_message: per_message(generator_cpu),
+        generator_busy: findings.iter().map(busy).fold(0.0, f64::max),
+        node_cpu,
+        node_us_per_message: node_cpu.map(per_message),
+    }
+}
+
+/// A node's CPU seconds while it was measured: between the looks that are nearest, brought to the same length.
+fn node_cpu(gathered: &Gathered, scrapes: &[Scrape]) -> Option<f64> {
+    let (start, stop) = (gathered.schedule.start, gathered.stopped);
+    let nearest = |to: Nanos| {
+        let answered = scrapes.iter().filter(|scrape| scrape.values.is_some());
+        answered.min_by_key(|scrape| scrape.at.abs_diff(to))
+    };
+    let (first, last) = (nearest(start)?, nearest(stop)?);
+    let cpu = |scrape: &Scrape| scrape.values.as_ref()?.get("process_cpu_seconds_total").copied();
+    let used = cpu(last)? - cpu(first)?;
+    // A node that was restarted meanwhile counts from 0 again.
+    (last.at > first.at && used >= 0.0).then(|| used * since(stop, start) / since(last.at, first.at))
+}
+
+fn faulty_rooms(findings: &[Findings]) -> Vec<FaultyRoom> {
+    let mut rooms: BTreeMap<&str, Faults> = BTreeMap::new();
+    for room in findings.iter().flat_map(|findings| &findings.faulty_rooms) {
+        let faults = rooms.entry(&room.room).or_default();
+        *faults = faults.plus(room.faults);
+    }
+    let named = rooms.into_iter().map(|(room, faults)| FaultyRoom { room: room.to_owned(), faults });
+    let mut rooms: Vec<_> = named.collect();
+    rooms.sort_by_key(|room| std::cmp::Reverse(room.faults.total()));
+    rooms.truncate(MAX_FAULTY_ROOMS);
+    rooms
+}
+
+fn nodes(urls: &[String], scrapes: &[Vec<Scrape>], start: Nanos) -> Vec<NodeSeries> {
+    let series = |(url, scrapes): (&String, &Vec<Scrape>)| {
+        let sample = |scrape: &Scrape| Some(NodeSample { at: since(scrape.at, start), values: scrape.values.clone()? });
+        let samples: Vec<_> = scrapes.iter().filter_map(sample).collect();
+        NodeSeries { url: url.clone(), failed: (scrapes.len() - samples.len()) as u64, samples }
+    };
+    urls.iter().zip(scrapes).map(series).collect()
+}

@@ -1,0 +1,71 @@
+//! Whether a run passed, and whether its figures can be trusted.
+
+use crate::results::{Operation, Results, Rule};
+
+use super::{format, main_operation};
+
+/// `PASSED`, or `FAILED` with each rule that was broken: `p99=80 ms (must be <50ms)`.
+pub(super) fn verdict(results: &Results) -> String {
+    if results.passed {
+        return "PASSED".into();
+    }
+    let broken = results.rules.iter().filter(|rule| outcome(rule) == "broken");
+    let broken: Vec<String> = broken.map(breach).collect();
+    if broken.is_empty() { "FAILED".into() } else { format!("FAILED: {}", broken.join(", ")) }
+}
+
+/// `kept`, `allowed` if it was broken and may be, or `broken`.
+pub(super) fn outcome(rule: &Rule) -> &'static str {
+    match (rule.kept, rule.allowed) {
+        (true, _) => "kept",
+        (false, true) => "allowed",
+        (false, false) => "broken",
+    }
+}
+
+fn breach(rule: &Rule) -> String {
+    let (name, limit) = rule.rule.split_at(rule.rule.find(['<', '=', '>']).unwrap_or(rule.rule.len()));
+    let limit = match limit.strip_prefix('=').unwrap_or(limit) {
+        "" => "0",
+        limit => limit,
+    };
+    format::printable(&format!("{name}={} (must be {limit})", rule.found))
+}
+
+/// A generator that is busier than this was itself the limit.
+const BUSY: f64 = 0.8;
+
+/// Reasons why the figures may say less about the nodes than they seem to.
+pub(super) fn doubts(results: &Results) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if results.ended_early {
+        doubts.push("the run was ended early".into());
+    }
+    if results.cost.generator_busy > BUSY {
+        let busy = format::percent(results.cost.generator_busy);
+        doubts.push(format!("a generator process used {busy} of a CPU: it was measured, not the nodes"));
+    }
+    doubts.extend(late_sending(results));
+    let failed: u64 = results.nodes.iter().map(|node| node.failed).sum();
+    if failed > 0 {
+        doubts.push(format!(
+            "{} scrapes of the nodes' metrics failed: their plots and costs have gaps",
+            format::count(failed)
+        ));
+    }
+    doubts
+}
+
+fn late_sending(results: &Results) -> Option<String> {
+    let operation = main_operation(&results.operations)?;
+    let delay = results.operations.get(&Operation::SendDelay)?.p99;
+    let p99 = results.operations.get(&operation)?.p99;
+    // Connections are not opened at planned times.
+    let is_planned = operation != Operation::Connect && operation != Operation::Join;
+    (is_planned && delay > p99 / 2).then(|| {
+        let (delay, p99, name) = (format::time(delay as f64), format::time(p99 as f64), operation.name());
+        format!(
+            "{name} took {p99} (p99), but sending alone was {delay} late: the generator was measured, not the nodes"
+        )
+    })
+}
