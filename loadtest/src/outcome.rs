@@ -126,11 +126,11 @@ fn keeps_up(scenario: &Scenario, offered: f64, achieved: f64, operations: &BTree
     u128::from(p99) <= scenario.knee.as_micros() && achieved >= offered * KEEPS_UP
 }
 
-/// Whether a step that has just ended was before the knee, or at it, by what was told until now.
-pub(crate) fn kept_up(scenario: &Scenario, load: f64, told: &Histograms) -> bool {
+/// Whether a step that has just ended was before the knee, or at it, by what was told of so many of its seconds.
+pub(crate) fn kept_up(scenario: &Scenario, load: f64, (told, seconds): &(Histograms, f64)) -> bool {
     let operations = told.latencies();
     let count = |operation| operations.get(&operation).map_or(0, |latency: &Latency| latency.count);
-    let achieved = (count(Operation::Publish) + count(Operation::Call)) as f64 / scenario.duration.as_secs_f64();
+    let achieved = (count(Operation::Publish) + count(Operation::Call)) as f64 / seconds;
     keeps_up(scenario, offered(scenario, load), achieved, &operations)
 }
 

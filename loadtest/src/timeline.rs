@@ -81,13 +81,14 @@ impl Timeline {
         self.last.values().all(|progress| progress.number >= self.number(at).saturating_sub(1))
     }
 
-    /// Over the intervals between two times.
-    pub(crate) fn between(&self, from: Nanos, until: Nanos) -> Histograms {
+    /// What was told of a time, and how many of its seconds: to the end of the last interval in it. A part of an interval
+    /// from before is in it, too.
+    pub(crate) fn between(&self, from: Nanos, until: Nanos) -> (Histograms, f64) {
         let mut all = Histograms::default();
         for (_, moment) in self.moments.range(self.number(from)..self.number(until)) {
             all.merge(&moment.merged());
         }
-        all
+        (all, since(self.origin + self.number(until) * self.length, from))
     }
 
     fn number(&self, at: Nanos) -> u64 {
