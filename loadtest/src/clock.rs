@@ -18,6 +18,11 @@ pub(crate) fn cpu_seconds() -> f64 {
     nanos(ClockId::ProcessCPUTime) as f64 / SECOND as f64
 }
 
+/// Seconds from one moment to another, which may be before it.
+pub(crate) fn since(at: Nanos, start: Nanos) -> f64 {
+    (at as f64 - start as f64) / SECOND as f64
+}
+
 fn nanos(clock: ClockId) -> Nanos {
     let time = clock_gettime(clock);
     // Neither clock is ever negative.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::clock::{self, MILLISECOND, Nanos, SECOND};
+use crate::clock::{self, MILLISECOND, Nanos, SECOND, since};
 use crate::control::{Assignment, Command, Findings, Report};
 use crate::ledger::Published;
 use crate::outcome;
@@ -346,9 +346,4 @@ impl Coordinator {
             Wake::Signal => self.is_interrupted = true,
         }
     }
-}
-
-/// Seconds from one moment to another, which may be before it.
-pub(crate) fn since(at: Nanos, start: Nanos) -> f64 {
-    (at as f64 - start as f64) / SECOND as f64
 }

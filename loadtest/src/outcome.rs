@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::clock::{Nanos, SECOND};
+use crate::clock::{Nanos, SECOND, since};
 use crate::control::Findings;
-use crate::coordinator::{Gathered, since};
+use crate::coordinator::Gathered;
 use crate::pacer::Schedule;
 use crate::record::{Histograms, Names};
 use crate::report::main_operation;

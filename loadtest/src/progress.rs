@@ -2,9 +2,8 @@
 
 use std::io::{IsTerminal, Write, stderr};
 
-use crate::clock::{MILLISECOND, Nanos, SECOND};
+use crate::clock::{MILLISECOND, Nanos, SECOND, since};
 use crate::control::Assignment;
-use crate::coordinator::since;
 use crate::pacer::Schedule;
 use crate::report;
 use crate::results::Operation;

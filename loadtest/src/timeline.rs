@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::{Nanos, SECOND};
+use crate::clock::{Nanos, SECOND, since};
 use crate::control::Progress;
-use crate::coordinator::since;
 use crate::record::{EncodedHistograms, Histograms};
 use crate::results::Interval;
 
