@@ -19,6 +19,7 @@ mod record;
 mod report;
 mod results;
 mod rules;
+mod run;
 mod scenario;
 mod scrape;
 mod stamp;

@@ -1,0 +1,131 @@
+//! The command `run`: from what was said to a plan, and from what was found to files and an exit status.
+
+use std::error::Error;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use crate::clock::{self, Nanos, SECOND};
+use crate::control::{Assignment, Target};
+use crate::coordinator::{self, Plan};
+use crate::outcome::{self, Said};
+use crate::scenario::Scenario;
+use crate::{BROKEN, report, rules, target, write};
+
+/// Descriptors that a worker needs besides its connections'.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Connections from one own address. A system has about 28,000 ports for them, and from half of that on it takes long to
+/// find a free one.
+const CONNECTIONS_OF_A_SOURCE: u32 = 10_000;
+
+/// A long run has at most about so many intervals, so that its report stays small.
+const MAX_INTERVALS: u64 = 1800;
+
+/// Options of `run`.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) scenario: String,
+    /// Keys and what was said for them.
+    pub(crate) flags: Vec<(String, String)>,
+    pub(crate) urls: Vec<String>,
+    pub(crate) metrics: Vec<String>,
+    pub(crate) processes: u32,
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) ca: Option<String>,
+    pub(crate) json: Option<String>,
+    pub(crate) html: Option<String>,
+    pub(crate) require: Vec<String>,
+    pub(crate) allow: Vec<String>,
+    pub(crate) is_quiet: bool,
+}
+
+impl Run {
+    /// Makes the run, and tells how it was.
+    pub(crate) fn make(self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut scenario = Scenario::load(&self.scenario, &self.flags)?;
+        scenario.require.extend(self.require.iter().cloned());
+        scenario.allow.extend(self.allow.iter().cloned());
+        rules::check(&scenario.require, &scenario.allow)?;
+        let ca = self
+            .ca
+            .as_ref()
+            .map(|file| std::fs::read_to_string(file).map_err(|error| format!("--ca {file} can't be read: {error}")));
+        // A run may take hours; that its results have no place is better known before.
+        for file in [&self.json, &self.html].into_iter().flatten().filter(|file| *file != "-") {
+            File::options()
+                .append(true)
+                .create(true)
+                .open(file)
+                .map_err(|error| format!("{file} can't be written: {error}"))?;
+        }
+        let interval = interval(&scenario);
+        let targets = self.urls.iter().map(|url| target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let assignment = Assignment {
+            index: 0,
+            processes: self.processes(&scenario)?,
+            run: fastrand::u32(..),
+            sources: if self.sources.is_empty() { sources(&scenario, &targets) } else { self.sources.clone() },
+            targets,
+            ca: ca.transpose()?,
+            origin: clock::now(),
+            interval,
+            scenario: scenario.clone(),
+        };
+        let started = SystemTime::now();
+        let plan = Plan { assignment, metrics: self.metrics.clone(), shows_progress: !self.is_quiet };
+        let gathered = coordinator::run(plan)?;
+        let said = Said { scenario, urls: self.urls, metrics: self.metrics, started, interval };
+        let results = outcome::results(said, &gathered);
+        match self.json.as_deref() {
+            // Standard output is the results' alone.
+            Some("-") => eprint!("{}", report::summary(&results)),
+            _ => print!("{}", report::summary(&results)),
+        }
+        if let Some(file) = &self.json {
+            write(file, &serde_json::to_string(&results)?)?;
+        }
+        if let Some(file) = &self.html {
+            write(file, &report::html(&results))?;
+        }
+        Ok(if results.passed { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+    }
+
+    /// As many as were said, or as the connections need; never more than there are connections.
+    fn processes(&self, scenario: &Scenario) -> Result<u32, Box<dyn Error>> {
+        let descriptors = rlimit::increase_nofile_limit(u64::MAX)?;
+        let each = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1);
+        let needed = u64::from(scenario.connections).div_ceil(each);
+        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+        match self.processes {
+            0 => Ok(needed),
+            said if said < needed => Err(format!(
+                "--processes {said}: {} connections need {needed}, as a process may open {descriptors} descriptors here",
+                scenario.connections
+            )
+            .into()),
+            said => Ok(said.min(scenario.connections)),
+        }
+    }
+}
+
+/// On one machine there are as many own addresses as one likes; elsewhere the system's choice is the only one.
+fn sources(scenario: &Scenario, targets: &[Target]) -> Vec<IpAddr> {
+    let is_loopback =
+        |target: &Target| target.addresses.iter().all(|address| address.is_ipv4() && address.ip().is_loopback());
+    let needed = scenario.connections.div_ceil(CONNECTIONS_OF_A_SOURCE);
+    match needed > 1 && targets.iter().all(is_loopback) {
+        true => (2..needed + 2)
+            .map(|number| Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 0).to_bits() + number).into())
+            .collect(),
+        false => Vec::new(),
+    }
+}
+
+/// A second, or more in a long run.
+fn interval(scenario: &Scenario) -> Nanos {
+    let ramp = f64::from(scenario.connections) / scenario.ramp;
+    let whole = scenario.duration.as_secs_f64() * scenario.steps.len() as f64 + ramp;
+    SECOND * (whole as u64).div_ceil(MAX_INTERVALS).max(1)
+}
