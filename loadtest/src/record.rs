@@ -80,7 +80,8 @@ impl Histograms {
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> Latency {
+/// A histogram with its figures, as it is reported.
+pub(crate) fn latency(histogram: &Histogram<u64>) -> Latency {
     Latency {
         count: histogram.len(),
         mean: histogram.mean(),

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use crate::scenario::Scenario;
-
-const DEFAULTS: &str = include_str!("../../scenarios/defaults.toml");
+use crate::scenario::keys::DEFAULTS;
 
 /// Each key with its value as TOML.
 pub(super) fn keys(scenario: &Scenario) -> BTreeMap<String, String> {

@@ -1,12 +1,6 @@
 //! Latencies by percentile, from the whole histograms.
 
-use std::io::Cursor;
-
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
-
+use crate::record;
 use crate::results::{Latency, Results};
 
 use super::axis::{Axis, MEDIAN, Scale, Unit};
@@ -31,19 +25,13 @@ pub(super) fn plot(results: &Results) -> Plot {
 
 /// Nines and microseconds. Nothing if the histogram is empty or can't be read.
 fn curve(latency: &Latency) -> Vec<(f64, f64)> {
-    let Some(histogram) = decoded(&latency.histogram).filter(|histogram| !histogram.is_empty()) else {
+    let Some(histogram) = record::decode(&latency.histogram).filter(|histogram| !histogram.is_empty()) else {
         return Vec::new();
     };
     // The slowest of 1,000 is the percentile 99.9; what is beyond it was not seen.
     let most = (histogram.len() as f64).log10().max(MEDIAN);
     let nines = (0..).map(|step| MEDIAN + f64::from(step) * 0.05).take_while(|nines| *nines < most).chain([most]);
     nines.map(|nines| (nines, histogram.value_at_quantile(1.0 - 10_f64.powf(-nines)).max(1) as f64)).collect()
-}
-
-fn decoded(histogram: &str) -> Option<Histogram<u64>> {
-    let bytes = BASE64_STANDARD.decode(histogram).ok()?;
-    let histogram = Deserializer::new().deserialize(&mut Cursor::new(bytes)).ok()?;
-    Some(histogram)
 }
 
 #[cfg(test)]
@@ -53,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_curve_goes_through_the_percentiles_of_its_histogram() {
-        let points = curve(&sample::latency_of(&sample::histogram_to(10_000)));
+        let points = curve(&record::latency(&sample::histogram_to(10_000)));
         let (first, last) = (points[0], points[points.len() - 1]);
         assert_near(first, (MEDIAN, 5_000.0));
         assert_near(last, (4.0, 10_000.0));
@@ -64,11 +52,11 @@ mod tests {
 
     #[test]
     fn what_is_no_histogram_is_no_curve() {
-        let latency = sample::latency_of(&sample::histogram_to(10));
+        let latency = record::latency(&sample::histogram_to(10));
         for histogram in ["", "?", "AAAA"] {
             assert_eq!(curve(&Latency { histogram: histogram.into(), ..latency.clone() }), []);
         }
-        assert_eq!(curve(&sample::latency_of(&sample::histogram_to(0))), []);
+        assert_eq!(curve(&record::latency(&sample::histogram_to(0))), []);
     }
 
     /// As precise as the histogram.

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2Serializer};
 
+use crate::record;
 use crate::results::{
     Cost, Counts, Faults, FaultyRoom, Interval, Latency, Mark, NodeSample, NodeSeries, Operation, Ramp, Results, Rule,
     ShortLatency, Step,
@@ -119,22 +117,6 @@ pub(super) fn histogram_to(most: u64) -> Histogram<u64> {
     histogram
 }
 
-pub(super) fn latency_of(histogram: &Histogram<u64>) -> Latency {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).unwrap();
-    Latency {
-        count: histogram.len(),
-        mean: histogram.mean(),
-        min: histogram.min(),
-        p50: histogram.value_at_quantile(0.5),
-        p90: histogram.value_at_quantile(0.9),
-        p99: histogram.value_at_quantile(0.99),
-        p999: histogram.value_at_quantile(0.999),
-        max: histogram.max(),
-        histogram: BASE64_STANDARD.encode(bytes),
-    }
-}
-
 /// With a long tail, as latencies have.
 fn latency(median: f64, count: u64) -> Latency {
     let mut histogram = Histogram::<u64>::new(3).unwrap();
@@ -143,7 +125,7 @@ fn latency(median: f64, count: u64) -> Latency {
         let tail = (1.0 - part as f64 / (parts + 1) as f64).powf(-0.4);
         histogram.record_n((median * 0.76 * tail) as u64, count / parts).unwrap();
     }
-    latency_of(&histogram)
+    record::latency(&histogram)
 }
 
 fn step(load: f64, from: f64) -> Step {

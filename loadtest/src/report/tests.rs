@@ -1,6 +1,7 @@
 //! Tests of the reports as wholes.
 
 use super::*;
+use crate::record;
 use crate::results::{Interval, Results};
 
 #[test]
@@ -51,7 +52,7 @@ fn a_comparison_marks_what_is_worse_and_names_the_keys_that_differ() {
     let base = sample::chat();
     let mut other = base.clone();
     other.scenario.publish.rate = 2000.0;
-    other.operations.insert(Operation::Publish, sample::latency_of(&sample::histogram_to(100_000)));
+    other.operations.insert(Operation::Publish, record::latency(&sample::histogram_to(100_000)));
     other.ramp.connections_per_second *= 1.5;
     let text = compare(&[("base".into(), base), ("other".into(), other)]);
     let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
@@ -74,7 +75,7 @@ fn a_curve_shows_the_knee_and_what_was_not_reached() {
 fn doubts_are_said() {
     let mut results = sample::chat();
     assert!(!summary(&results).contains("the generator was measured"));
-    results.operations.insert(Operation::SendDelay, sample::latency_of(&sample::histogram_to(9_000)));
+    results.operations.insert(Operation::SendDelay, record::latency(&sample::histogram_to(9_000)));
     results.cost.generator_busy = 0.93;
     let text = summary(&results);
     assert!(text.contains("WARNING: a generator process used 93 % of a CPU"), "{text}");

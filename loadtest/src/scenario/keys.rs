@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 use crate::stamp::STAMP_LEN;
 
 /// Every key with its default, and above it what it means.
-const DEFAULTS: &str = include_str!("../../scenarios/defaults.toml");
+pub(crate) const DEFAULTS: &str = include_str!("../../scenarios/defaults.toml");
 
 /// Shorter, there is nothing to see.
 const SHORTEST: Duration = Duration::from_millis(100);
