@@ -84,7 +84,6 @@ pub(crate) struct Progress {
     pub(crate) faults: u64,
     /// CPU seconds of the process so far.
     pub(crate) cpu: f64,
-    pub(crate) counts: Counts,
 }
 
 /// All that a process found.

@@ -14,6 +14,7 @@ use crate::ledger::Published;
 use crate::outcome;
 use crate::pacer::Schedule;
 use crate::progress::Screen;
+use crate::record::Names;
 use crate::results::Mark;
 use crate::scrape::{self, Scrape};
 use crate::timeline::Timeline;
@@ -190,7 +191,7 @@ impl Coordinator {
     fn ramp_patience(&self) -> Nanos {
         let scenario = &self.plan.assignment.scenario;
         let ramp = f64::from(scenario.connections) / scenario.ramp * SECOND as f64;
-        ramp as Nanos + scenario.timeout.as_nanos() as Nanos + PATIENCE
+        ramp as Nanos + clock::nanos(scenario.timeout) + PATIENCE
     }
 
     /// So that what follows is compared with what they were just before.
@@ -202,15 +203,12 @@ impl Coordinator {
     }
 
     fn start(&mut self) -> Result<Schedule, RunError> {
-        let scenario = &self.plan.assignment.scenario;
         let at = clock::now() + START_DELAY;
-        let schedule =
-            Schedule { start: at, step: scenario.duration, loads: scenario.steps.clone(), tick: scenario.tick };
+        let schedule = Schedule::new(&self.plan.assignment.scenario, at);
         self.screen.start(&schedule);
         if schedule.loads.len() > 1 {
-            let step = schedule.step.as_nanos() as Nanos;
-            let steps = schedule.loads.iter().zip(0..);
-            self.marks.extend(steps.map(|(load, number)| (at + number * step, format!("load {load}"))));
+            let steps = schedule.loads.iter().enumerate();
+            self.marks.extend(steps.map(|(step, load)| (schedule.step_start(step), format!("load {load}"))));
         }
         self.workers.tell(&Command::Start { at })?;
         Ok(schedule)
@@ -219,11 +217,10 @@ impl Coordinator {
     /// Until the schedule's end, Ctrl-C, or the knee. Tells when it was.
     fn measure(&mut self, schedule: &Schedule) -> Result<Nanos, RunError> {
         let scenario = self.plan.assignment.scenario.clone();
-        let exec_at = schedule.start + scenario.exec_after.as_nanos() as Nanos;
+        let exec_at = schedule.start + clock::nanos(scenario.exec_after);
         let mut is_exec_due = !scenario.exec.is_empty();
-        let step_nanos = schedule.step.as_nanos() as Nanos;
-        for step in 0..schedule.loads.len() as Nanos {
-            let end = schedule.start + (step + 1) * step_nanos;
+        for (step, load) in schedule.loads.iter().enumerate() {
+            let (begin, end) = (schedule.step_start(step), schedule.step_start(step + 1));
             if is_exec_due && exec_at < end {
                 is_exec_due = false;
                 self.wait(exec_at, |run| run.is_interrupted)?;
@@ -234,8 +231,7 @@ impl Coordinator {
             if !self.is_interrupted && !is_last && scenario.stop_at_knee {
                 self.wait(end + 2 * self.plan.assignment.interval, |run| run.timeline.is_told_until(end))?;
             }
-            let load = schedule.loads[step as usize];
-            let is_over = || !outcome::kept_up(&scenario, load, &self.timeline.between(end - step_nanos, end));
+            let is_over = || !outcome::kept_up(&scenario, *load, &self.timeline.between(begin, end));
             if self.is_interrupted || (!is_last && scenario.stop_at_knee && is_over()) {
                 self.workers.tell(&Command::Stop)?;
                 return Ok(clock::now().min(schedule.end()));
@@ -257,14 +253,14 @@ impl Coordinator {
 
     fn settle(&mut self) -> Result<(), RunError> {
         let all = self.workers.len();
-        let timeout = self.plan.assignment.scenario.timeout.as_nanos() as Nanos;
+        let timeout = clock::nanos(self.plan.assignment.scenario.timeout);
         if !self.wait(clock::now() + timeout + PATIENCE, |run| run.published.len() == all)? {
             return Err(RunError::Late { what: "stop" });
         }
         let published: Vec<_> = self.published.drain(..).flatten().collect();
         self.workers.tell(&Command::Settle(published))?;
         let scenario = &self.plan.assignment.scenario;
-        let patience = (scenario.settle + scenario.timeout + scenario.cancel.after).as_nanos() as Nanos + PATIENCE;
+        let patience = clock::nanos(scenario.settle + scenario.timeout + scenario.cancel.after) + PATIENCE;
         if !self.wait(clock::now() + patience, |run| run.findings.len() == all)? {
             return Err(RunError::Late { what: "end" });
         }
@@ -280,13 +276,11 @@ impl Coordinator {
     /// What went wrong, when nothing went right.
     fn stop_and_ask_for_errors(&mut self) -> String {
         let asked = self.workers.tell(&Command::Stop).map_err(RunError::from).and_then(|()| self.settle());
-        let mut errors: BTreeMap<&str, u64> = BTreeMap::new();
-        for (name, count) in self.findings.values().flat_map(|findings| &findings.errors.0) {
-            *errors.entry(name).or_default() += count;
-        }
+        let mut errors = Names::default();
+        self.findings.values().for_each(|findings| errors.merge(&findings.errors));
         match asked {
             Ok(()) => {
-                errors.iter().map(|(name, count)| format!("{name} ({count} times)")).collect::<Vec<_>>().join(", ")
+                errors.0.iter().map(|(name, count)| format!("{name} ({count} times)")).collect::<Vec<_>>().join(", ")
             }
             Err(error) => error.to_string(),
         }
@@ -331,7 +325,7 @@ impl Coordinator {
             Wake::Worker(index, Report::Ready { open }) => {
                 self.ready.insert(index, open);
             }
-            Wake::Worker(index, Report::Progress(progress)) => self.timeline.add(index, &progress),
+            Wake::Worker(index, Report::Progress(progress)) => self.timeline.add(index, progress),
             Wake::Worker(_, Report::Stopped(published)) => self.published.push(published),
             Wake::Worker(index, Report::Done(findings)) => {
                 self.findings.insert(index, *findings);

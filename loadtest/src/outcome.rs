@@ -10,12 +10,11 @@ use crate::pacer::Schedule;
 use crate::record::{Histograms, Names};
 use crate::report::main_operation;
 use crate::results::{
-    Cost, Counts, FORMAT, Faults, FaultyRoom, Latency, MAX_FAULTY_ROOMS, NodeSample, NodeSeries, Operation, Ramp,
-    Results, Step,
+    Cost, Counts, FORMAT, Faults, FaultyRoom, Latency, NodeSample, NodeSeries, Operation, Ramp, Results, Step,
 };
 use crate::rules;
 use crate::scenario::Scenario;
-use crate::scrape::Scrape;
+use crate::scrape::{CPU_SECONDS, RESIDENT_BYTES, Scrape};
 
 /// A step keeps up if it gets through so much of what is offered.
 const KEEPS_UP: f64 = 0.95;
@@ -140,9 +139,9 @@ fn ramp(gathered: &Gathered) -> Ramp {
     let start = gathered.schedule.start;
     // The first look, and the last one before what is measured begins.
     let growth = |scrapes: &Vec<Scrape>| {
-        let first = memory(scrapes.first()?)?;
+        let first = scrapes.first()?.value(RESIDENT_BYTES)?;
         let open = scrapes.iter().rev().find(|scrape| scrape.at <= start)?;
-        Some(memory(open)? - first)
+        Some(open.value(RESIDENT_BYTES)? - first)
     };
     let growths: Option<Vec<f64>> = gathered.scrapes.iter().map(growth).collect();
     let growth = growths.filter(|growths| !growths.is_empty() && connections > 0);
@@ -152,10 +151,6 @@ fn ramp(gathered: &Gathered) -> Ramp {
         connections_per_second: if seconds > 0.0 { connections as f64 / seconds } else { 0.0 },
         node_bytes_per_connection: growth.map(|growths| growths.iter().sum::<f64>() / connections as f64),
     }
-}
-
-fn memory(scrape: &Scrape) -> Option<f64> {
-    scrape.values.as_ref()?.get("process_resident_memory_bytes").copied()
 }
 
 fn cost(gathered: &Gathered) -> Cost {
@@ -184,8 +179,7 @@ fn node_cpu(gathered: &Gathered, scrapes: &[Scrape]) -> Option<f64> {
         answered.min_by_key(|scrape| scrape.at.abs_diff(to))
     };
     let (first, last) = (nearest(start)?, nearest(stop)?);
-    let cpu = |scrape: &Scrape| scrape.values.as_ref()?.get("process_cpu_seconds_total").copied();
-    let used = cpu(last)? - cpu(first)?;
+    let used = last.value(CPU_SECONDS)? - first.value(CPU_SECONDS)?;
     // A node that was restarted meanwhile counts from 0 again.
     (last.at > first.at && used >= 0.0).then(|| used * since(stop, start) / since(last.at, first.at))
 }
@@ -197,10 +191,7 @@ fn faulty_rooms(findings: &[Findings]) -> Vec<FaultyRoom> {
         *faults = faults.plus(room.faults);
     }
     let named = rooms.into_iter().map(|(room, faults)| FaultyRoom { room: room.to_owned(), faults });
-    let mut rooms: Vec<_> = named.collect();
-    rooms.sort_by_key(|room| std::cmp::Reverse(room.faults.total()));
-    rooms.truncate(MAX_FAULTY_ROOMS);
-    rooms
+    FaultyRoom::worst(named.collect())
 }
 
 fn nodes(urls: &[String], scrapes: &[Vec<Scrape>], start: Nanos) -> Vec<NodeSeries> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::clock::{Nanos, SECOND};
+use crate::clock::{self, Nanos, SECOND};
+use crate::scenario::Scenario;
 
 /// The steps of a run.
 #[derive(Debug, Clone)]
@@ -17,6 +18,11 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// What is measured of a scenario.
+    pub(crate) fn new(scenario: &Scenario, start: Nanos) -> Self {
+        Self { start, step: scenario.duration, loads: scenario.steps.clone(), tick: scenario.tick }
+    }
+
     /// When it is over.
     pub(crate) fn end(&self) -> Nanos {
         self.step_start(self.loads.len())
@@ -29,12 +35,12 @@ impl Schedule {
         Some((step as usize).min(self.loads.len().saturating_sub(1)))
     }
 
-    fn step_start(&self, step: usize) -> Nanos {
+    pub(crate) fn step_start(&self, step: usize) -> Nanos {
         self.start + step as Nanos * self.step_nanos()
     }
 
     fn step_nanos(&self) -> Nanos {
-        (self.step.as_nanos() as Nanos).max(1)
+        clock::nanos(self.step).max(1)
     }
 }
 
@@ -64,7 +70,7 @@ impl Pacer {
             let offset = (self.taken as f64 + self.phase) / rate * SECOND as f64;
             // Infinite, or not a number, at rate 0.
             if offset < self.schedule.step.as_nanos() as f64 {
-                let tick = (self.schedule.tick.as_nanos() as Nanos).max(1);
+                let tick = clock::nanos(self.schedule.tick).max(1);
                 return Some(self.schedule.step_start(self.step) + offset as Nanos / tick * tick);
             }
             self.step += 1;

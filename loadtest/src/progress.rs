@@ -7,7 +7,7 @@ use crate::control::Assignment;
 use crate::pacer::Schedule;
 use crate::report;
 use crate::results::Operation;
-use crate::scrape::Scrape;
+use crate::scrape::{CPU_SECONDS, RESIDENT_BYTES, Scrape};
 use crate::timeline::Timeline;
 
 /// How often a terminal is painted, and how often a line is written elsewhere.
@@ -115,15 +115,10 @@ fn nodes(scrapes: &[Vec<Scrape>]) -> Option<String> {
     let mut cpu = 0.0;
     let mut memory = 0.0;
     for [before, last] in scrapes.iter().filter_map(|scrapes| scrapes.last_chunk()) {
-        let (Some(before_values), Some(values)) = (&before.values, &last.values) else { continue };
-        let value =
-            |values: &std::collections::BTreeMap<String, f64>, name| values.get(name).copied().unwrap_or_default();
-        let used = value(values, CPU) - value(before_values, CPU);
-        cpu += used / since(last.at, before.at);
-        memory += value(values, MEMORY);
+        if let (Some(until_then), Some(until_now)) = (before.value(CPU_SECONDS), last.value(CPU_SECONDS)) {
+            cpu += (until_now - until_then) / since(last.at, before.at);
+            memory += last.value(RESIDENT_BYTES).unwrap_or_default();
+        }
     }
     (memory > 0.0).then(|| format!("  nodes      {:.0}% of a CPU, {:.0} MiB", cpu * 100.0, memory / f64::from(1 << 20)))
 }
-
-const CPU: &str = "process_cpu_seconds_total";
-const MEMORY: &str = "process_resident_memory_bytes";

@@ -106,7 +106,7 @@ pub(crate) struct Results {
 }
 
 /// The most rooms that are named for their faults.
-pub(crate) const MAX_FAULTY_ROOMS: usize = 100;
+const MAX_FAULTY_ROOMS: usize = 100;
 
 /// How the connections were opened.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -245,6 +245,15 @@ pub(crate) struct FaultyRoom {
     pub(crate) room: String,
     #[serde(flatten)]
     pub(crate) faults: Faults,
+}
+
+impl FaultyRoom {
+    /// Those that are named, worst first.
+    pub(crate) fn worst(mut rooms: Vec<Self>) -> Vec<Self> {
+        rooms.sort_by_key(|room| std::cmp::Reverse(room.faults.total()));
+        rooms.truncate(MAX_FAULTY_ROOMS);
+        rooms
+    }
 }
 
 /// What happened in a short time.

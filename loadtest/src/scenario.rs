@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 
 /// Every key is explained in `scenarios/defaults.toml`, which holds the defaults, too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ pub(crate) struct Storm {
 
 /// Times that are `period` apart, within a run; none if it is zero.
 pub(crate) fn every(period: Duration, start: Nanos, end: Nanos) -> impl Iterator<Item = Nanos> {
-    let period = period.as_nanos() as Nanos;
+    let period = clock::nanos(period);
     let times = (1..).map(move |number| start + number * period).take_while(move |at| *at < end);
     times.take(if period == 0 { 0 } else { usize::MAX })
 }

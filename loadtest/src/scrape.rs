@@ -9,10 +9,14 @@ use crate::clock::{self, Nanos};
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What is looked at by name.
+pub(crate) const CPU_SECONDS: &str = "process_cpu_seconds_total";
+pub(crate) const RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+
 /// What is kept of a node's metrics: enough to see a bottleneck.
 const KEPT: &[&str] = &[
-    "process_cpu_seconds_total",
-    "process_resident_memory_bytes",
+    CPU_SECONDS,
+    RESIDENT_BYTES,
     "process_open_fds",
     "roomcast_connections",
     "roomcast_memberships",
@@ -36,6 +40,13 @@ pub(crate) struct Scrape {
     pub(crate) at: Nanos,
     /// None if it did not answer.
     pub(crate) values: Option<BTreeMap<String, f64>>,
+}
+
+impl Scrape {
+    /// A metric; none if the node did not answer, or has no such metric.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        self.values.as_ref()?.get(name).copied()
+    }
 }
 
 /// Looks at a node until nobody listens any more.

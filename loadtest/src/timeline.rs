@@ -13,7 +13,7 @@ pub(crate) struct Timeline {
     origin: Nanos,
     length: Nanos,
     moments: BTreeMap<u64, Moment>,
-    /// Each worker's last word.
+    /// Each worker's last word, but for its histograms.
     last: BTreeMap<usize, Progress>,
     /// CPU seconds that each worker used in its last interval, as a part of it.
     busy: BTreeMap<usize, f64>,
@@ -39,16 +39,17 @@ impl Timeline {
         Self { origin, length, moments: BTreeMap::new(), last: BTreeMap::new(), busy: BTreeMap::new() }
     }
 
-    pub(crate) fn add(&mut self, worker: usize, progress: &Progress) {
+    pub(crate) fn add(&mut self, worker: usize, mut progress: Progress) {
         let moment = self.moments.entry(progress.number).or_default();
-        moment.histograms.push(progress.histograms.clone());
+        moment.histograms.push(std::mem::take(&mut progress.histograms));
         moment.workers.insert(worker, (progress.connections, progress.errors, progress.faults));
-        if let Some(before) = self.last.insert(worker, progress.clone()) {
+        if let Some(before) = self.last.get(&worker) {
             let seconds = (progress.number - before.number) as f64 * self.length as f64 / SECOND as f64;
             if seconds > 0.0 {
                 self.busy.insert(worker, (progress.cpu - before.cpu) / seconds);
             }
         }
+        self.last.insert(worker, progress);
     }
 
     /// Open connections, as last told.

@@ -134,7 +134,7 @@ impl Worker {
         let Scenario { ramp, connections, timeout, .. } = assignment.scenario;
         let whole = Duration::from_secs_f64(f64::from(connections) / ramp + 1.0);
         let schedule = Schedule { start: clock::now(), step: whole, loads: vec![1.0], tick: Duration::ZERO };
-        let until = schedule.end() + timeout.as_nanos() as Nanos + RAMP_PATIENCE;
+        let until = schedule.end() + clock::nanos(timeout) + RAMP_PATIENCE;
         let rate = ramp * f64::from(fleet.len()) / f64::from(connections);
         let pacer = Pacer::new(schedule, rate, fleet.clients.share.phase());
         Ok(Self {
@@ -283,8 +283,7 @@ impl Worker {
 
     fn start(&mut self, at: Nanos) {
         let scenario = &self.assignment.scenario;
-        let schedule =
-            Schedule { start: at, step: scenario.duration, loads: scenario.steps.clone(), tick: scenario.tick };
+        let schedule = Schedule::new(scenario, at);
         self.fleet.clients.recorder.start(schedule.clone());
         let (fleet, end) = (&self.fleet, schedule.end());
         let mut activities: Vec<Box<dyn Activity>> = Vec::new();
@@ -329,7 +328,7 @@ impl Worker {
                 room.ledger.learn(published);
             }
         }
-        let until = now + self.assignment.scenario.settle.as_nanos() as Nanos;
+        let until = now + clock::nanos(self.assignment.scenario.settle);
         self.phase = Phase::Settling { until, look_at: now };
     }
 
@@ -350,7 +349,6 @@ impl Worker {
             errors: clients.recorder.errors.total(),
             faults: clients.all_faults().total(),
             cpu: clock::cpu_seconds(),
-            counts: clients.recorder.counts,
         }));
     }
 

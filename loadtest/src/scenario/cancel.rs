@@ -10,7 +10,7 @@ use bytes::Bytes;
 use roomcast_protocol::{CallId, Name};
 
 use crate::clients::{Call, What};
-use crate::clock::{MILLISECOND, Nanos};
+use crate::clock::{self, MILLISECOND, Nanos};
 use crate::fleet::Fleet;
 use crate::results::Operation;
 use crate::scenario::activity::Activity;
@@ -63,8 +63,7 @@ impl Cancelling {
     pub(crate) fn new(scenario: &Scenario, fleet: &Fleet, start: Nanos, end: Nanos) -> Option<Self> {
         let cancel = scenario.cancel.clone();
         // The last wave has to end in time.
-        let mut waves: Vec<_> =
-            every(cancel.every, start, end.saturating_sub(cancel.after.as_nanos() as Nanos)).collect();
+        let mut waves: Vec<_> = every(cancel.every, start, end.saturating_sub(clock::nanos(cancel.after))).collect();
         waves.reverse();
         let (procedure, gauge) = (Name::new(&cancel.procedure).ok()?, Name::new(&cancel.gauge).ok()?);
         let clients: Vec<_> = (0..cancel.connections.min(fleet.len())).collect();
@@ -110,8 +109,7 @@ impl Cancelling {
             let name = self.procedure.clone();
             (*client, fleet.call(*client, Call { what: What::Long, planned, name, payload: Bytes::new() }, now))
         });
-        self.phase =
-            Phase::Running { calls: calls.collect(), reset_at: planned + self.cancel.after.as_nanos() as Nanos };
+        self.phase = Phase::Running { calls: calls.collect(), reset_at: planned + clock::nanos(self.cancel.after) };
     }
 
     fn reset(&mut self, since: Nanos, calls: &[(u32, CallId)], now: Nanos, fleet: &mut Fleet) {
@@ -167,11 +165,8 @@ impl Cancelling {
             self.phase = Phase::Waiting;
             return self.ask_before(now, fleet);
         }
-        let due: Vec<_> = asking.iter().filter(|(_, asking)| asking.again_at.is_some_and(|at| at <= now)).collect();
-        let due: Vec<_> = due.into_iter().map(|(client, _)| *client).collect();
-        for client in &due {
-            asking.entry(*client).or_default().again_at = None;
-        }
+        let due = |(client, asking): (&u32, &mut Asking)| asking.again_at.take_if(|at| *at <= now).map(|_| *client);
+        let due: Vec<_> = asking.iter_mut().filter_map(due).collect();
         for client in due {
             self.ask(client, since, now, fleet);
         }

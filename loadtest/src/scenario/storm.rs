@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 use crate::fleet::Fleet;
 use crate::scenario::activity::Activity;
 use crate::scenario::{Scenario, every};
@@ -31,7 +31,7 @@ impl Activity for Storming {
         if self.times.pop_if(|at| *at <= now).is_none() {
             return;
         }
-        let spread = self.spread.as_nanos() as Nanos;
+        let spread = clock::nanos(self.spread);
         let count = fleet.len();
         for client in 0..count {
             let back_at = now + spread * Nanos::from(client) / Nanos::from(count);

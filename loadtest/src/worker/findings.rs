@@ -4,7 +4,7 @@ use crate::clients::Clients;
 use crate::clock::SECOND;
 use crate::control::Findings;
 use crate::record::Histograms;
-use crate::results::{FaultyRoom, MAX_FAULTY_ROOMS};
+use crate::results::FaultyRoom;
 use crate::worker::Measured;
 use crate::worker::setup::room_name;
 
@@ -26,16 +26,12 @@ pub(super) fn findings(clients: &Clients, measured: &Measured) -> Findings {
     }
 }
 
-/// The worst ones.
 fn faulty_rooms(clients: &Clients) -> Vec<FaultyRoom> {
     let own = clients.rooms.iter().map(|room| (room.placed.number, room.ledger.faults));
     let others = clients.other_rooms.iter().map(|(number, faults)| (*number, *faults));
-    let mut rooms: Vec<_> = own
+    let rooms = own
         .chain(others)
         .filter(|(_, faults)| faults.total() > 0)
-        .map(|(number, faults)| FaultyRoom { room: room_name(clients.run, number), faults })
-        .collect();
-    rooms.sort_by_key(|room| std::cmp::Reverse(room.faults.total()));
-    rooms.truncate(MAX_FAULTY_ROOMS);
-    rooms
+        .map(|(number, faults)| FaultyRoom { room: room_name(clients.run, number), faults });
+    FaultyRoom::worst(rooms.collect())
 }

@@ -9,7 +9,7 @@ use roomcast_protocol::{Name, NameError};
 use thiserror::Error;
 
 use crate::clients::{Client, Clients, RoomState};
-use crate::clock::Nanos;
+use crate::clock;
 use crate::control::Assignment;
 use crate::fleet::Fleet;
 use crate::ledger::Room;
@@ -59,7 +59,7 @@ pub(crate) fn fleet(assignment: &Assignment, registry: &Registry) -> Result<Flee
         marks: Vec::new(),
         gauges: Vec::new(),
         call_payload: Bytes::from(vec![b'x'; scenario.call.payload]),
-        timeout: scenario.timeout.as_nanos() as Nanos,
+        timeout: clock::nanos(scenario.timeout),
         deadlines: VecDeque::new(),
         rejoins: BinaryHeap::new(),
         settled: 0,
