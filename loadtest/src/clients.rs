@@ -174,6 +174,7 @@ impl Clients {
         while let Some((_, client, id)) = self.deadlines.pop_front_if(|(deadline, ..)| *deadline <= now) {
             if let Some(pending) = self.clients[client as usize].calls.get_mut(&id) {
                 let in_time = std::mem::replace(pending, Pending { is_late: true, ..*pending });
+                self.recorder.counts.untold += 1;
                 self.fail(client, in_time, "timed out", now);
             }
         }
@@ -262,6 +263,7 @@ impl Clients {
             }
             Some(End::Lost(why)) => {
                 self.recorder.closes.add("lost", 1);
+                self.recorder.counts.untold += 1;
                 self.recorder.error(&format!("lost {why}"));
             }
             None => {}

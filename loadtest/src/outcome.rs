@@ -60,7 +60,8 @@ pub(crate) fn results(said: Said, gathered: &Gathered) -> Results {
         counts: findings.iter().fold(Counts::default(), |sum, findings| sum.plus(findings.counts)),
         faults: findings.iter().fold(Faults::default(), |sum, findings| sum.plus(findings.faults)),
         faulty_rooms: faulty_rooms(findings),
-        errors: errors(gathered),
+        errors: names(findings.iter().map(|findings| &findings.errors)),
+        exec_failure: gathered.exec_failure.clone(),
         closes: names(findings.iter().map(|findings| &findings.closes)),
         interval: said.interval as f64 / SECOND as f64,
         intervals: timeline.intervals(schedule.start),
@@ -74,12 +75,6 @@ pub(crate) fn results(said: Said, gathered: &Gathered) -> Results {
     results.rules = rules::judge(&results);
     results.passed = results.rules.iter().all(|rule| rule.kept || rule.allowed);
     results
-}
-
-fn errors(gathered: &Gathered) -> BTreeMap<String, u64> {
-    let mut errors = names(gathered.findings.iter().map(|findings| &findings.errors));
-    errors.extend(gathered.exec_failure.iter().map(|failure| (failure.clone(), 1)));
-    errors
 }
 
 fn names<'a>(all: impl Iterator<Item = &'a Names>) -> BTreeMap<String, u64> {

@@ -91,6 +91,8 @@ pub(crate) struct Results {
     pub(crate) faulty_rooms: Vec<FaultyRoom>,
     /// What went wrong without being a fault, by what it was: `call NOT_FOUND`, `connect refused`.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// How the program of `exec` failed.
+    pub(crate) exec_failure: Option<String>,
     /// Connections that the other side ended, by close code; `lost` for one without a closing handshake.
     pub(crate) closes: BTreeMap<String, u64>,
     /// The length of an interval in seconds.
@@ -167,6 +169,9 @@ pub(crate) struct Counts {
     pub(crate) cancelled: u64,
     /// Planned, but there was no open connection to send it on, or too much was under way already.
     pub(crate) unsent: u64,
+    /// Failed without a word from the other side: calls, joins and publishes that were not answered in time, and connections that
+    /// ended without a close. The errors count them, too.
+    pub(crate) untold: u64,
     /// Notifications that this tool did not publish.
     pub(crate) foreign: u64,
     /// WebSocket messages sent and received by the generator.
@@ -182,6 +187,7 @@ impl Counts {
             called: self.called + other.called,
             cancelled: self.cancelled + other.cancelled,
             unsent: self.unsent + other.unsent,
+            untold: self.untold + other.untold,
             foreign: self.foreign + other.foreign,
             messages: self.messages + other.messages,
         }

@@ -8,9 +8,11 @@ use crate::results::{Counts, Faults, Latency, Operation, Results, Rule};
 /// What must be 0 unless it is allowed, besides the faults.
 const ERRORS: &str = "errors";
 const UNSENT: &str = "unsent";
+const UNTOLD: &str = "untold";
 const BUSY: &str = "generator_busy";
 
-const COUNTS: &[&str] = &["connections", "published", "delivered", "called", "cancelled", "foreign", ERRORS, UNSENT];
+const COUNTS: &[&str] =
+    &["connections", "published", "delivered", "called", "cancelled", "foreign", ERRORS, UNSENT, UNTOLD];
 const LATENCIES: &[&str] = &["p50", "p90", "p99", "p999", "max", "mean"];
 const RATE: &str = "rate";
 
@@ -51,7 +53,7 @@ fn known() -> String {
 }
 
 fn allowable() -> impl Iterator<Item = &'static str> {
-    Faults::default().named().into_iter().map(|(name, _)| name).chain([ERRORS, UNSENT])
+    Faults::default().named().into_iter().map(|(name, _)| name).chain([ERRORS, UNSENT, UNTOLD])
 }
 
 /// What a rule looks at.
@@ -136,7 +138,12 @@ pub(crate) fn judge(results: &Results) -> Vec<Rule> {
         };
         Some(Rule { rule: rule.clone(), found, kept, allowed: false })
     });
-    anyway.chain(own).collect()
+    // What was to be tested did not happen, so no rule about it says anything.
+    let exec = results.exec_failure.iter().map(|failure| {
+        let (rule, found) = ("exec succeeds".to_owned(), failure.clone());
+        Rule { rule, found, kept: false, allowed: false }
+    });
+    anyway.chain(own).chain(exec).collect()
 }
 
 fn value(results: &Results, subject: &Subject) -> Option<f64> {
@@ -166,7 +173,7 @@ fn figure_of(latency: &Latency, figure: &str) -> f64 {
 }
 
 fn count(results: &Results, name: &str) -> Option<u64> {
-    let Counts { published, delivered, called, cancelled, unsent, foreign, .. } = results.counts;
+    let Counts { published, delivered, called, cancelled, unsent, untold, foreign, .. } = results.counts;
     Some(match name {
         "connections" => results.ramp.connections,
         "published" => published,
@@ -175,6 +182,7 @@ fn count(results: &Results, name: &str) -> Option<u64> {
         "cancelled" => cancelled,
         "foreign" => foreign,
         UNSENT => unsent,
+        UNTOLD => untold,
         ERRORS => results.errors.values().sum(),
         _ => results.faults.named().into_iter().find(|(fault, _)| *fault == name)?.1,
     })

@@ -95,6 +95,16 @@ async fn calls_that_fail_are_errors_unless_they_are_allowed() {
 }
 
 #[tokio::test]
+async fn a_run_whose_program_fails_has_tested_nothing() {
+    let node = start_node(&[]).await;
+    let options =
+        ["call", "--duration=1s", "--exec-after=100ms", "--exec=false", "--allow=errors", "--url", &node.url()];
+    let (outcome, _) = run_scenario("exec-fails.json", &options).await;
+    outcome.assert_code(1);
+    assert!(outcome.stdout.contains("exec succeeds"), "{}", outcome.printed());
+}
+
+#[tokio::test]
 async fn rules_say_what_a_run_must_keep() {
     let node = start_node(&[]).await;
     let scenario = "

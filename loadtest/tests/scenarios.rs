@@ -212,6 +212,7 @@ async fn a_node_that_dies_fails_the_run_and_does_not_hold_it() {
     outcome.assert_code(1);
     results.assert_no_fault();
     assert_eq!(results.count("/closes/lost"), 20);
+    assert!(results.count("/counts/untold") >= 20, "{}", results.described());
     assert!(results.count("/counts/called") > 50, "{}", results.described());
     assert!(results.count("/counts/unsent") > 100, "{}", results.described());
     assert_eq!((&results.rule("unsent")["kept"], &results.rule("errors")["kept"]), (&false.into(), &false.into()));
