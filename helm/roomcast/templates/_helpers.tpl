@@ -1,0 +1,131 @@
+{{- define "roomcast.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 48 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* 48 of 63 characters: the longest suffix is -loadtest-9999. */}}
+{{- define "roomcast.fullname" -}}
+{{- $name := include "roomcast.name" . -}}
+{{- $both := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{ .Values.fullnameOverride | default $both | trunc 48 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* Without app.kubernetes.io/component, which each kind of pod and Service adds. */}}
+{{- define "roomcast.selector" -}}
+app.kubernetes.io/name: {{ include "roomcast.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "roomcast.labels" -}}
+{{ include "roomcast.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "roomcast.image" -}}
+{{- with .Values.image -}}
+{{ with .registry }}{{ . }}/{{ end }}{{ .repository }}
+{{- if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "roomcast.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "roomcast.fullname" .) "default") }}
+{{- end }}
+
+{{- define "roomcast.hasRedis" -}}
+{{ if or .Values.redis.url .Values.redis.existingSecret.name .Values.trialRedis.enabled }}true{{ end }}
+{{- end }}
+
+{{- /* The node's file. Helm reads every number as a float, which TOML would write with a point; the node wants whole ones. */}}
+{{- define "roomcast.toml" -}}
+{{- $config := dict -}}
+{{- range $key, $value := .Values.config -}}
+{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end -}}
+{{- $_ := set $config $key $value -}}
+{{- end -}}
+{{ toToml $config }}
+{{- end }}
+
+{{- /* A time of the drain, which the schema lets be whole seconds or minutes only, in seconds. */}}
+{{- define "roomcast.seconds" -}}
+{{ mul (regexFind "^[0-9]+" . | int) (hasSuffix "m" . | ternary 60 1) }}
+{{- end }}
+
+{{- /* After drain.timeout, output is flushed for at most 2 s; the rest is slack, so that no node is killed while it drains. */}}
+{{- define "roomcast.gracePeriod" -}}
+{{ add .Values.preStopSleepSeconds (include "roomcast.seconds" .Values.config.drain.timeout) 5 }}
+{{- end }}
+
+{{- /* Where clients in the cluster find the nodes. */}}
+{{- define "roomcast.url" -}}
+{{ .Values.tls.existingSecret | empty | ternary "ws" "wss" }}://{{ include "roomcast.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.public.port }}/socket
+{{- end }}
+
+{{- /* What a PodMonitor and a ServiceMonitor say alike about the internal port. */}}
+{{- define "roomcast.scrape" -}}
+port: internal
+path: /metrics
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The pod of a load test, with `resources` and the flags of `roomcast-loadtest run`, of .root's release. */}}
+{{- define "roomcast.loadtestPod" -}}
+{{- $values := .root.Values -}}
+restartPolicy: Never
+{{- with $values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- toYaml $values.podSecurityContext | nindent 2 }}
+containers:
+  - name: loadtest
+    image: {{ $values.loadTest.image | default (include "roomcast.image" .root) }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    command: [/usr/bin/roomcast-loadtest]
+    args:
+      - run
+      {{- toYaml .args | nindent 6 }}
+      - --url
+      - {{ $values.loadTest.url | default (include "roomcast.url" .root) }}
+      {{- with $values.tls.caKey }}
+      - --ca
+      - /etc/roomcast/tls/{{ . }}
+      {{- end }}
+    securityContext:
+      {{- toYaml $values.securityContext | nindent 6 }}
+    resources:
+      {{- toYaml .resources | nindent 6 }}
+    {{- with $values.tls.caKey }}
+    volumeMounts:
+      - name: tls
+        mountPath: /etc/roomcast/tls
+        readOnly: true
+    {{- end }}
+{{- with $values.tls.caKey }}
+volumes:
+  - name: tls
+    secret:
+      secretName: {{ $values.tls.existingSecret }}
+      items: [{key: {{ . }}, path: {{ . }}}]
+{{- end }}
+{{- end }}

@@ -1,0 +1,29 @@
+{{- /* What the schema can't say: values that do not go together. */}}
+{{- define "roomcast.validate" -}}
+{{- $redis := compact (list .Values.redis.url .Values.redis.existingSecret.name (.Values.trialRedis.enabled | ternary "trial" "")) -}}
+{{- if gt (len $redis) 1 }}
+  {{- fail "Give at most one of redis.url, redis.existingSecret.name and trialRedis.enabled." }}
+{{- end }}
+{{- if and (not $redis) (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
+  {{- fail "More than one node needs a Redis, or they would be clusters of one each: give redis.url, redis.existingSecret.name or, for trials, trialRedis.enabled. Without it: replicas 1, no autoscaling." }}
+{{- end }}
+{{- if and .Values.redis.ca.existingSecret .Values.redis.ca.configMap }}
+  {{- fail "Give redis.ca.existingSecret or redis.ca.configMap, not both." }}
+{{- end }}
+{{- if and .Values.apiKey.value .Values.apiKey.existingSecret.name }}
+  {{- fail "Give apiKey.value or apiKey.existingSecret.name, not both." }}
+{{- end }}
+{{- with .Values.autoscaling }}
+  {{- if and .enabled (not .cpu.enabled) (not .connections.enabled) }}
+    {{- fail "autoscaling needs something to scale by: autoscaling.cpu.enabled or autoscaling.connections.enabled." }}
+  {{- end }}
+  {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+    {{- fail "autoscaling.minReplicas is over autoscaling.maxReplicas." }}
+  {{- end }}
+{{- end }}
+{{- with .Values.config.drain }}
+  {{- if gt (add (include "roomcast.seconds" .delay) (include "roomcast.seconds" .spread)) (include "roomcast.seconds" .timeout | int64) }}
+    {{- fail (printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.spread (%s)." .timeout .delay .spread) }}
+  {{- end }}
+{{- end }}
+{{- end }}
