@@ -1,4 +1,4 @@
-//! The Helm chart's values against the options of the node that it deploys.
+//! The Helm chart against the node that it deploys.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::process::Command;
 /// What the chart sets itself, from values of its own.
 const SET_BY_CHART: &[&str] = &["listen", "internal_listen", "tls_cert", "tls_key", "redis", "redis_ca", "api_key"];
 
+const CHART: &str = include_str!("../../../helm/roomcast/Chart.yaml");
 const SCHEMA: &str = include_str!("../../../helm/roomcast/values.schema.json");
 
 #[test]
@@ -21,6 +22,12 @@ fn the_chart_takes_every_option_that_it_does_not_set_itself() {
         }
     }
     assert_eq!(taken, expected, "left: values.schema.json; right: the node");
+}
+
+#[test]
+fn the_chart_installs_this_version() {
+    let version = concat!("appVersion: ", env!("CARGO_PKG_VERSION"));
+    assert!(CHART.lines().any(|line| line == version), "Chart.yaml has not {version:?}");
 }
 
 /// The options' keys, as `roomcast check` prints them.

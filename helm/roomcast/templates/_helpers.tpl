@@ -11,8 +11,8 @@
 
 {{- /* Without app.kubernetes.io/component, which each kind of pod and Service adds. */}}
 {{- define "roomcast.selector" -}}
-app.kubernetes.io/name: {{ include "roomcast.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "roomcast.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "roomcast.labels" -}}
