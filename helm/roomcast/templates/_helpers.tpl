@@ -62,7 +62,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* Where clients in the cluster find the nodes. */}}
 {{- define "roomcast.url" -}}
-{{ .Values.tls.existingSecret | empty | ternary "ws" "wss" }}://{{ include "roomcast.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.public.port }}/socket
+{{- $scheme := .Values.tls.existingSecret | empty | ternary "ws" "wss" -}}
+{{ $scheme }}://{{ include "roomcast.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.public.port }}/socket
 {{- end }}
 
 {{- /* What a PodMonitor and a ServiceMonitor say alike about the internal port. */}}

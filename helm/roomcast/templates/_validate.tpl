@@ -5,7 +5,8 @@
   {{- fail "Give at most one of redis.url, redis.existingSecret.name and trialRedis.enabled." }}
 {{- end }}
 {{- if and (not $redis) (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
-  {{- fail "More than one node needs a Redis, or they would be clusters of one each: give redis.url, redis.existingSecret.name or, for trials, trialRedis.enabled. Without it: replicas 1, no autoscaling." }}
+  {{- fail (print "More than one node needs a Redis, or they would be clusters of one each: give redis.url, redis.existingSecret.name "
+    "or, for trials, trialRedis.enabled. Without it: replicas 1, no autoscaling.") }}
 {{- end }}
 {{- if and .Values.redis.ca.existingSecret .Values.redis.ca.configMap }}
   {{- fail "Give redis.ca.existingSecret or redis.ca.configMap, not both." }}
@@ -23,7 +24,8 @@
 {{- end }}
 {{- with .Values.config.drain }}
   {{- if gt (add (include "roomcast.seconds" .delay) (include "roomcast.seconds" .spread)) (include "roomcast.seconds" .timeout | int64) }}
-    {{- fail (printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.spread (%s)." .timeout .delay .spread) }}
+    {{- printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.spread (%s)."
+      .timeout .delay .spread | fail }}
   {{- end }}
 {{- end }}
 {{- end }}
