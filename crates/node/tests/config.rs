@@ -3,41 +3,12 @@
 mod support;
 
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use support::{BINARY, DEADLINE, without_options, write_file};
+use support::{BINARY, error_of, run, run_to_its_end, without_options, write_file};
 
 const EXIT_FAILURE: i32 = 1;
 const EXIT_USAGE: i32 = 2;
-
-/// Runs the binary, which must end by itself.
-fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(BINARY);
-    without_options(&mut command);
-    run_to_its_end(command.args(arguments).envs(variables.iter().copied()))
-}
-
-fn run_to_its_end(command: &mut Command) -> Output {
-    let started = Instant::now();
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    while child.try_wait().expect("a child of this process").is_none() {
-        if started.elapsed() > DEADLINE {
-            child.kill().expect("a child of this process");
-            panic!("it runs on: {:?}", child.wait_with_output());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    child.wait_with_output().expect("it has ended")
-}
-
-fn error_of(output: &Output, status: i32) -> String {
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{error}");
-    assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
-    error
-}
 
 /// What `roomcast check` says about an option: its value and where that was said.
 fn checked(key: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (String, String) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use roomcast_protocol::SUBPROTOCOL;
@@ -54,6 +54,38 @@ pub async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
 /// The future's output; a test that waits longer than the deadline for it fails.
 pub async fn in_time<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+}
+
+// === commands ===
+
+/// Runs the binary, which must end by itself.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    run_to_its_end(command.args(arguments).envs(variables.iter().copied()))
+}
+
+/// As [`run`], with a command that was put together before.
+pub fn run_to_its_end(command: &mut Command) -> Output {
+    let started = Instant::now();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    while child.try_wait().expect("a child of this process").is_none() {
+        if started.elapsed() > DEADLINE {
+            child.kill().expect("a child of this process");
+            panic!("it runs on: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(POLL);
+    }
+    child.wait_with_output().expect("it has ended")
+}
+
+/// What it said on standard error, having ended with this status and nothing on standard output.
+pub fn error_of(output: &Output, status: i32) -> String {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{error}");
+    assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
+    error
 }
 
 // === metrics ===
