@@ -2,12 +2,13 @@
 //!
 //! Reading order: `settings` (what can be said, and where) → `config` (what was meant) → `app` (the
 //! node's life) → `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) → `demo` (the
-//! tutorial's procedures).
+//! tutorial's procedures). `health` asks a node that runs.
 
 mod api;
 mod app;
 mod config;
 mod demo;
+mod health;
 mod internal;
 mod listener;
 mod process;
@@ -36,11 +37,31 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    if name == "check" {
-        return check(&config);
+    match name {
+        "check" => check(&config),
+        "health" => health(&config),
+        _ => serve(&config),
     }
-    telemetry::init(&config);
-    match app::run(&config) {
+}
+
+fn serve(config: &Config) -> ExitCode {
+    telemetry::init(config);
+    match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&format!("roomcast: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says whether the node that was started with this configuration works.
+fn health(config: &Config) -> ExitCode {
+    let Some(internal_listen) = config.internal_listen else {
+        report("roomcast: internal_listen is off, and that is where a node is asked for its health");
+        return ExitCode::from(EXIT_USAGE);
+    };
+    match health::ask(internal_listen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&format!("roomcast: {error}"));
@@ -77,6 +98,12 @@ fn command() -> Command {
         .subcommand(
             Command::new("check")
                 .about("Read the configuration, print what it means, and try Redis")
+                .args(options())
+                .arg(file.clone()),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Ask the node with this configuration whether it works; exit status 0 if it does, 1 if not")
                 .args(options())
                 .arg(file),
         )
