@@ -83,6 +83,9 @@ async fn serve(
     if config.demo {
         app = app.merge(public::page());
     }
+    if let Some(proxies) = &config.trusted_proxies {
+        app = public::behind(proxies.clone(), app);
+    }
 
     let readiness = Readiness::default();
     readiness.add(STARTING);

@@ -10,6 +10,7 @@ use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::ApiKey;
+use crate::client_address::TrustedProxies;
 use crate::settings::{ConfigError, OFF, Settings};
 use crate::tls;
 
@@ -17,6 +18,8 @@ use crate::tls;
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Of the public listener. `None`: a client is where its connection comes from.
+    pub(crate) trusted_proxies: Option<TrustedProxies>,
     pub(crate) internal_listen: Option<SocketAddr>,
     /// `None`: a cluster of this node alone.
     pub(crate) redis: Option<RedisOptions>,
@@ -87,6 +90,7 @@ impl Config {
         Ok(Self {
             listen: settings.get("listen", ADDRESS, |value| value.parse().ok())?,
             tls: tls(settings)?,
+            trusted_proxies: trusted_proxies(settings)?,
             redis: redis(settings)?,
             redis_unready_after: time_or_0("redis_unready_after")?,
             internal_listen,
@@ -177,6 +181,14 @@ fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {
             acceptor.map(Some).map_err(|why| cert.refuse(why))
         }
     }
+}
+
+fn trusted_proxies(settings: &Settings) -> Result<Option<TrustedProxies>, ConfigError> {
+    let allowed = "it must be addresses and networks, such as 10.0.0.0/8,fd00::/8,192.0.2.1, or off";
+    settings.get("trusted_proxies", allowed, |value| match value {
+        OFF => Some(None),
+        list => TrustedProxies::parse(list).map(Some),
+    })
 }
 
 fn parse_time(value: &str) -> Option<Duration> {

@@ -6,6 +6,7 @@
 
 mod api;
 mod app;
+mod client_address;
 mod config;
 mod demo;
 mod health;

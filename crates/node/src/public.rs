@@ -1,9 +1,16 @@
 //! The public listener's routes: the socket, and with `--demo` the page.
 
+use std::future::ready;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::{self, HeaderValue};
+use axum::middleware::map_request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use roomcast::{Router, SocketIoUpgrade};
+
+use crate::client_address::TrustedProxies;
 
 /// The page loads nothing from elsewhere and runs no script but its own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'";
@@ -11,6 +18,15 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws
 /// The WebSocket at `/socket`.
 pub(crate) fn routes(router: Router) -> axum::Router {
     axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)))
+}
+
+/// The same routes, for which a request comes from the client that these proxies name, and not from a proxy.
+pub(crate) fn behind(proxies: TrustedProxies, routes: axum::Router) -> axum::Router {
+    routes.layer(map_request(move |ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request| {
+        let client = proxies.client(peer, request.headers());
+        request.extensions_mut().insert(ConnectInfo(client));
+        ready(request)
+    }))
 }
 
 /// The demo's page at `/`, whole in the binary.

@@ -39,6 +39,13 @@ pub(crate) const OPTIONS: &[Setting] = &[
     setting("tls_cert", "FILE", OFF, "Certificate chain (PEM) of the public listener; with tls_key, it speaks TLS"),
     setting("tls_key", "FILE", OFF, "Private key (PEM) of the public listener"),
     setting(
+        "trusted_proxies",
+        "LIST",
+        OFF,
+        "Load balancers whose X-Forwarded-For says where a client is: 10.0.0.0/8,fd00::/8,192.0.2.1; \
+         who connects from there can say anything",
+    ),
+    setting(
         "internal_listen",
         "ADDR",
         "127.0.0.1:3001",

@@ -80,8 +80,9 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]
 }
 
 /// An option's key, flag and variable, a bad value, and what is allowed.
-const BAD_VALUES: [(&str, &str, &str, &str, &str); 10] = [
+const BAD_VALUES: [(&str, &str, &str, &str, &str); 11] = [
     ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
+    ("trusted_proxies", "--trusted-proxies", "ROOMCAST_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "fd00::/8"),
     ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
     ("api_rate", "--api-rate", "ROOMCAST_API_RATE", "0", "from 1"),
     ("demo", "--demo", "ROOMCAST_DEMO", "yes", "true or false"),

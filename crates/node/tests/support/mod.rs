@@ -300,6 +300,11 @@ impl Bare {
     /// Connects and asks for the upgrade, but for the last bytes.
     pub async fn dial_in_two(address: &str) -> HalfDialled {
         let stream = in_time("a connection is there", TcpStream::connect(address)).await.expect("somebody listens");
+        Self::dial_over(stream, address).await
+    }
+
+    /// Asks for the upgrade over this connection, but for the last bytes.
+    pub async fn dial_over(stream: TcpStream, address: &str) -> HalfDialled {
         stream.set_nodelay(true).expect("the option can be set");
         let mut bare = Self { stream, unread: Vec::new() };
         let request = format!(
@@ -357,11 +362,17 @@ impl Bare {
         }
     }
 
+    /// Calls a procedure and waits for the answer's payload.
+    pub async fn call(&mut self, procedure: &str, payload: &[u8]) -> Vec<u8> {
+        self.write(&message(&request(1, procedure, payload))).await.expect("the call is written");
+        let (opcode, answer) = self.frame().await.expect("the call is answered");
+        assert_eq!((opcode, &answer[..5]), (BINARY_MESSAGE, &[4, 0, 0, 0, 1][..]));
+        answer[5..].to_vec()
+    }
+
     /// Calls `echo` and waits for the answer.
     pub async fn echo(&mut self, payload: &[u8]) {
-        self.write(&message(&request(1, "echo", payload))).await.expect("the call is written");
-        let answer = self.frame().await.expect("the call is answered");
-        assert_eq!(answer, (BINARY_MESSAGE, [&[4, 0, 0, 0, 1], payload].concat()));
+        assert_eq!(self.call("echo", payload).await, payload);
     }
 
     /// Closes with a code, or none, and waits for the other side's close, which is the end.
@@ -389,6 +400,12 @@ impl Bare {
 pub struct HalfDialled(Bare);
 
 impl HalfDialled {
+    /// Sends one more header, or several, each with its line's end.
+    pub async fn headers(mut self, lines: &str) -> Self {
+        self.0.write(lines.as_bytes()).await.expect("the headers are written");
+        self
+    }
+
     /// Sends what is left of the handshake, to whoever still reads it.
     pub async fn complete(mut self) -> Bare {
         let _ = self.0.write(b"\r\n").await;
