@@ -10,6 +10,7 @@ use roomcast::{BrokerStatus, Cluster, DrainPlan, Options, Router};
 use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -72,7 +73,7 @@ async fn serve(
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
-    let registry = internal::registry()?;
+    let registry = internal::registry(Handle::current().metrics().num_workers())?;
     let cluster = join_cluster(config, options, &registry)?;
     let mut router = Router::new(cluster.clone());
     if config.demo {
@@ -87,8 +88,7 @@ async fn serve(
         app = public::behind(proxies.clone(), app);
     }
 
-    let readiness = Readiness::default();
-    readiness.add(STARTING);
+    let readiness = Readiness::not_yet(STARTING, &registry)?;
     if config.redis.is_some() {
         readiness.add(CUT_OFF);
         tokio::spawn(watch_broker(cluster.broker_status(), config.redis_unready_after, readiness.clone()));

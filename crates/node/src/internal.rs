@@ -11,7 +11,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
-use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use roomcast::Code;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,20 +20,36 @@ use crate::api::{self, Failure};
 use crate::process::ProcessMetrics;
 
 /// Why the node should get no traffic; ready when there is no reason left.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Readiness {
+    reasons: Arc<Mutex<BTreeSet<&'static str>>>,
+    ready: IntGauge,
+}
 
 impl Readiness {
+    /// For one reason.
+    pub(crate) fn not_yet(reason: &'static str, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let ready = IntGauge::new("roomcast_ready", "1 while /readyz answers 200")?;
+        registry.register(Box::new(ready.clone()))?;
+        Ok(Self { reasons: Arc::new(Mutex::new(BTreeSet::from([reason]))), ready })
+    }
+
     pub(crate) fn add(&self, reason: &'static str) {
-        self.0.lock().insert(reason);
+        self.change(|reasons| reasons.insert(reason));
     }
 
     pub(crate) fn remove(&self, reason: &'static str) {
-        self.0.lock().remove(reason);
+        self.change(|reasons| reasons.remove(reason));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<&'static str>) -> bool) {
+        let mut reasons = self.reasons.lock();
+        change(&mut reasons);
+        self.ready.set(i64::from(reasons.is_empty()));
     }
 
     fn answer(&self) -> Response {
-        let reasons = self.0.lock();
+        let reasons = self.reasons.lock();
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, axum::Json(json!({ "ready": reasons.is_empty(), "reasons": *reasons }))).into_response()
     }
@@ -77,8 +93,8 @@ fn metrics(registry: &Registry) -> Response {
     }
 }
 
-/// A registry with the metrics of the process and the build.
-pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
+/// A registry with the metrics of the process, the build, and the threads that serve connections.
+pub(crate) fn registry(worker_threads: usize) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     registry.register(Box::new(ProcessMetrics::new()))?;
     let build = IntGaugeVec::new(
@@ -88,5 +104,8 @@ pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
     let commit = option_env!("ROOMCAST_COMMIT").unwrap_or("unknown");
     build.with_label_values(&[env!("CARGO_PKG_VERSION"), commit]).set(1);
     registry.register(Box::new(build))?;
+    let threads = IntGauge::new("roomcast_worker_threads", "Threads that serve connections")?;
+    threads.set(i64::try_from(worker_threads).unwrap_or(i64::MAX));
+    registry.register(Box::new(threads))?;
     Ok(registry)
 }

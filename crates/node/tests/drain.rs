@@ -98,6 +98,7 @@ async fn watch_from_outside(node: &Node, signalled: Instant) -> Ending {
     let reasons: serde_json::Value = serde_json::from_str(&reasons).expect("JSON");
     assert_eq!(reasons, serde_json::json!({ "ready": false, "reasons": ["draining"] }));
     assert_eq!(get(&node.internal, "/healthz").await.status, 200);
+    assert_eq!(node.metric("roomcast_ready").await, 0.0);
 
     let mut late = Client::connect(&node.url()).await.expect("new connections are served during the delay");
     assert_eq!(late.call_text("echo", "late").await.expect("calls too"), "late");

@@ -54,6 +54,11 @@ fn exposed(scrape: &Scrape) -> BTreeSet<String> {
         .collect()
 }
 
+/// What `--worker-threads 0`, the default, comes to.
+fn available_threads() -> f64 {
+    std::thread::available_parallelism().expect("the system tells").get() as f64
+}
+
 fn calls(method: &str, outcome: &str) -> String {
     format!("roomcast_calls_total{{method=\"{method}\",outcome=\"{outcome}\"}}")
 }
@@ -143,7 +148,7 @@ async fn end_connections(node: &Node, first: Client, mut second: Client, mut thi
 
 #[tokio::test]
 async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of_each_kind() {
-    let node = start_node(&["--demo"]).await;
+    let node = start_node(&["--demo", "--max-connections", "77"]).await;
     wait_for_values(&node, &GAUGES_AT_REST).await;
     let (mut first, second, third) = (connect(&node).await, connect(&node).await, connect(&node).await);
     wait_for_values(&node, &[(CONNECTIONS, 3.0), ("roomcast_memberships", 3.0), ("roomcast_rooms", 1.0)]).await;
@@ -187,6 +192,9 @@ async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of
         ("roomcast_call_duration_seconds_count{method=\"unknown\"}", 2.0),
         ("roomcast_slow_consumers_total", 0.0),
         ("roomcast_broker_up", 1.0),
+        ("roomcast_ready", 1.0),
+        ("roomcast_max_connections", 77.0),
+        ("roomcast_worker_threads", available_threads()),
     ];
     wait_for_values(&node, &plain_values).await;
 
@@ -375,6 +383,7 @@ async fn the_internal_listener_answers_within_a_second_while_the_only_data_threa
     let (runtime, mut clients) = start_floods(&node.address);
     wait_until("the node is busy", async || Scrape::of(&node).await.value(&echoed).unwrap_or_default() > 10_000.0)
         .await;
+    assert_eq!(node.metric("roomcast_worker_threads").await, 1.0);
     let data_thread = busiest_thread(node.pid());
     wait_until("the data thread never rests", async || never_rests(node.pid(), &data_thread).await).await;
 

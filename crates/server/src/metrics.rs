@@ -25,6 +25,7 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 pub struct Metrics {
     connections: IntGaugeVec,
     connections_open: IntGauge,
+    max_connections: IntGauge,
     connections_opened: IntCounter,
     connections_closed: IntCounterVec,
     pub(crate) calls_in_flight: IntGauge,
@@ -39,7 +40,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(max_connections: usize) -> Arc<Self> {
         let connections =
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
@@ -47,6 +48,7 @@ impl Metrics {
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
             connections,
+            max_connections: limit("roomcast_max_connections", "Connections that may be open at once", max_connections),
             connections_opened: counter("roomcast_connections_opened_total", "Connections opened"),
             connections_closed: counters(
                 "roomcast_connections_closed_total",
@@ -85,8 +87,9 @@ impl Metrics {
     /// # Errors
     /// [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 10] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(self.connections.clone()),
+            Box::new(self.max_connections.clone()),
             Box::new(self.connections_opened.clone()),
             Box::new(self.connections_closed.clone()),
             Box::new(self.calls_in_flight.clone()),
@@ -198,6 +201,12 @@ impl MethodMetrics {
 }
 
 const VALID: &str = "the name and labels are valid";
+
+fn limit(name: &str, help: &str, value: usize) -> IntGauge {
+    let gauge = IntGauge::new(name, help).expect(VALID);
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
 
 fn counter(name: &str, help: &str) -> IntCounter {
     IntCounter::new(name, help).expect(VALID)

@@ -96,7 +96,7 @@ pub(crate) struct CallRoute {
 impl Router {
     /// A router without handlers: every call is answered `NOT_FOUND`.
     pub fn new(cluster: Cluster) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(cluster.options().max_connections);
         Self {
             routes: Arc::new(Routes {
                 cluster,

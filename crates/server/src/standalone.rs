@@ -28,11 +28,12 @@ struct Standalone {
 }
 
 static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
-    let metrics = Metrics::new();
+    let options = Arc::<Options>::default();
+    let metrics = Metrics::new(options.max_connections);
     Standalone {
         node: NodeId::random(),
         serial: AtomicU64::new(1),
-        options: Arc::default(),
+        options,
         method: metrics.method(UNKNOWN_METHOD),
         metrics,
         stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
