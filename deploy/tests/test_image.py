@@ -31,6 +31,8 @@ exec chroot --userspec="$user" "$root" "$@"
 def image(tmp_path_factory):
     """Its configuration, and its files in a folder."""
     root = tmp_path_factory.mktemp("image")
+    # As in a container; pytest makes it so that only its owner may look into it.
+    root.chmod(0o755)
     with tarfile.open(ARCHIVE) as archive:
         manifest = json.load(archive.extractfile("manifest.json"))[0]
         config = json.load(archive.extractfile(manifest["Config"]))["config"]
