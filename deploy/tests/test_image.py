@@ -42,11 +42,11 @@ def image(tmp_path_factory):
     return config, root
 
 
-def start(image, arguments, environment=()):
+def start(image, arguments, environment=(), log=None):
     config, root = image
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", RESTRICTED, "sh", str(root), config["User"], *arguments]
     given = dict(entry.split("=", 1) for entry in config["Env"])
-    return subprocess.Popen(command, env=given | dict(environment))
+    return subprocess.Popen(command, env=given | dict(environment), stderr=log)
 
 
 def test_it_is_small_and_has_nothing_but_what_it_is_for(image):
@@ -66,11 +66,12 @@ def test_it_says_what_it_is(image):
         assert config["Labels"][f"org.opencontainers.image.{label}"]
 
 
-def test_it_runs_without_rights_on_a_root_that_it_can_not_write_to(image):
+def test_it_runs_without_rights_on_a_root_that_it_can_not_write_to(image, tmp_path):
     config, _ = image
+    log = tmp_path / "log"
     environment = {"ROOMCAST_LISTEN": PUBLIC, "ROOMCAST_INTERNAL_LISTEN": INTERNAL, "ROOMCAST_DRAIN_DELAY": "0s"}
     health = config["Healthcheck"]["Test"][1:]
-    node = start(image, config["Entrypoint"] + config["Cmd"] + ["--demo"], environment)
+    node = start(image, config["Entrypoint"] + config["Cmd"] + ["--demo"], environment, log.open("w"))
     try:
         until = time.monotonic() + 20
         while start(image, health, environment).wait() != 0:
@@ -85,3 +86,4 @@ def test_it_runs_without_rights_on_a_root_that_it_can_not_write_to(image):
         node.terminate()
         assert node.wait(timeout=40) == 0
     assert start(image, health, environment).wait() == 1, "nobody is there any more"
+    assert "drained" in log.read_text() and "\x1b" not in log.read_text(), "what is no terminal gets no colours"
