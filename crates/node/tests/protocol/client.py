@@ -193,18 +193,17 @@ def accept_key(key):
 
 
 class Client:
-    def __init__(self, port, wrap=lambda sock: sock):
+    def __init__(self, port, wrap=lambda sock: sock, host="127.0.0.1", source=None, **headers):
         self.answers_pings = True
         self.inbox = deque()  # frames that `call` met while it waited for its own Response
         self._received = bytearray()
         self._next_id = 1_000_000  # far from the ids that tests choose by hand
-        plain = socket.create_connection(("127.0.0.1", port), DEADLINE)
+        plain = socket.create_connection((host, port), DEADLINE, source and (source, 0))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = wrap(plain)
-        self._shake_hands()
+        self._shake_hands(handshake_headers(**headers))
 
-    def _shake_hands(self):
-        headers = handshake_headers()
+    def _shake_hands(self, headers):
         lines = ["GET /socket HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         self.send_bytes("\r\n".join(lines).encode())
         while b"\r\n\r\n" not in self._received:
