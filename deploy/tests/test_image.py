@@ -57,13 +57,15 @@ def test_it_is_small_and_has_nothing_but_what_it_is_for(image):
 
 
 def test_it_says_what_it_is(image):
-    config, _ = image
+    config, root = image
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/usr/bin/roomcast"]
     assert config["Cmd"] == ["serve"]
     assert config["Healthcheck"]["Test"] == ["CMD", "/usr/bin/roomcast", "health"]
-    for label in ["title", "description", "licenses", "version", "revision"]:
+    for label in ["title", "description", "licenses", "revision"]:
         assert config["Labels"][f"org.opencontainers.image.{label}"]
+    said = subprocess.check_output([root / "usr/bin/roomcast", "--version"], text=True)
+    assert said == f"roomcast {config['Labels']['org.opencontainers.image.version']}\n"
 
 
 def test_it_runs_without_rights_on_a_root_that_it_can_not_write_to(image, tmp_path):
