@@ -1,0 +1,56 @@
+"""deploy/local tells what it can't do, and touches nothing that it did not make."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LOCAL = Path(__file__).parents[1] / "local"
+NET = "127.85.0"
+
+
+@pytest.fixture
+def local(tmp_path):
+    # With a space: a checkout may lie anywhere.
+    environment = os.environ | {"ROOMCAST_LOCAL_NET": NET, "ROOMCAST_LOCAL_STATE": str(tmp_path / "its state")}
+
+    def run(*arguments, **variables):
+        return subprocess.run([LOCAL, *arguments], env=environment | variables, stderr=subprocess.PIPE, text=True)
+
+    yield run
+    assert run("down").returncode == 0
+
+
+def up_alone(local, **variables):
+    return local("up", "--nodes", "1", "--proxy", "none", "--prometheus", "no", **variables)
+
+
+def test_who_listens_already_is_not_taken_for_a_node(local):
+    with socket.create_server((f"{NET}.1", 3001)):
+        outcome = up_alone(local)
+    assert outcome.returncode == 1 and f"{NET}.1:3001 is in use" in outcome.stderr
+
+
+def test_the_last_words_of_a_process_that_ends_are_told(local):
+    outcome = up_alone(local, ROOMCAST_MAX_ROOMS="many")
+    assert outcome.returncode == 1 and "node1 has ended: roomcast: ROOMCAST_MAX_ROOMS" in outcome.stderr
+
+
+def test_a_second_cluster_needs_a_state_of_its_own(local):
+    assert up_alone(local).returncode == 0
+    outcome = up_alone(local)
+    assert outcome.returncode == 1 and "something is up already" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["load", "roll"])
+def test_what_needs_a_cluster_says_so(local, command):
+    outcome = local(command, "chat")
+    assert outcome.returncode == 1 and "nothing is up" in outcome.stderr
+
+
+def test_a_folder_of_somebody_else_is_left_alone(local, tmp_path):
+    (tmp_path / "diary").touch()
+    outcome = up_alone(local, ROOMCAST_LOCAL_STATE=str(tmp_path))
+    assert outcome.returncode == 1 and (tmp_path / "diary").exists()
