@@ -35,14 +35,14 @@ impl Readiness {
     }
 
     pub(crate) fn add(&self, reason: &'static str) {
-        self.change(|reasons| reasons.insert(reason));
+        self.change(|reasons| _ = reasons.insert(reason));
     }
 
     pub(crate) fn remove(&self, reason: &'static str) {
-        self.change(|reasons| reasons.remove(reason));
+        self.change(|reasons| _ = reasons.remove(reason));
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<&'static str>) -> bool) {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<&'static str>)) {
         let mut reasons = self.reasons.lock();
         change(&mut reasons);
         self.ready.set(i64::from(reasons.is_empty()));

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             report(&format!("roomcast: {error}"));
-            return ExitCode::from(EXIT_USAGE);
+            return if name == "health" { ExitCode::FAILURE } else { ExitCode::from(EXIT_USAGE) };
         }
     };
     match name {
@@ -56,11 +56,11 @@ fn serve(config: &Config) -> ExitCode {
     }
 }
 
-/// Says whether the node that was started with this configuration works.
+/// Says whether the node that was started with this configuration works. All that fails is 1: Docker has other plans with 2.
 fn health(config: &Config) -> ExitCode {
     let Some(internal_listen) = config.internal_listen else {
         report("roomcast: internal_listen is off, and that is where a node is asked for its health");
-        return ExitCode::from(EXIT_USAGE);
+        return ExitCode::FAILURE;
     };
     match health::ask(internal_listen) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,6 @@ use std::thread;
 use support::{error_of, run, start_node};
 
 const EXIT_FAILURE: i32 = 1;
-const EXIT_USAGE: i32 = 2;
 
 const KEY: (&str, &str) = ("ROOMCAST_API_KEY", "s3cret");
 
@@ -73,7 +72,9 @@ fn another_answer_than_200_none_and_half_of_one_are_told() {
 }
 
 #[test]
-fn without_an_internal_listener_it_can_not_know() {
-    let error = error_of(&run(&["health", "--internal-listen=off"], &[]), EXIT_USAGE);
-    assert!(error.contains("internal_listen is off"), "{error}");
+fn who_can_not_be_asked_is_not_healthy() {
+    for (address, told) in [("off", "internal_listen is off"), ("nowhere", "\"nowhere\" is not allowed")] {
+        let error = error_of(&run(&["health", &format!("--internal-listen={address}")], &[]), EXIT_FAILURE);
+        assert!(error.contains(told), "{error}");
+    }
 }
