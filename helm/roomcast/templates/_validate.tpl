@@ -1,5 +1,9 @@
 {{- /* What the schema can't say: values that do not go together. */}}
 {{- define "roomcast.validate" -}}
+{{- $name := include "roomcast.fullname" . -}}
+{{- if regexMatch "^[0-9]|[.]" $name }}
+  {{- printf "%s can't be a Service's name, which begins with a letter and has no dots: give fullnameOverride." $name | fail }}
+{{- end }}
 {{- $redis := compact (list .Values.redis.url .Values.redis.existingSecret.name (.Values.trialRedis.enabled | ternary "trial" "")) -}}
 {{- if gt (len $redis) 1 }}
   {{- fail "Give at most one of redis.url, redis.existingSecret.name and trialRedis.enabled." }}
