@@ -18,6 +18,9 @@
 {{- if and .Values.apiKey.value .Values.apiKey.existingSecret.name }}
   {{- fail "Give apiKey.value or apiKey.existingSecret.name, not both." }}
 {{- end }}
+{{- if and .Values.tls.caKey (not .Values.tls.existingSecret) }}
+  {{- fail "tls.caKey is a key of tls.existingSecret, which is not given." }}
+{{- end }}
 {{- with .Values.autoscaling }}
   {{- if and .enabled (not .cpu.enabled) (not .connections.enabled) }}
     {{- fail "autoscaling needs something to scale by: autoscaling.cpu.enabled or autoscaling.connections.enabled." }}
