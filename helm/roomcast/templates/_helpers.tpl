@@ -86,6 +86,18 @@ metricRelabelings:
 {{- end }}
 {{- end }}
 
+{{- /* The machines that any pod of the chart may run on. */}}
+{{- define "roomcast.machines" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- /* The pod of a load test, with `resources` and the flags of `roomcast-loadtest run`, of .root's release. */}}
 {{- define "roomcast.loadtestPod" -}}
 {{- $values := .root.Values -}}
@@ -96,6 +108,7 @@ imagePullSecrets:
 {{- end }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- include "roomcast.machines" .root }}
 securityContext:
   {{- toYaml $values.podSecurityContext | nindent 2 }}
 containers:
