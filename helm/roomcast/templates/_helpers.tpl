@@ -40,14 +40,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ if or .Values.redis.url .Values.redis.existingSecret.name .Values.trialRedis.enabled }}true{{ end }}
 {{- end }}
 
-{{- /* The node's file. Helm reads every number as a float, which TOML would write with a point; the node wants whole ones. */}}
-{{- define "roomcast.toml" -}}
-{{- $config := dict -}}
+{{- /* The node's options as its variables. They are in the pod template, not in a ConfigMap, so that the pods of before keep
+theirs when an upgrade goes wrong. Helm reads every number as a float; the node wants whole ones. */}}
+{{- define "roomcast.options" -}}
+{{- $options := dict -}}
 {{- range $key, $value := .Values.config -}}
-{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end -}}
-{{- $_ := set $config $key $value -}}
+{{- range $inner, $value := kindIs "map" $value | ternary $value (dict "" $value) -}}
+{{- $name := list "ROOMCAST" $key $inner | compact | join "_" | upper -}}
+{{- $_ := set $options $name (kindIs "float64" $value | ternary (int64 $value) $value) -}}
 {{- end -}}
-{{ toToml $config }}
+{{- end -}}
+{{- range $name, $value := $options }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 
 {{- /* A time of the drain, which the schema lets be whole seconds or minutes only, in seconds. */}}
