@@ -92,8 +92,17 @@ metricRelabelings:
 {{- end }}
 {{- end }}
 
-{{- /* The machines that any pod of the chart may run on. */}}
-{{- define "roomcast.machines" -}}
+{{- /* What all pods of the chart have alike: images, rights, and the machines that they may run on. */}}
+{{- define "roomcast.pod" -}}
+automountServiceAccountToken: false
+# Kubernetes would make variables ROOMCAST_… of the Services' names, and the node's options have such names.
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -108,15 +117,7 @@ tolerations:
 {{- define "roomcast.loadtestPod" -}}
 {{- $values := .root.Values -}}
 restartPolicy: Never
-{{- with $values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-automountServiceAccountToken: false
-enableServiceLinks: false
-{{- include "roomcast.machines" .root }}
-securityContext:
-  {{- toYaml $values.podSecurityContext | nindent 2 }}
+{{ include "roomcast.pod" .root }}
 containers:
   - name: loadtest
     image: {{ $values.loadTest.image | default (include "roomcast.image" .root) }}
