@@ -1,26 +1,10 @@
 """deploy/local tells what it can't do, and touches nothing that it did not make."""
 
-import os
 import socket
-import subprocess
-from pathlib import Path
 
 import pytest
 
-LOCAL = Path(__file__).parents[1] / "local"
 NET = "127.85.0"
-
-
-@pytest.fixture
-def local(tmp_path):
-    # With a space: a checkout may lie anywhere.
-    environment = os.environ | {"ROOMCAST_LOCAL_NET": NET, "ROOMCAST_LOCAL_STATE": str(tmp_path / "its state")}
-
-    def run(*arguments, **variables):
-        return subprocess.run([LOCAL, *arguments], env=environment | variables, stderr=subprocess.PIPE, text=True)
-
-    yield run
-    assert run("down").returncode == 0
 
 
 def up_alone(local, **variables):
