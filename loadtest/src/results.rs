@@ -170,7 +170,8 @@ pub(crate) struct Counts {
     /// Planned, but there was no open connection to send it on, or too much was under way already.
     pub(crate) unsent: u64,
     /// Failed without a word from the other side: calls, joins and publishes that were not answered in time, and connections that
-    /// ended without a close. The errors count them, too.
+    /// ended without a close. The errors count them, too. Results of before did not tell.
+    #[serde(default)]
     pub(crate) untold: u64,
     /// Notifications that this tool did not publish.
     pub(crate) foreign: u64,
