@@ -67,6 +67,14 @@ pub enum BrokerError {
         /// How many wait.
         waiting: usize,
     },
+    /// The payload is larger than the broker carries.
+    #[error("a payload of {size} bytes is over the {max} that the broker carries")]
+    TooLarge {
+        /// The payload's size in bytes.
+        size: usize,
+        /// The largest in bytes.
+        max: usize,
+    },
     /// The other side does not answer, or refuses.
     #[error("the broker is unavailable: {reason}")]
     Unavailable {

@@ -96,14 +96,14 @@ async fn rooms_and_memberships_come_and_go_by_the_hundred_thousand() {
     let (all_rooms, all_memberships) = ((distinct + 1) as f64, (memberships + connections) as f64);
     wait_for_values(&node, &[("roomcast_rooms", all_rooms), ("roomcast_memberships", all_memberships)]).await;
     let (after, after_redis) = (memory(&node).await, used_by_redis(&server).await);
-    let channels = server.command(&["PUBSUB", "SHARDCHANNELS", "*:c:scale-*"]).await.lines().count();
+    let channels = server.command(&["PUBSUB", "SHARDCHANNELS", "*:c0:scale-*"]).await.lines().count();
     assert_eq!(channels, distinct, "each room is subscribed to once");
 
     let started = Instant::now();
     clients = all_call(clients, rooms, "rooms/leave").await;
     let leaving = started.elapsed();
     wait_for_values(&node, &[("roomcast_rooms", 1.0), ("roomcast_memberships", connections as f64)]).await;
-    let channels = async || server.command(&["PUBSUB", "SHARDCHANNELS", "*:c:scale-*"]).await.trim().is_empty();
+    let channels = async || server.command(&["PUBSUB", "SHARDCHANNELS", "*:c0:scale-*"]).await.trim().is_empty();
     node.wait_until("all rooms are unsubscribed", channels).await;
     drop(clients);
 

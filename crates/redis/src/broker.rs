@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use fred::interfaces::ClientLike;
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
 use roomcast_core::{BoxFuture, Broker, BrokerError, BrokerStatus, Envelope, EventQueue, RoomName};
@@ -22,11 +21,13 @@ use crate::keys::Keys;
 use crate::metrics::RedisMetrics;
 use crate::options::RedisOptions;
 use crate::publisher::Publisher;
+use crate::seal::Seal;
 use crate::subscriber::{Shared, Subscriber};
 use crate::subscriptions::Subscriptions;
 
-/// How long [`check`] waits for an answer.
+/// How long [`check`] waits until Redis has proven to work, and then for what it is.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Redis can't be used as it was said.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -38,6 +39,7 @@ pub struct RedisError(String);
 pub struct RedisBroker {
     shared: Arc<Shared>,
     publisher: Arc<Publisher>,
+    commands: Arc<Commands>,
 }
 
 impl RedisBroker {
@@ -52,15 +54,17 @@ impl RedisBroker {
     pub fn start(options: RedisOptions) -> Result<Self, RedisError> {
         let config = config(&options)?;
         let metrics = RedisMetrics::new();
-        let keys = Keys::new(&options.prefix);
+        let keys = Keys::new(&options.prefix, config.database.unwrap_or(0));
+        let seal = Seal::new(&options.cluster_secrets);
         let commands = Arc::new(Commands::new(config.clone()));
-        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), options.backlog);
+        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.backlog);
         let shared = Arc::new(Shared {
-            subscriptions: Mutex::new(Subscriptions::new(keys, options.linger, metrics.clone())),
+            subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.linger, metrics.clone())),
             events: Mutex::new(EventQueue::default()),
             wake: Notify::new(),
             taken: Notify::new(),
             status: watch::Sender::new(BrokerStatus::Down),
+            problem: Mutex::default(),
             closing: false.into(),
             metrics,
         });
@@ -72,9 +76,25 @@ impl RedisBroker {
             database: config.database,
             tls,
         };
-        let subscriber = Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), commands, credentials);
+        let subscriber =
+            Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), Arc::clone(&commands), credentials);
         tokio::spawn(subscriber.run());
-        Ok(Self { shared, publisher })
+        Ok(Self { shared, publisher, commands })
+    }
+
+    /// Why Redis can't be used, while the status is [`Down`](BrokerStatus::Down): one server's problem, without
+    /// secrets. Empty while it is up.
+    pub fn problem(&self) -> String {
+        match *self.shared.status.borrow() {
+            BrokerStatus::Up => String::new(),
+            BrokerStatus::Down => self.shared.problem.lock().clone(),
+        }
+    }
+
+    /// What one of the servers is.
+    async fn info(&self) -> Option<String> {
+        let topology = self.commands.topology().await?;
+        self.commands.info(topology.servers().first()?, "server").await.ok()
     }
 
     /// What it counts.
@@ -83,29 +103,30 @@ impl RedisBroker {
     }
 }
 
-/// Checks that Redis can be used as the options say: connects, and asks who it is.
+/// Proves that Redis can be used as the options say, by the means of a node: every server is a writable master of a
+/// version that is recent enough and evicts no keys, the user has all rights, the publish script runs, and a
+/// subscription brings what it publishes. Takes 5 s at most.
 ///
 /// # Errors
 /// [`RedisError`] with what is wrong.
 pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
-    let client = crate::commands::build(config(options)?).map_err(|error| RedisError(error.to_string()))?;
-    let failed = |error: fred::error::Error| RedisError(error.to_string());
-    let connecting = client.connect();
-    let info = tokio::time::timeout(CHECK_TIMEOUT, async {
-        client.wait_for_connect().await.map_err(failed)?;
-        client.info::<String>(Some(fred::types::InfoKind::Server)).await.map_err(failed)
-    });
-    let info = info.await.unwrap_or_else(|_| Err(RedisError(format!("no answer within {CHECK_TIMEOUT:?}"))));
-    let _ = client.quit().await;
-    connecting.abort();
-    let info = info?;
+    let broker = RedisBroker::start(options.clone())?;
+    let mut status = broker.status();
+    let up = status.wait_for(|status| *status == BrokerStatus::Up);
+    let is_up = tokio::time::timeout(CHECK_TIMEOUT, up).await.is_ok();
+    let info = tokio::time::timeout(INFO_TIMEOUT, broker.info()).await.ok().flatten().unwrap_or_default();
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned();
     let version = field("redis_version:");
-    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major < 7 {
-        return Err(RedisError(format!("it is Redis {version}; sharded pub/sub needs 7.0 or later")));
+    // If this is known, it explains whatever else fails.
+    if let Some(major) = version.split('.').next().and_then(|major| major.parse::<u32>().ok())
+        && major < 7
+    {
+        return Err(RedisError(format!("this is Redis {version}; Roomcast needs 7.0 or later for sharded pub/sub")));
     }
-    Ok(format!("Redis {version}, mode {}", field("redis_mode:")))
+    match is_up {
+        true => Ok(format!("Redis {version}, mode {}", field("redis_mode:"))),
+        false => Err(RedisError(broker.problem())),
+    }
 }
 
 fn config(options: &RedisOptions) -> Result<Config, RedisError> {

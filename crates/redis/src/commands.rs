@@ -1,7 +1,8 @@
-//! Commands to Redis' servers, through fred: one client for each server.
+//! Commands to Redis' servers and sentinels, through fred: one client for each of them.
 //!
 //! Not through fred's client for clusters: an error while it follows a redirection ends the task behind it,
-//! and with it every later command, of all slots. So redirections are followed here.
+//! and with it every later command, of all slots. So redirections are followed here. And not through its client for
+//! Sentinel, which stays with a former master for as long as that accepts connections: the sentinels are asked here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +10,19 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, LuaInterface, ServerInterface};
+use fred::interfaces::{ClientLike, LuaInterface};
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::{
     Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
     UnresponsiveConfig,
 };
 use fred::types::{Builder, ConnectHandle, Value};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use crate::attempts::Attempt;
+use crate::queue::{Failed, Ran};
 use crate::topology::Topology;
 
 /// How long opening a connection may take.
@@ -33,6 +37,9 @@ const RETRY_MS: u32 = 200;
 /// How long a server may take to tell the slots before the next is asked.
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long sentinels may take to name the master. Those that answer later are not heard this time.
+const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A script and what it is given.
 pub(crate) struct Script<'a> {
     pub(crate) text: &'a str,
@@ -41,10 +48,11 @@ pub(crate) struct Script<'a> {
     pub(crate) arguments: Vec<Value>,
 }
 
-/// The servers' clients.
+/// The clients of servers and sentinels.
 pub(crate) struct Commands {
     config: Config,
     clients: Mutex<HashMap<Server, Connected>>,
+    sentinels: Mutex<HashMap<Server, Connected>>,
     /// How often the topology was asked for.
     asked: AtomicUsize,
 }
@@ -64,38 +72,35 @@ impl Drop for Connected {
 impl Commands {
     /// Connects to nobody yet.
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, clients: Mutex::default(), asked: AtomicUsize::new(0) }
+        Self { config, clients: Mutex::default(), sentinels: Mutex::default(), asked: AtomicUsize::new(0) }
     }
 
-    /// Runs a script on a server, which may say that its slot is another's: then the error begins with `MOVED` or
-    /// `ASK`. `asking`: the server was named by such an `ASK`.
-    pub(crate) async fn run(
-        &self,
-        server: &Server,
-        script: &Script<'_>,
-        asking: bool,
-        time: Duration,
-    ) -> Result<(), Error> {
-        let client = self.client_of(server)?;
-        let result = match asking {
-            false => evaluate(&client, script, time).await,
-            true => evaluate_asking(&client, script, time).await,
+    /// Runs a script on a server, which may answer that its slot is another's: then the error begins with `MOVED` or
+    /// `ASK`. Returns within the attempt's time.
+    pub(crate) async fn run(&self, script: &Script<'_>, attempt: &Attempt) -> Ran {
+        let client = self.client_of(&attempt.server)?;
+        let answer = match attempt.asking {
+            false => evaluate(&client, script, attempt).await,
+            true => evaluate_asking(&client, script, attempt.time).await,
         };
-        if is(&result, "READONLY") {
-            // A former master. Whoever is behind the name now is asked next.
-            let _ = client.force_reconnection().await;
+        let ran = answer.and_then(failed);
+        let demoted = match &ran {
+            Ok(failed) => failed.values().any(|reason| reason.starts_with("READONLY")),
+            Err(error) => error.details().starts_with("READONLY"),
+        };
+        if demoted {
+            // Another server may be behind the address by now. Nobody waits for that: the next attempt finds out.
+            tokio::spawn(async move { client.force_reconnection().await });
         }
-        result
+        ran
     }
 
     /// Who owns which slot, by whoever answers first of the servers that are known. `None`: nobody does.
     pub(crate) async fn topology(&self) -> Option<Topology> {
         let seeds = match &self.config.server {
             ServerConfig::Centralized { server } => return Some(Topology::Single(server.clone())),
-            ServerConfig::Sentinel { hosts, .. } => {
-                // All commands go through one client, which asks the sentinels when it must.
-                let client = self.client_of(hosts.first()?).ok()?;
-                return client.sentinel_primary().map(Topology::Single);
+            ServerConfig::Sentinel { hosts, service_name, .. } => {
+                return self.master(hosts, service_name).await.map(Topology::Single);
             }
             ServerConfig::Clustered { hosts, .. } => hosts,
         };
@@ -116,11 +121,48 @@ impl Commands {
         None
     }
 
+    /// The master by the sentinel with the latest configuration: one that was cut off from the others, or has not yet
+    /// heard of a failover, names a former master.
+    async fn master(&self, sentinels: &[Server], service: &str) -> Option<Server> {
+        let ask = |sentinel| timeout(SENTINEL_TIMEOUT, self.ask_sentinel(sentinel, service));
+        let answers = join_all(sentinels.iter().map(ask)).await;
+        let answers = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
+        answers.max_by_key(|(epoch, _)| *epoch).map(|(_, master)| master)
+    }
+
+    /// The epoch of a sentinel's configuration, and the master that it names.
+    async fn ask_sentinel(&self, sentinel: &Server, service: &str) -> Result<(u64, Server), Error> {
+        let (username, password) = match &self.config.server {
+            ServerConfig::Sentinel { username, password, .. } => (username.clone(), password.clone()),
+            _ => (None, None),
+        };
+        // Sentinels have no databases.
+        let config = Config { username, password, database: None, ..self.config.clone() };
+        let client = client_in(&self.sentinels, sentinel, config)?;
+        let sentinel = || fred::cmd!("SENTINEL");
+        let state: HashMap<String, String> = client.custom(sentinel(), vec!["MASTER", service]).await?;
+        let (host, port) = client.custom(sentinel(), vec!["GET-MASTER-ADDR-BY-NAME", service]).await?;
+        let epoch = state.get("config-epoch").and_then(|epoch| epoch.parse().ok());
+        Ok((epoch.unwrap_or(0), Server::new::<String>(host, port)))
+    }
+
+    /// What a server says of itself.
+    pub(crate) async fn info(&self, server: &Server, section: &'static str) -> Result<String, Error> {
+        self.client_of(server)?.custom(fred::cmd!("INFO"), vec![section]).await
+    }
+
+    /// How old what is known of the topology may be. Sentinels do not tell that there is a new master, and the former one
+    /// may go on as if it were still one.
+    pub(crate) fn max_topology_age(&self) -> Duration {
+        match self.config.server {
+            ServerConfig::Sentinel { .. } => Duration::from_secs(1),
+            _ => Duration::from_secs(10),
+        }
+    }
+
     /// Drops the clients of servers that own nothing any more.
     pub(crate) fn keep_only(&self, servers: &[Server]) {
-        if self.config.server.is_clustered() {
-            self.clients.lock().retain(|server, _| servers.contains(server));
-        }
+        self.clients.lock().retain(|server, _| servers.contains(server));
     }
 
     async fn ask_slots(&self, server: &Server) -> Result<ClusterRouting, Error> {
@@ -132,53 +174,58 @@ impl Commands {
         self.clients.lock().get(server).is_some_and(|connected| connected.client.is_connected())
     }
 
-    /// The client of a server, made when it is asked for first, and again if its task has ended.
     fn client_of(&self, server: &Server) -> Result<Client, Error> {
-        // A single server and Sentinel have one client; which server that is, is fred's matter.
-        let (key, target) = match &self.config.server {
-            ServerConfig::Clustered { .. } => (server.clone(), ServerConfig::Centralized { server: server.clone() }),
-            other => (Server::new("", 0), other.clone()),
-        };
-        let mut clients = self.clients.lock();
-        if let Some(connected) = clients.get(&key).filter(|connected| !connected.task.is_finished()) {
-            return Ok(connected.client.clone());
-        }
-        let client = build(Config { server: target, ..self.config.clone() })?;
-        let task = client.connect();
-        clients.insert(key, Connected { client: client.clone(), task });
-        Ok(client)
+        client_in(&self.clients, server, self.config.clone())
     }
 }
 
-fn is(result: &Result<(), Error>, prefix: &str) -> bool {
-    result.as_ref().is_err_and(|error| error.details().starts_with(prefix))
+/// The client of a server, made when it is asked for first, and again if its task has ended.
+fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, config: Config) -> Result<Client, Error> {
+    let mut clients = clients.lock();
+    if let Some(connected) = clients.get(server).filter(|connected| !connected.task.is_finished()) {
+        return Ok(connected.client.clone());
+    }
+    let client = build(Config { server: ServerConfig::Centralized { server: server.clone() }, ..config })?;
+    let task = client.connect();
+    clients.insert(server.clone(), Connected { client: client.clone(), task });
+    Ok(client)
 }
 
-async fn evaluate(client: &Client, script: &Script<'_>, time: Duration) -> Result<(), Error> {
-    let options = Options { timeout: Some(time), ..Options::default() };
+/// The messages that failed, from the script's answer: their places, from 1 on, and the reasons in turn.
+fn failed(answer: Value) -> Ran {
+    let parts = answer.into_array();
+    let pairs = parts.chunks_exact(2).map(|pair| {
+        let place = pair[0].as_usize().and_then(|place| place.checked_sub(1));
+        place.zip(pair[1].as_string())
+    });
+    pairs.collect::<Option<Failed>>().ok_or_else(|| Error::new(ErrorKind::Protocol, "not the publish script's answer"))
+}
+
+async fn evaluate(client: &Client, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
+    let options = Options { timeout: Some(attempt.time), ..Options::default() };
     let client = client.with_options(&options);
     let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
-    let result = client.evalsha::<Value, _, _, _>(script.digest, keys, arguments).await.map(drop);
-    if !is(&result, "NOSCRIPT") {
-        return result;
+    match attempt.with_text {
+        false => client.evalsha(script.digest, keys, arguments).await,
+        true => client.eval(script.text, keys, arguments).await,
     }
-    let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
-    client.eval::<Value, _, _, _>(script.text, keys, arguments).await.map(drop)
 }
 
 /// The script's text is sent: a server that is asked so has seldom run it before.
-async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<(), Error> {
+async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<Value, Error> {
     let mut words: Vec<Value> = vec![script.text.into(), Value::Integer(script.keys.len() as i64)];
     words.extend(script.keys.iter().map(Value::from));
     words.extend(script.arguments.iter().cloned());
     let pipeline = client.pipeline();
-    let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
-    let _: () = pipeline.custom(fred::cmd!("EVAL"), words).await?;
-    let results = timeout(time, pipeline.try_all::<Value>()).await.unwrap_or_default();
-    match results.into_iter().nth(1) {
-        Some(result) => result.map(drop),
-        None => Err(Error::new(ErrorKind::Timeout, "a server that a slot moves to did not answer")),
-    }
+    let evaluated = async {
+        let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
+        let _: () = pipeline.custom(fred::cmd!("EVAL"), words).await?;
+        let results = pipeline.try_all::<Value>().await;
+        let missing = || Err(Error::new(ErrorKind::Protocol, "a server that a slot moves to did not answer EVAL"));
+        results.into_iter().nth(1).unwrap_or_else(missing)
+    };
+    let timed_out = |_| Error::new(ErrorKind::Timeout, "a server that a slot moves to did not answer in time");
+    timeout(time, evaluated).await.map_err(timed_out)?
 }
 
 /// A client that connects when it is told to, and again whenever its connection ends.

@@ -39,10 +39,18 @@ pub(crate) struct Credentials {
 /// What a connection tells its owner.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Connected,
+    Connected(Fitness),
     Received(Vec<Incoming>),
     /// It has ended; this is the last report.
     Ended(ConnectionError),
+}
+
+/// What a master is like.
+#[derive(Debug)]
+pub(crate) struct Fitness {
+    /// The policy by which it evicts keys when its memory is full, if it does. Without a room's position, its events
+    /// are numbered anew, and repeated publishes are not recognised.
+    pub(crate) evicts: Option<String>,
 }
 
 /// Why a connection ended, or did not come to be.
@@ -75,11 +83,11 @@ pub(crate) async fn run(
     reports: impl AsyncFn(Report),
 ) {
     let opened = timeout(CONNECT_TIMEOUT, open(&server, &credentials)).await;
-    let mut stream = match opened.unwrap_or(Err(ConnectionError::Timeout(CONNECT_TIMEOUT))) {
-        Ok(stream) => stream,
+    let (mut stream, fitness) = match opened.unwrap_or(Err(ConnectionError::Timeout(CONNECT_TIMEOUT))) {
+        Ok(opened) => opened,
         Err(error) => return reports(Report::Ended(error)).await,
     };
-    reports(Report::Connected).await;
+    reports(Report::Connected(fitness)).await;
     let ended = exchange(&mut stream, &mut output, &reports).await;
     reports(Report::Ended(ended)).await;
 }
@@ -124,7 +132,7 @@ fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Incoming>, ConnectionError> {
     Ok(all)
 }
 
-async fn open(server: &Server, credentials: &Credentials) -> Result<Box<dyn Stream>, ConnectionError> {
+async fn open(server: &Server, credentials: &Credentials) -> Result<(Box<dyn Stream>, Fitness), ConnectionError> {
     let tcp = TcpStream::connect((&*server.host, server.port)).await?;
     tcp.set_nodelay(true)?;
     let mut stream: Box<dyn Stream> = match &credentials.tls {
@@ -135,13 +143,13 @@ async fn open(server: &Server, credentials: &Credentials) -> Result<Box<dyn Stre
             Box::new(tls.connect(valid, tcp).await?)
         }
     };
-    greet(&mut stream, credentials).await?;
-    Ok(stream)
+    let fitness = greet(&mut stream, credentials).await?;
+    Ok((stream, fitness))
 }
 
-/// HELLO with the credentials, SELECT if a database was named, and ROLE: a replica would bring messages, but
+/// HELLO with the credentials, SELECT if a database was named, ROLE, and INFO: a replica would bring messages, but
 /// not those that are published to a new master after it has lost touch.
-async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Result<(), ConnectionError> {
+async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Result<Fitness, ConnectionError> {
     let mut out = BytesMut::new();
     let mut hello = vec!["HELLO", "3"];
     if let Some(password) = &credentials.password {
@@ -155,6 +163,7 @@ async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Resul
         put_command(&mut out, ["SELECT", &database].into_iter());
     }
     put_command(&mut out, ["ROLE"].into_iter());
+    put_command(&mut out, ["INFO", "memory"].into_iter());
     stream.write_all(&out).await?;
 
     let mut buffer = BytesMut::new();
@@ -165,9 +174,21 @@ async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Resul
         return Err(ConnectionError::NotResp("an answer to ROLE".into()));
     };
     match data.into_iter().next().and_then(bytes_of) {
-        Some(role) if role == "master" => Ok(()),
-        role => Err(ConnectionError::NotMaster(String::from_utf8_lossy(&role.unwrap_or_default()).into_owned())),
+        Some(role) if role == "master" => {}
+        role => {
+            let role = String::from_utf8_lossy(&role.unwrap_or_default()).into_owned();
+            return Err(ConnectionError::NotMaster(role));
+        }
     }
+    let info = bytes_of(next_reply(stream, &mut buffer).await?).unwrap_or_default();
+    Ok(Fitness { evicts: eviction_policy(&String::from_utf8_lossy(&info)) })
+}
+
+/// The policy by which a server evicts keys, from its INFO. `None`: it evicts none.
+fn eviction_policy(info: &str) -> Option<String> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let (limit, policy) = (field("maxmemory")?, field("maxmemory_policy")?);
+    (limit.trim() != "0" && policy.trim() != "noeviction").then(|| policy.trim().to_owned())
 }
 
 async fn next_reply(stream: &mut Box<dyn Stream>, buffer: &mut BytesMut) -> Result<BytesFrame, ConnectionError> {

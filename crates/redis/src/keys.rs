@@ -11,12 +11,15 @@ pub(crate) const SLOTS: u16 = 16_384;
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
+    /// The letter and number that channels have in their names.
+    channel_kind: String,
 }
 
 impl Keys {
-    /// All names begin with the prefix, so that several clusters may share one Redis.
-    pub(crate) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+    /// All names begin with the prefix, so that several clusters may share one Redis. Channels carry the database's
+    /// number: SELECT applies to keys, not to channels.
+    pub(crate) fn new(prefix: &str, database: u8) -> Self {
+        Self { prefix: prefix.to_owned(), channel_kind: format!("c{database}") }
     }
 
     /// The hash slot of a room (Redis Cluster specification, "key distribution model").
@@ -26,26 +29,26 @@ impl Keys {
 
     /// The sharded channel that carries a room's events.
     pub(crate) fn channel(&self, room: &RoomName) -> String {
-        self.name('c', room)
+        self.name(&self.channel_kind, room)
     }
 
     /// The room of a channel.
     pub(crate) fn room_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
-        let (_tag, room) = channel.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once("}:c:")?;
-        Some(room)
+        let (_tag, named) = channel.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once("}:")?;
+        named.strip_prefix(&*self.channel_kind)?.strip_prefix(':')
     }
 
-    /// The key of a room's position: epoch, start, sequence, and who wrote it.
+    /// The key of a room's position, described in `publish.lua`.
     pub(crate) fn position(&self, room: &RoomName) -> String {
-        self.name('p', room)
+        self.name("p", room)
     }
 
-    /// The key of a room's backlog, a stream of its last messages.
+    /// The key of a room's backlog, a sorted set of its last messages under their last events' numbers.
     pub(crate) fn backlog(&self, room: &RoomName) -> String {
-        self.name('b', room)
+        self.name("h", room)
     }
 
-    fn name(&self, kind: char, room: &RoomName) -> String {
+    fn name(&self, kind: &str, room: &RoomName) -> String {
         format!("{}:{{{}}}:{kind}:{room}", self.prefix, tag(room))
     }
 }
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn all_names_of_a_room_are_in_its_slot_whatever_it_is_called() {
-        let keys = Keys::new("roomcast");
+        let keys = Keys::new("roomcast", 0);
         for name in ["lobby", "{a}b", "}{", "{}", "a}:c:b", "user/ann", "日本語"] {
             // Clients can't make names with a slash, the node itself can.
             let Ok(room) = RoomName::new(&name.replace('/', "-")) else { panic!("{name} is a valid room") };
@@ -79,7 +82,16 @@ mod tests {
             }
             assert_eq!(keys.room_of(&keys.channel(&room)), Some(&*room));
         }
-        assert_eq!(keys.room_of("other:{1}:c:lobby"), None);
+        assert_eq!(keys.room_of("other:{1}:c0:lobby"), None);
+    }
+
+    #[test]
+    fn another_database_has_other_channels() {
+        let room = RoomName::new("lobby").expect("a valid name");
+        let [first, second] = [0, 1].map(|database| Keys::new("roomcast", database));
+        assert_ne!(first.channel(&room), second.channel(&room));
+        assert_eq!(first.room_of(&second.channel(&room)), None);
+        assert_eq!(Keys::new("roomcast", 10).room_of(&second.channel(&room)), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Roomcast's broker over Redis, and nothing else.
 //!
-//! Reading order: `keys` (where a room lives) → `publish.lua` and `message` (what is sent) → `publisher` (how) →
-//! `position` (what a reader has missed) → `room`, `shard` and `subscriptions` (who is asked for what: the state
+//! Reading order: `keys` (where a room is kept) → `publish.lua`, `message` and `seal` (what is sent) → `queue` and
+//! `attempts` (when, how often: without I/O) → `publisher` and `commands` (the I/O around it) → `position` (what a reader has missed) → `room`, `shard` and `subscriptions` (who is asked for what: the state
 //! machine, without I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
 //!
 //! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attempts;
 mod broker;
 mod commands;
 mod connection;
@@ -21,8 +22,10 @@ mod metrics;
 mod options;
 mod position;
 mod publisher;
+mod queue;
 mod resp;
 mod room;
+mod seal;
 mod shard;
 #[cfg(test)]
 mod simulation;

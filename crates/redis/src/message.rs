@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! <epoch> <start> <first> <count>\n
-//! version:u8 origin:u64 count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
+//! version:u8 origin:u64 [mac:16] count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
 //! ```
+//!
+//! Version 1 has no MAC. Version 2 has one and is what nodes with a cluster secret send, and all that they accept.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,10 +15,13 @@ use roomcast_core::{Envelope, NodeId, RoomName};
 use roomcast_protocol::Name;
 use thiserror::Error;
 
-/// The version of the events' encoding. A node drops, counts and logs what it can't read.
-const VERSION: u8 = 1;
+use crate::seal::{MAC_LEN, Seal};
 
-/// Bytes before the first event.
+/// The versions of the encoding: without a MAC, and with one. A node drops, counts and logs what it can't read.
+const VERSION: u8 = 1;
+const SEALED_VERSION: u8 = 2;
+
+/// Bytes of the version and the origin.
 const PREAMBLE: usize = 1 + 8;
 
 /// Bytes of an event beside its name and payload.
@@ -52,10 +57,18 @@ pub(crate) struct Event {
     pub(crate) payload: Bytes,
 }
 
-/// A message that this version can't read.
+/// Why a message on a room's channel is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a message on a room's channel is not in the format of version {VERSION}")]
-pub(crate) struct Unreadable;
+pub(crate) enum Unreadable {
+    #[error("it is not in a format that this version reads")]
+    Format,
+    #[error("it has no MAC, and this node has a cluster secret")]
+    NotSealed,
+    #[error("it has a MAC, and this node has no cluster secret")]
+    Sealed,
+    #[error("its MAC is wrong: its sender has another cluster secret, or none and forges messages")]
+    WrongMac,
+}
 
 /// Encodes the events of one message, without the header.
 #[derive(Debug)]
@@ -63,18 +76,25 @@ pub(crate) struct Encoder {
     bytes: BytesMut,
     pub(crate) origin: NodeId,
     pub(crate) count: u64,
+    /// The number of the event that was pushed last.
+    pub(crate) last_number: u64,
 }
 
 impl Encoder {
-    pub(crate) fn new(origin: NodeId) -> Self {
+    pub(crate) fn new(origin: NodeId, seal: &Seal) -> Self {
         let mut bytes = BytesMut::new();
-        bytes.put_u8(VERSION);
+        bytes.put_u8(if seal.is_active() { SEALED_VERSION } else { VERSION });
         bytes.put_u64(origin.as_u64());
-        Self { bytes, origin, count: 0 }
+        if seal.is_active() {
+            bytes.put_bytes(0, MAC_LEN); // filled in when the message is whole
+        }
+        Self { bytes, origin, count: 0, last_number: 0 }
     }
 
+    /// Appends an event. The queue of publishes takes none whose payload is over `MAX_PAYLOAD`.
     pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
         self.count += 1;
+        self.last_number = number;
         self.bytes.reserve(EVENT_OVERHEAD + name.len() + payload.len());
         self.bytes.put_u64(number);
         self.bytes.put_u64(unix_micros(accepted_at));
@@ -88,24 +108,34 @@ impl Encoder {
         self.bytes.len()
     }
 
-    pub(crate) fn finish(self) -> Bytes {
+    /// The message for this channel.
+    pub(crate) fn finish(mut self, channel: &str, seal: &Seal) -> Bytes {
+        if seal.is_active() {
+            let (preamble, rest) = self.bytes.split_at_mut(PREAMBLE);
+            let (place, events) = rest.split_at_mut(MAC_LEN);
+            if let Some(mac) = seal.sign(channel.as_bytes(), [preamble, events]) {
+                place.copy_from_slice(&mac);
+            }
+        }
         self.bytes.freeze()
     }
 }
 
 impl Message {
-    /// Reads the header; the events are read by [`events`](Self::events).
-    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Unreadable> {
-        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Unreadable)?;
+    /// Reads the header, and checks the MAC if there is to be one; the events are read by [`events`](Self::events).
+    pub(crate) fn decode(mut bytes: Bytes, channel: &[u8], seal: &Seal) -> Result<Self, Unreadable> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Unreadable::Format)?;
         let header = bytes.split_to(end);
         bytes.advance(1);
-        let [epoch, start, first, count] = numbers(&header).ok_or(Unreadable)?;
-        if bytes.len() < PREAMBLE || bytes.get_u8() != VERSION {
-            return Err(Unreadable);
-        }
-        let origin = NodeId::from_u64(bytes.get_u64());
+        let [epoch, start, first, count] = numbers(&header).ok_or(Unreadable::Format)?;
+        let origin = open(&mut bytes, channel, seal)?;
         let valid = start >= 1 && first >= start && count >= 1 && first.checked_add(count).is_some();
-        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(Unreadable) }
+        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(Unreadable::Format) }
+    }
+
+    /// About how many bytes it holds in memory.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.events.len()
     }
 
     /// The sequence number of the last event.
@@ -119,10 +149,32 @@ impl Message {
         let capacity = rest.len() / EVENT_OVERHEAD;
         let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
         while !rest.is_empty() {
-            events.push(take_event(&mut rest).ok_or(Unreadable)?);
+            events.push(take_event(&mut rest).ok_or(Unreadable::Format)?);
         }
-        if events.len() as u64 == self.count { Ok(events) } else { Err(Unreadable) }
+        if events.len() as u64 == self.count { Ok(events) } else { Err(Unreadable::Format) }
     }
+}
+
+/// Takes what is before the events, and returns the origin.
+fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Unreadable> {
+    if bytes.len() < PREAMBLE {
+        return Err(Unreadable::Format);
+    }
+    let mut preamble = bytes.split_to(PREAMBLE);
+    match (preamble[0], seal.is_active()) {
+        (VERSION, false) => {}
+        (SEALED_VERSION, true) if bytes.len() >= MAC_LEN => {
+            let mac = bytes.split_to(MAC_LEN);
+            if !seal.accepts(channel, [&preamble, bytes], &mac) {
+                return Err(Unreadable::WrongMac);
+            }
+        }
+        (VERSION, true) => return Err(Unreadable::NotSealed),
+        (SEALED_VERSION, false) => return Err(Unreadable::Sealed),
+        _ => return Err(Unreadable::Format),
+    }
+    preamble.advance(1);
+    Ok(NodeId::from_u64(preamble.get_u64()))
 }
 
 fn take_event(rest: &mut Bytes) -> Option<Event> {

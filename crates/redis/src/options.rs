@@ -20,6 +20,10 @@ pub struct RedisOptions {
     pub backlog: BacklogRules,
     /// How long a room is read on after its last member has left. Default 5 s.
     pub linger: Duration,
+    /// What proves to a node that messages come from the nodes of its cluster: the first secret signs them, each of the
+    /// others is accepted, too, so that a secret can be replaced. All nodes need the same. Empty: messages are not signed,
+    /// and whoever may publish to Redis' channels may forge events and requests. Default: empty.
+    pub cluster_secrets: Vec<String>,
     /// The certificates (PEM) of the authorities that are trusted to sign the servers', for the `rediss…` schemes.
     /// Default: the system's.
     pub authorities: Option<Vec<u8>>,
@@ -33,6 +37,7 @@ impl RedisOptions {
             prefix: "roomcast".into(),
             backlog: BacklogRules::default(),
             linger: Duration::from_secs(5),
+            cluster_secrets: Vec::new(),
             authorities: None,
         }
     }

@@ -17,13 +17,18 @@
 
 use roomcast_core::NodeId;
 
-use crate::message::{Event, Message, numbers};
+use crate::message::{Event, Message};
 
-/// How many messages wait while a repair is under way. More are let go, and seen as a gap afterwards.
+/// How many messages wait while a repair is under way, and how many bytes of them. More are let go, and seen as a
+/// gap afterwards.
 const MAX_HELD: usize = 10_000;
+const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// How many origins are remembered, to know a publish that was tried again; the least recent is forgotten.
 const MAX_ORIGINS: usize = 64;
+
+/// The most events that one step counts as lost: a forged number must not make a counter wrap.
+const MAX_COUNTED: u64 = 1 << 32;
 
 /// The last event that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +38,30 @@ struct Position {
 }
 
 /// What Redis has under a room's position key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) epoch: u64,
     /// The first number of the epoch.
     pub(crate) start: u64,
     /// The last number given.
     pub(crate) sequence: u64,
+    /// The number of the last event of each origin, the most recent origin first.
+    pub(crate) origins: Vec<(NodeId, u64)>,
 }
 
 impl Stored {
-    /// `<epoch> <start> <sequence> <writer>`, as the publish script writes it.
+    /// `<epoch> <start> <sequence> <writer> <read> <origin>:<number> …`, as the publish script writes it.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let writer = text.iter().rposition(|byte| *byte == b' ')?;
-        let [epoch, start, sequence] = numbers(&text[..writer])?;
-        (start >= 1).then_some(Self { epoch, start, sequence })
+        let mut parts = std::str::from_utf8(text).ok()?.split(' ');
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let (epoch, start, sequence) = (number()?, number()?, number()?);
+        let (_writer, _read) = (parts.next()?, parts.next()?);
+        let origin = |part: &str| {
+            let (origin, number) = part.split_once(':')?;
+            Some((origin.parse().ok()?, number.parse().ok()?))
+        };
+        let origins = parts.take(MAX_ORIGINS).map(origin).collect::<Option<_>>()?;
+        (start >= 1).then_some(Self { epoch, start, sequence, origins })
     }
 }
 
@@ -68,14 +82,37 @@ pub(crate) struct Progress {
     pub(crate) repair_from: Option<u64>,
 }
 
+impl Progress {
+    fn count_lost(&mut self, events: u64) {
+        self.lost = self.lost.saturating_add(events).min(MAX_COUNTED);
+    }
+}
+
 /// One room's reader.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     at: Option<Position>,
     /// Live messages behind a gap, until the backlog has answered.
-    repair: Option<Vec<Message>>,
+    repair: Option<Held>,
     /// The last event's number of each origin, the most recent origin last.
     origins: Vec<(NodeId, u64)>,
+}
+
+/// Messages that wait for a repair.
+#[derive(Debug, Default)]
+struct Held {
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Held {
+    fn push(&mut self, message: Message) {
+        let size = message.size();
+        if self.messages.is_empty() || (self.messages.len() < MAX_HELD && self.bytes + size <= MAX_HELD_BYTES) {
+            self.bytes += size;
+            self.messages.push(message);
+        }
+    }
 }
 
 /// Where a message must begin so that nothing is missing before it.
@@ -90,16 +127,21 @@ enum Expected {
 impl Reader {
     /// What to ask the backlog for after an interruption. `None`: nothing was read yet.
     pub(crate) fn resume_from(&self) -> Option<u64> {
-        self.at.map(|at| at.sequence + 1)
+        self.at.map(|at| at.sequence.saturating_add(1))
     }
 
-    /// The position at the moment of the subscription.
+    /// The position at the moment of the subscription. What was published before it is not delivered, also if a
+    /// server that has lost it is given it again.
     pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
+        let Some(Stored { epoch, sequence, origins, .. }) = stored else {
+            self.at.get_or_insert(Position { epoch: 0, sequence: 0 });
+            return;
+        };
         // An event that came before this answer has set it already.
-        self.at.get_or_insert(match stored {
-            Some(stored) => Position { epoch: stored.epoch, sequence: stored.sequence },
-            None => Position { epoch: 0, sequence: 0 },
-        });
+        self.at.get_or_insert(Position { epoch, sequence });
+        for (origin, number) in origins.into_iter().rev() {
+            self.is_new(origin, number);
+        }
     }
 
     /// From now on events wait for [`on_repair`](Self::on_repair).
@@ -110,9 +152,7 @@ impl Reader {
     /// A message came over the subscription.
     pub(crate) fn on_live(&mut self, message: Message, progress: &mut Progress) {
         if let Some(held) = &mut self.repair {
-            if held.len() < MAX_HELD {
-                held.push(message);
-            }
+            held.push(message);
             return;
         }
         let asked = match self.expected(message.epoch, message.start) {
@@ -122,7 +162,7 @@ impl Reader {
             _ => return self.read(&message, progress),
         };
         progress.repair_from = Some(asked);
-        self.repair = Some(vec![message]);
+        self.repair.insert(Held::default()).push(message);
     }
 
     /// The answer to the question for the backlog from `asked` on.
@@ -133,15 +173,15 @@ impl Reader {
         backlog: &[Message],
         progress: &mut Progress,
     ) {
-        if let Some(stored) = stored
-            && self.repair.iter().flatten().any(|held| held.epoch == stored.epoch)
+        if let Some(stored) = &stored
+            && self.repair.iter().flat_map(|held| &held.messages).any(|held| held.epoch == stored.epoch)
             && let Expected::Stale = self.expected(stored.epoch, stored.start)
         {
             // What is stored is what is published now, so it is the history, although its epoch is earlier.
             progress.rewound = true;
             self.at = Some(Position { epoch: stored.epoch, sequence: stored.start - 1 });
         }
-        let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
+        let expected = stored.as_ref().map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
             Some((stored, Expected::From(_))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
                 progress.repair_from = Some(1);
@@ -158,17 +198,17 @@ impl Reader {
             Some((_, Expected::Stale)) | None => {}
         }
         // What Redis still has of what came before these, it has said. To ask again would change nothing.
-        for message in self.repair.take().into_iter().flatten() {
+        for message in self.repair.take().unwrap_or_default().messages {
             self.read(&message, progress);
         }
     }
 
     /// What the backlog did not have is lost.
-    fn skip_to(&mut self, stored: Stored, progress: &mut Progress) {
+    fn skip_to(&mut self, stored: &Stored, progress: &mut Progress) {
         if let Expected::From(next) = self.expected(stored.epoch, stored.start)
             && stored.sequence >= next
         {
-            progress.lost += stored.sequence - next + 1;
+            progress.count_lost((stored.sequence - next).saturating_add(1));
             self.note_rewind(stored.epoch, stored.start, progress);
             self.at = Some(Position { epoch: stored.epoch, sequence: stored.sequence });
         }
@@ -177,15 +217,15 @@ impl Reader {
     /// How many messages wait.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.repair.as_ref().map_or(0, Vec::len)
+        self.repair.as_ref().map_or(0, |held| held.messages.len())
     }
 
     fn expected(&self, epoch: u64, start: u64) -> Expected {
         match self.at {
             None => Expected::Any,
-            Some(at) if epoch == at.epoch => Expected::From(at.sequence + 1),
+            Some(at) if epoch == at.epoch => Expected::From(at.sequence.saturating_add(1)),
             Some(at) if epoch < at.epoch => Expected::Stale,
-            Some(at) => Expected::From((at.sequence + 1).min(start)),
+            Some(at) => Expected::From(at.sequence.saturating_add(1).min(start)),
         }
     }
 
@@ -201,7 +241,7 @@ impl Reader {
             Expected::From(next) => next,
             Expected::Stale => return,
         };
-        progress.lost += message.first.saturating_sub(next);
+        progress.count_lost(message.first.saturating_sub(next));
         let seen = next.saturating_sub(message.first);
         if seen >= message.count {
             return;
@@ -209,7 +249,7 @@ impl Reader {
         self.note_rewind(message.epoch, message.start, progress);
         self.at = Some(Position { epoch: message.epoch, sequence: message.last() });
         let Ok(events) = message.events() else {
-            progress.lost += message.count - seen;
+            progress.count_lost(message.count - seen);
             return;
         };
         for event in events.into_iter().skip(usize::try_from(seen).unwrap_or(usize::MAX)) {

@@ -1,47 +1,86 @@
--- Publishes messages: numbers their events, keeps them in their rooms' backlogs, and sends them out.
+-- Publishes messages: numbers their events, keeps them in their rooms' histories, and sends them out.
 --
--- KEYS: position and backlog (or the position again, if there is none) of each message's room. All are in
---       one slot if there are slots.
--- ARGV: how long a position is kept, in ms; then for each message: its room's channel (not a key: Redis
---       would miss it while its slot moves), how many events it has, how many events the backlog keeps
---       (0: it has none), for how long, in ms, and the encoded events.
+-- KEYS: position and history (or the position again, if the room has no history) of each message's room. In a
+--       cluster, all are in one slot.
+-- ARGV: how long a position is kept, in ms, and how long if nobody ever read the room; then for each message:
+--       1 its room's channel (not a key: Redis would miss it while its slot moves)
+--       2 its origin, as ' <id>:'
+--       3 the number that the origin gave to the message's last event
+--       4 how many events it has
+--       5 how many events the history keeps (0: none)
+--       6 for how long it keeps them, in ms
+--       7 the encoded events
 --
--- A position is '<epoch> <start> <sequence> <writer>'. The writer is this server's replication id: when
--- another server wrote it, or nobody, a new epoch begins. Epochs are microseconds since 1970, so they grow.
--- Numbers stay below 2^53, where Lua's are exact; '%.0f' because tostring() would round them.
+-- A position is '<epoch> <start> <sequence> <writer> <read> <origin>:<number> ...'.
+-- The writer is this server's replication id: when another server wrote the position, or nobody, a new epoch
+-- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
+-- The origins, most recent first, have the number of the last event that each published. An origin's numbers grow,
+-- so a message whose number is not larger was published before: its publisher missed the answer and tries again, or gave
+-- up on it long ago. It is not published twice.
+--
+-- Lua writes numbers with 14 digits, so those of events are exact up to 10^14. Epochs are larger.
 
-local writer = string.sub(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), 1, 16)
+local MAX_ORIGINS_LENGTH = 1650 -- 64 origins whose numbers have 8 digits
 
-for message = 1, #KEYS / 2 do
-  local position, backlog, channel = KEYS[message * 2 - 1], KEYS[message * 2], ARGV[message * 5 - 3]
-  local count, kept = tonumber(ARGV[message * 5 - 2]), tonumber(ARGV[message * 5 - 1])
-  local kept_ms, events = ARGV[message * 5], ARGV[message * 5 + 1]
+local call, find, sub, match = redis.call, string.find, string.sub, string.match
 
-  local epoch, start, sequence, last_writer
-  local stored = redis.call('GET', position)
-  if stored then
-    epoch, start, sequence, last_writer = string.match(stored, '^(%d+) (%d+) (%d+) (%x+)$')
-  elseif kept > 0 then
-    redis.call('DEL', backlog) -- numbers begin anew, and a stream's ids must grow
+local info = call('INFO', 'replication')
+local _, before_id = find(info, 'master_replid:', 1, true)
+local writer = sub(info, before_id + 1, before_id + 16)
+
+local function publish(message)
+  local position, history = KEYS[message * 2 - 1], KEYS[message * 2]
+  local at = message * 7 - 4
+  local origin, number, count, kept = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
+
+  local epoch_and_start, sequence, last_writer, is_read, origins =
+    match(call('GET', position) or '', '^(%d+ %d+ )(%d+) (%x+) ([01])(.*)$')
+  if sequence then
+    local from, to = find(origins, origin, 1, true)
+    if from then
+      local _, last, published = find(origins, '^(%d+)', to + 1)
+      if tonumber(published) >= tonumber(number) then return end
+      origins = sub(origins, 1, from - 1) .. sub(origins, last + 1)
+    elseif #origins > MAX_ORIGINS_LENGTH then
+      origins = match(origins, '^(.*) ') -- the least recent goes
+    end
+  else
+    call('DEL', history) -- its scores would be those of other events
+    sequence, is_read, origins = 0, '0', ''
   end
-  local first = tonumber(sequence or 0) + 1
+
+  local first = sequence + 1
   if last_writer ~= writer then
-    local time = redis.call('TIME')
+    local time = call('TIME')
     local now = time[1] * 1000000 + time[2]
-    epoch = string.format('%.0f', math.max(now, tonumber(epoch or 0) + 1))
-    start = string.format('%.0f', first)
+    local epoch = epoch_and_start and match(epoch_and_start, '^%d+') or 0
+    epoch_and_start = string.format('%.0f %.0f ', math.max(now, epoch + 1), first)
   end
-  local last = first + count - 1
+  local last = sequence + count
 
-  local name = string.format('%s %s %.0f ', epoch, start, last)
-  redis.call('SET', position, name .. writer, 'PX', ARGV[1])
-  local sent = string.format('%s %s %.0f %d\n', epoch, start, first, count) .. events
+  local sent = epoch_and_start .. first .. ' ' .. count .. '\n' .. ARGV[at + 6]
+  -- First the keys, then the channel: what fails halfway was not sent under a number that is given again.
   if kept > 0 then
-    -- A message is kept under its last event's number; those that end before the last `kept` events go.
-    local oldest = string.format('%.0f', math.max(last - kept + 1, 0))
-    redis.call('XADD', backlog, 'MINID', '=', oldest, string.format('%.0f-0', last), 'm', sent)
-    redis.call('PEXPIRE', backlog, kept_ms)
+    -- The score is the last event's number. Messages that end before the last `kept` events go.
+    call('ZADD', history, last, sent)
+    if last > kept then call('ZREMRANGEBYSCORE', history, '-inf', last - kept) end
+    call('PEXPIRE', history, ARGV[at + 5])
   end
-  redis.call('SPUBLISH', channel, sent)
+  local up_to_here = epoch_and_start .. last .. ' ' .. writer .. ' '
+  local published = origin .. number .. origins
+  call('SET', position, up_to_here .. is_read .. published, 'PX', is_read == '1' and ARGV[1] or ARGV[2])
+  if call('SPUBLISH', ARGV[at], sent) > 0 and is_read == '0' then
+    call('SET', position, up_to_here .. '1' .. published, 'PX', ARGV[1])
+  end
 end
-return redis.status_reply('OK')
+
+-- What fails in one room leaves the others alone. The answer has the failed messages' places and errors.
+local failed = {}
+for message = 1, #KEYS / 2 do
+  local ok, reason = pcall(publish, message)
+  if not ok then
+    failed[#failed + 1] = message
+    failed[#failed + 1] = type(reason) == 'table' and reason.err or reason
+  end
+end
+return failed

@@ -49,10 +49,12 @@ impl Incoming {
     }
 }
 
-/// The bytes of a string of either kind.
+/// The bytes of a string of any kind.
 pub(crate) fn bytes_of(frame: BytesFrame) -> Option<Bytes> {
     match frame {
-        BytesFrame::BlobString { data, .. } | BytesFrame::SimpleString { data, .. } => Some(data),
+        BytesFrame::BlobString { data, .. }
+        | BytesFrame::SimpleString { data, .. }
+        | BytesFrame::VerbatimString { data, .. } => Some(data),
         _ => None,
     }
 }
@@ -66,19 +68,10 @@ pub(crate) fn error_of(frame: &BytesFrame) -> Option<String> {
     }
 }
 
-/// The values of field `m` of a stream's entries, as XRANGE answers.
-pub(crate) fn stream_values(frame: BytesFrame) -> Option<Vec<Bytes>> {
-    let entries = array_of(frame)?.into_iter().map(|entry| {
-        let mut entry = array_of(entry)?.into_iter();
-        let (_id, fields) = (entry.next()?, entry.next()?);
-        bytes_of(array_of(fields)?.into_iter().nth(1)?)
-    });
-    entries.collect()
-}
-
-fn array_of(frame: BytesFrame) -> Option<Vec<BytesFrame>> {
+/// The strings of an array.
+pub(crate) fn strings_of(frame: BytesFrame) -> Option<Vec<Bytes>> {
     match frame {
-        BytesFrame::Array { data, .. } => Some(data),
+        BytesFrame::Array { data, .. } => data.into_iter().map(bytes_of).collect(),
         _ => None,
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use roomcast_core::BrokerError;
+use roomcast_core::{BrokerError, RoomName};
 use tokio::sync::oneshot;
 
+use crate::keys::{Keys, PROBES};
 use crate::position::Reader;
 
 /// Who waits for a subscription.
@@ -48,8 +49,13 @@ impl Stage {
 
 impl Room {
     /// One that is wanted from now on.
-    pub(crate) fn new(slot: u16) -> Self {
-        Self { slot, kept_until: None, stage: Stage::Queued, reader: Reader::default(), waiters: Vec::new() }
+    pub(crate) fn new(name: &RoomName) -> Self {
+        let mut reader = Reader::default();
+        if name.starts_with(PROBES) {
+            // It is new, so this is where it is. So its backlog is asked for, too, and the right to do so is proven.
+            reader.on_subscribed(None);
+        }
+        Self { slot: Keys::slot(name), kept_until: None, stage: Stage::Queued, reader, waiters: Vec::new() }
     }
 
     /// Somebody waits for its subscription.

@@ -14,7 +14,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
 use crate::keys::Keys;
-use crate::resp::{bytes_of, error_of, put_command, stream_values};
+use crate::resp::{bytes_of, error_of, put_command, strings_of};
 
 /// How many rooms may be asked about at once. It bounds what waits in Redis' output buffer for us, which
 /// Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
@@ -58,6 +58,8 @@ pub(crate) struct Shard {
     output: BytesMut,
     last_heard: Instant,
     markers: u64,
+    /// What Redis answered when it refused a subscription last.
+    pub(crate) refusal: Option<String>,
 }
 
 impl Shard {
@@ -74,6 +76,7 @@ impl Shard {
             output: BytesMut::new(),
             last_heard: now,
             markers: 0,
+            refusal: None,
         }
     }
 
@@ -153,7 +156,7 @@ impl Shard {
         for (room, from) in rooms {
             put_command(&mut self.output, ["GET", &keys.position(room)].iter());
             if let Some(from) = from {
-                put_command(&mut self.output, ["XRANGE", &keys.backlog(room), &from.to_string(), "+"].iter());
+                put_command(&mut self.output, ["ZRANGEBYSCORE", &keys.backlog(room), &from.to_string(), "+inf"].iter());
             }
         }
         self.in_flight += rooms.len();
@@ -255,7 +258,7 @@ impl Answer {
         if let Some(error) = error_of(&position).or_else(|| backlog.as_ref().and_then(error_of)) {
             return Err(error);
         }
-        let backlog = backlog.map_or(Some(Vec::new()), stream_values).ok_or_else(unexpected)?;
+        let backlog = backlog.map_or(Some(Vec::new()), strings_of).ok_or_else(unexpected)?;
         Ok(Self { position: bytes_of(position), backlog })
     }
 }

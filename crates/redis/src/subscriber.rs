@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::commands::Commands;
-use crate::connection::{self, Credentials, Report};
+use crate::connection::{self, Credentials, Fitness, Report};
 use crate::keys::{Keys, PROBES, SLOTS};
 use crate::metrics::RedisMetrics;
 use crate::publisher::Publisher;
@@ -37,9 +37,14 @@ const MAX_PROBE_NAMES: u32 = 8 * SLOTS as u32;
 const MIN_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
-/// How often the topology is asked for: when something is not where it says, and otherwise.
+/// How long an echo may be missing before the server counts as not working, though it takes probes.
+const ECHO_PATIENCE: Duration = Duration::from_millis(4500);
+
+/// How often a server that has not echoed a probe yet is probed.
+const FIRST_PROBE_INTERVAL: Duration = TICK;
+
+/// How soon the topology is asked for again when something is not where it says.
 const MIN_TOPOLOGY_AGE: Duration = Duration::from_millis(200);
-const MAX_TOPOLOGY_AGE: Duration = Duration::from_secs(10);
 
 /// How long a closing node waits for events that Redis has accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +61,8 @@ pub(crate) struct Shared {
     /// The hub has taken events.
     pub(crate) taken: Notify,
     pub(crate) status: watch::Sender<BrokerStatus>,
+    /// Why the status is down.
+    pub(crate) problem: Mutex<String>,
     /// The broker was closed; set once.
     pub(crate) closing: AtomicBool,
     pub(crate) metrics: RedisMetrics,
@@ -69,9 +76,14 @@ struct Link {
     output: Option<mpsc::UnboundedSender<Bytes>>,
     retry_at: Instant,
     retry_delay: Duration,
+    /// Why the last connection ended, or was not opened.
+    error: Option<String>,
+    /// The policy by which the server evicts keys, if it does.
+    evicts: Option<String>,
 }
 
-/// A room that the node publishes to and reads, to see that a server's way works.
+/// A room that the node publishes to and reads, to prove that a server can be used: that it takes the script, and
+/// brings what is published.
 struct Probe {
     room: RoomName,
     /// The last publish, until its outcome is known.
@@ -79,18 +91,57 @@ struct Probe {
     /// When the first publish was sent that was taken and has not come back.
     missing_since: Option<Instant>,
     sent_at: Instant,
-    echoed_at: Instant,
+    /// When the last one came back over this connection.
+    echoed_at: Option<Instant>,
+    /// Why the last publish was not taken.
+    refusal: Option<String>,
 }
 
 impl Probe {
     fn new(room: RoomName, now: Instant) -> Self {
-        Self { room, publishing: None, missing_since: None, sent_at: now, echoed_at: now }
+        Self { room, publishing: None, missing_since: None, sent_at: now, echoed_at: None, refusal: None }
     }
 
-    /// One came back, or nobody listened.
+    /// One came back.
     fn on_echo(&mut self, now: Instant) {
-        self.echoed_at = now;
+        self.echoed_at = Some(now);
         self.missing_since = None;
+        self.refusal = None;
+    }
+
+    /// Nobody listened: no silence counts.
+    fn on_paused(&mut self, now: Instant) {
+        self.missing_since = None;
+        self.echoed_at = self.echoed_at.map(|_| now);
+    }
+
+    /// The connection is new and proves nothing yet.
+    fn on_connected(&mut self) {
+        self.missing_since = None;
+        self.echoed_at = None;
+    }
+
+    /// Whether the server has brought one lately.
+    fn is_proven(&self, now: Instant) -> bool {
+        self.echoed_at.is_some_and(|at| now.duration_since(at) < ECHO_PATIENCE)
+    }
+
+    /// Whether it is time to publish another. Notes what became of the last.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let interval = if self.is_proven(now) { PROBE_INTERVAL } else { FIRST_PROBE_INTERVAL };
+        if now.duration_since(self.sent_at) < interval {
+            return false;
+        }
+        match self.publishing.as_mut().map(FutureExt::now_or_never) {
+            Some(None) => return false, // it is under way
+            Some(Some(Ok(()))) if self.echoed_at.is_none_or(|at| at < self.sent_at) => {
+                self.missing_since.get_or_insert(self.sent_at);
+            }
+            Some(Some(Err(error))) => self.refusal = Some(error.to_string()),
+            Some(Some(Ok(()))) | None => {}
+        }
+        self.publishing = None;
+        true
     }
 }
 
@@ -108,7 +159,9 @@ pub(crate) struct Subscriber {
     probes: HashMap<Server, Probe>,
     probe_prefix: String,
     probe_origin: NodeId,
-    probed_at: Instant,
+    /// Whether most of the servers could be used once. From then on, one that evicts keys is only warned of: it worked
+    /// until now.
+    has_worked: bool,
     topologies: mpsc::Sender<Option<Topology>>,
     topology_inbox: mpsc::Receiver<Option<Topology>>,
     topology_wanted: bool,
@@ -138,7 +191,7 @@ impl Subscriber {
             probes: HashMap::new(),
             probe_prefix: format!("{PROBES}{probe_origin}"),
             probe_origin,
-            probed_at: Instant::now(),
+            has_worked: false,
             topologies,
             topology_inbox,
             topology_wanted: true,
@@ -147,8 +200,13 @@ impl Subscriber {
         }
     }
 
-    /// Runs until the broker is closed.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the broker is closed. However it ends, also by a panic, no more events come, and the hub gets to know.
+    pub(crate) async fn run(self) {
+        let _end = End(Arc::clone(&self.shared));
+        self.serve().await;
+    }
+
+    async fn serve(mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut close_by = None;
@@ -171,11 +229,10 @@ impl Subscriber {
                 Some(topology) = self.topology_inbox.recv() => self.on_topology(topology),
                 () = self.shared.wake.notified() => {}
                 () = self.shared.taken.notified(), if is_full => {}
+                () = self.publisher.failed() => return,
                 _ = ticks.tick() => self.on_tick(),
             }
         }
-        self.shared.events.lock().close();
-        self.shared.status.send_replace(BrokerStatus::Down);
     }
 
     /// Hands on what the subscriptions have to say.
@@ -219,7 +276,7 @@ impl Subscriber {
         let now = Instant::now();
         let mut subscriptions = self.shared.subscriptions.lock();
         match report {
-            Report::Connected => {
+            Report::Connected(Fitness { evicts }) => {
                 if self.lost_links > 0 {
                     self.lost_links -= 1;
                     self.shared.metrics.reconnects.inc();
@@ -228,8 +285,12 @@ impl Subscriber {
                 subscriptions.on_connected(shard, now);
                 let server = subscriptions.server(shard);
                 tracing::info!(%server, "connected to Redis");
+                if let Some(policy) = &evicts {
+                    tracing::warn!(%server, policy, "Redis may evict rooms' positions; set maxmemory-policy to noeviction");
+                }
+                link.evicts = evicts;
                 if let Some(probe) = self.probes.get_mut(server) {
-                    probe.on_echo(now);
+                    probe.on_connected();
                 }
             }
             Report::Received(all) => {
@@ -247,6 +308,7 @@ impl Subscriber {
                     tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
                 }
                 link.output = None;
+                link.error = Some(error.to_string());
                 link.retry_at = now + link.retry_delay;
                 link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
                 self.lost_links += usize::from(subscriptions.on_disconnected(shard));
@@ -261,7 +323,14 @@ impl Subscriber {
         let now = Instant::now();
         for Known { index: shard, server, owns, .. } in self.shared.subscriptions.lock().servers() {
             if self.links.len() <= shard {
-                self.links.push(Link { generation: 0, output: None, retry_at: now, retry_delay: MIN_RETRY });
+                self.links.push(Link {
+                    generation: 0,
+                    output: None,
+                    retry_at: now,
+                    retry_delay: MIN_RETRY,
+                    error: None,
+                    evicts: None,
+                });
             }
             let link = &mut self.links[shard];
             if owns && link.output.is_none() && link.retry_at <= now {
@@ -280,10 +349,11 @@ impl Subscriber {
 
     /// Gives a connection up that seems to be alive and is not.
     fn reset(&mut self, shard: ShardIndex, server: &Server, why: &str) {
-        tracing::warn!(%server, "{why}; the subscriber connection to Redis is opened anew");
+        tracing::warn!(%server, "{why}; closing the subscriber connection to Redis");
         let link = &mut self.links[shard];
         link.generation += 1;
         link.output = None;
+        link.error = Some(why.to_owned());
         link.retry_at = Instant::now();
         self.lost_links += usize::from(self.shared.subscriptions.lock().on_disconnected(shard));
         self.update_status();
@@ -299,7 +369,7 @@ impl Subscriber {
             let mut subscriptions = self.shared.subscriptions.lock();
             if is_paused {
                 subscriptions.on_paused(now);
-                self.probes.values_mut().for_each(|probe| probe.on_echo(now));
+                self.probes.values_mut().for_each(|probe| probe.on_paused(now));
             }
             (subscriptions.on_tick(now), subscriptions.servers())
         };
@@ -307,50 +377,67 @@ impl Subscriber {
             self.reset(shard, &servers[shard].server, "Redis does not answer");
         }
         self.connect_due();
-        self.ask_topology(MAX_TOPOLOGY_AGE);
-        if now.duration_since(self.probed_at) >= PROBE_INTERVAL {
-            self.probed_at = now;
-            self.probe_all(&servers);
-        }
+        self.ask_topology(self.commands.max_topology_age());
+        self.probe_all(&servers);
         self.update_status();
     }
 
     /// Up while most of the servers work, as a Redis Cluster is itself. The rooms of one that does not fail alone.
-    fn update_status(&self) {
-        let servers = self.shared.subscriptions.lock().servers();
-        let (mut owners, mut working, mut reason) = (0, 0, String::new());
-        for known in servers.iter().filter(|known| known.owns) {
+    fn update_status(&mut self) {
+        let subscriptions = self.shared.subscriptions.lock();
+        let (mut owners, mut working, mut reason) = (0, 0, "no server of Redis has been found yet".to_owned());
+        for known in subscriptions.servers().iter().filter(|known| known.owns) {
             owners += 1;
-            match self.publisher.is_down(&known.server) {
-                Some(why) => reason = why,
-                None => working += usize::from(known.is_connected),
+            match self.problem_of(known, &subscriptions) {
+                Some(problem) => reason = format!("{}: {problem}", known.server),
+                None => working += 1,
             }
         }
+        drop(subscriptions);
         let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
+        self.has_worked |= status == BrokerStatus::Up;
         let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);
         match status {
-            BrokerStatus::Up if changed => tracing::info!(working, owners, "Redis works: rooms are served"),
+            BrokerStatus::Up if changed => tracing::info!(working, owners, "Redis works"),
             BrokerStatus::Down if changed => {
-                tracing::warn!(working, owners, reason, "Redis does not work: publishes are refused until it does");
+                tracing::warn!(working, owners, reason, "Redis can't be used; this node is cut off from the cluster");
             }
             _ => {}
         }
+        *self.shared.problem.lock() = reason;
+    }
+
+    /// Why a server can't be used, if it can't: it must be connected, take publishes and bring them back.
+    fn problem_of(&self, known: &Known, subscriptions: &Subscriptions) -> Option<String> {
+        let Known { index, server, is_connected, .. } = known;
+        if let Some(reason) = self.publisher.is_down(server) {
+            return Some(reason);
+        }
+        let link = self.links.get(*index);
+        if !is_connected {
+            let error = link.and_then(|link| link.error.clone());
+            return Some(error.unwrap_or_else(|| "it has not been connected to yet".to_owned()));
+        }
+        if let Some(policy) = link.and_then(|link| link.evicts.as_ref()).filter(|_| !self.has_worked) {
+            return Some(format!(
+                "its maxmemory-policy is {policy}, so it may evict rooms' positions; set it to noeviction"
+            ));
+        }
+        let probe = self.probes.get(server).filter(|probe| !probe.is_proven(Instant::now()))?;
+        let refusal = probe.refusal.as_ref().or_else(|| subscriptions.refusal(*index)).cloned();
+        Some(refusal.unwrap_or_else(|| "no probe has come back".to_owned()))
     }
 
     // === probes ===
 
-    /// Publishes to a room of each server. A server that takes publishes, but does not bring this one back, is
-    /// connected to anew: the connection may be half open, or the server no longer the master.
+    /// Publishes to a room of each server that is due. A server that takes publishes, but does not bring this one back,
+    /// is connected to anew: the connection may be half open, or the server no longer the master.
     fn probe_all(&mut self, servers: &[Known]) {
         let now = Instant::now();
         for Known { index: shard, server, .. } in servers.iter().filter(|known| known.owns) {
             let Some(probe) = self.probes.get_mut(server) else { continue };
-            match probe.publishing.as_mut().map(FutureExt::now_or_never) {
-                Some(None) => continue, // it is under way
-                Some(Some(Ok(()))) if probe.echoed_at < probe.sent_at => {
-                    probe.missing_since.get_or_insert(probe.sent_at);
-                }
-                _ => {}
+            if !probe.is_due(now) {
+                continue;
             }
             probe.sent_at = now;
             probe.publishing = Some(self.publisher.probe(Envelope {
@@ -420,9 +507,37 @@ impl Subscriber {
         };
         self.commands.keep_only(&topology.servers());
         self.publisher.set_topology(topology.clone());
-        self.shared.subscriptions.lock().set_topology(topology.clone(), Instant::now());
+        let servers = {
+            let mut subscriptions = self.shared.subscriptions.lock();
+            subscriptions.set_topology(topology.clone(), Instant::now());
+            subscriptions.servers()
+        };
+        self.leave_former_master(&topology, &servers);
         self.choose_probes(&topology);
         self.connect_due();
         self.update_status();
+    }
+
+    /// A former master that is alive may go on as one until it is told otherwise, and bring what nobody else reads. A
+    /// member of a cluster that gives its slots away ends the subscriptions itself.
+    fn leave_former_master(&mut self, topology: &Topology, servers: &[Known]) {
+        if topology.has_slots() {
+            return;
+        }
+        for Known { index, server, owns, .. } in servers {
+            if !owns && self.links.get(*index).is_some_and(|link| link.output.is_some()) {
+                self.reset(*index, server, "another server is the master now");
+            }
+        }
+    }
+}
+
+/// Ends the stream of events when the task ends.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.events.lock().close();
+        self.0.status.send_replace(BrokerStatus::Down);
     }
 }

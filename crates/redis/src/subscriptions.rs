@@ -25,21 +25,26 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 
 use crate::keys::{Keys, is_of_nodes};
-use crate::message::Message;
+use crate::message::{Message, Unreadable};
 use crate::metrics::RedisMetrics;
 use crate::position::{Progress, Reader, Stored};
 use crate::resp::Incoming;
 use crate::room::{Room, ShardIndex, Stage, Waiter};
+use crate::seal::Seal;
 use crate::shard::{Answer, Ask, Shard};
 use crate::topology::Topology;
 
 /// How long a subscription may take before those who wait for it are told that it failed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How often a message that is dropped is logged: whoever sends them must not fill the log.
+const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// All rooms of a node, and all servers.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     keys: Keys,
+    seal: Seal,
     linger: Duration,
     metrics: RedisMetrics,
     rooms: HashMap<RoomName, Room>,
@@ -48,6 +53,8 @@ pub(crate) struct Subscriptions {
     /// Rooms whose slot nobody is known to own.
     homeless: VecDeque<(u16, RoomName)>,
     topology_wanted: bool,
+    /// When a message that was dropped was last logged.
+    dropped_logged_at: Option<Instant>,
     /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
     joining: VecDeque<(Instant, RoomName)>,
     lingering: VecDeque<(Instant, RoomName)>,
@@ -64,9 +71,11 @@ pub(crate) struct Known {
 }
 
 impl Subscriptions {
-    pub(crate) fn new(keys: Keys, linger: Duration, metrics: RedisMetrics) -> Self {
+    pub(crate) fn new(keys: Keys, seal: Seal, linger: Duration, metrics: RedisMetrics) -> Self {
         Self {
             keys,
+            seal,
+            dropped_logged_at: None,
             linger,
             metrics,
             rooms: HashMap::new(),
@@ -86,7 +95,7 @@ impl Subscriptions {
     pub(crate) fn subscribe(&mut self, room: &RoomName, waiter: Waiter, now: Instant) -> bool {
         let entry = self.rooms.entry(room.clone());
         let is_new = matches!(entry, std::collections::hash_map::Entry::Vacant(_));
-        let state = entry.or_insert_with(|| Room::new(Keys::slot(room)));
+        let state = entry.or_insert_with(|| Room::new(room));
         state.kept_until = None;
         if matches!(state.stage, Stage::Subscribed { .. }) {
             return true;
@@ -149,6 +158,11 @@ impl Subscriptions {
     /// One of them.
     pub(crate) fn server(&self, shard: ShardIndex) -> &Server {
         &self.shards[shard].server
+    }
+
+    /// What one of them answered when it refused a subscription last.
+    pub(crate) fn refusal(&self, shard: ShardIndex) -> Option<&String> {
+        self.shards[shard].refusal.as_ref()
     }
 
     pub(crate) fn on_connected(&mut self, shard: ShardIndex, now: Instant) {
@@ -312,11 +326,18 @@ impl Subscriptions {
 
     fn on_message(&mut self, channel: &[u8], payload: Bytes, now: Instant) {
         let Some(name) = self.room_of(channel) else { return };
-        let Ok(message) = Message::decode(payload) else {
-            self.metrics.unreadable.inc();
-            return;
-        };
-        self.advance(&name, now, |reader, progress| reader.on_live(message, progress));
+        match Message::decode(payload, channel, &self.seal) {
+            Ok(message) => self.advance(&name, now, |reader, progress| reader.on_live(message, progress)),
+            Err(error) => self.drop_unreadable(&name, error, now),
+        }
+    }
+
+    fn drop_unreadable(&mut self, room: &RoomName, error: Unreadable, now: Instant) {
+        self.metrics.unreadable.inc();
+        if self.dropped_logged_at.is_none_or(|at| now.duration_since(at) >= DROPPED_LOG_INTERVAL) {
+            self.dropped_logged_at = Some(now);
+            tracing::warn!(%room, %error, "dropped a message on a room's channel; further ones are counted only");
+        }
     }
 
     /// Redis gave the room's slot to another server, unless we left.
@@ -356,6 +377,7 @@ impl Subscriptions {
                 Err(error) => {
                     let server = &self.shards[shard].server;
                     tracing::debug!(%server, %room, %error, "Redis refused a subscription");
+                    self.shards[shard].refusal = Some(error);
                     self.queue_again(shard, room);
                 }
             }
@@ -382,7 +404,14 @@ impl Subscriptions {
         match from {
             None => room.reader.on_subscribed(stored),
             Some(from) => {
-                let backlog: Vec<_> = answer.backlog.into_iter().map(Message::decode).filter_map(Result::ok).collect();
+                let channel = self.keys.channel(name);
+                let mut backlog = Vec::with_capacity(answer.backlog.len());
+                for message in answer.backlog {
+                    match Message::decode(message, channel.as_bytes(), &self.seal) {
+                        Ok(message) => backlog.push(message),
+                        Err(error) => self.drop_unreadable(name, error, now),
+                    }
+                }
                 self.advance(name, now, |reader, progress| reader.on_repair(from, stored, &backlog, progress));
             }
         }

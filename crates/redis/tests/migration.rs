@@ -100,7 +100,7 @@ async fn freds_subscriber_is_silent_for_good_after_its_slot_has_moved() {
 async fn slot_of(cluster: &RedisCluster, room: &str) -> u16 {
     for server in cluster.servers() {
         let channels = server.command(&["PUBSUB", "SHARDCHANNELS"]).await;
-        if let Some(channel) = channels.lines().find(|channel| channel.ends_with(&format!(":c:{room}"))) {
+        if let Some(channel) = channels.lines().find(|channel| channel.ends_with(&format!(":c0:{room}"))) {
             return cluster.slot_of(channel.trim()).await;
         }
     }

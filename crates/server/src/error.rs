@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use roomcast_core::{AskError, InvalidId, InvalidName, JoinError, PublishError};
+use roomcast_core::{AskError, BrokerError, InvalidId, InvalidName, JoinError, PublishError};
 use serde_json::json;
 use thiserror::Error;
 
@@ -142,7 +142,11 @@ impl From<JoinError> for CallError {
 
 impl From<PublishError> for CallError {
     fn from(error: PublishError) -> Self {
-        Self::new(Code::Unavailable, error.to_string())
+        let code = match error {
+            PublishError::Broker(BrokerError::TooLarge { .. }) => Code::InvalidArgument,
+            _ => Code::Unavailable,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

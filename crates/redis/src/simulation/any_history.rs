@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::world::World;
+use super::world::{LINGER_MS, World};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -77,6 +77,18 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What servers do that lose nothing, and members who come and go.
+fn any_op_of_members() -> impl Strategy<Value = Op> {
+    let room = 0..4_usize;
+    prop_oneof![
+        12 => any_harmless_op(),
+        2 => room.clone().prop_map(|room| Op::Subscribe { room }),
+        2 => room.prop_map(|room| Op::Unsubscribe { room }),
+        // Longer than a room is read on after its last member has left.
+        1 => Just(Op::Pass { millis: LINGER_MS }),
+    ]
+}
+
 /// How many rooms there are, and what is kept of each.
 fn any_rooms() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let events = prop_oneof![3 => Just(1000_u64), 1 => Just(4), 1 => Just(1), 1 => Just(0)];
@@ -99,6 +111,13 @@ proptest! {
     #[test]
     fn what_redis_keeps_is_delivered_in_order_and_once_and_what_it_drops_is_counted(
         is_cluster: bool, is_ready: bool, rooms in any_rooms(), ops in vec(any_harmless_op(), 0..120),
+    ) {
+        run(is_cluster, is_ready, &rooms, &ops);
+    }
+
+    #[test]
+    fn members_who_come_and_go_see_the_one_order_and_nothing_twice(
+        is_cluster: bool, is_ready: bool, rooms in any_rooms(), ops in vec(any_op_of_members(), 0..120),
     ) {
         run(is_cluster, is_ready, &rooms, &ops);
     }

@@ -9,22 +9,39 @@ use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::message::{EVENT_OVERHEAD, Encoder, Message, numbers};
+use crate::message::{EVENT_OVERHEAD, Encoder, Message, Unreadable, numbers};
+use crate::seal::Seal;
 
 fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
     let name = prop_oneof![8 => ".{0,20}", 1 => "[a-z]{255}"];
     (any::<u64>(), name, vec(any::<u8>(), 0..100))
 }
 
+const CHANNEL: &str = "test:{1}:c0:lobby";
+
 /// As the script sends it.
 fn send(encoder: Encoder) -> Bytes {
-    let (count, events) = (encoder.count, encoder.finish());
-    let publish = Publish { count, kept: 0, kept_ms: 0, position_ms: 1, events };
-    RoomKeys::default().publish(Moment { micros: 1_700_000_000_000_000, writer: "0" }, &publish)
+    send_sealed(encoder, &Seal::default())
+}
+
+fn send_sealed(encoder: Encoder, seal: &Seal) -> Bytes {
+    let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, encoder.count);
+    let events = encoder.finish(CHANNEL, seal);
+    let publish = Publish { origin, number, count, kept: 0, kept_ms: 0, position_ms: 1, unread_ms: 1, events };
+    let moment = Moment { micros: 1_700_000_000_000_000, writer: "0" };
+    RoomKeys::default().publish(moment, &publish, true).expect("it is new")
+}
+
+fn decode(bytes: Bytes) -> Result<Message, Unreadable> {
+    Message::decode(bytes, CHANNEL.as_bytes(), &Seal::default())
 }
 
 fn one_event() -> Encoder {
-    let mut encoder = Encoder::new(NodeId::from_u64(3));
+    one_event_with(&Seal::default())
+}
+
+fn one_event_with(seal: &Seal) -> Encoder {
+    let mut encoder = Encoder::new(NodeId::from_u64(3), seal);
     encoder.push(1, &Name::new("event").unwrap(), b"payload", Instant::now());
     encoder
 }
@@ -32,14 +49,14 @@ fn one_event() -> Encoder {
 proptest! {
     #[test]
     fn what_is_encoded_is_decoded(origin: u64, events in vec(any_event(), 1..20)) {
-        let mut encoder = Encoder::new(NodeId::from_u64(origin));
+        let mut encoder = Encoder::new(NodeId::from_u64(origin), &Seal::default());
         let empty = encoder.len();
         for (number, name, payload) in &events {
             encoder.push(*number, &Name::new(name).unwrap(), payload, Instant::now());
         }
         let sizes = events.iter().map(|(_, name, payload)| EVENT_OVERHEAD + name.len() + payload.len());
         prop_assert_eq!(encoder.len(), empty + sizes.sum::<usize>());
-        let message = Message::decode(send(encoder)).unwrap();
+        let message = decode(send(encoder)).unwrap();
         prop_assert_eq!((message.start, message.first, message.count), (1, 1, events.len() as u64));
         prop_assert_eq!((message.last(), message.origin.as_u64()), (events.len() as u64, origin));
         let decoded = message.events().unwrap();
@@ -63,7 +80,7 @@ proptest! {
     fn a_message_that_was_damaged_has_as_many_events_as_it_says_or_is_not_read(
         events in vec(any_event(), 1..4), at: prop::sample::Index, byte: u8, end: prop::sample::Index,
     ) {
-        let mut encoder = Encoder::new(NodeId::from_u64(1));
+        let mut encoder = Encoder::new(NodeId::from_u64(1), &Seal::default());
         for (number, name, payload) in &events {
             encoder.push(*number, &Name::new(name).unwrap(), payload, Instant::now());
         }
@@ -77,7 +94,7 @@ proptest! {
 }
 
 fn check_reading(bytes: Bytes) -> Result<(), TestCaseError> {
-    if let Ok(message) = Message::decode(bytes) {
+    if let Ok(message) = decode(bytes) {
         prop_assert!(message.count > 0 && message.last() >= message.first && message.first >= message.start);
         if let Ok(events) = message.events() {
             prop_assert_eq!(events.len() as u64, message.count);
@@ -92,8 +109,8 @@ fn what_another_version_wrote_is_not_read() {
     let at = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut other = sent.to_vec();
     other[at] += 1;
-    assert!(Message::decode(sent).is_ok());
-    assert!(Message::decode(other.into()).is_err());
+    assert!(decode(sent).is_ok());
+    assert!(decode(other.into()).is_err());
 }
 
 #[test]
@@ -101,7 +118,7 @@ fn a_message_is_as_long_as_its_header_says() {
     let sent = send(one_event());
     let with = |header: &str| {
         let at = sent.iter().position(|byte| *byte == b'\n').unwrap();
-        Message::decode([header.as_bytes(), &sent[at..]].concat().into())
+        decode([header.as_bytes(), &sent[at..]].concat().into())
     };
     assert!(with("5 1 1 1").unwrap().events().is_ok());
     assert!(with("5 1 1 2").unwrap().events().is_err(), "an event too few");
@@ -110,7 +127,35 @@ fn a_message_is_as_long_as_its_header_says() {
     }
     let mut longer = sent.to_vec();
     longer.push(0);
-    assert!(Message::decode(longer.into()).unwrap().events().is_err(), "there is more than one event");
+    assert!(decode(longer.into()).unwrap().events().is_err(), "there is more than one event");
+}
+
+#[test]
+fn a_sealed_message_is_read_by_whoever_has_the_secret() {
+    let seal = |secrets: &[&str]| Seal::new(&secrets.iter().map(|secret| (*secret).to_owned()).collect::<Vec<_>>());
+    let (old, new, both) = (seal(&["old"]), seal(&["new"]), seal(&["new", "old"]));
+    let read = |bytes: &Bytes, seal: &Seal| {
+        Message::decode(bytes.clone(), CHANNEL.as_bytes(), seal).map(|message| {
+            let event = message.events().expect("whole").remove(0);
+            (message.origin.as_u64(), event.name.to_string(), event.payload)
+        })
+    };
+    let whole = Ok((3, "event".to_owned(), Bytes::from_static(b"payload")));
+    let by_old = send_sealed(one_event_with(&old), &old);
+    assert_eq!(read(&by_old, &old), whole);
+    assert_eq!(read(&by_old, &both), whole, "a secret that is being replaced");
+    assert_eq!(read(&send_sealed(one_event_with(&both), &both), &new), whole, "the first secret signs");
+    assert_eq!(read(&by_old, &new), Err(Unreadable::WrongMac));
+    assert_eq!(read(&by_old, &Seal::default()), Err(Unreadable::Sealed));
+    assert_eq!(read(&send(one_event()), &old), Err(Unreadable::NotSealed));
+    let elsewhere = Message::decode(by_old.clone(), b"test:{1}:c0:other", &old);
+    assert_eq!(elsewhere.err(), Some(Unreadable::WrongMac), "a message can't be moved to another room");
+    let header = by_old.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for at in header..by_old.len() {
+        let mut forged = by_old.to_vec();
+        forged[at] ^= 1;
+        assert!(read(&forged.into(), &old).is_err(), "byte {at}");
+    }
 }
 
 #[test]
@@ -125,9 +170,9 @@ fn numbers_are_separated_by_single_spaces() {
 fn an_event_is_as_old_as_its_origin_says_within_reason() {
     for (age, most) in [(0, 0), (5, 5), (3500, 3500), (4000, 0)] {
         let Some(accepted_at) = Instant::now().checked_sub(Duration::from_secs(age)) else { continue };
-        let mut encoder = Encoder::new(NodeId::from_u64(3));
+        let mut encoder = Encoder::new(NodeId::from_u64(3), &Seal::default());
         encoder.push(1, &Name::new("event").unwrap(), b"payload", accepted_at);
-        let event = Message::decode(send(encoder)).unwrap().events().unwrap().remove(0);
+        let event = decode(send(encoder)).unwrap().events().unwrap().remove(0);
         let envelope = event.into_envelope(NodeId::from_u64(3), RoomName::new("lobby").unwrap());
         let (event, room) = (envelope.event.as_str(), &*envelope.room);
         assert_eq!((event, room, &envelope.payload[..]), ("event", "lobby", &b"payload"[..]));

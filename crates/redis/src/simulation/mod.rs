@@ -3,11 +3,13 @@
 //!
 //! Reading order: `script` (publish.lua on one room's keys) → `servers` (commands, connections, faults) →
 //! `world` (a node's subscriptions around it, and what must hold) → `interruptions`, `slots`, `any_history`
-//! (the tests) → `real` (the model against a server) → `readers`, `messages` (what needs no servers).
+//! (the tests) → `publishes` (the way to a server) → `real` (the model against a server) → `readers`, `messages`
+//! (what needs no servers).
 
 mod any_history;
 mod interruptions;
 mod messages;
+mod publishes;
 mod readers;
 mod real;
 mod script;

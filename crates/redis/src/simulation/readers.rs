@@ -8,6 +8,7 @@ use roomcast_protocol::Name;
 
 use crate::message::{Encoder, Message};
 use crate::position::{Progress, Reader, Stored};
+use crate::seal::Seal;
 
 /// Events `first..first + count` of an epoch, by one origin that numbers them like Redis.
 fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {
@@ -15,13 +16,13 @@ fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {
 }
 
 fn by(origin: u64, number: u64, epoch: u64, start: u64, first: u64, count: u64) -> Message {
-    let mut encoder = Encoder::new(NodeId::from_u64(origin));
+    let mut encoder = Encoder::new(NodeId::from_u64(origin), &Seal::default());
     for offset in 0..count {
         encoder.push(number + offset, &Name::default(), b"", std::time::Instant::now());
     }
     let mut bytes = format!("{epoch} {start} {first} {count}\n").into_bytes();
-    bytes.extend_from_slice(&encoder.finish());
-    Message::decode(bytes.into()).unwrap()
+    bytes.extend_from_slice(&encoder.finish("channel", &Seal::default()));
+    Message::decode(bytes.into(), b"channel", &Seal::default()).unwrap()
 }
 
 fn live(reader: &mut Reader, message: Message) -> Progress {
@@ -40,10 +41,15 @@ fn numbers(progress: &Progress) -> Vec<u64> {
     progress.events.iter().map(|(_, event)| event.number).collect()
 }
 
+/// A position that no origin is known to have written.
+fn stored(epoch: u64, start: u64, sequence: u64) -> Stored {
+    Stored { epoch, start, sequence, origins: Vec::new() }
+}
+
 /// One that has read up to this number of epoch 7.
 fn reader_at(sequence: u64) -> Reader {
     let mut reader = Reader::default();
-    reader.on_subscribed(Some(Stored { epoch: 7, start: 1, sequence }));
+    reader.on_subscribed(Some(stored(7, 1, sequence)));
     reader
 }
 
@@ -55,9 +61,9 @@ fn a_gap_is_repaired_in_order() {
     assert_eq!((numbers(&gap), gap.repair_from), (vec![], Some(54)));
     let held = live(&mut reader, message(7, 1, 57, 2));
     assert_eq!(held, Progress::default(), "it waits, and the question is asked once");
-    let stored = Stored { epoch: 7, start: 1, sequence: 56 };
+    let now_stored = stored(7, 1, 56);
     let backlog = [message(7, 1, 53, 2), message(7, 1, 55, 1), message(7, 1, 56, 1)];
-    let repaired = repair(&mut reader, 54, stored, &backlog);
+    let repaired = repair(&mut reader, 54, now_stored, &backlog);
     assert_eq!(numbers(&repaired), [54, 55, 56, 57, 58]);
     assert_eq!((repaired.repaired, repaired.lost), (3, 0));
 }
@@ -82,9 +88,9 @@ fn the_picture_in_the_documentation() {
 fn a_message_of_a_history_that_was_superseded_is_dropped() {
     let mut reader = reader_at(52);
     assert_eq!(live(&mut reader, message(6, 1, 53, 1)).repair_from, Some(1), "unless it is what is stored");
-    let stored = Stored { epoch: 7, start: 1, sequence: 53 };
+    let now_stored = stored(7, 1, 53);
     let backlog = [message(6, 1, 51, 1), message(7, 1, 52, 1), message(7, 1, 53, 1)];
-    let repaired = repair(&mut reader, 1, stored, &backlog);
+    let repaired = repair(&mut reader, 1, now_stored, &backlog);
     assert_eq!((numbers(&repaired), repaired.rewound), (vec![53], false));
 }
 
@@ -93,8 +99,8 @@ fn a_message_of_a_history_that_was_superseded_is_dropped() {
 fn what_is_stored_now_is_read_although_its_epoch_is_earlier() {
     let mut reader = reader_at(52);
     assert_eq!(live(&mut reader, by(2, 1, 6, 1, 1, 2)).repair_from, Some(1));
-    let stored = Stored { epoch: 6, start: 1, sequence: 2 };
-    let repaired = repair(&mut reader, 1, stored, &[by(2, 1, 6, 1, 1, 2)]);
+    let now_stored = stored(6, 1, 2);
+    let repaired = repair(&mut reader, 1, now_stored, &[by(2, 1, 6, 1, 1, 2)]);
     assert_eq!((numbers(&repaired).len(), repaired.rewound), (2, true));
     assert_eq!(numbers(&live(&mut reader, by(2, 3, 6, 1, 3, 1))).len(), 1);
 }
@@ -110,7 +116,7 @@ fn a_bounded_number_of_messages_waits_and_what_was_let_go_is_a_gap() {
     }
     assert_eq!(reader.held(), HELD as usize);
     let backlog = [message(7, 1, 1, 1), message(7, 1, 2, 1)];
-    let repaired = repair(&mut reader, 1, Stored { epoch: 7, start: 1, sequence: 2 }, &backlog);
+    let repaired = repair(&mut reader, 1, stored(7, 1, 2), &backlog);
     assert_eq!((numbers(&repaired).len(), repaired.lost), (HELD as usize + 1, 0));
     assert_eq!(live(&mut reader, message(7, 1, HELD + 100, 1)).repair_from, Some(HELD + 2));
 }
@@ -131,10 +137,57 @@ fn the_last_origins_are_remembered() {
 }
 
 #[test]
+fn what_was_published_before_a_subscription_is_not_delivered_when_it_is_published_again() {
+    let mut reader = Reader::default();
+    let origins = vec![(NodeId::from_u64(2), 7), (NodeId::from_u64(1), 52)];
+    reader.on_subscribed(Some(Stored { epoch: 7, start: 1, sequence: 52, origins }));
+    // Redis has lost 52, and its publisher tries again.
+    assert_eq!(live(&mut reader, by(1, 52, 9, 52, 52, 1)).duplicates, 1);
+    assert_eq!(numbers(&live(&mut reader, by(1, 53, 9, 52, 53, 1))), [53]);
+}
+
+#[test]
+fn messages_that_wait_for_a_repair_are_bounded_in_bytes() {
+    let large = |sequence| {
+        let mut encoder = Encoder::new(NodeId::from_u64(1), &Seal::default());
+        encoder.push(sequence, &Name::default(), &vec![0; 4 * 1024 * 1024], std::time::Instant::now());
+        let events = encoder.finish("channel", &Seal::default());
+        let bytes = [format!("7 1 {sequence} 1\n").as_bytes(), &events].concat();
+        Message::decode(bytes.into(), b"channel", &Seal::default()).unwrap()
+    };
+    let mut reader = reader_at(0);
+    for sequence in 2..10 {
+        live(&mut reader, large(sequence));
+    }
+    assert_eq!(reader.held(), 3, "a fourth would be over 16 MiB");
+}
+
+#[test]
+fn forged_numbers_wrap_nothing() {
+    let mut reader = reader_at(0);
+    let far = live(&mut reader, message(7, 1, u64::MAX - 5, 4));
+    let after = repair(&mut reader, far.repair_from.unwrap(), stored(7, 1, u64::MAX), &[]);
+    assert!(after.lost > 0 && after.lost <= 1 << 32);
+    assert_eq!(reader.resume_from(), Some(u64::MAX));
+    live(&mut reader, message(7, 1, 1, 1));
+}
+
+#[test]
 fn a_position_is_read_as_the_script_writes_it() {
-    let stored = Some(Stored { epoch: 7, start: 1, sequence: 52 });
-    assert_eq!(Stored::parse(b"7 1 52 0123456789abcdef"), stored);
-    for bad in [&b""[..], b"7 1 52", b"7 1 x 0", b"7 1 52 3 0", b"7 1  52 0", b"\xff 1 52 0"] {
+    assert_eq!(Stored::parse(b"7 1 52 0123456789abcdef 0"), Some(stored(7, 1, 52)));
+    let origins = vec![(NodeId::from_u64(0xab), 52), (NodeId::from_u64(1), 7)];
+    let with_origins = b"7 1 52 0123456789abcdef 1 00000000000000ab:52 0000000000000001:7";
+    assert_eq!(Stored::parse(with_origins), Some(Stored { origins, ..stored(7, 1, 52) }));
+    for bad in [
+        &b""[..],
+        b"7 1 52",
+        b"7 1 52 0",
+        b"7 1 x 0 1",
+        b"7 1 52 0 1 3",
+        b"7 1 52 0 1 ab:3",
+        b"7 1  52 0 1",
+        b"\xff 1 52 0 1",
+    ] {
         assert_eq!(Stored::parse(bad), None, "{bad:?}");
     }
 }
@@ -151,10 +204,10 @@ proptest! {
     ) {
         let mut reader = reader_at(0);
         let mut asked = None;
-        for (message, stored) in steps {
-            let progress = match (asked, stored) {
+        for (message, at) in steps {
+            let progress = match (asked, at) {
                 (Some(from), Some((_, epoch, start, after))) => {
-                    repair(&mut reader, from, Stored { epoch, start, sequence: start + after }, &[message])
+                    repair(&mut reader, from, stored(epoch, start, start + after), &[message])
                 }
                 _ => live(&mut reader, message),
             };

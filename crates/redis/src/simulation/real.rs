@@ -17,11 +17,13 @@ use crate::connection::{self, Credentials, Report};
 use crate::keys::Keys;
 use crate::message::Encoder;
 use crate::position::Stored;
-use crate::resp::{Incoming, bytes_of, put_command};
+use crate::resp::{Incoming, bytes_of, put_command, strings_of};
+use crate::seal::Seal;
 
 const SCRIPT: &str = include_str!("../publish.lua");
 const DEADLINE: Duration = Duration::from_secs(20);
 const POSITION_MS: u64 = 7_200_000;
+const UNREAD_MS: u64 = 300_000;
 
 /// One batch: for each message the room, how many events it has, and how many are kept for how long.
 type Batch = &'static [(usize, u64, u64, u64)];
@@ -48,10 +50,50 @@ async fn the_model_publishes_as_redis_does() {
     both.rooms[0].1.forget_position();
     both.publish(&[(0, 2, 100, 30_000), (2, 1, 100, 30_000)]).await;
     both.publish(&[(0, 1, 100, 30_000)]).await;
+    // The answer was lost, so it is tried again, with a newer one in between.
+    both.publish_again().await;
+    both.publish(&[(1, 1, 4, 30_000)]).await;
+    both.publish_again().await;
+    // Nobody reads this room; then somebody does.
+    both.publish(&[(UNREAD, 1, 100, 30_000)]).await;
+    both.publish(&[(UNREAD, 1, 100, 30_000)]).await;
+    both.read(UNREAD).await;
+    both.publish(&[(UNREAD, 1, 100, 30_000)]).await;
     both.server.command(&["FLUSHALL"]).await;
     both.rooms.iter_mut().for_each(|(_, keys)| *keys = RoomKeys::default());
     both.publish(BEFORE[1]).await;
 }
+
+/// What fails in one room, for whatever reason, fails there alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_redis_refuses_does_not_fail_others() {
+    let mut both = Both::start().await;
+    both.publish(&[(0, 1, 100, 30_000), (1, 2, 4, 30_000)]).await;
+    both.server.command(&["DEL", &both.keys.backlog(&both.rooms[1].0)]).await;
+    both.server.command(&["SET", &both.keys.backlog(&both.rooms[1].0), "not a sorted set"]).await;
+    let messages = vec![(0, both.message(&(0, 1, 100, 30_000))), (1, both.message(&(1, 1, 4, 30_000)))];
+    let (reply, received) = both.run(&messages).await;
+    let BytesFrame::Array { data, .. } = reply else { panic!("{reply:?}") };
+    assert!(
+        matches!(&data[..], [BytesFrame::Number { data: 2, .. }, reason] if format!("{reason:?}").contains("WRONGTYPE")),
+        "{data:?}"
+    );
+    assert_eq!(received.len(), 1, "the other room's message is sent");
+}
+
+/// Its history may outlast a room's position, as after an eviction. Large messages, which are not kept, come first then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_without_its_position_is_dropped_whatever_is_published_first() {
+    let mut both = Both::start().await;
+    both.publish(&[(0, 3, 100, 30_000), (0, 3, 100, 30_000)]).await;
+    both.server.command(&["DEL", &both.keys.position(&both.rooms[0].0)]).await;
+    both.rooms[0].1.forget_position();
+    both.publish(&[(0, 1, 0, 0)]).await;
+    both.publish(&[(0, 1, 100, 30_000)]).await;
+}
+
+/// The room that nobody is subscribed to at first.
+const UNREAD: usize = 3;
 
 /// A server, and the model of its rooms.
 struct Both {
@@ -60,6 +102,10 @@ struct Both {
     keys: Keys,
     rooms: Vec<(RoomName, RoomKeys)>,
     number: u64,
+    /// How many of the rooms are subscribed to.
+    subscribed: usize,
+    /// What was published last.
+    last: Vec<(usize, Publish)>,
 }
 
 impl Both {
@@ -68,43 +114,44 @@ impl Both {
             RedisOptions { configuration: vec!["enable-debug-command yes".into()], ..RedisOptions::default() };
         let server = RedisServer::start(options).await;
         let mut connection = Connection::open(&server);
-        let keys = Keys::new("test");
+        let keys = Keys::new("test", 0);
         let room = |name| (RoomName::new(name).unwrap(), RoomKeys::default());
-        let rooms = vec![room("kept"), room("trimmed"), room("off")];
-        for (room, _) in &rooms {
+        let rooms = vec![room("kept"), room("trimmed"), room("off"), room("unread")];
+        for (room, _) in &rooms[..UNREAD] {
             connection.ask(&[b"SSUBSCRIBE", keys.channel(room).as_bytes()]).await;
         }
-        Self { server, connection, keys, rooms, number: 0 }
+        Self { server, connection, keys, rooms, number: 0, subscribed: UNREAD, last: Vec::new() }
+    }
+
+    /// Subscribes to one more room.
+    async fn read(&mut self, room: usize) {
+        self.connection.ask(&[b"SSUBSCRIBE", self.keys.channel(&self.rooms[room].0).as_bytes()]).await;
+        self.subscribed = room + 1;
     }
 
     /// Runs the script, there and here, and compares.
     async fn publish(&mut self, batch: Batch) {
+        self.last = batch.iter().map(|message| (message.0, self.message(message))).collect();
+        self.publish_again().await;
+    }
+
+    /// Publishes what was published last.
+    async fn publish_again(&mut self) {
+        let messages = self.last.clone();
         let info = self.server.command(&["INFO", "replication"]).await;
         let id = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
         let writer = id.trim()[..16].to_owned();
-        let messages: Vec<_> = batch.iter().map(|message| (message.0, self.message(message))).collect();
-        let keys = messages.iter().flat_map(|(room, _)| {
-            let name = &self.rooms[*room].0;
-            [self.keys.position(name), self.keys.backlog(name)].map(String::into_bytes)
-        });
-        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
-        words.extend(keys);
-        words.push(POSITION_MS.to_string().into());
-        for (room, Publish { count, kept, kept_ms, events, .. }) in &messages {
-            words.push(self.keys.channel(&self.rooms[*room].0).into());
-            words.extend([*count, *kept, *kept_ms].map(|number| number.to_string().into_bytes()));
-            words.push(events.to_vec());
-        }
-        let (reply, received) = self.connection.ask(&words).await;
-        assert_eq!(bytes_of(reply.unwrap()).unwrap(), "OK");
+        let (reply, received) = self.run(&messages).await;
+        assert_eq!(strings_of(reply), Some(vec![]), "nothing failed");
         let mut expected = Vec::new();
         for (room, publish) in messages {
+            let is_subscribed = room < self.subscribed;
             let (name, keys) = &mut self.rooms[room];
             // When it was published, only the server knows, and tells if an epoch begins then.
             let real = self.server.command(&["GET", &self.keys.position(name)]).await;
             let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
-            let sent = keys.publish(Moment { micros, writer: &writer }, &publish);
-            expected.push((Bytes::from(self.keys.channel(name)), sent));
+            let sent = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);
+            expected.extend(sent.filter(|_| is_subscribed).map(|sent| (Bytes::from(self.keys.channel(name)), sent)));
         }
         assert_eq!(received, expected, "what is sent");
         for room in 0..self.rooms.len() {
@@ -112,14 +159,36 @@ impl Both {
         }
     }
 
+    /// Runs the script on the server: its answer, and what it sent.
+    async fn run(&mut self, messages: &[(usize, Publish)]) -> (BytesFrame, Vec<(Bytes, Bytes)>) {
+        let keys = messages.iter().flat_map(|(room, _)| {
+            let name = &self.rooms[*room].0;
+            [self.keys.position(name), self.keys.backlog(name)].map(String::into_bytes)
+        });
+        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
+        words.extend(keys);
+        words.extend([POSITION_MS, UNREAD_MS].map(|millis| millis.to_string().into_bytes()));
+        for (room, Publish { origin, number, count, kept, kept_ms, events, .. }) in messages {
+            words.push(self.keys.channel(&self.rooms[*room].0).into());
+            words.push(format!(" {origin:016x}:").into());
+            words.extend([*number, *count, *kept, *kept_ms].map(|number| number.to_string().into_bytes()));
+            words.push(events.to_vec());
+        }
+        let (reply, received) = self.connection.ask(&words).await;
+        (reply.unwrap(), received)
+    }
+
     fn message(&mut self, (_, count, kept, kept_ms): &(usize, u64, u64, u64)) -> Publish {
-        let mut encoder = Encoder::new(NodeId::from_u64(1));
+        let mut encoder = Encoder::new(NodeId::from_u64(1), &Seal::default());
         for _ in 0..*count {
             self.number += 1;
             encoder.push(self.number, &Name::new("event").unwrap(), b"pay\r\nload\0", Instant::now());
         }
-        let (count, events) = (*count, encoder.finish());
-        Publish { count, kept: *kept, kept_ms: *kept_ms, position_ms: POSITION_MS, events }
+        let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, *count);
+        // The script does not look at them.
+        let events = encoder.finish("", &Seal::default());
+        let (position_ms, unread_ms) = (POSITION_MS, UNREAD_MS);
+        Publish { origin, number, count, kept: *kept, kept_ms: *kept_ms, position_ms, unread_ms, events }
     }
 
     async fn compare(&mut self, room: usize) {
@@ -127,15 +196,17 @@ impl Both {
         let (position, backlog) = (self.keys.position(name), self.keys.backlog(name));
         let (real, _) = self.connection.ask(&[b"GET", position.as_bytes()]).await;
         assert_eq!(real.and_then(bytes_of), model.position(0).map(Bytes::from), "{name}: position");
-        let (real, _) = self.connection.ask(&[b"XRANGE", backlog.as_bytes(), b"0", b"+"]).await;
-        let values = crate::resp::stream_values(real.clone().unwrap()).unwrap();
+        let (real, _) = self.connection.ask(&[b"ZRANGEBYSCORE", backlog.as_bytes(), b"0", b"+inf"]).await;
+        let values = strings_of(real.unwrap()).unwrap();
         let kept = model.backlog(0, 0);
         assert_eq!(values, kept.iter().map(|(_, message)| message.clone()).collect::<Vec<_>>(), "{name}: backlog");
         // From any number on, it is what ends there or later.
         for (last, _) in &kept {
-            let (real, _) =
-                self.connection.ask(&[b"XRANGE", backlog.as_bytes(), last.to_string().as_bytes(), b"+"]).await;
-            let values = crate::resp::stream_values(real.unwrap()).unwrap();
+            let (real, _) = self
+                .connection
+                .ask(&[b"ZRANGEBYSCORE", backlog.as_bytes(), last.to_string().as_bytes(), b"+inf"])
+                .await;
+            let values = strings_of(real.unwrap()).unwrap();
             assert_eq!(values.len(), model.backlog(0, *last).len(), "{name}: backlog from {last}");
         }
         let (position_ms, backlog_ms) = model.live_for();
@@ -176,7 +247,7 @@ impl Connection {
         loop {
             let report = timeout(DEADLINE, self.reports.recv()).await.expect("Redis answers");
             let Some(Report::Received(all)) = report else {
-                assert!(matches!(report, Some(Report::Connected)), "{report:?}");
+                assert!(matches!(report, Some(Report::Connected(_))), "{report:?}");
                 continue;
             };
             for incoming in all {

@@ -5,14 +5,19 @@ use bytes::Bytes;
 /// What the script is told about a message.
 #[derive(Debug, Clone)]
 pub(super) struct Publish {
+    /// Who publishes it.
+    pub(super) origin: u64,
+    /// The number that the origin gave to its last event.
+    pub(super) number: u64,
     /// How many events it has.
     pub(super) count: u64,
     /// How many events the backlog keeps; 0: it has none.
     pub(super) kept: u64,
     /// How long it keeps them.
     pub(super) kept_ms: u64,
-    /// How long the position is kept.
+    /// How long the position is kept, and how long if nobody ever read the room.
     pub(super) position_ms: u64,
+    pub(super) unread_ms: u64,
     /// The encoded events.
     pub(super) events: Bytes,
 }
@@ -39,6 +44,9 @@ struct Position {
     start: u64,
     sequence: u64,
     writer: String,
+    is_read: bool,
+    /// The last number of each origin, the most recent first.
+    origins: Vec<(u64, u64)>,
     expires: u64,
 }
 
@@ -56,9 +64,14 @@ pub(super) struct RoomKeys {
 }
 
 impl RoomKeys {
-    /// The script's loop, once. Returns what is sent to the channel.
-    pub(super) fn publish(&mut self, moment: Moment<'_>, publish: &Publish) -> Bytes {
+    /// The script's loop, once. Returns what is sent to the channel. `None`: the origin published it before.
+    pub(super) fn publish(&mut self, moment: Moment<'_>, publish: &Publish, is_subscribed: bool) -> Option<Bytes> {
         self.expire(moment.millis());
+        if let Some(stored) = &self.position
+            && stored.origins.iter().any(|(origin, last)| *origin == publish.origin && *last >= publish.number)
+        {
+            return None;
+        }
         let stored = self.position.take();
         if stored.is_none() {
             self.backlog.clear();
@@ -66,15 +79,21 @@ impl RoomKeys {
         let first = stored.as_ref().map_or(0, |stored| stored.sequence) + 1;
         let (epoch, start) = match &stored {
             Some(stored) if stored.writer == moment.writer => (stored.epoch, stored.start),
-            _ => (moment.micros.max(stored.map_or(0, |stored| stored.epoch) + 1), first),
+            stored => (moment.micros.max(stored.as_ref().map_or(0, |stored| stored.epoch) + 1), first),
         };
+        let is_read = is_subscribed || stored.as_ref().is_some_and(|stored| stored.is_read);
+        let mut origins = stored.map(|stored| stored.origins).unwrap_or_default();
+        origins.retain(|(origin, _)| *origin != publish.origin);
+        origins.insert(0, (publish.origin, publish.number));
         let last = first + publish.count - 1;
         self.position = Some(Position {
             epoch,
             start,
             sequence: last,
             writer: moment.writer.to_owned(),
-            expires: moment.millis() + publish.position_ms,
+            is_read,
+            origins,
+            expires: moment.millis() + if is_read { publish.position_ms } else { publish.unread_ms },
         });
         let mut sent = format!("{epoch} {start} {first} {}\n", publish.count).into_bytes();
         sent.extend_from_slice(&publish.events);
@@ -88,18 +107,19 @@ impl RoomKeys {
         } else {
             self.trimmed = true;
         }
-        sent
+        Some(sent)
     }
 
     /// What GET of the position answers.
     pub(super) fn position(&mut self, millis: u64) -> Option<String> {
         self.expire(millis);
-        self.position
-            .as_ref()
-            .map(|Position { epoch, start, sequence, writer, .. }| format!("{epoch} {start} {sequence} {writer}"))
+        self.position.as_ref().map(|Position { epoch, start, sequence, writer, is_read, origins, .. }| {
+            let origins: String = origins.iter().map(|(origin, number)| format!(" {origin:016x}:{number}")).collect();
+            format!("{epoch} {start} {sequence} {writer} {}{origins}", u8::from(*is_read))
+        })
     }
 
-    /// What XRANGE of the backlog answers.
+    /// What ZRANGEBYSCORE of the backlog answers.
     pub(super) fn backlog(&mut self, millis: u64, from: u64) -> Vec<(u64, Bytes)> {
         self.expire(millis);
         self.backlog.iter().filter(|(last, _)| *last >= from).cloned().collect()

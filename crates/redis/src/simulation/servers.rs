@@ -65,7 +65,7 @@ impl Servers {
             connection: None,
         };
         Self {
-            keys: Keys::new("test"),
+            keys: Keys::new("test", 0),
             nodes: (0..count).map(node).collect(),
             master: (!is_cluster).then_some(0),
             owners: BTreeMap::new(),
@@ -138,13 +138,13 @@ impl Servers {
 
     // === publishers ===
 
-    /// Runs the script. `Err`: the room's slot is on its way to another server.
+    /// Runs the script. `Err`: the room's slot is on its way to another server. Whether the events were new.
     pub(super) fn publish(
         &mut self,
         room: &RoomName,
         publish: &Publish,
         accepted: impl Iterator<Item = usize>,
-    ) -> Result<(), ()> {
+    ) -> Result<bool, ()> {
         if self.migrating.contains_key(&Keys::slot(room)) {
             return Err(());
         }
@@ -154,13 +154,14 @@ impl Servers {
         let node = &mut self.nodes[owner];
         let moment = Moment { micros: self.micros, writer: &node.writer };
         let keys = node.data.entry(room.clone()).or_default();
-        let sent = keys.publish(moment, publish);
+        let subscriber = node.connection.as_mut().filter(|to| to.channels.contains(&channel));
+        let Some(sent) = keys.publish(moment, publish, subscriber.is_some()) else { return Ok(false) };
         keys.history.extend(accepted);
         node.past.push(node.data.clone());
-        if let Some(connection) = node.connection.as_mut().filter(|to| to.channels.contains(&channel)) {
+        if let Some(connection) = subscriber {
             connection.output.push_back(push("smessage", &channel, blob(sent)));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A room's keys at its owner.
@@ -256,14 +257,11 @@ impl Servers {
                 let position = keys.and_then(|keys| keys.position(millis));
                 vec![position.map_or(BytesFrame::Null, |position| blob(position.into()))]
             }
-            ["XRANGE", key, from, "+"] => {
+            ["ZRANGEBYSCORE", key, from, "+inf"] => {
                 let from = from.parse().expect("a number");
                 let keys = self.nodes[node].data.get_mut(&room(key).expect("a room's key"));
                 let entries = keys.map(|keys| keys.backlog(millis, from)).unwrap_or_default();
-                let entry = |(last, message): (u64, Bytes)| {
-                    array(vec![blob(format!("{last}-0").into()), array(vec![blob("m".into()), blob(message)])])
-                };
-                vec![array(entries.into_iter().map(entry).collect())]
+                vec![array(entries.into_iter().map(|(_, message)| blob(message)).collect())]
             }
             _ => panic!("not a command of a subscriber: {words:?}"),
         }

@@ -1,0 +1,139 @@
+//! How often a batch of publishes is sent, to whom and in which form, until its deadline. No I/O; time is an
+//! argument.
+//!
+//! After an error that leaves open whether a batch was published, it is sent again: the script recognises its events
+//! by their numbers and publishes them once.
+
+use std::time::{Duration, Instant};
+
+use fred::error::{Error, ErrorKind};
+use fred::types::config::Server;
+
+use crate::queue::Ran;
+use crate::topology::Redirection;
+
+/// How long to wait before a batch is sent again.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// One batch's attempts.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    deadline: Instant,
+    redirection: Option<Redirection>,
+    /// The server does not have the script.
+    with_text: bool,
+    asked: Option<Server>,
+    last_error: Error,
+}
+
+/// One attempt to make. It must end within `time`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) server: Server,
+    /// The server was named by an `ASK`.
+    pub(crate) asking: bool,
+    /// To send the script itself, not its digest.
+    pub(crate) with_text: bool,
+    pub(crate) time: Duration,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Send(Attempt),
+    /// The topology must be asked for; then go on after this time.
+    Pause(Duration),
+    Finish(Outcome),
+}
+
+/// What became of a batch, and by whom: the server that was asked last.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) server: Option<Server>,
+    pub(crate) result: Ran,
+}
+
+impl Attempts {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        let last_error = Error::new(ErrorKind::Timeout, "Redis did not answer in time");
+        Self { deadline, redirection: None, with_text: false, asked: None, last_error }
+    }
+
+    /// The first attempt, or the next after a pause. `owner`: who owns the batch's slot now.
+    pub(crate) fn next(&mut self, owner: Option<Server>, now: Instant) -> Step {
+        let time = self.deadline.saturating_duration_since(now);
+        if time.is_zero() {
+            return self.give_up();
+        }
+        let (server, asking) = match self.redirection.take() {
+            Some(Redirection::Moved(server)) => (Some(server), false),
+            Some(Redirection::Ask(server)) => (Some(server), true),
+            None => (owner, false),
+        };
+        self.asked.clone_from(&server);
+        match server {
+            // A server that is asked by an ASK has seldom run the script before.
+            Some(server) => Step::Send(Attempt { server, asking, with_text: self.with_text || asking, time }),
+            None => {
+                self.last_error = Error::new(ErrorKind::Cluster, "nobody owns the room's slot");
+                self.pause(now)
+            }
+        }
+    }
+
+    /// The attempt that [`next`](Self::next) asked for has ended.
+    pub(crate) fn on_result(&mut self, ran: Ran, owner: Option<Server>, now: Instant) -> Step {
+        let error = match ran {
+            Ok(failed) => match failed.values().find(|reason| begins_with_one_of(reason, &OF_THE_SERVER)) {
+                Some(reason) => Error::new(ErrorKind::Unknown, reason.clone()),
+                None => return Step::Finish(Outcome { server: self.asked.take(), result: Ok(failed) }),
+            },
+            Err(error) => error,
+        };
+        if error.details().starts_with("NOSCRIPT") && !self.with_text {
+            self.with_text = true;
+            return self.next(owner, now);
+        }
+        self.redirection = self.asked.as_ref().and_then(|server| Redirection::of(error.details(), server));
+        let retries = is_of_the_server(&error) || is_of_the_slot(&error);
+        self.last_error = error;
+        match &self.redirection {
+            _ if !retries => self.give_up(),
+            Some(Redirection::Ask(_)) => self.next(owner, now),
+            _ => self.pause(now),
+        }
+    }
+
+    fn pause(&mut self, now: Instant) -> Step {
+        match self.deadline.saturating_duration_since(now) {
+            Duration::ZERO => self.give_up(),
+            left => Step::Pause(left.min(RETRY_DELAY)),
+        }
+    }
+
+    fn give_up(&mut self) -> Step {
+        Step::Finish(Outcome { server: self.asked.take(), result: Err(self.last_error.clone()) })
+    }
+}
+
+/// How errors begin that are about the server. The last is fred's own, when a connection has ended too often under one
+/// command.
+const OF_THE_SERVER: [&str; 6] =
+    ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "Too many failed write attempts"];
+
+/// Whether the connection or the server is the trouble, not what was asked. It may pass.
+pub(crate) fn is_of_the_server(error: &Error) -> bool {
+    let of_the_way =
+        matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Sentinel);
+    of_the_way || begins_with_one_of(error.details(), &OF_THE_SERVER)
+}
+
+/// Whether the slot is on its way to another server. It passes.
+fn is_of_the_slot(error: &Error) -> bool {
+    let of_routing = matches!(error.kind(), ErrorKind::Cluster | ErrorKind::Routing);
+    of_routing || begins_with_one_of(error.details(), &["TRYAGAIN", "MOVED", "ASK"])
+}
+
+fn begins_with_one_of(error: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| error.starts_with(prefix))
+}

@@ -1,0 +1,204 @@
+//! Publishes on their way to Redis: lanes, bounds, deadlines and answers. No I/O; time is an argument.
+//!
+//! Publishes wait in lanes: in a cluster one for each room, since a script may touch one slot only, and rooms
+//! whose slot is moving would hold up one another; otherwise one for all rooms. A lane has one batch under way at a
+//! time, so its events keep their order through every retry; what comes meanwhile makes the next batch. So a lone event
+//! is sent at once, and a burst costs Redis one script for many.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use fred::error::Error;
+use fred::types::config::Server;
+use roomcast_core::{BrokerError, Envelope, RoomName};
+use tokio::sync::oneshot;
+
+use crate::attempts::{Outcome, is_of_the_server};
+use crate::keys::Keys;
+use crate::topology::Topology;
+
+/// How many events may wait to be published.
+const MAX_WAITING_EVENTS: usize = 65_536;
+
+/// How many bytes of events may wait to be published; one event may always wait.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
+/// The largest payload of an event. Its length has four bytes on the wire, and Redis accepts no string over 512 MB.
+const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
+
+/// How many events one script publishes at most. Redis serves nobody else meanwhile: about 2 ms.
+const MAX_BATCH_EVENTS: usize = 1000;
+
+/// How many bytes one script publishes at most; a larger event goes alone.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+
+/// Within how long a publish is answered, whatever happens. A server that did not take it until then counts as down.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
+
+/// A publish with less time than this left is refused instead of sent: a server that is only slow must not count
+/// as down because publishes have waited in the queue for too long.
+const MIN_TRY: Duration = Duration::from_millis(500);
+
+/// The room of a lane; `None` for the lane of all rooms.
+pub(crate) type LaneKey = Option<RoomName>;
+
+/// The answer to a publish, when it is known.
+pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
+
+/// What waits, and where it goes.
+#[derive(Default)]
+pub(crate) struct Queue {
+    lanes: HashMap<LaneKey, VecDeque<Waiting>>,
+    topology: Option<Topology>,
+    /// Servers that did not take a publish in time, with the reason. Only probes are sent to them.
+    down: HashMap<Server, String>,
+    last_number: u64,
+    waiting_events: usize,
+    waiting_bytes: usize,
+    closed: bool,
+}
+
+/// A publish that waits, or is under way.
+pub(crate) struct Waiting {
+    /// Grows with each publish of this node.
+    pub(crate) number: u64,
+    pub(crate) envelope: Envelope,
+    deadline: Instant,
+    is_probe: bool,
+    answer: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+impl Queue {
+    /// Takes a publish into its place in the order. A lane that is returned is new and needs somebody to empty it.
+    ///
+    /// A probe is also sent to a server that counts as down: so it is seen to be up again.
+    pub(crate) fn push(
+        &mut self,
+        envelope: Envelope,
+        is_probe: bool,
+        now: Instant,
+    ) -> Result<(Answered, Option<LaneKey>), BrokerError> {
+        if self.closed {
+            return Err(BrokerError::Closed);
+        }
+        if !is_probe {
+            self.check_up(&envelope.room)?;
+        }
+        if envelope.payload.len() > MAX_PAYLOAD {
+            return Err(BrokerError::TooLarge { size: envelope.payload.len(), max: MAX_PAYLOAD });
+        }
+        let size = envelope.size();
+        let is_full = self.waiting_events >= MAX_WAITING_EVENTS || self.waiting_bytes + size > MAX_WAITING_BYTES;
+        if is_full && self.waiting_events > 0 {
+            return Err(BrokerError::Overloaded { waiting: self.waiting_events });
+        }
+        self.waiting_events += 1;
+        self.waiting_bytes += size;
+        self.last_number += 1;
+        let (answer, answered) = oneshot::channel();
+        let lane = self.lane_of(&envelope.room);
+        let is_new = !self.lanes.contains_key(&lane);
+        let waiting = Waiting { number: self.last_number, envelope, deadline: now + DEADLINE, is_probe, answer };
+        self.lanes.entry(lane.clone()).or_default().push_back(waiting);
+        Ok((answered, is_new.then_some(lane)))
+    }
+
+    /// The next events of a lane. `None`: there are none, and the lane is gone.
+    pub(crate) fn next_batch(&mut self, lane: &LaneKey, now: Instant) -> Option<Vec<Waiting>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.lanes.get(lane).and_then(VecDeque::front) {
+            bytes += next.envelope.size();
+            if !batch.is_empty() && (batch.len() >= MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES) {
+                break;
+            }
+            let refused = match next.deadline.saturating_duration_since(now) < MIN_TRY {
+                true => Err(BrokerError::Overloaded { waiting: self.waiting_events }),
+                false if next.is_probe => Ok(()),
+                false => self.check_up(&next.envelope.room),
+            };
+            let Some(next) = self.lanes.get_mut(lane).and_then(VecDeque::pop_front) else { break };
+            match refused {
+                Ok(()) => batch.push(next),
+                Err(error) => self.answer(next, Err(error)),
+            }
+        }
+        if batch.is_empty() {
+            self.lanes.remove(lane);
+            return None;
+        }
+        Some(batch)
+    }
+
+    /// Answers everybody in a batch, and notes whether the server that was asked last works. `message_of` has the
+    /// place of each event's message in the script.
+    pub(crate) fn settle(&mut self, batch: Vec<Waiting>, message_of: &[usize], outcome: Outcome) {
+        if let Some(server) = outcome.server {
+            match &outcome.result {
+                Ok(_) => drop(self.down.remove(&server)),
+                Err(error) if is_of_the_server(error) => drop(self.down.insert(server, error.to_string())),
+                Err(_) => {}
+            }
+        }
+        let unavailable = |reason: &dyn ToString| Err(BrokerError::Unavailable { reason: reason.to_string() });
+        for (waiting, message) in batch.into_iter().zip(message_of) {
+            let answer = match &outcome.result {
+                Ok(failed) => failed.get(message).map_or(Ok(()), |reason| unavailable(reason)),
+                Err(error) => unavailable(error),
+            };
+            self.answer(waiting, answer);
+        }
+    }
+
+    /// Who owns a room's slot.
+    pub(crate) fn owner_of(&self, room: &RoomName) -> Option<Server> {
+        self.topology.as_ref()?.owner(Keys::slot(room)).cloned()
+    }
+
+    pub(crate) fn set_topology(&mut self, topology: Topology) {
+        let servers = topology.servers();
+        self.down.retain(|server, _| servers.contains(server));
+        self.topology = Some(topology);
+    }
+
+    /// Why a server does not take publishes, if it does not.
+    pub(crate) fn is_down(&self, server: &Server) -> Option<&String> {
+        self.down.get(server)
+    }
+
+    /// Takes no more publishes. Those that wait are sent.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn lane_of(&self, room: &RoomName) -> LaneKey {
+        self.topology.as_ref().is_some_and(Topology::has_slots).then(|| room.clone())
+    }
+
+    /// Fails at once if the room's server is known to be down, or no server is known.
+    fn check_up(&self, room: &RoomName) -> Result<(), BrokerError> {
+        let reason = match &self.topology {
+            None => Some("Redis has not been reached yet".to_owned()),
+            Some(_) if self.down.is_empty() => None,
+            Some(topology) => topology.owner(Keys::slot(room)).and_then(|owner| self.down.get(owner)).cloned(),
+        };
+        reason.map_or(Ok(()), |reason| Err(BrokerError::Unavailable { reason }))
+    }
+
+    fn answer(&mut self, waiting: Waiting, result: Result<(), BrokerError>) {
+        self.waiting_events -= 1;
+        self.waiting_bytes -= waiting.envelope.size();
+        // Who asked may not wait for the outcome.
+        let _ = waiting.answer.send(result);
+    }
+}
+
+/// By when all events of a batch must be answered.
+pub(crate) fn deadline_of(batch: &[Waiting], now: Instant) -> Instant {
+    batch.iter().map(|waiting| waiting.deadline).min().unwrap_or(now)
+}
+
+/// The failed messages of a script by their places, with the reasons.
+pub(crate) type Failed = HashMap<usize, String>;
+
+/// The result of a script's run.
+pub(crate) type Ran = Result<Failed, Error>;
