@@ -169,11 +169,11 @@ impl Reader {
     pub(crate) fn on_repair(
         &mut self,
         asked: u64,
-        stored: Option<Stored>,
+        stored: Option<&Stored>,
         backlog: &[Message],
         progress: &mut Progress,
     ) {
-        if let Some(stored) = &stored
+        if let Some(stored) = stored
             && self.repair.iter().flat_map(|held| &held.messages).any(|held| held.epoch == stored.epoch)
             && let Expected::Stale = self.expected(stored.epoch, stored.start)
         {
@@ -181,7 +181,7 @@ impl Reader {
             progress.rewound = true;
             self.at = Some(Position { epoch: stored.epoch, sequence: stored.start - 1 });
         }
-        let expected = stored.as_ref().map(|stored| (stored, self.expected(stored.epoch, stored.start)));
+        let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
             Some((stored, Expected::From(_))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
                 progress.repair_from = Some(1);

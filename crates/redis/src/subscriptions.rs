@@ -412,7 +412,7 @@ impl Subscriptions {
                         Err(error) => self.drop_unreadable(name, error, now),
                     }
                 }
-                self.advance(name, now, |reader, progress| reader.on_repair(from, stored, &backlog, progress));
+                self.advance(name, now, |reader, progress| reader.on_repair(from, stored.as_ref(), &backlog, progress));
             }
         }
     }

@@ -31,7 +31,7 @@ fn live(reader: &mut Reader, message: Message) -> Progress {
     progress
 }
 
-fn repair(reader: &mut Reader, asked: u64, stored: Stored, backlog: &[Message]) -> Progress {
+fn repair(reader: &mut Reader, asked: u64, stored: &Stored, backlog: &[Message]) -> Progress {
     let mut progress = Progress::default();
     reader.on_repair(asked, Some(stored), backlog, &mut progress);
     progress
@@ -63,7 +63,7 @@ fn a_gap_is_repaired_in_order() {
     assert_eq!(held, Progress::default(), "it waits, and the question is asked once");
     let now_stored = stored(7, 1, 56);
     let backlog = [message(7, 1, 53, 2), message(7, 1, 55, 1), message(7, 1, 56, 1)];
-    let repaired = repair(&mut reader, 54, now_stored, &backlog);
+    let repaired = repair(&mut reader, 54, &now_stored, &backlog);
     assert_eq!(numbers(&repaired), [54, 55, 56, 57, 58]);
     assert_eq!((repaired.repaired, repaired.lost), (3, 0));
 }
@@ -90,7 +90,7 @@ fn a_message_of_a_history_that_was_superseded_is_dropped() {
     assert_eq!(live(&mut reader, message(6, 1, 53, 1)).repair_from, Some(1), "unless it is what is stored");
     let now_stored = stored(7, 1, 53);
     let backlog = [message(6, 1, 51, 1), message(7, 1, 52, 1), message(7, 1, 53, 1)];
-    let repaired = repair(&mut reader, 1, now_stored, &backlog);
+    let repaired = repair(&mut reader, 1, &now_stored, &backlog);
     assert_eq!((numbers(&repaired), repaired.rewound), (vec![53], false));
 }
 
@@ -100,7 +100,7 @@ fn what_is_stored_now_is_read_although_its_epoch_is_earlier() {
     let mut reader = reader_at(52);
     assert_eq!(live(&mut reader, by(2, 1, 6, 1, 1, 2)).repair_from, Some(1));
     let now_stored = stored(6, 1, 2);
-    let repaired = repair(&mut reader, 1, now_stored, &[by(2, 1, 6, 1, 1, 2)]);
+    let repaired = repair(&mut reader, 1, &now_stored, &[by(2, 1, 6, 1, 1, 2)]);
     assert_eq!((numbers(&repaired).len(), repaired.rewound), (2, true));
     assert_eq!(numbers(&live(&mut reader, by(2, 3, 6, 1, 3, 1))).len(), 1);
 }
@@ -116,7 +116,7 @@ fn a_bounded_number_of_messages_waits_and_what_was_let_go_is_a_gap() {
     }
     assert_eq!(reader.held(), HELD as usize);
     let backlog = [message(7, 1, 1, 1), message(7, 1, 2, 1)];
-    let repaired = repair(&mut reader, 1, stored(7, 1, 2), &backlog);
+    let repaired = repair(&mut reader, 1, &stored(7, 1, 2), &backlog);
     assert_eq!((numbers(&repaired).len(), repaired.lost), (HELD as usize + 1, 0));
     assert_eq!(live(&mut reader, message(7, 1, HELD + 100, 1)).repair_from, Some(HELD + 2));
 }
@@ -166,7 +166,7 @@ fn messages_that_wait_for_a_repair_are_bounded_in_bytes() {
 fn forged_numbers_wrap_nothing() {
     let mut reader = reader_at(0);
     let far = live(&mut reader, message(7, 1, u64::MAX - 5, 4));
-    let after = repair(&mut reader, far.repair_from.unwrap(), stored(7, 1, u64::MAX), &[]);
+    let after = repair(&mut reader, far.repair_from.unwrap(), &stored(7, 1, u64::MAX), &[]);
     assert!(after.lost > 0 && after.lost <= 1 << 32);
     assert_eq!(reader.resume_from(), Some(u64::MAX));
     live(&mut reader, message(7, 1, 1, 1));
@@ -207,7 +207,7 @@ proptest! {
         for (message, at) in steps {
             let progress = match (asked, at) {
                 (Some(from), Some((_, epoch, start, after))) => {
-                    repair(&mut reader, from, stored(epoch, start, start + after), &[message])
+                    repair(&mut reader, from, &stored(epoch, start, start + after), &[message])
                 }
                 _ => live(&mut reader, message),
             };
