@@ -19,16 +19,9 @@ pub const MAX_LISTED_MEMBERS: usize = 10_000;
 pub const MAX_LISTED_ROOMS: usize = 1000;
 
 impl Question {
-    /// Whether a node's events should not wait for its answer: a join waits, lists are long.
+    /// Whether a node's events should not wait until its answer is computed, because it is long.
     pub(crate) fn takes_time(&self) -> bool {
-        match self {
-            Self::Join { .. } | Self::Members { .. } | Self::Rooms { .. } => true,
-            Self::NotifyConnection { .. }
-            | Self::NotifyUser { .. }
-            | Self::CloseConnection { .. }
-            | Self::CloseUser { .. }
-            | Self::Leave { .. } => false,
-        }
+        !self.has_effect()
     }
 }
 

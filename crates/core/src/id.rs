@@ -31,7 +31,7 @@ impl NodeId {
     }
 
     /// The one with this number, as it came from another node.
-    pub fn from_u64(number: u64) -> Self {
+    pub const fn from_u64(number: u64) -> Self {
         Self(number)
     }
 

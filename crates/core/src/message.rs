@@ -4,27 +4,44 @@
 //! Nodes of two versions work together while a cluster is upgraded: a head of an unknown version, kind or
 //! form is passed over, and who asked takes its sender for one that does not answer.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use roomcast_protocol::Name;
+use roomcast_protocol::{CloseCode, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::answer::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 use crate::hub::{JoinError, Member};
-use crate::id::{ConnectionId, RoomName, UserId};
-use crate::nodes::NodeInfo;
+use crate::id::{ConnectionId, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId};
+use crate::nodes::{MAX_NODES, NodeInfo};
+
+/// The longest reason that fits into a Close frame, in bytes (RFC 6455, section 5.5).
+const MAX_CLOSE_REASON: usize = 123;
 
 /// Grows when a node of the version before would misunderstand the new one.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The longest head, in bytes: a list of as many members as a node lists, with the longest names.
+const MAX_HEAD: usize = 4 * 1024 * 1024;
+
+/// The longest version that a node may have, in bytes.
+const MAX_VERSION_LEN: usize = 64;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// The sender lives.
-    Heartbeat(NodeInfo),
+    /// The sender lives. Its clock, in milliseconds since its start, showed this when it sent it.
+    Heartbeat {
+        #[serde(flatten)]
+        info: NodeInfo,
+        clock_ms: u64,
+    },
     /// The sender leaves.
     Goodbye,
-    /// The sender asks for an answer to its own room.
-    Question { id: u64, question: Question },
+    /// The sender asks for an answer to its own room. What changes something may be done until a node's clock, as in its
+    /// heartbeats, shows this; later, the sender has answered that it failed.
+    Question { id: u64, question: Question, expires_ms: BTreeMap<NodeId, u64> },
     /// The answer to the question that the receiver gave this id.
     Answer { id: u64, answer: Answer },
 }
@@ -114,16 +131,53 @@ impl Message {
         bytes.freeze()
     }
 
-    /// The message, and the payload behind it. `None`: this node does not understand it.
-    pub(crate) fn decode(mut bytes: Bytes) -> Option<(Self, Bytes)> {
-        let head_len = bytes.iter().position(|byte| *byte == b'\n')?;
+    /// The message of a node, and the payload behind it. `None`: this node does not understand it, or it is no message that
+    /// a node sends.
+    pub(crate) fn decode(mut bytes: Bytes, from: NodeId) -> Option<(Self, Bytes)> {
+        let head_len = bytes.iter().take(MAX_HEAD).position(|byte| *byte == b'\n')?;
         let head = bytes.split_to(head_len);
         let version: Version = serde_json::from_slice(&head).ok()?;
         if version.v != VERSION {
             return None;
         }
         let head: Head<Self> = serde_json::from_slice(&head).ok()?;
-        Some((head.message, bytes.slice(1..)))
+        head.message.is_valid(from).then(|| (head.message, bytes.slice(1..)))
+    }
+
+    /// Whether it is within the bounds of what a node sends, and says the truth about its sender.
+    fn is_valid(&self, from: NodeId) -> bool {
+        match self {
+            Self::Heartbeat { info, .. } => {
+                let version = &info.version;
+                info.node == from
+                    && version.len() <= MAX_VERSION_LEN
+                    && version.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            Self::Goodbye => true,
+            Self::Question { question, expires_ms, .. } => expires_ms.len() <= MAX_NODES && question.is_valid(),
+            Self::Answer { answer, .. } => match answer {
+                Answer::Reached(_) | Answer::JoinFailed(_) => true,
+                Answer::Members { members, .. } => members.len() <= MAX_LISTED_MEMBERS,
+                Answer::Rooms(rooms) => rooms.len() <= MAX_LISTED_ROOMS + 1,
+            },
+        }
+    }
+}
+
+impl Question {
+    /// Whether it changes something where it is answered.
+    pub(crate) fn has_effect(&self) -> bool {
+        !matches!(self, Self::Members { .. } | Self::Rooms { .. })
+    }
+
+    fn is_valid(&self) -> bool {
+        match self {
+            Self::CloseConnection { code, reason, .. } | Self::CloseUser { code, reason, .. } => {
+                CloseCode(*code).is_valid_on_the_wire() && reason.len() <= MAX_CLOSE_REASON
+            }
+            Self::Rooms { prefix, after, .. } => prefix.len() <= MAX_ROOM_NAME_LEN && after.len() <= MAX_ROOM_NAME_LEN,
+            _ => true,
+        }
     }
 }
 
@@ -145,15 +199,21 @@ mod name_as_text {
 mod tests {
     use super::*;
 
+    const NODE: NodeId = NodeId::from_u64(7);
+
+    fn decode(bytes: impl Into<Bytes>) -> Option<(Message, Bytes)> {
+        Message::decode(bytes.into(), NODE)
+    }
+
     #[test]
     fn a_message_comes_out_as_it_went_in_with_any_payload_behind_it() {
         let question = Question::NotifyUser {
             user: UserId::new("ann\u{e9}").unwrap(),
             event: Name::new("line\nfeed \"quoted\"").unwrap(),
         };
-        let message = Message::Question { id: u64::MAX, question };
+        let message = Message::Question { id: u64::MAX, question, expires_ms: BTreeMap::from([(NODE, 5)]) };
         for payload in [&b""[..], b"\n", b"{\"v\":2}\n\xff\x00"] {
-            assert_eq!(Message::decode(message.encode(payload)), Some((message.clone(), Bytes::from_static(payload))));
+            assert_eq!(decode(message.encode(payload)), Some((message.clone(), Bytes::from_static(payload))));
         }
     }
 
@@ -162,15 +222,45 @@ mod tests {
         for strange in [
             "",
             "{",
-            "{\"v\":1}\n",
-            "{\"v\":2,\"message\":\"goodbye\"}\n",
-            "{\"v\":1,\"message\":{\"dance\":{}}}\n",
-            "{\"v\":1,\"message\":{\"question\":{\"id\":1,\"question\":{\"sing\":{}}}}}\n",
-            "{\"v\":1,\"message\":{\"question\":{\"id\":1,\"question\":{\"members\":{\"room\":\"a/b\"}}}}}\n",
+            "{\"v\":2}\n",
+            "{\"v\":3,\"message\":\"goodbye\"}\n",
+            "{\"v\":2,\"message\":{\"dance\":{}}}\n",
+            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"expires_ms\":{},\"question\":{\"sing\":{}}}}}\n",
+            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"expires_ms\":{},\"question\":{\"members\":{\"room\":\"a/b\"}}}}}\n",
         ] {
-            assert_eq!(Message::decode(Bytes::from_static(strange.as_bytes())), None, "{strange}");
+            assert_eq!(decode(strange), None, "{strange}");
         }
-        let newer = "{\"v\":1,\"since\":\"2\",\"message\":\"goodbye\"}\n";
-        assert_eq!(Message::decode(newer.into()), Some((Message::Goodbye, Bytes::new())), "new keys do no harm");
+        let newer = "{\"v\":2,\"since\":\"3\",\"message\":\"goodbye\"}\n";
+        assert_eq!(decode(newer), Some((Message::Goodbye, Bytes::new())), "new keys do no harm");
+    }
+
+    #[test]
+    fn what_no_node_sends_is_passed_over() {
+        let heartbeat = |node, version: &str| {
+            let info = NodeInfo { node, version: version.to_owned(), connections: 1, uptime_seconds: 1 };
+            Message::Heartbeat { info, clock_ms: 1 }
+        };
+        let question = |question| Message::Question { id: 1, question, expires_ms: BTreeMap::new() };
+        let connection = ConnectionId { node: NODE, serial: 1 };
+        let close = |code, reason: String| question(Question::CloseConnection { connection, code, reason });
+        let member = Member { connection, user: None };
+        let members =
+            |count| Message::Answer { id: 1, answer: Answer::Members { count, members: vec![member.clone(); count] } };
+        let is_read = |message: &Message| decode(message.encode(b"")).is_some();
+        for good in [heartbeat(NODE, "1.0.0-rc.1+x"), close(4409, "r".repeat(123)), members(MAX_LISTED_MEMBERS)] {
+            assert!(is_read(&good), "{good:?}");
+        }
+        for bad in [
+            heartbeat(NodeId::from_u64(8), "1.0.0"),
+            heartbeat(NODE, &"1".repeat(65)),
+            heartbeat(NODE, "1\u{202e}"),
+            close(1005, String::new()),
+            close(0, String::new()),
+            close(4409, "r".repeat(124)),
+            question(Question::Rooms { prefix: "p".repeat(201), after: String::new(), limit: 1 }),
+            members(MAX_LISTED_MEMBERS + 1),
+        ] {
+            assert!(!is_read(&bad), "{bad:?}");
+        }
     }
 }

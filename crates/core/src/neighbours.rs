@@ -97,6 +97,10 @@ impl Neighbours {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The runtime's clock, which tests can turn.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -123,8 +127,17 @@ impl Hub {
             node: self.node(),
             version: VERSION.to_owned(),
             connections: self.connection_count(),
-            uptime_seconds: now().saturating_duration_since(self.neighbours.started_at).as_secs(),
+            uptime_seconds: self.clock().as_secs(),
         }
+    }
+
+    /// This node's clock, by which others bound what they ask of it.
+    fn clock(&self) -> Duration {
+        now().saturating_duration_since(self.neighbours.started_at)
+    }
+
+    fn heartbeat(&self) -> Message {
+        Message::Heartbeat { info: self.own_info(), clock_ms: millis(self.clock()) }
     }
 
     /// Says again and again that this node lives, and forgets others that no longer do.
@@ -163,7 +176,7 @@ impl Hub {
         if self.neighbours.said_goodbye.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.tell(RoomName::of_all_nodes(), &Message::Heartbeat(self.own_info())).await
+        self.tell(RoomName::of_all_nodes(), &self.heartbeat()).await
     }
 
     /// Tells the others that this node is gone, before its broker is closed. Its connections should have
@@ -212,9 +225,11 @@ impl Hub {
         if event.origin == self.node() {
             self.neighbours.heard_itself.store(true, Ordering::Release);
         } else {
-            match Message::decode(event.payload) {
+            match Message::decode(event.payload, event.origin) {
                 Some((message, payload)) => self.on_message(event.origin, message, payload),
-                None => tracing::debug!(from = %event.origin, "a message of a node was not understood"),
+                None => {
+                    tracing::debug!(from = %event.origin, "dropped a message of another node that is not valid here")
+                }
             }
         }
         None
@@ -222,14 +237,15 @@ impl Hub {
 
     fn on_message(self: &Arc<Self>, from: NodeId, message: Message, payload: Bytes) {
         match message {
-            Message::Heartbeat(info) => {
-                let is_new = self.neighbours.nodes.lock().on_heartbeat(info, now());
+            Message::Heartbeat { info, clock_ms } => {
+                let clock = Duration::from_millis(clock_ms);
+                let is_new = self.neighbours.nodes.lock().on_heartbeat(info, clock, now());
                 if is_new {
                     tracing::info!(node = %from, "a node has come");
                     self.count_nodes();
                     // It can't know this one either. Once for each node, so there is no need for a brake.
                     if !self.neighbours.said_goodbye.load(Ordering::Acquire) {
-                        drop(self.tell(RoomName::of_node(from), &Message::Heartbeat(self.own_info())));
+                        drop(self.tell(RoomName::of_node(from), &self.heartbeat()));
                     }
                 }
             }
@@ -239,12 +255,23 @@ impl Hub {
                 self.neighbours.requests.lock().on_goodbye(from);
                 self.count_nodes();
             }
-            Message::Question { id, question } => self.on_question(from, id, question, payload),
-            Message::Answer { id, answer } => self.neighbours.requests.lock().on_answer(id, from, answer),
+            Message::Question { id, question, expires_ms } => {
+                let until = expires_ms.get(&self.node()).copied();
+                let is_too_late = until.is_none_or(|until| millis(self.clock()) > until);
+                if question.has_effect() && is_too_late {
+                    tracing::debug!(%from, "dropped a request that has expired: its sender has given it up");
+                } else {
+                    self.on_question(from, id, question, payload);
+                }
+            }
+            Message::Answer { id, answer } => {
+                let is_live = self.is_live(from);
+                self.neighbours.requests.lock().on_answer(id, from, is_live, answer);
+            }
         }
     }
 
-    /// Answers at once if it can, so that what one node asks is done in its order; what takes time gets a
+    /// Begins at once, so that what one node asks is done in its order; what waits for something, or is long, gets a
     /// task, because events wait meanwhile.
     fn on_question(self: &Arc<Self>, from: NodeId, id: u64, question: Question, payload: Bytes) {
         let takes_time = question.takes_time();
@@ -279,31 +306,47 @@ impl Hub {
         }
     }
 
-    /// Asks, and waits until all have answered, for a limited time.
+    /// Asks, and waits until all have answered, for a limited time. What fails then takes no effect later: nodes do what
+    /// they are asked until that time, by their own clocks, or not at all.
     ///
     /// Dropping the future leaves nothing behind.
     pub(crate) async fn ask(&self, asked: Asked, question: Question, payload: Bytes) -> Result<Answers, AskError> {
-        let (room, nodes) = match asked {
-            Asked::One(node) => (RoomName::of_node(node), HashSet::from([node])),
-            Asked::All => {
-                let live = self.neighbours.nodes.lock().live().map(|node| node.node).collect();
-                (RoomName::of_all_nodes(), live)
-            }
+        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        let asks_all = matches!(asked, Asked::All);
+        let (room, nodes, expires_ms) = {
+            let known = self.neighbours.nodes.lock();
+            let (room, nodes): (_, HashSet<_>) = match asked {
+                Asked::One(node) => (RoomName::of_node(node), HashSet::from([node])),
+                Asked::All => (RoomName::of_all_nodes(), known.live().map(|node| node.node).collect()),
+            };
+            let expiry = |node: &NodeId| Some((*node, millis(known.clock_at(*node, deadline.into_std())?)));
+            let expires_ms = nodes.iter().filter(|_| question.has_effect()).filter_map(expiry).collect();
+            (room, nodes, expires_ms)
         };
         self.check_others_can_be_asked()?;
-        let (id, completed) = self.neighbours.requests.lock().start(nodes).ok_or(AskError::TooManyRequests)?;
+        let started = self.neighbours.requests.lock().start(nodes, asks_all);
+        let (id, completed) = started.ok_or(AskError::TooManyRequests)?;
         let request = Request { hub: self, id };
-        let message = Message::Question { id, question: question.clone() };
-        let accepted = self.tell_with(room, &message, &payload);
-        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        let message = Message::Question { id, question: question.clone(), expires_ms };
+        let mut accepted = self.tell_with(room, &message, &payload);
         // First the others: should they not be asked, nothing is done here either.
-        match tokio::time::timeout_at(deadline, accepted).await {
-            Ok(accepted) => accepted?,
-            Err(_) => {
-                let reason = format!("it did not take the question within {REQUEST_TIMEOUT:?}");
-                return Err(BrokerError::Unavailable { reason }.into());
-            }
-        }
+        let taken = match (&mut accepted).now_or_never() {
+            Some(taken) => taken, // what is refused at once was not sent
+            None => match tokio::time::timeout_at(deadline, accepted).await {
+                Ok(taken) => {
+                    if taken.is_err() && question.has_effect() {
+                        // It may be under way. It has not failed as long as it can be done.
+                        tokio::time::sleep_until(deadline).await;
+                    }
+                    taken
+                }
+                Err(_) => {
+                    let reason = format!("it did not take the request within {REQUEST_TIMEOUT:?}");
+                    Err(BrokerError::Unavailable { reason })
+                }
+            },
+        };
+        taken?;
         let own = match asked {
             Asked::All => Some(self.answer(question, payload).await),
             Asked::One(_) => None,

@@ -21,6 +21,11 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 /// A node that was not heard of for so long is gone: three heartbeats in a row were lost.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For how long the best reading of another node's clock counts, and how far the two clocks may drift apart meanwhile:
+/// 30 s at 500 ppm are 15 ms.
+const MAX_READING_AGE: Duration = Duration::from_secs(30);
+const MAX_DRIFT: Duration = Duration::from_millis(20);
+
 /// How many other nodes are known at once; more are not heard. About 200 bytes each.
 pub const MAX_NODES: usize = 1000;
 
@@ -47,9 +52,32 @@ pub struct Nodes {
 struct Heard {
     info: NodeInfo,
     at: Instant,
+    clock: Reading,
     /// It said goodbye. It stays known as such for a while, since a heartbeat that it sent before may
     /// come after: only one room's events are in order.
     left: bool,
+}
+
+/// What a node's clock showed, and when that arrived. The message took some time, so the clock is that much ahead of
+/// what is computed from it, never behind.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    shown: Duration,
+    arrived: Instant,
+}
+
+impl Reading {
+    /// What the clock shows at that time, at the least.
+    fn at(self, time: Instant) -> Duration {
+        let passed = time.saturating_duration_since(self.arrived);
+        (self.shown + passed).saturating_sub(self.arrived.saturating_duration_since(time))
+    }
+
+    /// The one that came faster, unless it is old.
+    fn or_better(self, new: Self) -> Self {
+        let is_old = new.arrived.saturating_duration_since(self.arrived) > MAX_READING_AGE;
+        if is_old || new.shown >= self.at(new.arrived) { new } else { self }
+    }
 }
 
 impl Nodes {
@@ -58,17 +86,18 @@ impl Nodes {
         Self::default()
     }
 
-    /// A node lives. `true`: it was unknown until now.
-    pub fn on_heartbeat(&mut self, info: NodeInfo, now: Instant) -> bool {
+    /// A node lives, and its clock showed `clock` when it sent this. `true`: it was unknown until now.
+    pub fn on_heartbeat(&mut self, info: NodeInfo, clock: Duration, now: Instant) -> bool {
+        let reading = Reading { shown: clock, arrived: now };
         let has_place = self.heard.len() < MAX_NODES;
         match self.heard.entry(info.node) {
             Entry::Occupied(mut entry) => {
                 let heard = entry.get_mut();
-                (heard.info, heard.at) = (info, now);
+                (heard.info, heard.at, heard.clock) = (info, now, heard.clock.or_better(reading));
                 false
             }
             Entry::Vacant(entry) if has_place => {
-                entry.insert(Heard { info, at: now, left: false });
+                entry.insert(Heard { info, at: now, clock: reading, left: false });
                 true
             }
             Entry::Vacant(_) => false,
@@ -100,5 +129,12 @@ impl Nodes {
     /// Whether this node lives.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.heard.get(&node).is_some_and(|heard| !heard.left)
+    }
+
+    /// What a live node's clock shows at this time, at the least: what it is asked to do until then, it has done by this
+    /// node's clock.
+    pub fn clock_at(&self, node: NodeId, time: Instant) -> Option<Duration> {
+        let heard = self.heard.get(&node).filter(|heard| !heard.left)?;
+        Some(heard.clock.at(time).saturating_sub(MAX_DRIFT))
     }
 }

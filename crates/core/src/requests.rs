@@ -25,6 +25,9 @@ pub(crate) struct Requests {
 struct Waiting {
     /// Who has not answered yet.
     missing: HashSet<NodeId>,
+    answered: HashSet<NodeId>,
+    /// Nodes that are not known yet were asked, too.
+    asks_all: bool,
     answers: Vec<Answer>,
     /// Told when nobody is missing.
     complete: Option<oneshot::Sender<()>>,
@@ -41,22 +44,33 @@ pub(crate) struct Answers {
 impl Requests {
     /// A new question to these nodes: its number, and what is told when all have answered. `None`: too
     /// many wait.
-    pub(crate) fn start(&mut self, nodes: HashSet<NodeId>) -> Option<(u64, oneshot::Receiver<()>)> {
+    pub(crate) fn start(&mut self, nodes: HashSet<NodeId>, asks_all: bool) -> Option<(u64, oneshot::Receiver<()>)> {
         if self.waiting.len() >= MAX_REQUESTS {
             return None;
         }
         self.last += 1;
         let (complete, completed) = oneshot::channel();
-        let mut waiting = Waiting { missing: nodes, answers: Vec::new(), complete: Some(complete) };
+        let mut waiting = Waiting {
+            missing: nodes,
+            answered: HashSet::new(),
+            asks_all,
+            answers: Vec::new(),
+            complete: Some(complete),
+        };
         waiting.tell_if_complete();
         self.waiting.insert(self.last, waiting);
         Some((self.last, completed))
     }
 
-    /// A node has answered. One that was not thought to be there counts as well.
-    pub(crate) fn on_answer(&mut self, id: u64, from: NodeId, answer: Answer) {
-        if let Some(waiting) = self.waiting.get_mut(&id) {
-            waiting.missing.remove(&from);
+    /// A node has answered. One that was asked and not known then counts as well, if it is known by now.
+    pub(crate) fn on_answer(&mut self, id: u64, from: NodeId, is_live: bool, answer: Answer) {
+        let Some(waiting) = self.waiting.get_mut(&id) else { return };
+        let is_first = match waiting.missing.remove(&from) {
+            true => true,
+            false => is_live && waiting.asks_all && !waiting.answered.contains(&from),
+        };
+        if is_first {
+            waiting.answered.insert(from);
             waiting.answers.push(answer);
             waiting.tell_if_complete();
         }
@@ -98,24 +112,39 @@ mod tests {
     fn so_many_questions_wait_and_no_more() {
         let mut requests = Requests::default();
         let started: Vec<_> =
-            (0..MAX_REQUESTS).map(|_| requests.start(HashSet::new()).expect("there is place")).collect();
-        assert!(requests.start(HashSet::new()).is_none());
+            (0..MAX_REQUESTS).map(|_| requests.start(HashSet::new(), true).expect("there is place")).collect();
+        assert!(requests.start(HashSet::new(), true).is_none());
         requests.finish(started[0].0);
-        assert!(requests.start(HashSet::new()).is_some());
+        assert!(requests.start(HashSet::new(), true).is_some());
     }
 
     #[test]
     fn a_question_is_complete_when_the_last_node_has_answered_or_left() {
         let [one, two, three] = [1, 2, 3].map(NodeId::from_u64);
         let mut requests = Requests::default();
-        let (id, mut completed) = requests.start(HashSet::from([one, two, three])).expect("there is place");
-        requests.on_answer(id, one, Answer::Reached(1));
-        requests.on_answer(id + 1, two, Answer::Reached(1));
+        let (id, mut completed) = requests.start(HashSet::from([one, two, three]), true).expect("there is place");
+        requests.on_answer(id, one, true, Answer::Reached(1));
+        requests.on_answer(id + 1, two, true, Answer::Reached(1));
         requests.on_goodbye(three);
         assert!(completed.try_recv().is_err(), "one is missing");
-        requests.on_answer(id, two, Answer::Reached(2));
+        requests.on_answer(id, two, true, Answer::Reached(2));
         assert_eq!(completed.try_recv(), Ok(()));
         let answers = requests.finish(id);
         assert_eq!((answers.answers, answers.missing), (vec![Answer::Reached(1), Answer::Reached(2)], vec![]));
+    }
+
+    #[test]
+    fn a_node_answers_once_and_only_what_it_was_asked() {
+        let [one, two, three] = [1, 2, 3].map(NodeId::from_u64);
+        let mut requests = Requests::default();
+        let (to_one, _) = requests.start(HashSet::from([one]), false).expect("there is place");
+        let (to_all, _) = requests.start(HashSet::from([one]), true).expect("there is place");
+        for id in [to_one, to_all] {
+            for (from, is_live) in [(one, true), (one, true), (two, true), (two, true), (three, false)] {
+                requests.on_answer(id, from, is_live, Answer::Reached(1));
+            }
+        }
+        assert_eq!(requests.finish(to_one).answers.len(), 1);
+        assert_eq!(requests.finish(to_all).answers.len(), 2, "one that came meanwhile, and none that nobody knows");
     }
 }

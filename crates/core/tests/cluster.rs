@@ -16,6 +16,58 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+// === requests that fail ===
+
+/// A node's way to the others is held, longer than it waits for their answers; then what it has asked comes through.
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_not_done_later_though_it_arrives() {
+    let bus = MemoryBus::new();
+    let hold = watch::Sender::new(false);
+    let [b] = start_nodes(&bus).await;
+    let a = Node::start(Arc::new(Holdable::attach(&bus, hold.subscribe())), HubOptions::default());
+    wait_until("both are known", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    let mut client = Client::connect(&b, Some(user("ann"))).await;
+    let (id, lounge) = (client.peer().id, room("lounge"));
+    a.join_connection(id, &lounge).await.expect("as long as the way is open");
+    a.leave_connection(id, &lounge).await.expect("as long as the way is open");
+
+    hold.send_replace(true);
+    let is_unavailable = |error: &AskError| matches!(error, AskError::Broker(BrokerError::Unavailable { .. }));
+    let started = Instant::now();
+    let (join, close, notify) = tokio::join!(
+        a.join_connection(id, &lounge),
+        a.close_connection(id, CloseFrame::new(CloseCode::DISCONNECTED, "")),
+        a.notify_connection(id, event("late"), Bytes::new()),
+    );
+    for failed in [join, close, notify] {
+        assert!(is_unavailable(&failed.clone().expect_err("nothing gets through")), "{failed:?}");
+    }
+    let by_user = a.notify_user(&user("ann"), event("late"), Bytes::new()).await;
+    assert!(is_unavailable(&by_user.expect_err("nothing gets through")));
+    assert!(started.elapsed() >= REQUEST_TIMEOUT);
+    // A newer request, by another way.
+    b.leave_connection(id, &lounge).await.expect("its own node needs nobody");
+    hold.send_replace(false);
+    tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+    assert_eq!(b.members(&lounge), vec![]);
+    a.notify_connection(id, event("in-time"), Bytes::new()).await.expect("the way is open again");
+    assert_eq!(client.next().await.0, "in-time", "nothing that failed comes before it, and it was not closed");
+}
+
+/// What one node asks is done in its order, also if the first of it waits for something.
+#[tokio::test(start_paused = true)]
+async fn a_leave_that_is_asked_after_a_join_comes_after_it() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    wait_until("both are known", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    let client = Client::connect(&b, None).await;
+    let id = client.peer().id;
+    let lounge = room("lounge");
+    let (join, leave) = tokio::join!(a.join_connection(id, &lounge), a.leave_connection(id, &lounge));
+    assert_eq!((join, leave), (Ok(()), Ok(())));
+    assert_eq!(b.members(&lounge), vec![]);
+}
+
 // === who is there ===
 
 #[tokio::test(start_paused = true)]
@@ -335,6 +387,60 @@ async fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 fn no_connection() -> Result<(), AskError> {
     Err(AskError::NotFound { what: "connection" })
+}
+
+/// A memory broker whose publishes wait while it is held, and then reach the others in their order.
+#[derive(Debug)]
+struct Holdable {
+    inner: Arc<MemoryBroker>,
+    held: watch::Receiver<bool>,
+    queue: tokio::sync::mpsc::UnboundedSender<Envelope>,
+}
+
+impl Holdable {
+    fn attach(bus: &MemoryBus, held: watch::Receiver<bool>) -> Self {
+        let inner = Arc::new(bus.attach());
+        let (queue, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+        let (broker, mut gate) = (Arc::clone(&inner), held.clone());
+        tokio::spawn(async move {
+            while let Some(envelope) = waiting.recv().await {
+                gate.wait_for(|held| !held).await.expect("the test goes on");
+                broker.publish(envelope).await.expect("there is place");
+            }
+        });
+        Self { inner, held, queue }
+    }
+}
+
+impl Broker for Holdable {
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.queue.send(envelope).expect("the task runs");
+        let mut held = self.held.clone();
+        Box::pin(async move {
+            held.wait_for(|held| !held).await.expect("the test goes on");
+            Ok(())
+        })
+    }
+
+    fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.subscribe(room)
+    }
+
+    fn unsubscribe(&self, room: &RoomName) {
+        self.inner.unsubscribe(room);
+    }
+
+    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+        self.inner.next_events(events)
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.inner.status()
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
 }
 
 /// A memory broker that goes down when it is told to.
