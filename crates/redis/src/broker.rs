@@ -201,3 +201,18 @@ impl fmt::Debug for RedisBroker {
         f.debug_struct("RedisBroker").field("status", &*self.shared.status.borrow()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether there is a server makes no difference.
+    #[tokio::test]
+    async fn events_end_when_a_task_behind_them_has_died() {
+        let broker = RedisBroker::start(RedisOptions::new("redis://127.0.0.1:1")).unwrap();
+        broker.publisher.failed.notify_one();
+        let mut events = Vec::new();
+        let next = tokio::time::timeout(CHECK_TIMEOUT, broker.next_events(&mut events));
+        assert!(!next.await.expect("it ends"));
+    }
+}

@@ -54,7 +54,7 @@ pub(crate) struct Publisher {
     /// Servers are not what they were, or slots not where they were.
     topology_wanted: AtomicBool,
     /// A lane's task has panicked; what waits there waits for ever.
-    failed: Notify,
+    pub(crate) failed: Notify,
 }
 
 impl Publisher {
@@ -92,11 +92,6 @@ impl Publisher {
         if AssertUnwindSafe(self.work(lane)).catch_unwind().await.is_err() {
             self.failed.notify_one();
         }
-    }
-
-    /// Completes when a lane's task has panicked.
-    pub(crate) async fn failed(&self) {
-        self.failed.notified().await;
     }
 
     /// Empties a lane.

@@ -135,15 +135,15 @@ impl Queue {
         if let Some(server) = outcome.server {
             match &outcome.result {
                 Ok(_) => drop(self.down.remove(&server)),
-                Err(error) if is_of_the_server(error) => drop(self.down.insert(server, error.to_string())),
+                Err(error) if is_of_the_server(error) => drop(self.down.insert(server, error.details().to_owned())),
                 Err(_) => {}
             }
         }
-        let unavailable = |reason: &dyn ToString| Err(BrokerError::Unavailable { reason: reason.to_string() });
+        let unavailable = |reason: &str| Err(BrokerError::Unavailable { reason: reason.to_owned() });
         for (waiting, message) in batch.into_iter().zip(message_of) {
             let answer = match &outcome.result {
                 Ok(failed) => failed.get(message).map_or(Ok(()), |reason| unavailable(reason)),
-                Err(error) => unavailable(error),
+                Err(error) => unavailable(error.details()),
             };
             self.answer(waiting, answer);
         }

@@ -137,6 +137,7 @@ impl Probe {
             Some(Some(Ok(()))) if self.echoed_at.is_none_or(|at| at < self.sent_at) => {
                 self.missing_since.get_or_insert(self.sent_at);
             }
+            Some(Some(Err(BrokerError::Unavailable { reason }))) => self.refusal = Some(reason),
             Some(Some(Err(error))) => self.refusal = Some(error.to_string()),
             Some(Some(Ok(()))) | None => {}
         }
@@ -229,7 +230,7 @@ impl Subscriber {
                 Some(topology) = self.topology_inbox.recv() => self.on_topology(topology),
                 () = self.shared.wake.notified() => {}
                 () = self.shared.taken.notified(), if is_full => {}
-                () = self.publisher.failed() => return,
+                () = self.publisher.failed.notified() => return,
                 _ = ticks.tick() => self.on_tick(),
             }
         }
@@ -410,13 +411,13 @@ impl Subscriber {
     /// Why a server can't be used, if it can't: it must be connected, take publishes and bring them back.
     fn problem_of(&self, known: &Known, subscriptions: &Subscriptions) -> Option<String> {
         let Known { index, server, is_connected, .. } = known;
-        if let Some(reason) = self.publisher.is_down(server) {
-            return Some(reason);
-        }
         let link = self.links.get(*index);
         if !is_connected {
             let error = link.and_then(|link| link.error.clone());
             return Some(error.unwrap_or_else(|| "it has not been connected to yet".to_owned()));
+        }
+        if let Some(reason) = self.publisher.is_down(server) {
+            return Some(reason);
         }
         if let Some(policy) = link.and_then(|link| link.evicts.as_ref()).filter(|_| !self.has_worked) {
             return Some(format!(
