@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, LuaInterface};
+use fred::interfaces::ClientLike;
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::{
     Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
@@ -201,25 +201,31 @@ fn failed(answer: Value) -> Ran {
     pairs.collect::<Option<Failed>>().ok_or_else(|| Error::new(ErrorKind::Protocol, "not the publish script's answer"))
 }
 
+impl Script<'_> {
+    /// The words behind `EVALSHA`, or behind `EVAL` if the text is sent.
+    fn words(&self, with_text: bool) -> Vec<Value> {
+        let script = if with_text { self.text } else { self.digest };
+        let mut words = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
+        words.extend([script.into(), Value::Integer(self.keys.len() as i64)]);
+        words.extend(self.keys.iter().map(Value::from));
+        words.extend(self.arguments.iter().cloned());
+        words
+    }
+}
+
+/// As custom commands, since fred's own for scripts ignore the time that they are given.
 async fn evaluate(client: &Client, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
     let options = Options { timeout: Some(attempt.time), ..Options::default() };
-    let client = client.with_options(&options);
-    let (keys, arguments) = (script.keys.clone(), script.arguments.clone());
-    match attempt.with_text {
-        false => client.evalsha(script.digest, keys, arguments).await,
-        true => client.eval(script.text, keys, arguments).await,
-    }
+    let command = if attempt.with_text { fred::cmd!("EVAL") } else { fred::cmd!("EVALSHA") };
+    client.with_options(&options).custom(command, script.words(attempt.with_text)).await
 }
 
 /// The script's text is sent: a server that is asked so has seldom run it before.
 async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<Value, Error> {
-    let mut words: Vec<Value> = vec![script.text.into(), Value::Integer(script.keys.len() as i64)];
-    words.extend(script.keys.iter().map(Value::from));
-    words.extend(script.arguments.iter().cloned());
     let pipeline = client.pipeline();
     let evaluated = async {
         let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
-        let _: () = pipeline.custom(fred::cmd!("EVAL"), words).await?;
+        let _: () = pipeline.custom(fred::cmd!("EVAL"), script.words(true)).await?;
         let results = pipeline.try_all::<Value>().await;
         let missing = || Err(Error::new(ErrorKind::Protocol, "a server that a slot moves to did not answer EVAL"));
         results.into_iter().nth(1).unwrap_or_else(missing)

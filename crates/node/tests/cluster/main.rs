@@ -23,6 +23,7 @@ mod judge;
 mod outage;
 mod presence;
 mod report;
+mod retries;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
