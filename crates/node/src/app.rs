@@ -17,16 +17,22 @@ use tokio::sync::watch;
 use crate::api::{self, Guard};
 use crate::config::Config;
 use crate::internal::{self, Readiness};
-use crate::{demo, listener, public};
+use crate::listener::{self, Places};
+use crate::{demo, public};
 
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
 const CUT_OFF: &str = "cut off from Redis";
 
-/// File descriptors kept for everything but clients: an eighth, within these.
-const MIN_RESERVE: usize = 32;
-const MAX_RESERVE: usize = 256;
+/// File descriptors kept for everything but clients: an eighth, within these. Half of them are for the internal
+/// listener; the other half, at least 24, is for the process itself and its connections to Redis.
+const MIN_RESERVE: usize = 48;
+const MAX_RESERVE: usize = 1024;
+
+/// Sockets of the public listener that may be open without being upgraded: a storm of reconnects fits in them. Where
+/// there are few descriptors, it is a quarter of those for clients.
+const MAX_HTTP_CONNECTIONS: usize = 4096;
 
 /// Why the node did not run.
 #[derive(Debug, Error)]
@@ -46,15 +52,13 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
     let bind = |option, address| listener::bind(address).map_err(|error| RunError::Bind { option, address, error });
     let public = bind("--listen", config.listen)?;
     let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
-    let options =
-        Options { max_connections: connection_limit(config.options.max_connections), ..config.options.clone() };
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.worker_threads > 0 {
         runtime.worker_threads(config.worker_threads);
     }
     let runtime = runtime.enable_all().build()?;
-    let result = runtime.block_on(serve(config, options, public, internal));
+    let result = runtime.block_on(serve(config, public, internal));
     // What is left are tasks of connections that did not close in time.
     runtime.shutdown_background();
     result
@@ -68,12 +72,14 @@ pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
 
 async fn serve(
     config: &Config,
-    options: Options,
     public: std::net::TcpListener,
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
     let registry = internal::registry(Handle::current().metrics().num_workers())?;
+    let limits = SocketLimits::new(config.options.max_connections);
+    let [places, internal_places] = listener::places([limits.public, limits.internal], &registry)?;
+    let options = Options { max_connections: limits.connections, ..config.options.clone() };
     let cluster = join_cluster(config, options, &registry)?;
     let mut router = Router::new(cluster.clone());
     if config.demo {
@@ -97,7 +103,7 @@ async fn serve(
         tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
         let guard = Guard::new(config.api_key.clone(), config.api_rate);
         let api = api::routes(cluster.clone(), guard, config.options.max_payload);
-        internal::spawn(internal, readiness.clone(), registry, api)?;
+        internal::spawn(internal, internal_places, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
@@ -105,7 +111,7 @@ async fn serve(
     readiness.remove(STARTING);
 
     tokio::select! {
-        () = listener::accept(&public, config.tls.as_ref(), &app) => {}
+        () = listener::accept(&public, &places, config.tls.as_ref(), &app) => {}
         () = stop.received() => {}
     }
     tracing::info!(
@@ -115,7 +121,7 @@ async fn serve(
     );
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(config, public, &app, &cluster) => tracing::info!("drained"),
+        () = drain(config, public, &places, &app, &cluster) => tracing::info!("drained"),
         () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
     }
     Ok(())
@@ -151,9 +157,9 @@ async fn watch_broker(mut status: watch::Receiver<BrokerStatus>, patience: Durat
 
 /// Load balancers get time to see that the node is not ready; then nobody is accepted, and those who
 /// are there leave in an orderly way.
-async fn drain(config: &Config, public: TcpListener, app: &axum::Router, cluster: &Cluster) {
+async fn drain(config: &Config, public: TcpListener, places: &Places, app: &axum::Router, cluster: &Cluster) {
     let plan = config.drain;
-    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, config.tls.as_ref(), app)).await;
+    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, places, config.tls.as_ref(), app)).await;
     drop(public);
     cluster.drain(DrainPlan { spread: plan.spread, timeout: plan.timeout - plan.delay }).await;
 }
@@ -177,21 +183,60 @@ impl StopSignal {
     }
 }
 
-/// How many connections there may be: as many as configured, or as many as there are descriptors less a
-/// reserve, so that the internal listener still answers when clients have used up theirs. Many systems
-/// allow 1,024 until a process asks for more.
-fn connection_limit(configured: usize) -> usize {
-    let descriptors = match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
-        Err(error) => {
+/// How many sockets there may be of each kind, so that together they fit in the process' descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SocketLimits {
+    /// Upgraded connections.
+    connections: usize,
+    /// Sockets of the public listener that are not upgraded.
+    public: usize,
+    /// Sockets of the internal listener.
+    internal: usize,
+}
+
+impl SocketLimits {
+    /// Raises the limit of descriptors as far as the system allows, and divides them. Many systems allow 1,024 until a
+    /// process asks for more.
+    fn new(configured: usize) -> Self {
+        let descriptors = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
             tracing::warn!(%error, "the limit of file descriptors could not be raised");
-            return configured;
+            rlimit::Resource::NOFILE.get().map(|(soft, _)| soft)
+        });
+        let descriptors = descriptors.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limits = Self::within(descriptors, configured);
+        if limits.connections < configured {
+            tracing::warn!(
+                descriptors,
+                "max_connections is {}, not {configured}: each needs a file descriptor",
+                limits.connections
+            );
         }
-    };
-    let reserve = (descriptors / 8).clamp(MIN_RESERVE, MAX_RESERVE);
-    let possible = descriptors.saturating_sub(reserve);
-    if possible < configured {
-        tracing::info!(descriptors, "max_connections is {possible}, not {configured}: each needs a file descriptor");
+        limits
     }
-    configured.min(possible)
+
+    fn within(descriptors: usize, configured: usize) -> Self {
+        let reserve = (descriptors / 8).clamp(MIN_RESERVE, MAX_RESERVE);
+        let for_clients = descriptors.saturating_sub(reserve);
+        let public = (for_clients / 4).clamp(1, MAX_HTTP_CONNECTIONS);
+        let connections = for_clients.saturating_sub(public).min(configured);
+        Self { connections, public, internal: reserve / 2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_of_all_kinds_together_leave_descriptors_for_the_process() {
+        for descriptors in [64, 256, 1024, 20_000, 1 << 20, usize::MAX] {
+            for configured in [10, 100_000, usize::MAX] {
+                let limits = SocketLimits::within(descriptors, configured);
+                let all = limits.connections + limits.public + limits.internal;
+                assert!(all + MIN_RESERVE / 2 <= descriptors, "{limits:?} of {descriptors}");
+                assert!(limits.connections <= configured && limits.public <= MAX_HTTP_CONNECTIONS, "{limits:?}");
+                assert!(limits.connections.min(limits.public).min(limits.internal) > 0, "{limits:?} of {descriptors}");
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::api::{self, Failure};
+use crate::listener::{self, Places};
 use crate::process::ProcessMetrics;
 
 /// Why the node should get no traffic; ready when there is no reason left.
@@ -57,7 +58,8 @@ impl Readiness {
 
 /// Serves health, metrics and the API until the process ends.
 pub(crate) fn spawn(
-    listener: std::net::TcpListener,
+    socket: std::net::TcpListener,
+    places: Places,
     readiness: Readiness,
     registry: Registry,
     api: axum::Router,
@@ -72,8 +74,8 @@ pub(crate) fn spawn(
         .method_not_allowed_fallback(api::not_allowed);
     thread::Builder::new().name("roomcast-internal".into()).spawn(move || {
         runtime.block_on(async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => crate::listener::accept(&listener, None, &app).await,
+            match TcpListener::from_std(socket) {
+                Ok(socket) => listener::accept(&socket, &places, None, &app).await,
                 Err(error) => tracing::error!(%error, "the internal listener does not work"),
             }
         });

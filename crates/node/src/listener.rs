@@ -1,31 +1,20 @@
-//! Accepting and serving HTTP, with deadlines that `axum::serve` does not have.
+//! Binding, accepting, and how many sockets may be open that are not upgraded.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::ConnectInfo;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service;
 
-/// How long a client may take for a request's head, from the connection's start or the last answer on.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::http;
 
 /// How long a client may take for its TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The largest head of a request, in bytes, and the most headers.
-const MAX_HEAD: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
 
 /// Connections that the kernel completes before they are accepted: a storm of reconnects fits in it.
 const BACKLOG: i32 = 4096;
@@ -43,10 +32,52 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// A listener's places for sockets that are not upgraded. While all are taken, nothing is accepted and clients wait in
+/// the kernel's backlog, so sockets that never become WebSockets can't use up the process' descriptors.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    free: Arc<Semaphore>,
+    taken: IntGauge,
+}
+
+/// One place, held while a socket is served over HTTP.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    taken: IntGauge,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, places: &Places) -> Self {
+        places.taken.inc();
+        Self { _permit: permit, taken: places.taken.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.dec();
+    }
+}
+
+/// The places of the public and the internal listener, with their metrics.
+pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Result<[Places; 2], prometheus::Error> {
+    let gauge = |name, help| {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
+        registry.register(Box::new(gauge.clone()))?;
+        Ok::<_, prometheus::Error>(gauge)
+    };
+    let taken = gauge("roomcast_http_connections", "Open sockets that are not upgraded to a WebSocket")?;
+    let limit = gauge("roomcast_max_http_connections", "Sockets that may be open without being upgraded")?;
+    Ok([("public", public), ("internal", internal)].map(|(listener, places)| {
+        limit.with_label_values(&[listener]).set(i64::try_from(places).unwrap_or(i64::MAX));
+        Places { free: Arc::new(Semaphore::new(places)), taken: taken.with_label_values(&[listener]) }
+    }))
+}
+
 /// Accepts connections until the future is dropped, each served in a task of its own.
-pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, app: &axum::Router) {
+pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: Option<&TlsAcceptor>, app: &axum::Router) {
     let mut failing = false;
-    loop {
+    while let Ok(permit) = Arc::clone(&places.free).acquire_owned().await {
         let accepted = listener.accept().await;
         let was_failing = std::mem::replace(&mut failing, accepted.is_err());
         match accepted {
@@ -56,10 +87,7 @@ pub(crate) async fn accept(listener: &TcpListener, tls: Option<&TlsAcceptor>, ap
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "TCP_NODELAY was not set");
                 }
-                match tls {
-                    None => tokio::spawn(serve(stream, peer, app.clone())),
-                    Some(tls) => tokio::spawn(serve_tls(tls.accept(stream), peer, app.clone())),
-                };
+                tokio::spawn(serve(stream, peer, Place::new(permit, places), tls.cloned(), app.clone()));
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
             Err(error) => {
@@ -80,35 +108,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn serve_tls(handshake: tokio_rustls::Accept<TcpStream>, peer: SocketAddr, app: axum::Router) {
-    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
-        Ok(Ok(stream)) => serve(stream, peer, app).await,
+/// Serves a connection in its place, until it ends or is upgraded.
+async fn serve(stream: TcpStream, peer: SocketAddr, _place: Place, tls: Option<TlsAcceptor>, app: axum::Router) {
+    let Some(tls) = tls else { return http::serve(stream, peer, app).await };
+    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => http::serve(stream, peer, app).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
-    }
-}
-
-async fn serve<S>(stream: S, peer: SocketAddr, app: axum::Router)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        let mut app = app.clone();
-        async move {
-            request.extensions_mut().insert(ConnectInfo(peer));
-            let response: Result<_, Infallible> = app.call(request.map(Body::new)).await;
-            response
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "an HTTP connection failed");
     }
 }

@@ -1,7 +1,7 @@
 //! `roomcast`: a ready node.
 //!
 //! Reading order: `settings` (what can be said, and where) → `config` (what was meant) → `app` (the
-//! node's life) → `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) → `demo` (the
+//! node's life) → `listener`, `http`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) → `demo` (the
 //! tutorial's procedures). `health` asks a node that runs.
 
 mod api;
@@ -10,6 +10,7 @@ mod client_address;
 mod config;
 mod demo;
 mod health;
+mod http;
 mod internal;
 mod listener;
 mod process;

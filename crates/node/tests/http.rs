@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use roomcast_testkit::{Client, Node};
 use support::{
-    BINARY, Bare, CONNECTIONS, cpu_ticks_in_a_second, exchange, get, in_time, open_files_below, start_node,
-    start_node_by, wait_for_values, wait_until,
+    BINARY, Bare, CONNECTIONS, Scrape, cpu_ticks_in_a_second, exchange, get, in_time, start_node, start_node_by,
+    wait_for_values,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 // === deadlines and bounds ===
 
@@ -148,7 +149,7 @@ async fn error_code(client: &mut Client, procedure: &str) -> String {
 
 // === descriptors ===
 
-const DESCRIPTORS: usize = 64;
+const DESCRIPTORS: usize = 128;
 
 /// Clients that are served throughout.
 const SERVED: usize = 16;
@@ -159,15 +160,19 @@ const SILENT: usize = 100;
 /// A tenth of one processor: it looks again a few times in a second, and does not spin.
 const NOT_SPINNING: u64 = 10;
 
-async fn start_node_with_few_descriptors() -> Node {
+/// The gauge of sockets of the public listener that are not upgraded, and its limit.
+const HTTP: &str = "roomcast_http_connections{listener=\"public\"}";
+const MAX_HTTP: &str = "roomcast_max_http_connections{listener=\"public\"}";
+
+async fn start_node_with_descriptors(descriptors: usize) -> Node {
     let mut launcher = Command::new("prlimit");
-    launcher.arg(format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}")).arg(BINARY);
+    launcher.arg(format!("--nofile={descriptors}:{descriptors}")).arg(BINARY);
     start_node_by(launcher, &["--demo"]).await
 }
 
 #[tokio::test]
-async fn a_node_without_descriptors_serves_who_is_there_and_accepts_others_when_some_leave() {
-    let node = start_node_with_few_descriptors().await;
+async fn a_node_without_places_serves_who_is_there_and_accepts_others_when_some_leave() {
+    let node = start_node_with_descriptors(DESCRIPTORS).await;
     let mut served = Vec::new();
     for _ in 0..SERVED {
         served.push(Bare::connect(&node.address).await);
@@ -176,20 +181,22 @@ async fn a_node_without_descriptors_serves_who_is_there_and_accepts_others_when_
     for _ in 0..SILENT {
         silent.push(in_time("the kernel accepts", TcpStream::connect(&node.address)).await.expect("the node listens"));
     }
-    wait_until("all descriptors are in use", async || open_files_below(node.pid(), DESCRIPTORS) == DESCRIPTORS).await;
+    let places = Scrape::of(&node).await.value(MAX_HTTP).expect("the limit is there");
+    wait_for_values(&node, &[(HTTP, places)]).await;
     let ticks = cpu_ticks_in_a_second(node.pid()).await;
-    assert!(ticks <= NOT_SPINNING, "{ticks} clock ticks in a second without descriptors");
+    assert!(ticks <= NOT_SPINNING, "{ticks} clock ticks in a second without places");
     for bare in &mut served {
         bare.echo(b"still here").await;
     }
     drop(silent);
     let mut client = Client::connect(&node.url()).await.expect("new connections are accepted again");
     assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
+    wait_for_values(&node, &[(HTTP, 0.0), (CONNECTIONS, SERVED as f64 + 1.0)]).await;
 }
 
 #[tokio::test]
 async fn clients_leave_descriptors_for_those_who_watch_the_node() {
-    let node = start_node_with_few_descriptors().await;
+    let node = start_node_with_descriptors(DESCRIPTORS).await;
     let mut clients = Vec::new();
     let refused = loop {
         assert!(clients.len() < DESCRIPTORS, "no client was refused");
@@ -200,7 +207,57 @@ async fn clients_leave_descriptors_for_those_who_watch_the_node() {
     };
     assert!(refused.to_string().contains("503"), "{refused}");
     assert_eq!(get(&node.internal, "/healthz").await.status, 200);
-    // Of so few descriptors, 32 are kept.
-    let allowed = (DESCRIPTORS - 32) as f64;
+    // Of so few descriptors, 48 are kept, and a quarter of the others is for sockets that are not upgraded.
+    let allowed = (DESCRIPTORS - 48) as f64 * 0.75;
     wait_for_values(&node, &[(CONNECTIONS, clients.len() as f64), ("roomcast_max_connections", allowed)]).await;
+}
+
+/// The descriptors of a node under attack, and the sockets that attack it.
+const ATTACKED: usize = 256;
+const ATTACKERS: usize = 400;
+
+/// A probe that is answered later has failed: Kubernetes' default.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A socket that is never upgraded: it sends nothing, a byte now and then, or requests without reading the responses.
+async fn attack(address: String, number: usize) {
+    let Ok(mut stream) = TcpStream::connect(&address).await else { return };
+    match number % 3 {
+        0 => drop(stream.read_u8().await),
+        1 => {
+            let mut turn = tokio::time::interval(Duration::from_millis(100));
+            let mut head = b"GET / HTTP/1.1\r\nX-Long: ".iter().chain(std::iter::repeat(&b'x'));
+            while stream.write_all(&[*head.next().expect("it never ends")]).await.is_ok() {
+                turn.tick().await;
+            }
+        }
+        _ => {
+            let request = format!("GET /app.js HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            while stream.write_all(request.as_bytes()).await.is_ok() {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn sockets_that_are_never_upgraded_cost_neither_health_nor_those_who_are_connected() {
+    let node = start_node_with_descriptors(ATTACKED).await;
+    let mut connected = Client::connect(&node.url()).await.expect("the node serves");
+    let mut attackers = JoinSet::new();
+    for number in 0..ATTACKERS {
+        attackers.spawn(attack(node.address.clone(), number));
+    }
+    let places = Scrape::of(&node).await.value(MAX_HTTP).expect("the limit is there");
+    wait_for_values(&node, &[(HTTP, places)]).await;
+    let mut turn = tokio::time::interval(Duration::from_millis(200));
+    for probe in 0..20 {
+        turn.tick().await;
+        for path in ["/healthz", "/readyz"] {
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, get(&node.internal, path)).await;
+            assert_eq!(answer.unwrap_or_else(|_| panic!("probe {probe} of {path} timed out")).status, 200);
+        }
+        assert_eq!(connected.call_text("echo", "x").await.expect("calls are answered"), "x");
+    }
+    drop(attackers);
+    let mut client = Client::connect(&node.url()).await.expect("new connections are accepted again");
+    assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
 }
