@@ -2,46 +2,181 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::{self, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tower_service::Service;
 
 /// How long a client may take for a request's head, from the connection's start or the last response on.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a request may take from its head to its response, body included. The slowest handlers, those that ask
+/// other nodes, need a few seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take to read a response. Without a limit, a client that sends requests and never reads keeps
+/// its socket and the responses that wait for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests on one connection. With the deadlines, it bounds how long a client can stay without an upgrade; to clients
+/// that reuse connections, opening another one after so many requests costs nothing noticeable.
+const MAX_REQUESTS: usize = 100;
+
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// Serves requests until the connection ends, is upgraded, or takes too long for a request's head.
+/// Serves requests until the connection ends, is upgraded, or exceeds a deadline.
 pub(crate) async fn serve<S>(stream: S, peer: SocketAddr, app: axum::Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        let mut app = app.clone();
+    // hyper itself limits the time for heads, the first one included.
+    let deadline = watch::Sender::new(Instant::now() + REQUEST_TIMEOUT);
+    let requests = AtomicUsize::new(0);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let (deadline, mut app) = (&deadline, app.clone());
+        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
+        deadline.send_replace(Instant::now() + REQUEST_TIMEOUT);
         async move {
             request.extensions_mut().insert(ConnectInfo(peer));
-            let response: Result<_, Infallible> = app.call(request.map(Body::new)).await;
-            response
+            let mut response = app.call(request.map(Body::new)).await?;
+            if is_last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            deadline.send_replace(Instant::now() + WRITE_TIMEOUT);
+            Ok::<_, Infallible>(response)
         }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "an HTTP connection failed");
+        .with_upgrades();
+    tokio::select! {
+        served = connection => {
+            if let Err(error) = served {
+                tracing::debug!(%peer, %error, "an HTTP connection failed");
+            }
+        }
+        () = passed(deadline.subscribe()) => tracing::debug!(%peer, "an HTTP connection took too long"),
+    }
+}
+
+/// Waits until a deadline passes that nobody has moved.
+async fn passed(mut deadline: watch::Receiver<Instant>) {
+    loop {
+        let due = *deadline.borrow_and_update();
+        if tokio::time::timeout_at(due, deadline.changed()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::Response;
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Nobody waits longer, in virtual time.
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+    /// A client's end of a connection, and the task that serves the other end.
+    fn connect() -> (DuplexStream, JoinHandle<()>) {
+        let app = axum::Router::new()
+            .route("/", get(async || "x".repeat(4096)))
+            .route("/body", post(async |body: String| body))
+            .route("/echo", get(upgrade));
+        let (client, server) = tokio::io::duplex(1024);
+        (client, tokio::spawn(serve(server, ([127, 0, 0, 1], 1).into(), app)))
+    }
+
+    /// Becomes an echo.
+    async fn upgrade(request: axum::extract::Request) -> Response {
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(request).await.expect("the server upgrades");
+            let (mut input, mut output) = tokio::io::split(TokioIo::new(upgraded));
+            tokio::io::copy(&mut input, &mut output).await
+        });
+        let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
+        axum::response::IntoResponse::into_response((axum::http::StatusCode::SWITCHING_PROTOCOLS, headers))
+    }
+
+    /// The virtual time until the connection has ended.
+    async fn time_served(served: JoinHandle<()>) -> Duration {
+        let started = Instant::now();
+        tokio::time::timeout(FOREVER, served).await.expect("the connection ends").expect("no panic");
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_requests_and_never_reads_is_cut_off() {
+        let (mut client, served) = connect();
+        let sending = tokio::spawn(async move {
+            while client.write_all(GET.as_bytes()).await.is_ok() {}
+            client
+        });
+        let time = time_served(served).await;
+        assert!(time >= WRITE_TIMEOUT && time < WRITE_TIMEOUT + HEADER_TIMEOUT, "{time:?}");
+        drop(sending.await.expect("no panic"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_body_trickles_is_cut_off() {
+        let (mut client, served) = connect();
+        let head = "POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("the server reads");
+        tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let time = time_served(served).await;
+        assert!(time >= REQUEST_TIMEOUT && time < REQUEST_TIMEOUT + HEADER_TIMEOUT, "{time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_after_its_last_allowed_request() {
+        let (client, served) = connect();
+        let (mut input, mut output) = tokio::io::split(client);
+        tokio::spawn(async move { output.write_all(GET.repeat(2 * MAX_REQUESTS).as_bytes()).await });
+        let mut responses = String::new();
+        // It may end with an error, as requests that nobody reads are under way.
+        let _ = tokio::time::timeout(FOREVER, input.read_to_string(&mut responses)).await.expect("the stream ends");
+        assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), MAX_REQUESTS);
+        assert_eq!(responses.matches("connection: close").count(), 1);
+        time_served(served).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_has_no_deadline() {
+        let (mut client, served) = connect();
+        let head = "GET /echo HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("the server reads");
+        time_served(served).await;
+        tokio::time::sleep(FOREVER).await;
+        client.write_all(b"still here").await.expect("the connection is open");
+        let mut received = Vec::new();
+        while !received.ends_with(b"still here") {
+            assert!(client.read_buf(&mut received).await.expect("the connection is open") > 0);
+        }
     }
 }

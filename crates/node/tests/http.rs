@@ -147,6 +147,17 @@ async fn error_code(client: &mut Client, procedure: &str) -> String {
     answer["error"]["code"].as_str().expect("a code").to_owned()
 }
 
+#[tokio::test]
+async fn a_client_that_pipelines_requests_and_never_reads_loses_its_socket_on_either_listener() {
+    let node = start_node(&["--demo"]).await;
+    let cut = async |address: &str, path: &str| {
+        let mut stream = in_time("a connection is there", TcpStream::connect(address)).await.expect("it listens");
+        let requests = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").repeat(1000);
+        in_time("the socket is closed", async { while stream.write_all(requests.as_bytes()).await.is_ok() {} }).await;
+    };
+    tokio::join!(cut(&node.address, "/app.js"), cut(&node.internal, "/v1/openapi.json"));
+}
+
 // === descriptors ===
 
 const DESCRIPTORS: usize = 128;
