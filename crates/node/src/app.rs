@@ -18,6 +18,7 @@ use crate::api::{self, Guard};
 use crate::config::Config;
 use crate::internal::{self, Readiness};
 use crate::listener::{self, Places};
+use crate::telemetry::Logs;
 use crate::{demo, public};
 
 /// Reasons at `/readyz`.
@@ -48,7 +49,7 @@ pub(crate) enum RunError {
 }
 
 /// Runs the node until it has drained or a second signal ended it.
-pub(crate) fn run(config: &Config) -> Result<(), RunError> {
+pub(crate) fn run(config: &Config, logs: &Logs) -> Result<(), RunError> {
     let bind = |option, address| listener::bind(address).map_err(|error| RunError::Bind { option, address, error });
     let public = bind("--listen", config.listen)?;
     let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
@@ -58,7 +59,7 @@ pub(crate) fn run(config: &Config) -> Result<(), RunError> {
         runtime.worker_threads(config.worker_threads);
     }
     let runtime = runtime.enable_all().build()?;
-    let result = runtime.block_on(serve(config, public, internal));
+    let result = runtime.block_on(serve(config, logs, public, internal));
     // What is left are tasks of connections that did not close in time.
     runtime.shutdown_background();
     result
@@ -72,11 +73,13 @@ pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
 
 async fn serve(
     config: &Config,
+    logs: &Logs,
     public: std::net::TcpListener,
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
     let mut stop = StopSignal::new()?;
     let registry = internal::registry(Handle::current().metrics().num_workers())?;
+    registry.register(Box::new(logs.dropped().clone()))?;
     let limits = SocketLimits::new(config.options.max_connections);
     let [places, internal_places] = listener::places([limits.public, limits.internal], &registry)?;
     let options = Options { max_connections: limits.connections, ..config.options.clone() };

@@ -8,11 +8,12 @@ use std::time::Duration;
 use roomcast::Options;
 use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
+use tracing_subscriber::filter::Targets;
 
 use crate::api::ApiKey;
 use crate::client_address::TrustedProxies;
 use crate::settings::{ConfigError, OFF, Settings};
-use crate::tls;
+use crate::{telemetry, tls};
 
 /// A valid configuration.
 pub(crate) struct Config {
@@ -32,7 +33,7 @@ pub(crate) struct Config {
     pub(crate) drain: Drain,
     /// 0: one for each CPU.
     pub(crate) worker_threads: usize,
-    pub(crate) log: String,
+    pub(crate) log: Targets,
     pub(crate) log_format: LogFormat,
     /// As it was said, for `roomcast check`.
     said: String,
@@ -113,9 +114,7 @@ impl Config {
             worker_threads: settings.get("worker_threads", "it must be a number, 0 for one for each CPU", |value| {
                 value.parse().ok().filter(|count| *count <= 1024)
             })?,
-            log: settings.get("log", "it must be a log filter, such as info or roomcast=debug,info", |value| {
-                value.parse::<tracing_subscriber::EnvFilter>().ok().map(|_| value.to_owned())
-            })?,
+            log: log(settings)?,
             log_format: settings.get("log_format", "it must be text or json", |value| match value {
                 "text" => Some(LogFormat::Text),
                 "json" => Some(LogFormat::Json),
@@ -189,6 +188,11 @@ fn trusted_proxies(settings: &Settings) -> Result<Option<TrustedProxies>, Config
         OFF => Some(None),
         list => TrustedProxies::parse(list).map(Some),
     })
+}
+
+fn log(settings: &Settings) -> Result<Targets, ConfigError> {
+    let filter = settings.given("log");
+    telemetry::parse_filter(&filter.value).map_err(|why| filter.refuse(why))
 }
 
 fn parse_time(value: &str) -> Option<Duration> {

@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod internal;
 mod listener;
+mod log_writer;
 mod process;
 mod public;
 mod settings;
@@ -47,11 +48,17 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Config) -> ExitCode {
-    telemetry::init(config);
-    match app::run(config) {
+    let logs = match telemetry::init(config) {
+        Ok(logs) => logs,
+        Err(error) => {
+            report(&format!("roomcast: the system refused a thread for logs: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match app::run(config, &logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&format!("roomcast: {error}"));
+            logs.print(&format!("roomcast: {error}"));
             ExitCode::FAILURE
         }
     }

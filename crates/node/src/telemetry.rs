@@ -1,22 +1,92 @@
 //! Logs, to standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use prometheus::IntCounter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, LogFormat};
+use crate::log_writer::LogWriter;
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
-const QUIET: &str = "fred=error";
+const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
+
+/// How long the process waits at its end for its last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The process' logs. Dropping them writes the last lines.
+#[derive(Debug)]
+pub(crate) struct Logs(Arc<LogWriter>);
 
 /// Sets up logging for the process.
-pub(crate) fn init(config: &Config) {
-    let filter = EnvFilter::new(format!("{QUIET},{}", config.log));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+pub(crate) fn init(config: &Config) -> io::Result<Logs> {
+    let writer = LogWriter::start(io::stderr())?;
     // Colours are for people at a terminal; files and containers' logs would show their control characters.
-    let logs = logs.with_ansi(io::stderr().is_terminal());
+    let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(io::stderr().is_terminal());
+    let (logs, filter) = (tracing_subscriber::registry(), config.log.clone());
     match config.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+        LogFormat::Text => logs.with(lines).with(filter).init(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true)).with(filter).init(),
     }
+    panic::set_hook(Box::new(log_panic));
+    Ok(Logs(writer))
+}
+
+impl Logs {
+    /// Prints a line for the person at the terminal, in whatever format the logs are.
+    pub(crate) fn print(&self, line: &str) {
+        // It never fails.
+        let _ = (&*self.0).write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Counts the lines that were dropped because nobody reads them.
+    pub(crate) fn dropped(&self) -> &IntCounter {
+        self.0.dropped()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.0.flush_within(FLUSH_TIMEOUT);
+    }
+}
+
+/// The default hook writes to standard error in the thread that panics, which would wait for whoever reads it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(location, thread, %backtrace, "panic: {message:?}"),
+        _ => tracing::error!(location, thread, "panic: {message:?}"),
+    }
+}
+
+/// Reads a filter: levels for targets, and one for all others, separated by commas.
+///
+/// # Errors
+/// What is no level.
+pub(crate) fn parse_filter(text: &str) -> Result<Targets, String> {
+    let mut filter = Targets::new().with_target(QUIET.0, QUIET.1);
+    for directive in text.split(',').map(str::trim) {
+        let (target, name) =
+            directive.rsplit_once('=').map_or((None, directive), |(target, name)| (Some(target), name));
+        let level = name.parse::<LevelFilter>().ok().filter(|_| !name.is_empty());
+        let level = level.ok_or_else(|| format!("{name:?} is not a log level (error, warn, info, debug, trace)"))?;
+        filter = match target {
+            Some(target) => filter.with_target(target, level),
+            None => filter.with_default(level),
+        };
+    }
+    Ok(filter)
 }

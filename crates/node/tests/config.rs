@@ -80,7 +80,7 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]
 }
 
 /// An option's key, flag and variable, a bad value, and what is allowed.
-const BAD_VALUES: [(&str, &str, &str, &str, &str); 11] = [
+const BAD_VALUES: [(&str, &str, &str, &str, &str); 12] = [
     ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
     ("trusted_proxies", "--trusted-proxies", "ROOMCAST_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "fd00::/8"),
     ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
@@ -91,6 +91,7 @@ const BAD_VALUES: [(&str, &str, &str, &str, &str); 11] = [
     ("ping_interval", "--ping-interval", "ROOMCAST_PING_INTERVAL", "0s", "over 0"),
     ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", "5 parsecs", "500ms"),
     ("worker_threads", "--worker-threads", "ROOMCAST_WORKER_THREADS", "many", "number"),
+    ("log", "--log", "ROOMCAST_LOG", "inof", "\"inof\" is not a log level (error, warn, info, debug, trace)"),
     ("log_format", "--log-format", "ROOMCAST_LOG_FORMAT", "xml", "text or json"),
 ];
 

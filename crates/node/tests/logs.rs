@@ -1,0 +1,71 @@
+//! Logs: whoever reads them, or does not, connections are served.
+
+mod support;
+
+use std::io::{self, PipeReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use roomcast_testkit::Node;
+use support::{BINARY, Bare, DEADLINE, in_time, message, notify, without_options};
+
+/// Each of them makes the node log a line.
+const CLIENTS: usize = 300;
+
+/// A full pipe that nobody reads.
+struct Unread {
+    _reader: PipeReader,
+    filler: Child,
+}
+
+impl Unread {
+    /// The binary, with such a pipe as its standard error.
+    fn command() -> (Self, Command) {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        // It writes until the pipe is full, and then waits.
+        let filler = Command::new("yes").stdout(pipe.try_clone().expect("another end")).spawn().expect("yes starts");
+        let mut command = Command::new(BINARY);
+        without_options(&mut command);
+        command.stderr(Stdio::from(pipe));
+        (Self { _reader: reader, filler }, command)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.filler.kill();
+        let _ = self.filler.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_logs_nobody_reads_answers_calls_and_ends_in_order() {
+    let (_unread, command) = Unread::command();
+    let arguments = ["--demo", "--log", "trace", "--drain-delay=0s", "--drain-spread=0s", "--drain-timeout=5s"];
+    let mut node = in_time("the node is ready", Node::start_by(command, &arguments)).await;
+    for _ in 0..CLIENTS {
+        let mut client = Bare::connect(&node.address).await;
+        client.write(&message(&notify("nope", b""))).await.expect("the notification is written");
+        client.echo(b"x").await;
+        client.close(Some(1000)).await;
+    }
+    node.signal("TERM");
+    let status = in_time("the node ends", node.exit()).await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_node_that_can_not_start_ends_though_nobody_reads_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (_unread, mut command) = Unread::command();
+    let listen = format!("--listen={}", taken.local_addr().expect("an address"));
+    let mut node = command.args(["serve", &listen]).spawn().expect("the binary starts");
+    let started = Instant::now();
+    while node.try_wait().expect("a child of this process").is_none() && started.elapsed() < DEADLINE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It has ended, or the test fails.
+    let _ = node.kill();
+    assert_eq!(node.wait().expect("a child of this process").code(), Some(1));
+}
