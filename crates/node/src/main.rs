@@ -22,6 +22,7 @@ mod tls;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 
 use crate::config::Config;
@@ -31,7 +32,7 @@ use crate::settings::Settings;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let matches = command().get_matches();
+    let matches = command().try_get_matches().unwrap_or_else(|error| without_stray_values(error).exit());
     let Some((name, arguments)) = matches.subcommand() else { return ExitCode::from(EXIT_USAGE) };
     let config = match Settings::load(arguments).and_then(|settings| Config::new(&settings)) {
         Ok(config) => config,
@@ -116,6 +117,15 @@ fn command() -> Command {
                 .args(options())
                 .arg(file),
         )
+}
+
+/// A value that belongs to no option may be a secret that was separated from its option.
+fn without_stray_values(mut error: clap::Error) -> clap::Error {
+    let unexpected = error.get(ContextKind::InvalidArg);
+    if matches!(unexpected, Some(ContextValue::String(argument)) if !argument.starts_with('-')) {
+        error.insert(ContextKind::InvalidArg, ContextValue::String("(a value without an option)".to_owned()));
+    }
+    error
 }
 
 #[expect(clippy::print_stderr, reason = "before logging is set up, and for the person at the terminal")]

@@ -18,19 +18,39 @@ pub(crate) struct Setting {
     /// What a value looks like, in `--help`.
     pub(crate) value: &'static str,
     pub(crate) help: &'static str,
+    shown: Shown,
 }
+
+/// How much of an option's value may be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    All,
+    /// Of a URL of Redis, what is certainly no secret.
+    Url,
+    Nothing,
+}
+
+/// Stands in place of a value that is not printed.
+const HIDDEN: &str = "(hidden)";
 
 /// A value that stands for "no such thing".
 pub(crate) const OFF: &str = "off";
-
-/// The option whose value nothing prints.
-const API_KEY: &str = "api_key";
 
 /// The flag that names the file; not itself a key of the file.
 pub(crate) const CONFIG: &str = "config";
 
 const fn setting(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, default, value, help }
+    Setting { key, default, value, help, shown: Shown::All }
+}
+
+/// An option whose value nothing prints.
+const fn secret(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { shown: Shown::Nothing, ..setting(key, value, default, help) }
+}
+
+/// An option whose value may contain a password.
+const fn redis_url(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { shown: Shown::Url, ..setting(key, value, default, help) }
 }
 
 /// All options, in the order of `--help`.
@@ -51,7 +71,7 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "127.0.0.1:3001",
         "Health, metrics and the HTTP API; never exposed to the public; 'off' for none",
     ),
-    setting(
+    redis_url(
         "redis",
         "URL",
         OFF,
@@ -68,8 +88,8 @@ pub(crate) const OPTIONS: &[Setting] = &[
     ),
     setting("redis_linger", "TIME", "5s", "How long a room is read on after its last member on this node has left"),
     setting("redis_unready_after", "TIME", "10s", "Cut off from Redis for so long, the node is not ready"),
-    setting(
-        API_KEY,
+    secret(
+        "api_key",
         "KEY",
         OFF,
         "What the HTTP API's clients must show; needed off loopback; better said by the variable",
@@ -122,13 +142,18 @@ impl Setting {
 pub(crate) struct Given {
     pub(crate) value: String,
     source: Option<String>,
-    key: &'static str,
+    setting: &'static Setting,
 }
 
 impl Given {
     /// Its value, as it may be printed: without secrets.
     fn shown(&self) -> String {
-        if self.key == API_KEY && self.value != OFF { "(set)".to_owned() } else { without_password(&self.value) }
+        match self.setting.shown {
+            _ if self.value == OFF => self.value.clone(),
+            Shown::All => self.value.clone(),
+            Shown::Url => roomcast_redis::check_url(&self.value).unwrap_or_else(|_| HIDDEN.to_owned()),
+            Shown::Nothing => HIDDEN.to_owned(),
+        }
     }
 }
 
@@ -155,8 +180,11 @@ pub(crate) enum ConfigError {
     NotAScalar { path: PathBuf, key: String, found: &'static str },
     #[error("--config: {} can't be read: {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
-    #[error("{}: not TOML: {error}", path.display())]
-    NotToml { path: PathBuf, error: toml::de::Error },
+    // Without the line itself, as the error would print it: it may have a secret.
+    #[error("{}, line {line}, column {column}: not TOML: {message}", path.display())]
+    NotToml { path: PathBuf, line: usize, column: usize, message: String },
+    #[error("{variable} is not UTF-8")]
+    NotUtf8 { variable: String },
 }
 
 fn known_keys() -> String {
@@ -176,15 +204,14 @@ impl Settings {
         };
         let file = path.map(|path| read_file(Path::new(&path))).transpose()?.unwrap_or_default();
         let given = OPTIONS.iter().map(|setting| {
-            let key = setting.key;
             if let Some(value) = arguments.get_one::<String>(setting.key) {
-                return Ok(Given { value: value.clone(), source: Some(format!("--{}", setting.flag())), key });
+                return Ok(Given { value: value.clone(), source: Some(format!("--{}", setting.flag())), setting });
             }
             if let Some(value) = variable(&setting.variable())? {
-                return Ok(Given { value, source: Some(setting.variable()), key });
+                return Ok(Given { value, source: Some(setting.variable()), setting });
             }
             let in_file = file.iter().find(|(key, _)| key == setting.key).map(|(_, given)| given.clone());
-            let default = || Given { value: setting.default.to_owned(), source: None, key };
+            let default = || Given { value: setting.default.to_owned(), source: None, setting };
             Ok(in_file.unwrap_or_else(default))
         });
         given.collect::<Result<_, _>>().map(Self)
@@ -211,21 +238,11 @@ impl Settings {
 impl Given {
     pub(crate) fn refuse(&self, allowed: impl Into<String>) -> ConfigError {
         ConfigError::Value {
-            source_name: self.source.clone().unwrap_or_else(|| self.key.to_owned()),
+            source_name: self.source.clone().unwrap_or_else(|| self.setting.key.to_owned()),
             value: self.shown(),
             allowed: allowed.into(),
         }
     }
-}
-
-/// A URL without the password that it may have.
-fn without_password(value: &str) -> String {
-    let hidden = value.split_once("://").and_then(|(scheme, rest)| {
-        let (userinfo, host) = rest.rsplit_once('@')?;
-        let (user, _password) = userinfo.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}"))
-    });
-    hidden.unwrap_or_else(|| value.to_owned())
 }
 
 impl fmt::Display for Settings {
@@ -243,21 +260,24 @@ fn variable(name: &str) -> Result<Option<String>, ConfigError> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(value)) => Err(ConfigError::Value {
-            source_name: name.to_owned(),
-            value: value.to_string_lossy().into_owned(),
-            allowed: "it must be UTF-8".to_owned(),
-        }),
+        Err(VarError::NotUnicode(_)) => Err(ConfigError::NotUtf8 { variable: name.to_owned() }),
     }
 }
 
 fn read_file(path: &Path) -> Result<Vec<(String, Given)>, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-    let table: toml::Table = text.parse().map_err(|error| ConfigError::NotToml { path: path.to_owned(), error })?;
+    let table: toml::Table = text.parse().map_err(|error| not_toml(path, &text, &error))?;
     let mut flat = Vec::new();
     flatten(path, "", table, &mut flat)?;
     Ok(flat)
+}
+
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let (line, column) =
+        (before.split('\n').count(), before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
+    ConfigError::NotToml { path: path.to_owned(), line, column, message: error.message().to_owned() }
 }
 
 fn flatten(path: &Path, prefix: &str, table: toml::Table, flat: &mut Vec<(String, Given)>) -> Result<(), ConfigError> {
@@ -280,7 +300,7 @@ fn flatten(path: &Path, prefix: &str, table: toml::Table, flat: &mut Vec<(String
         };
         let Some(setting) = known else { return Err(ConfigError::UnknownKey { path: path.to_owned(), key }) };
         let source = Some(format!("{}: {key}", path.display()));
-        flat.push((key, Given { value, source, key: setting.key }));
+        flat.push((key, Given { value, source, setting }));
     }
     Ok(())
 }

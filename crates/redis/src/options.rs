@@ -1,6 +1,7 @@
 //! What a user says about Redis.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -50,18 +51,72 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-/// Checks a URL of Redis.
+/// Checks a URL of Redis. Returns it in the form that may be shown: with `***` in place of everything that may be a
+/// secret.
 ///
 /// # Errors
-/// What is wrong with it, without its password.
-pub fn check_url(url: &str) -> Result<(), String> {
+/// What is wrong with the URL, without any part of it: where it can't be taken apart for certain, any part may belong
+/// to a password.
+pub fn check_url(url: &str) -> Result<String, String> {
     const SCHEMES: [&str; 6] =
         ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    const FORM: &str = "the form is redis://USER:PASSWORD@HOST:PORT/DATABASE?node=HOST:PORT, with characters that are \
+                        reserved in URLs (such as @ : / ? # &) percent-encoded";
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
     if !SCHEMES.contains(&scheme) {
         return Err(format!("it must begin with one of {}://", SCHEMES.join("://, ")));
     }
-    Config::from_url(url).map(drop).map_err(|error| error.details().to_owned())
+    let shown = take_apart(rest).ok_or(FORM)?;
+    if scheme.ends_with("sentinel") && !shown.contains(&format!("{SERVICE_NAME}=")) {
+        return Err(format!("Sentinel needs the name of the master: add ?{SERVICE_NAME}=NAME"));
+    }
+    Config::from_url(url).map_err(|_| FORM)?;
+    Ok(format!("{scheme}://{shown}"))
+}
+
+const SERVICE_NAME: &str = "sentinelServiceName";
+
+/// What follows the scheme of a URL, as it may be shown. `None` if a part is not what it must be, since a reserved
+/// character in a password begins the next part too early.
+fn take_apart(url: &str) -> Option<String> {
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_server = |text: &str| {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        let is_ipv6 = |host: &str| {
+            host.strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'))
+                .is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+        };
+        (is_name(host) || is_ipv6(host)) && port.is_none_or(|port| is_number(port) && port.parse::<u16>().is_ok())
+    };
+
+    let (server, query) = url.split_once('?').map_or((url, None), |(server, query)| (server, Some(query)));
+    let (server, database) = server.split_once('/').map_or((server, None), |(server, path)| (server, Some(path)));
+    let (credentials, server) = server.split_once('@').map_or((None, server), |(all, server)| (Some(all), server));
+    let is_clean = |text: &str| !text.contains(|c: char| "@#".contains(c) || c.is_whitespace() || c.is_control());
+    if !is_server(server)
+        || !database.is_none_or(is_number)
+        || ![credentials, query].into_iter().flatten().all(is_clean)
+    {
+        return None;
+    }
+    let mut shown = format!("{}{server}", if credentials.is_some() { "***@" } else { "" });
+    if let Some(database) = database {
+        shown += &format!("/{database}");
+    }
+    for (number, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if number == 0 { '?' } else { '&' });
+        shown += match parameter.split_once('=') {
+            Some(("node", server)) if is_server(server) => parameter,
+            Some((SERVICE_NAME, name)) if is_name(name) => parameter,
+            _ => "***",
+        };
+    }
+    Some(shown)
 }
 
 /// How much of a room's events is kept.
@@ -188,15 +243,23 @@ mod tests {
 
     #[test]
     fn urls_are_checked_before_anything_is_connected() {
-        for good in [
-            "redis://h",
-            "rediss://u:p@h:1/2",
-            "redis-cluster://h:1?node=i:2",
-            "redis-sentinel://h:1?sentinelServiceName=m",
+        for (good, shown) in [
+            ("redis://h", "redis://h"),
+            ("rediss://u:p@h:1/2", "rediss://***@h:1/2"),
+            ("redis://p@[::1]:1/", "redis://***@[::1]:1/"),
+            ("redis://:p%40%2F@h", "redis://***@h"),
+            ("redis-cluster://h:1?node=i:2&node=j:3", "redis-cluster://h:1?node=i:2&node=j:3"),
+            (
+                "redis-sentinel://h:1?sentinelServiceName=m&sentinelUsername=u&sentinelPassword=p",
+                "redis-sentinel://h:1?sentinelServiceName=m&***&***",
+            ),
         ] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
+            assert_eq!(check_url(good), Ok(shown.to_owned()), "{good}");
         }
-        for bad in ["", "h:6379", "http://h", "redis-sentinel://h:1", "redis://h:port"] {
+        let bad = ["", "h:6379", "http://h", "redis://", "redis-sentinel://h:1", "redis://h:port", "redis://h/x/y"];
+        let in_password =
+            ["redis://u:1@p@h", "redis://u:1/p@h", "redis://u:1?p@h", "redis://u:1#p@h", "redis://u:1 p@h"];
+        for bad in bad.into_iter().chain(in_password) {
             assert!(check_url(bad).is_err(), "{bad}");
         }
     }
