@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use roomcast_protocol::SUBPROTOCOL;
 use roomcast_testkit::{Client, Node};
 use support::{
     BINARY, Bare, CONNECTIONS, Scrape, cpu_ticks_in_a_second, exchange, get, in_time, start_node, start_node_by,
@@ -89,6 +90,46 @@ async fn a_request_with_too_many_headers_or_too_large_a_head_is_refused() {
     }
     let mut client = Client::connect(&node.url()).await.expect("the node serves others");
     assert_eq!(client.call_text("echo", "x").await.expect("calls too"), "x");
+}
+
+/// Requests for an upgrade that RFC 6455 or RFC 9112 forbids: the request line and the headers beside the usual ones,
+/// and a word of the answer.
+const BAD_UPGRADES: [(&str, &str, &str); 8] = [
+    ("HTTP/1.0", "Host: x\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "HTTP/1.1"),
+    ("HTTP/1.1", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "Host"),
+    ("HTTP/1.1", "Host: x\r\nHost: y\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "Host"),
+    ("HTTP/1.1", "Host: x\r\nContent-Length: 5\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "body"),
+    ("HTTP/1.1", "Host: x\r\nTransfer-Encoding: chunked\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "body"),
+    (
+        "HTTP/1.1",
+        "Host: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+        "body",
+    ),
+    (
+        "HTTP/1.1",
+        "Host: x\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+        "Sec-WebSocket-Key",
+    ),
+    ("HTTP/1.1", "Host: x\r\nSec-WebSocket-Key: c2hvcnQ=\r\n", "Sec-WebSocket-Key"),
+];
+
+#[tokio::test]
+async fn a_request_for_an_upgrade_that_the_standards_forbid_is_answered_400_with_a_sentence() {
+    let node = start_node(&["--demo"]).await;
+    for (version, headers, word) in BAD_UPGRADES {
+        let mut stream = in_time("a connection is there", TcpStream::connect(&node.address)).await.expect("it listens");
+        let request = format!(
+            "GET /socket {version}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n{headers}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("the node reads");
+        let mut answer = vec![0; 1024];
+        let len = in_time("it is answered", stream.read(&mut answer)).await.expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[..len]);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        assert_eq!(head.split(' ').nth(1), Some("400"), "{version} {headers}: {answer}");
+        assert!(body.contains(word), "{version} {headers}: {body}");
+    }
 }
 
 // === the page ===

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -43,11 +43,20 @@ pub enum UpgradeRejection {
     /// `Connection` does not name the upgrade.
     #[error("Connection must contain the word Upgrade")]
     NoConnectionUpgrade,
+    /// Another version of HTTP than 1.1.
+    #[error("a WebSocket is opened with HTTP/1.1")]
+    HttpVersion,
+    /// No `Host`, or more than one.
+    #[error("send exactly one Host header")]
+    Host,
+    /// A body, or the announcement of one: what follows the request would be read as both.
+    #[error("a request for an upgrade has no body: send neither Content-Length nor Transfer-Encoding")]
+    Body,
     /// Another version than 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
-    /// No key, or one that is not 16 bytes of base64.
-    #[error("Sec-WebSocket-Key must be 16 bytes of base64")]
+    /// No key, more than one, or one that is not 16 bytes of base64.
+    #[error("send exactly one Sec-WebSocket-Key: 16 bytes of base64")]
     Key,
     /// None of the subprotocols offered is spoken here.
     #[error("offer a subprotocol that this server speaks in Sec-WebSocket-Protocol; it speaks: {SUBPROTOCOL}")]
@@ -70,7 +79,9 @@ impl IntoResponse for UpgradeRejection {
             Self::MethodNotGet => (StatusCode::METHOD_NOT_ALLOWED, hint(header::ALLOW, "GET")),
             Self::NoUpgrade => (StatusCode::UPGRADE_REQUIRED, hint(header::UPGRADE, "websocket")),
             Self::Version => (StatusCode::UPGRADE_REQUIRED, hint(header::SEC_WEBSOCKET_VERSION, "13")),
-            Self::NoConnectionUpgrade | Self::Key | Self::Subprotocol => (StatusCode::BAD_REQUEST, None),
+            Self::NoConnectionUpgrade | Self::HttpVersion | Self::Host | Self::Body | Self::Key | Self::Subprotocol => {
+                (StatusCode::BAD_REQUEST, None)
+            }
             Self::NotUpgradable => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Self::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, hint(header::RETRY_AFTER, "5")),
         };
@@ -101,10 +112,18 @@ impl Handshake {
         if !has_token(headers, header::CONNECTION, "upgrade") {
             return Err(UpgradeRejection::NoConnectionUpgrade);
         }
+        if parts.version != Version::HTTP_11 {
+            return Err(UpgradeRejection::HttpVersion);
+        }
+        only(headers, header::HOST).ok_or(UpgradeRejection::Host)?;
+        let is_empty = headers.get_all(header::CONTENT_LENGTH).iter().all(|length| length == "0");
+        if !is_empty || headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(UpgradeRejection::Body);
+        }
         if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             return Err(UpgradeRejection::Version);
         }
-        let accept = headers.get(header::SEC_WEBSOCKET_KEY).and_then(accept).ok_or(UpgradeRejection::Key)?;
+        let accept = only(headers, header::SEC_WEBSOCKET_KEY).and_then(accept).ok_or(UpgradeRejection::Key)?;
         let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(UpgradeRejection::NotUpgradable)?;
         Ok(Self { on_upgrade, accept })
     }
@@ -145,6 +164,12 @@ fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     }
     let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
     HeaderValue::from_str(&BASE64.encode(digest)).ok()
+}
+
+/// The value of a header that is there exactly once.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether a comma-separated header, over all its lines, has a token in any case.
