@@ -56,10 +56,16 @@ pub(crate) enum LogFormat {
 const ADDRESS: &str = "it must be an IP address and a port, such as 127.0.0.1:3000 or [::]:3000";
 const COUNT: &str = "it must be a number from 1 on";
 const SIZE: &str = "it must be a number of bytes from 1 on, such as 65536, 64KiB or 1MiB";
+const WORKER_THREADS: &str = "it must be a number, at most 1024, or 0 for one for each CPU";
+const PAYLOAD: &str = "it must be a number of bytes from 1 to 64MiB, such as 65536, 64KiB or 1MiB";
 const TIME: &str = "it must be a time over 0, such as 500ms, 25s or 2m";
 
 /// The longest time that an option may say: larger ones overflow when they are added to now.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The largest `max_payload`. Messages between nodes must fit in what one batch to Redis may hold, and a connection
+/// keeps a whole message in memory.
+const MAX_PAYLOAD: usize = 64 << 20;
 
 impl Config {
     /// Checks every option, and those that belong together.
@@ -100,7 +106,8 @@ impl Config {
             demo: settings.get("demo", "it must be true or false", |value| value.parse().ok())?,
             options: Options {
                 max_connections: count("max_connections")?,
-                max_payload: size("max_payload")?,
+                max_payload: settings
+                    .get("max_payload", PAYLOAD, |value| parse_size(value).filter(|size| *size <= MAX_PAYLOAD))?,
                 max_inbound: size("max_inbound")?,
                 max_outbound: size("max_outbound")?,
                 max_calls: count("max_calls")?,
@@ -111,9 +118,8 @@ impl Config {
                 ..Options::default()
             },
             drain,
-            worker_threads: settings.get("worker_threads", "it must be a number, 0 for one for each CPU", |value| {
-                value.parse().ok().filter(|count| *count <= 1024)
-            })?,
+            worker_threads: settings
+                .get("worker_threads", WORKER_THREADS, |value| value.parse().ok().filter(|count| *count <= 1024))?,
             log: log(settings)?,
             log_format: settings.get("log_format", "it must be text or json", |value| match value {
                 "text" => Some(LogFormat::Text),

@@ -97,7 +97,12 @@ pub(crate) const OPTIONS: &[Setting] = &[
     setting("api_rate", "N", "10000", "Requests a second to the HTTP API; over it they are answered 429"),
     setting("demo", "BOOL", "false", "The tutorial's procedures and its page at /; everybody may do everything"),
     setting("max_connections", "N", "100000", "Connections at once; over it upgrades are answered 503"),
-    setting("max_payload", "SIZE", "1MiB", "Largest payload of a frame; over it a connection is closed with 1009"),
+    setting(
+        "max_payload",
+        "SIZE",
+        "1MiB",
+        "Largest payload of a frame, at most 64MiB; over it a connection is closed with 1009",
+    ),
     setting(
         "max_inbound",
         "SIZE",

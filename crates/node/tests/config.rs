@@ -80,17 +80,19 @@ fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], parts: &[&str]
 }
 
 /// An option's key, flag and variable, a bad value, and what is allowed.
-const BAD_VALUES: [(&str, &str, &str, &str, &str); 12] = [
+const BAD_VALUES: [(&str, &str, &str, &str, &str); 14] = [
     ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
     ("trusted_proxies", "--trusted-proxies", "ROOMCAST_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "fd00::/8"),
     ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
     ("api_rate", "--api-rate", "ROOMCAST_API_RATE", "0", "from 1"),
     ("demo", "--demo", "ROOMCAST_DEMO", "yes", "true or false"),
     ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "1MB", "1MiB"),
+    ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "67108865", "to 64MiB"),
     ("max_calls", "--max-calls", "ROOMCAST_MAX_CALLS", "0", "from 1"),
     ("ping_interval", "--ping-interval", "ROOMCAST_PING_INTERVAL", "0s", "over 0"),
     ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", "5 parsecs", "500ms"),
     ("worker_threads", "--worker-threads", "ROOMCAST_WORKER_THREADS", "many", "number"),
+    ("worker_threads", "--worker-threads", "ROOMCAST_WORKER_THREADS", "5000", "at most 1024"),
     ("log", "--log", "ROOMCAST_LOG", "inof", "\"inof\" is not a log level (error, warn, info, debug, trace)"),
     ("log_format", "--log-format", "ROOMCAST_LOG_FORMAT", "xml", "text or json"),
 ];
