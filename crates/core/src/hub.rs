@@ -24,6 +24,7 @@ use crate::metrics::HubMetrics;
 use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, OutboxStats, Outgoing, Rejected};
 use crate::peer::{Connection, Peer};
+use crate::renewal;
 
 /// Rooms are spread over so many locks.
 const SHARDS: usize = 64;
@@ -81,13 +82,13 @@ pub struct Member {
 
 /// The rooms whose names hash alike.
 #[derive(Debug, Default)]
-struct Shard {
+pub(crate) struct Shard {
     membership: Membership<Arc<Peer>>,
     /// Subscriptions that the broker has not confirmed yet; each joiner waits for its room's.
-    pending: HashMap<RoomName, Subscription>,
+    pub(crate) pending: HashMap<RoomName, Subscription>,
 }
 
-type Subscription = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
+pub(crate) type Subscription = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
 
 /// The rooms and connections of one node.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ pub struct Hub {
     options: HubOptions,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) neighbours: Neighbours,
-    shards: Vec<Mutex<Shard>>,
+    pub(crate) shards: Vec<Mutex<Shard>>,
     hasher: std::hash::RandomState,
     connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
@@ -148,13 +149,13 @@ impl Hub {
         Connection { hub: Arc::clone(self), peer }
     }
 
-    /// Makes a connection reachable by its user, if it has one.
+    /// Makes a connection reachable by its user, if it has one: as [`join_eventually`](Self::join_eventually).
     ///
     /// # Errors
-    /// [`JoinError`] if the user's events could not be subscribed to.
+    /// [`JoinError`] if the connection has ended.
     pub async fn join_user(&self, peer: &Arc<Peer>) -> Result<(), JoinError> {
         match &peer.user {
-            Some(user) => self.join(peer, &RoomName::of_user(user)).await,
+            Some(user) => self.join_eventually(peer, &RoomName::of_user(user)).await,
             None => Ok(()),
         }
     }
@@ -221,7 +222,7 @@ impl Hub {
     }
 
     /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
-    fn add_member(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<Option<Subscription>, JoinError> {
+    pub(crate) fn add_member(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<Option<Subscription>, JoinError> {
         let mut rooms = peer.rooms.lock();
         let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
         // Under the shard's lock, so that the broker hears of first and last members in their order.
@@ -240,8 +241,7 @@ impl Hub {
             if joined.first {
                 self.metrics.rooms.inc();
             }
-            let has_failed = |pending: &Subscription| matches!(pending.peek(), Some(Err(_)));
-            if joined.first || shard.pending.get(room).is_some_and(has_failed) {
+            if joined.first || shard.pending.get(room).is_some_and(renewal::has_failed) {
                 let mut subscription = self.broker.subscribe(room);
                 // An embedded broker answers at once.
                 let unconfirmed = match (&mut subscription).now_or_never() {
@@ -353,6 +353,7 @@ impl Hub {
         tokio::select! {
             () = self.take_events() => {}
             () = self.watch_broker() => {}
+            () = self.renew_subscriptions() => {}
             () = self.keep_in_touch() => {}
         }
     }

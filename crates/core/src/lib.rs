@@ -24,6 +24,7 @@ mod nodes;
 mod operations;
 mod outbox;
 mod peer;
+mod renewal;
 mod requests;
 mod sharing;
 

@@ -12,7 +12,7 @@ use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, wit
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use roomcast_core::{
-    BrokerError, Command, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError, RoomName,
+    BrokerError, BrokerStatus, Command, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError, RoomName,
 };
 use roomcast_protocol::CloseCode;
 
@@ -205,6 +205,24 @@ async fn the_end_of_a_connection_takes_it_out_of_its_rooms() {
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
     assert_eq!((spy.subscribed(), hub.connection_count()), (vec![], 0));
     assert_eq!(hub.metrics().outbound_queue_bytes.get(), 0);
+}
+
+#[tokio::test]
+async fn a_user_is_reached_when_the_broker_is_back_and_nobody_waits_for_it() {
+    let (spy, hub) = slow_broker();
+    spy.status.send_replace(BrokerStatus::Down);
+    let mut client = Client::of(hub.connect(Some(user("ann"))));
+    assert_eq!(hub.join_user(client.peer()).now_or_never(), Some(Ok(())));
+    spy.answer(&Err(BrokerError::Unavailable { reason: "it is away".to_owned() }));
+    spy.status.send_replace(BrokerStatus::Up);
+    let reached = async {
+        while client.queued().is_empty() {
+            spy.answer(&Ok(()));
+            let _ = hub.publish_to_user(&user("ann"), event("event"), "x".into()).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    within("an event of the user", reached).await;
 }
 
 #[tokio::test]

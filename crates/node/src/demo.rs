@@ -19,7 +19,7 @@ pub(crate) fn add(router: Router) -> Router {
     let (long_running, long) = (running.clone(), running.clone());
     router
         .client_rooms(RoomAccess::everybody())
-        .on_connect(async |socket: Socket| socket.join(MAIN_ROOM).await)
+        .on_connect(async |socket: Socket| socket.join_eventually(MAIN_ROOM).await)
         .quick_notify("ping", ping)
         .quick_notify("broadcast", broadcast)
         .quick_call("myip", my_ip)

@@ -68,6 +68,20 @@ impl Socket {
         Ok(self.cluster.hub().join(&self.link.peer, &room).await?)
     }
 
+    /// As [`join`](Self::join), but an outage of the broker neither fails nor delays it: the connection is a member at
+    /// once, and the room's events reach it when the broker is back. For connect handlers, whose error or delay would
+    /// keep the client from calling.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms.
+    ///
+    /// # Cancel safety
+    /// As [`join`](Self::join).
+    pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
+        let room = RoomName::new(room)?;
+        Ok(self.cluster.hub().join_eventually(&self.link.peer, &room).await?)
+    }
+
     /// Ends a membership: when this returns, no event of the room is sent to the client any more.
     ///
     /// # Errors

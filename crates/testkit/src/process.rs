@@ -40,7 +40,15 @@ impl Node {
     ///
     /// # Panics
     /// If it does not get ready.
-    pub async fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+    pub async fn start_by(command: Command, arguments: &[&str]) -> Self {
+        Self::start_until(command, arguments, "/readyz").await
+    }
+
+    /// As [`start_by`](Self::start_by), but waits only until this path of the internal listener answers 200.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn start_until(mut command: Command, arguments: &[&str], path: &str) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let internal = format!("127.0.0.1:{}", free_port());
         let child = command
@@ -51,7 +59,7 @@ impl Node {
             .expect("the node's binary starts");
         let node = Self { child, address, internal };
         node.wait_until("it is ready", async || {
-            http_get(&node.internal, "/readyz").await.is_some_and(|(status, _)| status == 200)
+            http_get(&node.internal, path).await.is_some_and(|(status, _)| status == 200)
         })
         .await;
         node

@@ -183,6 +183,8 @@ fn split_message(bytes: &mut Bytes) -> Bytes {
 pub struct Spy {
     inner: MemoryBroker,
     state: Mutex<SpyState>,
+    /// Which status it shows.
+    pub status: watch::Sender<BrokerStatus>,
 }
 
 #[derive(Debug, Default)]
@@ -195,7 +197,7 @@ struct SpyState {
 
 impl Spy {
     pub fn new(inner: MemoryBroker) -> Arc<Self> {
-        Arc::new(Self { inner, state: Mutex::default() })
+        Arc::new(Self { inner, state: Mutex::default(), status: watch::Sender::new(BrokerStatus::Up) })
     }
 
     /// The rooms of connections that are subscribed to, each once.
@@ -253,7 +255,7 @@ impl Broker for Spy {
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {
-        self.inner.status()
+        self.status.subscribe()
     }
 
     fn close(&self) {

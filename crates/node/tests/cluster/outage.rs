@@ -2,14 +2,15 @@
 //! back, all is as it was.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use roomcast_testkit::{RedisOptions, RedisServer};
+use roomcast_testkit::{Client, Node, RedisOptions, RedisServer};
 use tokio::task::JoinSet;
 
 use crate::addressing;
 use crate::gathering::{Gathering, Reply, ask, figures};
-use crate::support::{get, in_time, wait_until};
+use crate::support::{BINARY, get, in_time, wait_until, without_options};
 use crate::turn;
 
 /// Nobody waits longer for an answer, whatever has happened to Redis.
@@ -247,4 +248,38 @@ async fn what_ends_while_redis_is_away_is_forgotten_when_it_is_back() {
          lists were right {whole:.1?} after Redis was back"
     ));
     assert!(whole < FORGOTTEN, "forgotten only after {whole:?}");
+}
+
+/// A call to a node that works is answered sooner, whatever has happened to Redis.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_without_redis_answers_calls_and_delivers_events_when_redis_comes() {
+    let _turn = turn().await;
+    let mut redis = RedisServer::start(RedisOptions::default()).await;
+    redis.kill();
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let url = redis.url();
+    let node = Node::start_until(command, &["--log=error", "--demo", "--redis", &url], "/healthz").await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let calling = async {
+            let mut client = Client::connect(&node.url()).await.expect("the node serves");
+            assert_eq!(client.call_text("echo", "x").await.expect("calls are answered"), "x");
+            client
+        };
+        clients.push(tokio::time::timeout(AT_ONCE, calling).await.expect("the call is answered at once"));
+    }
+    redis.restart().await;
+    // A broadcast is refused until the broker is back; its own client gets it, too.
+    for client in &mut clients {
+        in_time("a broadcast arrives", async {
+            while client.take_event().is_none() {
+                client.notify("broadcast", "all").await.expect("the node serves");
+                client.call("echo", "").await.expect("calls are answered");
+            }
+        })
+        .await;
+    }
 }

@@ -1,0 +1,65 @@
+//! Memberships that outlast an outage of the broker: subscriptions that failed are tried again when it is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use crate::broker::{BrokerError, BrokerStatus};
+use crate::hub::{Hub, JoinError, Subscription};
+use crate::id::RoomName;
+use crate::peer::Peer;
+
+/// How often subscriptions that failed are tried again while the broker works.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How a subscription ended, if it did, also if nobody waits for it any more.
+fn outcome(subscription: &Subscription) -> Option<Result<(), BrokerError>> {
+    subscription.clone().now_or_never()
+}
+
+/// Whether a subscription has failed.
+pub(crate) fn has_failed(subscription: &Subscription) -> bool {
+    matches!(outcome(subscription), Some(Err(_)))
+}
+
+impl Hub {
+    /// As [`join`](Self::join), but an unavailable broker is no error: the connection is a member all the same, and
+    /// the room's events reach it once the broker is back. Waits for the subscription only while the broker works.
+    ///
+    /// # Errors
+    /// [`JoinError`], but not for the broker; the connection is then not a member.
+    ///
+    /// # Cancel safety
+    /// As [`join`](Self::join).
+    pub async fn join_eventually(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
+        let mut status = self.broker.status();
+        let Some(subscription) = self.add_member(peer, room)? else { return Ok(()) };
+        // What is left of it is for `renew_subscriptions`.
+        tokio::select! {
+            _ = subscription => {}
+            _ = status.wait_for(|status| *status == BrokerStatus::Down) => {}
+        }
+        Ok(())
+    }
+
+    /// Subscribes again to rooms that have members although their subscription failed.
+    pub(crate) async fn renew_subscriptions(&self) {
+        let mut status = self.broker.status();
+        while status.wait_for(|status| *status == BrokerStatus::Up).await.is_ok() {
+            for shard in &self.shards {
+                // Those that succeeded have no one left to remove them.
+                shard.lock().pending.retain(|room, subscription| match outcome(subscription) {
+                    Some(Ok(())) => false,
+                    Some(Err(_)) => {
+                        *subscription = self.broker.subscribe(room).shared();
+                        true
+                    }
+                    None => true,
+                });
+            }
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+        }
+        std::future::pending().await // the broker has ended
+    }
+}
