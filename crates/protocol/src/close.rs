@@ -82,6 +82,7 @@ impl CloseFrame {
 
 impl fmt::Display for CloseFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.reason)
+        // In quotes: a peer's reason may contain line breaks and control characters.
+        write!(f, "{} {:?}", self.code, self.reason)
     }
 }

@@ -26,7 +26,8 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the connection has ended: {code} {reason}")]
+// In quotes: a client's reason may contain line breaks and control characters.
+#[error("the connection has ended: {code} {reason:?}")]
 pub struct Disconnected {
     /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
     pub code: CloseCode,

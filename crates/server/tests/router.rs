@@ -11,8 +11,8 @@ use axum::routing::get;
 use common::{serve, wait_until};
 use parking_lot::Mutex;
 use roomcast::{
-    CallError, Cancel, Cluster, Code, Json, Method, Options, RoomAccess, RoomAction, Router, Socket, SocketIoUpgrade,
-    Text, UserId,
+    CallError, Cancel, CloseCode, Cluster, Code, Disconnected, Json, Method, Options, RoomAccess, RoomAction, Router,
+    Socket, SocketIoUpgrade, Text, UserId,
 };
 use roomcast_testkit::Client;
 use serde::{Deserialize, Serialize};
@@ -105,6 +105,12 @@ async fn connect_and_disconnect_handlers_frame_a_connection() {
     wait_until("both are logged", || log.lock().len() == 2).await;
     assert_eq!(*log.lock(), ["connected", "left 0 rooms with 1005"]);
     assert_eq!(cluster.room("lobby").members().await.unwrap().count, 0);
+}
+
+#[test]
+fn a_close_reason_is_displayed_in_one_line() {
+    let why = Disconnected { code: CloseCode(4000), reason: "bye\n\u{1b}[31m".to_owned() };
+    assert_eq!(why.to_string(), r#"the connection has ended: 4000 "bye\n\u{1b}[31m""#);
 }
 
 #[tokio::test]
