@@ -49,6 +49,13 @@ def test_uppercase_is_the_text_in_upper_case(node, connect):
     assert client.call("uppercase") == b""
 
 
+def test_other_calls_do_not_wait_for_a_long_text_in_upper_case(node, connect):
+    client = connect(node)
+    client.send(Request(1, "uppercase", "ß".encode() * 500_000), Request(2, "echo", b"meanwhile"))
+    assert client.recv() == Response(2, b"meanwhile")
+    assert client.recv() == Response(1, b"SS" * 500_000)
+
+
 def test_long_runing_task_is_done_after_3_seconds(node, connect):
     client = connect(node)
     started = time.monotonic()
