@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use roomcast::{BrokerStatus, Cluster, DrainPlan, Options, Router};
+use roomcast::{Broker, BrokerStatus, Cluster, DrainPlan, Options, Router};
 use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::api::{self, Guard};
 use crate::config::Config;
@@ -26,13 +25,17 @@ const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
 const CUT_OFF: &str = "cut off from Redis";
 
+/// How often the cause is looked up while the node is cut off from Redis.
+const REASON_INTERVAL: Duration = Duration::from_secs(1);
+
 /// File descriptors kept for everything but clients: an eighth, within these. Half of them are for the internal
 /// listener; the other half, at least 24, is for the process itself and its connections to Redis.
 const MIN_RESERVE: usize = 48;
 const MAX_RESERVE: usize = 1024;
 
-/// Sockets of the public listener that may be open without being upgraded: a storm of reconnects fits in them. Where
-/// there are few descriptors, it is a quarter of those for clients.
+/// Sockets of the public listener that may be open without being upgraded: a sixteenth of the descriptors for clients,
+/// within these. A storm of reconnects fits in the most; with few descriptors it is never more than a quarter of them.
+const MIN_HTTP_CONNECTIONS: usize = 64;
 const MAX_HTTP_CONNECTIONS: usize = 4096;
 
 /// Why the node did not run.
@@ -83,7 +86,8 @@ async fn serve(
     let limits = SocketLimits::new(config.options.max_connections);
     let [places, internal_places] = listener::places([limits.public, limits.internal], &registry)?;
     let options = Options { max_connections: limits.connections, ..config.options.clone() };
-    let cluster = join_cluster(config, options, &registry)?;
+    let readiness = Readiness::not_yet(STARTING, &registry)?;
+    let cluster = join_cluster(config, options, &registry, &readiness)?;
     let mut router = Router::new(cluster.clone());
     if config.demo {
         router = demo::add(router);
@@ -97,11 +101,6 @@ async fn serve(
         app = public::behind(proxies.clone(), app);
     }
 
-    let readiness = Readiness::not_yet(STARTING, &registry)?;
-    if config.redis.is_some() {
-        readiness.add(CUT_OFF);
-        tokio::spawn(watch_broker(cluster.broker_status(), config.redis_unready_after, readiness.clone()));
-    }
     if let Some(internal) = internal {
         tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
         let guard = Guard::new(config.api_key.clone(), config.api_rate);
@@ -131,30 +130,40 @@ async fn serve(
 }
 
 /// This node of the cluster that its Redis connects, or of one of its own.
-fn join_cluster(config: &Config, options: Options, registry: &Registry) -> Result<Cluster, RunError> {
+fn join_cluster(
+    config: &Config,
+    options: Options,
+    registry: &Registry,
+    readiness: &Readiness,
+) -> Result<Cluster, RunError> {
     let Some(redis) = &config.redis else {
         // So that dashboards find them all at zero.
         RedisMetrics::new().register(registry)?;
         return Ok(Cluster::embedded(options));
     };
-    let broker = RedisBroker::start(redis.clone())?;
+    let broker = Arc::new(RedisBroker::start(redis.clone())?);
     broker.metrics().register(registry)?;
-    Ok(Cluster::new(Arc::new(broker), options))
+    readiness.add(CUT_OFF);
+    tokio::spawn(watch_broker(Arc::clone(&broker), config.redis_unready_after, readiness.clone()));
+    Ok(Cluster::new(broker, options))
 }
 
-/// Not ready until Redis was reached, and when it was away for a while; then until it is back.
-async fn watch_broker(mut status: watch::Receiver<BrokerStatus>, patience: Duration, readiness: Readiness) {
+/// Not ready until Redis has proven to work, and when it has not worked for a while; then until it does again.
+async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: Readiness) {
+    let mut status = broker.status();
+    let is_up = |status: &BrokerStatus| *status == BrokerStatus::Up;
     loop {
-        if status.wait_for(|status| *status == BrokerStatus::Up).await.is_err() {
-            return; // the node ends
+        // The reason may change while it lasts.
+        while let Err(_elapsed) = tokio::time::timeout(REASON_INTERVAL, status.wait_for(is_up)).await {
+            readiness.add_with(CUT_OFF, broker.problem());
         }
         readiness.remove(CUT_OFF);
-        while tokio::time::timeout(patience, status.wait_for(|status| *status == BrokerStatus::Up)).await.is_ok() {
-            if status.wait_for(|status| *status == BrokerStatus::Down).await.is_err() {
-                return;
+        while tokio::time::timeout(patience, status.wait_for(is_up)).await.is_ok() {
+            if status.wait_for(|status| !is_up(status)).await.is_err() {
+                return; // the node ends
             }
         }
-        readiness.add(CUT_OFF);
+        readiness.add_with(CUT_OFF, broker.problem());
     }
 }
 
@@ -220,7 +229,7 @@ impl SocketLimits {
     fn within(descriptors: usize, configured: usize) -> Self {
         let reserve = (descriptors / 8).clamp(MIN_RESERVE, MAX_RESERVE);
         let for_clients = descriptors.saturating_sub(reserve);
-        let public = (for_clients / 4).clamp(1, MAX_HTTP_CONNECTIONS);
+        let public = (for_clients / 16).clamp(MIN_HTTP_CONNECTIONS, MAX_HTTP_CONNECTIONS).min(for_clients / 4).max(1);
         let connections = for_clients.saturating_sub(public).min(configured);
         Self { connections, public, internal: reserve / 2 }
     }

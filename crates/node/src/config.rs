@@ -153,11 +153,25 @@ fn redis(settings: &Settings) -> Result<Option<RedisOptions>, ConfigError> {
             (!prefix.is_empty() && prefix.chars().all(valid)).then(|| prefix.to_owned())
         })?,
         backlog,
+        cluster_secrets: cluster_secrets(settings)?,
         linger: settings.get("redis_linger", "it must be a time, such as 0s or 5s", parse_time)?,
         authorities: (authorities.value != OFF).then(|| read(&authorities.value)).transpose()?,
         ..RedisOptions::new(&url.value)
     };
     Ok(Some(options))
+}
+
+/// The first one signs. A short secret could be guessed from a message and its MAC.
+fn cluster_secrets(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    const MIN_LENGTH: usize = 16;
+    let allowed = "it must be secrets of at least 16 ASCII letters, digits and signs, separated by commas";
+    settings.get("cluster_secret", allowed, |value| match value {
+        OFF => Some(Vec::new()),
+        list => {
+            let valid = |secret: &str| secret.len() >= MIN_LENGTH && secret.bytes().all(|byte| byte.is_ascii_graphic());
+            list.split(',').map(|secret| valid(secret).then(|| secret.to_owned())).collect()
+        }
+    })
 }
 
 fn internal_listen(settings: &Settings) -> Result<Option<SocketAddr>, ConfigError> {

@@ -1,7 +1,7 @@
 //! The internal listener: health, metrics and the API, on a thread of its own, so that it answers while
 //! the data path is saturated.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -23,7 +23,8 @@ use crate::process::ProcessMetrics;
 /// Why the node should get no traffic; ready when there is no reason left.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
-    reasons: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// With what is known about each.
+    reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
     ready: IntGauge,
 }
 
@@ -32,18 +33,23 @@ impl Readiness {
     pub(crate) fn not_yet(reason: &'static str, registry: &Registry) -> Result<Self, prometheus::Error> {
         let ready = IntGauge::new("roomcast_ready", "1 while /readyz answers 200")?;
         registry.register(Box::new(ready.clone()))?;
-        Ok(Self { reasons: Arc::new(Mutex::new(BTreeSet::from([reason]))), ready })
+        Ok(Self { reasons: Arc::new(Mutex::new(BTreeMap::from([(reason, String::new())]))), ready })
     }
 
     pub(crate) fn add(&self, reason: &'static str) {
-        self.change(|reasons| _ = reasons.insert(reason));
+        self.add_with(reason, String::new());
+    }
+
+    /// Adds a reason, or replaces what is known about it.
+    pub(crate) fn add_with(&self, reason: &'static str, detail: String) {
+        self.change(|reasons| _ = reasons.insert(reason, detail));
     }
 
     pub(crate) fn remove(&self, reason: &'static str) {
         self.change(|reasons| _ = reasons.remove(reason));
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<&'static str>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<&'static str, String>)) {
         let mut reasons = self.reasons.lock();
         change(&mut reasons);
         self.ready.set(i64::from(reasons.is_empty()));
@@ -52,7 +58,12 @@ impl Readiness {
     fn answer(&self) -> Response {
         let reasons = self.reasons.lock();
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, axum::Json(json!({ "ready": reasons.is_empty(), "reasons": *reasons }))).into_response()
+        let shown = reasons.iter().map(|(reason, detail)| match detail.is_empty() {
+            true => (*reason).to_owned(),
+            false => format!("{reason}: {detail}"),
+        });
+        (status, axum::Json(json!({ "ready": reasons.is_empty(), "reasons": shown.collect::<Vec<_>>() })))
+            .into_response()
     }
 }
 

@@ -87,6 +87,13 @@ pub(crate) const OPTIONS: &[Setting] = &[
          'off' for none; for some rooms: 'chat-*=500/5m ticks=off 100/30s'",
     ),
     setting("redis_linger", "TIME", "5s", "How long a room is read on after its last member on this node has left"),
+    secret(
+        "cluster_secret",
+        "SECRET",
+        OFF,
+        "Signs what the nodes of a cluster send each other over Redis: the same on all nodes, at least 16 characters; \
+         'NEW,OLD' also accepts the one that is replaced",
+    ),
     setting("redis_unready_after", "TIME", "10s", "Cut off from Redis for so long, the node is not ready"),
     secret(
         "api_key",

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// What the chart sets itself, from values of its own.
-const SET_BY_CHART: &[&str] = &["listen", "internal_listen", "tls_cert", "tls_key", "redis", "redis_ca", "api_key"];
+const SET_BY_CHART: &[&str] =
+    &["listen", "internal_listen", "tls_cert", "tls_key", "redis", "redis_ca", "cluster_secret", "api_key"];
 
 const CHART: &str = include_str!("../../../helm/roomcast/Chart.yaml");
 const SCHEMA: &str = include_str!("../../../helm/roomcast/values.schema.json");

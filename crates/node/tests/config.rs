@@ -226,3 +226,20 @@ fn nothing_is_bound_before_the_whole_configuration_is_known_to_be_right() {
         assert!(!error.contains(&address), "{error}");
     }
 }
+
+#[test]
+fn a_cluster_secret_is_long_enough_and_not_printed() {
+    let (good, renewed) = ("0123456789abcdef", "0123456789abcdef,fedcba9876543210");
+    for secret in [good, renewed] {
+        assert_eq!(
+            checked("cluster_secret", &["--redis", "off"], &[("ROOMCAST_CLUSTER_SECRET", secret)]).0,
+            "(hidden)"
+        );
+    }
+    for bad in ["short-and-sweet", "0123456789abcdef,", "0123456789abcdef,short", "0123456789 abcdef"] {
+        let with_redis = ["check", "--redis", "redis://127.0.0.1:1"];
+        let error = error_of(&run(&with_redis, &[("ROOMCAST_CLUSTER_SECRET", bad)]), EXIT_USAGE);
+        assert!(error.contains("ROOMCAST_CLUSTER_SECRET") && error.contains("at least 16"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
+}

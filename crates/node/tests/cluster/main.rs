@@ -22,6 +22,7 @@ mod gathering;
 mod judge;
 mod outage;
 mod presence;
+mod proof;
 mod report;
 mod retries;
 mod scene;
