@@ -34,7 +34,8 @@ const SHARDS: usize = 64;
 pub struct HubOptions {
     /// In how many rooms one connection may be.
     pub max_rooms: usize,
-    /// How many bytes one connection's outbound queue may hold; over it, it is closed with 4408.
+    /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
+    /// closed with 4408.
     pub max_outbound: usize,
 }
 

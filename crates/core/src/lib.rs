@@ -40,6 +40,6 @@ pub use metrics::HubMetrics;
 pub use neighbours::AskError;
 pub use nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
 pub use operations::{Members, Reached, RoomCount, Rooms, RoomsQuery};
-pub use outbox::{Command, Outbox, OutboxStats, Outgoing, Rejected};
+pub use outbox::{Command, FRAME_OVERHEAD, Outbox, OutboxStats, Outgoing, Rejected};
 pub use peer::{Connection, Peer};
 pub use requests::{MAX_REQUESTS, REQUEST_TIMEOUT};

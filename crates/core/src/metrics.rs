@@ -20,7 +20,7 @@ pub struct HubMetrics {
     pub rooms: IntGauge,
     /// Memberships of this node's connections.
     pub memberships: IntGauge,
-    /// Bytes in all outbound queues.
+    /// Memory of all outbound queues, in bytes.
     pub outbound_queue_bytes: IntGauge,
     /// Nodes known to live, this one included.
     pub nodes: IntGauge,
@@ -50,7 +50,10 @@ impl HubMetrics {
             ),
             rooms: gauge("roomcast_rooms", "Rooms that have members on this node"),
             memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
-            outbound_queue_bytes: gauge("roomcast_outbound_queue_bytes", "Bytes queued to clients and not yet written"),
+            outbound_queue_bytes: gauge(
+                "roomcast_outbound_queue_bytes",
+                "Memory that output takes until it is written to clients, in bytes",
+            ),
             nodes: gauge("roomcast_nodes", "Nodes of the cluster that this one knows to live, itself included"),
             broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
             broker_publish_duration: histogram(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::IntGauge;
-use roomcast_protocol::{CloseCode, CloseFrame};
+use roomcast_protocol::{CloseCode, CloseFrame, Opcode};
 use tokio::sync::Notify;
 
 /// What is to be written: one or more whole WebSocket frames.
@@ -20,6 +20,25 @@ pub struct Outgoing {
     /// For room events: when the first was accepted, to tell its delivery latency by.
     pub accepted_at: Option<Instant>,
 }
+
+/// Memory that each queued frame takes beside its bytes: its place in a queue that doubles when it
+/// grows, and what the allocator adds to a small buffer (a header, and at least 24 bytes).
+/// Without it, a client that never reads could make a node hold 90 bytes for each byte that is counted.
+pub const FRAME_OVERHEAD: usize = 2 * size_of::<Outgoing>() + 32;
+
+impl Outgoing {
+    /// The memory that it takes.
+    fn cost(&self) -> usize {
+        FRAME_OVERHEAD + self.bytes.len()
+    }
+
+    fn is_pong(&self) -> bool {
+        self.bytes.first().is_some_and(|first| first & OPCODE == Opcode::Pong as u8)
+    }
+}
+
+/// The opcode's bits in a frame's first byte (RFC 6455, section 5.2).
+const OPCODE: u8 = 0x0F;
 
 /// What the driver is told beside output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +61,7 @@ pub enum Rejected {
 /// Counts over all outboxes of a node, and the brake on fan-out.
 #[derive(Debug)]
 pub struct OutboxStats {
-    /// Bytes queued and not yet written.
+    /// Memory that queued output takes, in bytes.
     pub queued_bytes: IntGauge,
     /// Outboxes whose driver was woken and has not yet run.
     woken: AtomicUsize,
@@ -97,8 +116,8 @@ impl OutboxStats {
 }
 
 /// A queue of frames with one reader, the connection's driver, and any number of writers, none of
-/// which ever waits. Its bound is in bytes and covers what the driver has taken and not yet written;
-/// a frame that alone is over the bound still passes when nothing else is queued.
+/// which ever waits. Its bound is in bytes of memory and covers what the driver has taken and not yet
+/// written; a frame that alone is over the bound still passes when nothing else is queued.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -109,8 +128,13 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Outgoing>,
-    /// Queued, or taken and unwritten.
+    /// Memory of what is queued, or taken and not wholly written.
     bytes: usize,
+    /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
+    /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
+    pong: Option<Box<Bytes>>,
+    /// A Pong was taken and is not written; the next one waits for that.
+    pong_taken: bool,
     command: Option<Box<Command>>,
     /// No more output is taken.
     closed: bool,
@@ -137,20 +161,42 @@ impl Outbox {
         if state.closed {
             return Err(Rejected::Closed);
         }
-        let len = outgoing.bytes.len();
-        if state.bytes > 0 && state.bytes + len > self.limit {
+        let cost = outgoing.cost();
+        if state.bytes > 0 && state.bytes + cost > self.limit {
             let close = CloseFrame::new(
                 CloseCode::SLOW_CONSUMER,
-                format!("slow consumer: {} bytes wait to be read, the limit is {}", state.bytes, self.limit),
+                format!(
+                    "slow consumer: unread output takes {} bytes of memory, the limit is {}",
+                    state.bytes, self.limit
+                ),
             );
             self.command(&mut state, Command::Close(close));
             return Err(Rejected::Full);
         }
-        state.bytes += len;
-        self.stats.queued_bytes.add(len as i64);
-        state.queue.push_back(outgoing);
+        self.enqueue(&mut state, outgoing);
         self.wake(&mut state);
         Ok(())
+    }
+
+    /// Answers a Ping: the given Pong replaces one that the driver has not taken.
+    pub fn pong(&self, pong: Bytes) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.pong = Some(Box::new(pong));
+            self.wake(&mut state);
+        }
+    }
+
+    fn enqueue(&self, state: &mut State, outgoing: Outgoing) {
+        let cost = outgoing.cost();
+        state.bytes += cost;
+        self.stats.queued_bytes.add(cost as i64);
+        state.queue.push_back(outgoing);
+    }
+
+    fn release(&self, state: &mut State, cost: usize) {
+        state.bytes -= cost;
+        self.stats.queued_bytes.sub(cost as i64);
     }
 
     /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
@@ -203,6 +249,12 @@ impl Outbox {
     /// will be woken when there is.
     pub fn take_or_sleep(&self, into: &mut VecDeque<Outgoing>, cx: &Context<'_>) -> bool {
         let mut state = self.state.lock();
+        if !state.pong_taken
+            && let Some(bytes) = state.pong.take()
+        {
+            state.pong_taken = true;
+            self.enqueue(&mut state, Outgoing { bytes: *bytes, accepted_at: None });
+        }
         if state.queue.is_empty() && state.command.is_none() {
             state.asleep = true;
             if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
@@ -222,10 +274,21 @@ impl Outbox {
         self.state.lock().command.take().map(|command| *command)
     }
 
-    /// So many bytes were written, or given up.
-    pub fn wrote(&self, bytes: usize) {
-        self.state.lock().bytes -= bytes;
-        self.stats.queued_bytes.sub(bytes as i64);
+    /// These frames were wholly written, or given up.
+    pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing>) {
+        let (mut cost, mut is_pong) = (0, false);
+        for frame in frames {
+            cost += frame.cost();
+            is_pong |= frame.is_pong();
+        }
+        let mut state = self.state.lock();
+        self.release(&mut state, cost);
+        if is_pong {
+            state.pong_taken = false;
+            if state.pong.is_some() {
+                self.wake(&mut state);
+            }
+        }
     }
 
     /// The connection ends: nothing more is taken. What is queued can still be taken by the driver.
@@ -233,6 +296,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.closed = true;
         state.asleep = false;
+        state.pong = None;
         // A wake-up that its driver did not live to see must not hold fan-out back.
         self.note_run(&mut state);
     }
@@ -240,16 +304,15 @@ impl Outbox {
     /// Gives up what is queued.
     pub fn discard(&self) {
         let queue = std::mem::take(&mut self.state.lock().queue);
-        self.wrote(queue.iter().map(|outgoing| outgoing.bytes.len()).sum());
+        self.wrote(queue.iter());
     }
 
     /// Queues the connection's last frame, behind everything else, though it is sealed.
     pub fn push_last(&self, bytes: Bytes) {
         let mut state = self.state.lock();
         state.closed = true;
-        state.bytes += bytes.len();
-        self.stats.queued_bytes.add(bytes.len() as i64);
-        state.queue.push_back(Outgoing { bytes, accepted_at: None });
+        state.pong = None;
+        self.enqueue(&mut state, Outgoing { bytes, accepted_at: None });
     }
 
     fn note_run(&self, state: &mut State) {

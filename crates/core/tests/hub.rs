@@ -12,7 +12,8 @@ use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, wit
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use roomcast_core::{
-    BrokerError, BrokerStatus, Command, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError, RoomName,
+    BrokerError, BrokerStatus, Command, FRAME_OVERHEAD, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError,
+    RoomName,
 };
 use roomcast_protocol::CloseCode;
 
@@ -142,8 +143,8 @@ async fn a_user_is_reached_on_all_nodes_and_nobody_else() {
 async fn a_full_outbox_closes_that_connection_alone() {
     const PUBLISHED: usize = 20;
     // WebSocket header 2, opcode 1, length of the name 1, name 5, payload 100.
-    const WITHIN_THE_BOUND: usize = 1000 / 109;
-    let [a, b] = start_hubs(HubOptions { max_outbound: 1000, ..HubOptions::default() });
+    const WITHIN_THE_BOUND: usize = 2000 / (109 + FRAME_OVERHEAD);
+    let [a, b] = start_hubs(HubOptions { max_outbound: 2000, ..HubOptions::default() });
     let lobby = room("lobby");
     let mut slow = Client::member(&a, &lobby).await;
     let mut quick = [Client::member(&a, &lobby).await, Client::member(&b, &lobby).await];

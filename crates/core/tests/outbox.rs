@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use roomcast_core::{Command, Outbox, OutboxStats, Outgoing, Rejected};
-use roomcast_protocol::{CloseCode, CloseFrame};
+use roomcast_core::{Command, FRAME_OVERHEAD, Outbox, OutboxStats, Outgoing, Rejected};
+use roomcast_protocol::{CloseCode, CloseFrame, Opcode, encode_message};
 use tokio::time::Instant;
 
 /// So many woken drivers may lag before fan-out waits for them, and so long at most.
@@ -22,16 +23,24 @@ const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
 // === the bound ===
 
 #[test]
-fn what_was_taken_counts_until_it_is_written() {
+fn what_was_taken_counts_until_it_is_wholly_written() {
     let driver = Driver::new(10);
-    assert_eq!(driver.push(6), Ok(()));
-    assert_eq!(driver.take(), [6]);
-    driver.outbox.wrote(2);
-    // 4 bytes are left, so 6 more are just within the bound.
-    assert_eq!(driver.push(6), Ok(()));
+    assert_eq!((driver.push(6), driver.push(2)), (Ok(()), Ok(())));
+    assert_eq!(driver.take(), [6, 2]);
+    assert_eq!(driver.queued(), 8);
+    driver.wrote(1);
+    assert_eq!(driver.push(8), Ok(()), "2 are left, so 8 more are just within the bound");
     assert_eq!(driver.queued(), 10);
     assert_eq!(driver.push(1), Err(Rejected::Full));
     assert_eq!(driver.queued(), 10, "what is refused is not counted");
+}
+
+#[test]
+fn frames_of_a_few_bytes_count_with_the_memory_that_they_take() {
+    let driver = Driver::new(10);
+    let push = || driver.outbox.push(Outgoing { bytes: encode_message(Opcode::Binary, b""), accepted_at: None });
+    let queued = (0..).take_while(|_| push().is_ok()).count();
+    assert_eq!(queued, 10 * UNIT / (FRAME_OVERHEAD + 2));
 }
 
 #[test]
@@ -39,7 +48,7 @@ fn a_message_over_the_bound_passes_when_nothing_else_waits() {
     let driver = Driver::new(10);
     assert_eq!(driver.push(1000), Ok(()));
     assert_eq!(driver.take(), [1000]);
-    driver.outbox.wrote(1000);
+    driver.wrote(1);
     assert_eq!(driver.push(1000), Ok(()));
     assert_eq!(driver.push(1), Err(Rejected::Full));
     assert_eq!(driver.take(), [1000]);
@@ -57,7 +66,8 @@ fn an_overflow_closes_with_4408_once_and_ends_the_taking() {
     driver.outbox.close(going_away());
     let Some(Command::Close(close)) = driver.outbox.take_command() else { panic!("it is told to close") };
     assert_eq!(close.code, CloseCode::SLOW_CONSUMER);
-    assert!(close.reason.contains("8 bytes") && close.reason.contains("limit is 10"), "{}", close.reason);
+    let (held, limit) = (format!("{} bytes of memory", 8 * UNIT), format!("limit is {}", 10 * UNIT));
+    assert!(close.reason.contains(&held) && close.reason.contains(&limit), "{}", close.reason);
     assert_eq!(driver.outbox.take_command(), None);
     assert_eq!(driver.take(), [8]);
 }
@@ -95,10 +105,10 @@ fn the_last_frame_comes_behind_everything_else_though_the_outbox_is_sealed_and_f
     driver.outbox.seal();
     assert_eq!(driver.push(1), Err(Rejected::Closed));
     assert_eq!(driver.outbox.take_command(), None, "who seals knows of the end");
-    driver.outbox.push_last(Bytes::from_static(&[0; 20]));
+    driver.outbox.push_last(frame(20).bytes);
     assert_eq!(driver.queued(), 29);
     assert_eq!(driver.take(), [9, 20]);
-    driver.outbox.wrote(29);
+    driver.wrote(2);
     assert_eq!(driver.queued(), 0);
 }
 
@@ -111,6 +121,56 @@ fn discarding_gives_up_what_is_queued_and_keeps_what_was_taken() {
     driver.outbox.discard();
     assert_eq!((driver.queued(), driver.take()), (1, vec![]));
     assert_eq!(driver.push(9), Ok(()), "its place is free again");
+}
+
+// === Pongs ===
+
+#[test]
+fn only_the_newest_pong_waits_and_it_comes_behind_what_was_queued() {
+    let driver = Driver::new(10);
+    assert_eq!(driver.push(1), Ok(()));
+    driver.pong("first");
+    driver.pong("second");
+    let mut queue = VecDeque::new();
+    driver.outbox.take_or_sleep(&mut queue, &driver.context());
+    let pongs: Vec<_> = queue.iter().skip(1).map(|outgoing| outgoing.bytes.clone()).collect();
+    assert_eq!((queue.len(), pongs), (2, vec![pong("second")]));
+}
+
+#[test]
+fn a_flood_of_pings_queues_one_pong_though_the_driver_runs_each_time() {
+    let driver = Driver::new(10);
+    let mut queue = VecDeque::new();
+    for number in 0..1000 {
+        driver.pong(&number.to_string());
+        while driver.outbox.take_or_sleep(&mut queue, &driver.context()) {}
+    }
+    assert_eq!(queue.len(), 1);
+}
+
+#[test]
+fn a_pong_that_waits_for_another_to_be_written_wakes_its_driver_then() {
+    let driver = Driver::new(10);
+    driver.pong("first");
+    let mut queue = VecDeque::new();
+    assert!(driver.outbox.take_or_sleep(&mut queue, &driver.context()));
+    driver.pong("second");
+    assert!(!driver.outbox.take_or_sleep(&mut VecDeque::new(), &driver.context()));
+    driver.outbox.wrote(queue.iter());
+    assert_eq!((driver.wakes(), driver.queued()), (1, 0));
+    queue.clear();
+    assert!(driver.outbox.take_or_sleep(&mut queue, &driver.context()));
+    assert_eq!(queue[0].bytes, pong("second"));
+}
+
+#[test]
+fn no_pong_follows_the_close() {
+    let driver = Driver::new(10);
+    driver.pong("first");
+    driver.outbox.seal();
+    driver.pong("second");
+    driver.outbox.push_last(frame(1).bytes);
+    assert_eq!(driver.take(), [1]);
 }
 
 // === waking ===
@@ -176,7 +236,7 @@ fn the_task_that_slept_last_is_woken() {
 enum Op {
     Push(usize),
     Take,
-    /// At most so many of the bytes taken are written.
+    /// At most so many of the frames taken are written.
     Write(usize),
     Discard,
     Close,
@@ -185,13 +245,13 @@ enum Op {
 
 fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        10 => (0..60_usize).prop_map(Op::Push),
+        10 => (1..60_usize).prop_map(Op::Push),
         1 => Just(Op::Push(500)),
         5 => Just(Op::Take),
-        5 => (0..100_usize).prop_map(Op::Write),
+        5 => (0..5_usize).prop_map(Op::Write),
         1 => Just(Op::Discard),
         1 => Just(Op::Close),
-        1 => (0..60_usize).prop_map(Op::PushLast),
+        1 => (1..60_usize).prop_map(Op::PushLast),
     ]
 }
 
@@ -200,9 +260,9 @@ proptest! {
     fn whatever_happens_the_bound_holds_and_every_byte_is_counted(ops in vec(any_op(), 0..60)) {
         const LIMIT: usize = 100;
         let driver = Driver::new(LIMIT);
-        let (mut queue, mut taken, mut closed) = (Vec::new(), 0, false);
+        let (mut queue, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
         for op in ops {
-            let waiting = queue.iter().sum::<usize>() + taken;
+            let waiting = queue.iter().chain(&taken).sum::<usize>();
             match op {
                 Op::Push(len) => {
                     let full = waiting > 0 && waiting + len > LIMIT;
@@ -216,13 +276,12 @@ proptest! {
                     prop_assert_eq!(driver.push(len), expected);
                 }
                 Op::Take => {
-                    taken += queue.iter().sum::<usize>();
-                    prop_assert_eq!(driver.take(), std::mem::take(&mut queue));
+                    prop_assert_eq!(driver.take(), queue.clone());
+                    taken.append(&mut queue);
                 }
                 Op::Write(most) => {
-                    let written = most.min(taken);
-                    driver.outbox.wrote(written);
-                    taken -= written;
+                    let written: Vec<_> = taken.drain(..most.min(taken.len())).collect();
+                    driver.wrote(written.len());
                 }
                 Op::Discard => {
                     driver.outbox.discard();
@@ -233,12 +292,12 @@ proptest! {
                     closed = true;
                 }
                 Op::PushLast(len) => {
-                    driver.outbox.push_last(Bytes::from(vec![0; len]));
+                    driver.outbox.push_last(frame(len).bytes);
                     queue.push(len);
                     closed = true;
                 }
             }
-            prop_assert_eq!(driver.queued(), queue.iter().sum::<usize>() + taken);
+            prop_assert_eq!(driver.queued(), queue.iter().chain(&taken).sum::<usize>());
             prop_assert_eq!(driver.outbox.is_closed(), closed);
         }
         let gauge = driver.gauge.clone();
@@ -268,7 +327,7 @@ async fn fan_out_goes_on_as_soon_as_enough_drivers_have_run() {
     // Running again, and taking or writing, makes it no more caught up.
     lagging[0].outbox.awake();
     lagging[1].take();
-    lagging[1].outbox.wrote(1);
+    lagging[1].wrote(1);
     assert_eq!(caught_up.as_mut().now_or_never(), None);
     lagging[1].outbox.awake();
     assert_eq!(caught_up.as_mut().now_or_never(), None);
@@ -307,12 +366,24 @@ async fn drivers_that_never_run_hold_fan_out_back_for_20_milliseconds_only() {
 
 // === what they use ===
 
+/// Tests count memory in units: a frame of `n` takes `n` of them, whatever is added to its bytes.
+const UNIT: usize = 1024;
+
+fn frame(units: usize) -> Outgoing {
+    Outgoing { bytes: Bytes::from(vec![0; units * UNIT - FRAME_OVERHEAD]), accepted_at: None }
+}
+
+fn pong(payload: &str) -> Bytes {
+    encode_message(Opcode::Pong, payload.as_bytes())
+}
+
 /// An outbox with the task that drives it.
 struct Driver {
     outbox: Outbox,
     gauge: IntGauge,
     task: Arc<Task>,
     waker: Waker,
+    taken: Mutex<VecDeque<Outgoing>>,
 }
 
 #[derive(Default)]
@@ -327,16 +398,18 @@ impl Wake for Task {
 }
 
 impl Driver {
+    /// Its limit is in units.
     fn new(limit: usize) -> Self {
         Self::with(limit, OutboxStats::new(gauge()))
     }
 
     fn with(limit: usize, stats: Arc<OutboxStats>) -> Self {
         let (gauge, task) = (stats.queued_bytes.clone(), Arc::new(Task::default()));
-        Self { outbox: Outbox::new(limit, stats), gauge, waker: Waker::from(Arc::clone(&task)), task }
+        let outbox = Outbox::new(limit * UNIT, stats);
+        Self { outbox, gauge, waker: Waker::from(Arc::clone(&task)), task, taken: Mutex::default() }
     }
 
-    /// One that slept, got a byte, and has not run since.
+    /// One that slept, got a frame, and has not run since.
     fn lagging(stats: &Arc<OutboxStats>) -> Self {
         let driver = Self::with(10, Arc::clone(stats));
         assert!(driver.take().is_empty());
@@ -348,19 +421,33 @@ impl Driver {
         Context::from_waker(&self.waker)
     }
 
-    fn push(&self, len: usize) -> Result<(), Rejected> {
-        self.outbox.push(Outgoing { bytes: Bytes::from(vec![0; len]), accepted_at: None })
+    fn push(&self, units: usize) -> Result<(), Rejected> {
+        self.outbox.push(frame(units))
+    }
+
+    fn pong(&self, payload: &str) {
+        self.outbox.pong(pong(payload));
     }
 
     /// The sizes of what was queued; sleeps if there is nothing.
     fn take(&self) -> Vec<usize> {
         let mut queue = VecDeque::new();
         self.outbox.take_or_sleep(&mut queue, &self.context());
-        queue.iter().map(|outgoing| outgoing.bytes.len()).collect()
+        let sizes = queue.iter().map(|outgoing| (outgoing.bytes.len() + FRAME_OVERHEAD) / UNIT).collect();
+        self.taken.lock().append(&mut queue);
+        sizes
+    }
+
+    /// So many of the frames taken are written.
+    fn wrote(&self, frames: usize) {
+        let written: Vec<_> = self.taken.lock().drain(..frames).collect();
+        self.outbox.wrote(written.iter());
     }
 
     fn queued(&self) -> usize {
-        self.gauge.get().try_into().expect("a count")
+        let bytes: usize = self.gauge.get().try_into().expect("a count");
+        assert_eq!(bytes % UNIT, 0, "frames of whole units");
+        bytes / UNIT
     }
 
     fn wakes(&self) -> usize {

@@ -116,7 +116,12 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "8MiB",
         "Received from a client and not dealt with yet; over it calls are refused, notifications close with 1013",
     ),
-    setting("max_outbound", "SIZE", "4MiB", "Queued to a client; over it the connection is closed with 4408"),
+    setting(
+        "max_outbound",
+        "SIZE",
+        "4MiB",
+        "Memory that unread output to a client may take; over it the connection is closed with 4408",
+    ),
     setting("max_calls", "N", "1024", "Calls that a client may have in flight; over it they are refused"),
     setting("max_rooms", "N", "1000", "Rooms that a connection may be in"),
     setting("ping_interval", "TIME", "25s", "How often a client is pinged"),

@@ -21,7 +21,8 @@ pub struct Options {
     /// Notifications of a client that wait for their turn. Over it the connection is closed with 1013.
     /// Default 16,384.
     pub max_waiting_notifications: usize,
-    /// Bytes queued to a client; over it the connection is closed with 4408. Default 4 MiB.
+    /// Memory that unread output to a client may take, in bytes: each frame counts 128 bytes beside its
+    /// own. Over it the connection is closed with 4408. Default 4 MiB.
     pub max_outbound: usize,
     /// Calls that a client may have in flight; over it they are answered `RESOURCE_EXHAUSTED`. Default 1,024.
     pub max_calls: usize,

@@ -71,6 +71,7 @@ impl Session for Echo {
                 Incoming::Close(close) => return Err(End::ByClient(close)),
                 Incoming::Pong(_) => continue,
             };
+            // Pongs too, each of them: the suites count them.
             let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
             if link.peer.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::Outgoing;
 use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, encode_message};
 
 use crate::driver::End;
@@ -60,7 +59,7 @@ impl<A: App> Session for Rpc<A> {
                     self.app.on_request(link, id, name, payload).map_err(End::ByServer)?;
                 }
                 Event::Reset { id } => link.reset_call(id),
-                Event::Ping(payload) => pong(link, &payload),
+                Event::Ping(payload) => link.peer.outbox.pong(encode_message(Opcode::Pong, &payload)),
                 Event::Close(close) => return Err(End::ByClient(close)),
             }
         }
@@ -85,10 +84,4 @@ impl<A> Rpc<A> {
             End::ByServer(violation.close_frame())
         })
     }
-}
-
-/// Answers a Ping. The answers count as output: who pings without reading is a slow consumer.
-fn pong(link: &Link, payload: &[u8]) {
-    // If the connection ends just now, nobody needs the answer.
-    let _ = link.peer.outbox.push(Outgoing { bytes: encode_message(Opcode::Pong, payload), accepted_at: None });
 }

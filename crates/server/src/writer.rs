@@ -50,8 +50,7 @@ impl Writer {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            outbox.wrote(written);
-            self.advance(written);
+            self.advance(written, outbox);
         }
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
@@ -60,21 +59,22 @@ impl Writer {
         transport.poll_flush(cx)
     }
 
-    fn advance(&mut self, mut written: usize) {
-        let mut now = None;
-        while let Some(first) = self.queue.front() {
-            let left = first.bytes.len() - self.offset;
-            if written < left {
-                self.offset += written;
-                return;
-            }
-            written -= left;
+    fn advance(&mut self, written: usize, outbox: &Outbox) {
+        self.offset += written;
+        let (mut done, mut now) = (0, None);
+        while let Some(first) = self.queue.get(done)
+            && self.offset >= first.bytes.len()
+        {
+            self.offset -= first.bytes.len();
+            done += 1;
             if let Some(accepted_at) = first.accepted_at {
                 let now = *now.get_or_insert_with(Instant::now);
                 self.delivery_latency.observe(now.saturating_duration_since(accepted_at).as_secs_f64());
             }
-            self.queue.pop_front();
-            self.offset = 0;
+        }
+        if done > 0 {
+            outbox.wrote(self.queue.iter().take(done));
+            self.queue.drain(..done);
         }
     }
 
@@ -82,7 +82,7 @@ impl Writer {
     /// understand what follows.
     pub(crate) fn discard_unstarted(&mut self, outbox: &Outbox) {
         let kept = usize::from(self.offset > 0);
-        outbox.wrote(self.queue.iter().skip(kept).map(|outgoing| outgoing.bytes.len()).sum());
+        outbox.wrote(self.queue.iter().skip(kept));
         self.queue.truncate(kept);
     }
 }

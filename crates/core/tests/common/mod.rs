@@ -150,8 +150,8 @@ fn take(peer: &Peer, cx: &Context<'_>) -> Vec<(String, String)> {
 }
 
 fn written(peer: &Peer, outgoing: Outgoing) -> Vec<(String, String)> {
+    peer.outbox.wrote(std::iter::once(&outgoing));
     let mut bytes = outgoing.bytes;
-    peer.outbox.wrote(bytes.len());
     let mut events = Vec::new();
     while !bytes.is_empty() {
         match Frame::decode(split_message(&mut bytes)).expect("a frame of the protocol") {

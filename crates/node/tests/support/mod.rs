@@ -174,6 +174,14 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     ticks(&stat(&format!("/proc/{pid}/stat")))
 }
 
+/// The memory of a process that is not swapped out, in bytes.
+pub fn resident_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the line is there");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
+}
+
 /// The processor time that a process takes in one second from now.
 pub async fn cpu_ticks_in_a_second(pid: u32) -> u64 {
     let before = cpu_ticks(pid);
