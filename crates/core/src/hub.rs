@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::batch::{Batch, batches};
 use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::envelope::Envelope;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::membership::Membership;
 use crate::metrics::HubMetrics;
 use crate::neighbours::Neighbours;
-use crate::outbox::{Outbox, OutboxStats, Outgoing, Rejected};
+use crate::outbox::{Outbox, OutboxStats};
 use crate::peer::{Connection, Peer};
 use crate::renewal;
 
@@ -84,7 +83,7 @@ pub struct Member {
 /// The rooms whose names hash alike.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    membership: Membership<Arc<Peer>>,
+    pub(crate) membership: Membership<Arc<Peer>>,
     /// Subscriptions that the broker has not confirmed yet; each joiner waits for its room's.
     pub(crate) pending: HashMap<RoomName, Subscription>,
 }
@@ -95,15 +94,16 @@ pub(crate) type Subscription = Shared<BoxFuture<'static, Result<(), BrokerError>
 #[derive(Debug)]
 pub struct Hub {
     node: NodeId,
-    options: HubOptions,
+    pub(crate) options: HubOptions,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) neighbours: Neighbours,
     pub(crate) shards: Vec<Mutex<Shard>>,
     hasher: std::hash::RandomState,
     connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
+    pub(crate) started_at: Instant,
     draining: AtomicBool,
-    outbox_stats: Arc<OutboxStats>,
+    pub(crate) outbox_stats: Arc<OutboxStats>,
     metrics: HubMetrics,
 }
 
@@ -120,6 +120,7 @@ impl Hub {
             hasher: std::hash::RandomState::new(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
+            started_at: Instant::now(),
             draining: AtomicBool::new(false),
             outbox_stats: OutboxStats::new(metrics.outbound_queue_bytes.clone()),
             metrics,
@@ -369,33 +370,6 @@ impl Hub {
         }
     }
 
-    async fn take_events(self: &Arc<Self>) {
-        let mut events = Vec::new();
-        while self.broker.next_events(&mut events).await {
-            for batch in batches(events.drain(..).filter_map(|event| self.take_message(event))) {
-                self.deliver(batch);
-                self.outbox_stats.drivers_caught_up().await;
-            }
-        }
-    }
-
-    /// Queues a batch to every member of its room, under the room's lock: so a leave that has returned
-    /// is followed by none of it.
-    fn deliver(&self, batch: Batch) {
-        let outgoing = Outgoing { bytes: batch.bytes.freeze(), accepted_at: Some(batch.accepted_at) };
-        let shard = self.shard(&batch.room).lock();
-        let mut reached = 0;
-        for peer in shard.membership.members(&batch.room) {
-            match peer.outbox.push(outgoing.clone()) {
-                Ok(()) => reached += 1,
-                Err(Rejected::Full) => tracing::info!(connection = %peer.id, room = %batch.room, "slow consumer"),
-                Err(Rejected::Closed) => {}
-            }
-        }
-        drop(shard);
-        self.metrics.deliveries.inc_by(reached * batch.events);
-    }
-
     /// Whether the broker works, now and from now on.
     pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
         self.broker.status()
@@ -408,7 +382,7 @@ impl Hub {
         self.broker.close();
     }
 
-    fn shard(&self, room: &RoomName) -> &Mutex<Shard> {
+    pub(crate) fn shard(&self, room: &RoomName) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
     }
 }

@@ -11,6 +11,7 @@
 mod answer;
 mod batch;
 mod broker;
+mod delivery;
 mod envelope;
 mod event_queue;
 mod hub;
@@ -23,6 +24,7 @@ mod neighbours;
 mod nodes;
 mod operations;
 mod outbox;
+mod pacing;
 mod peer;
 mod renewal;
 mod requests;

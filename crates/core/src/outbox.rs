@@ -66,6 +66,7 @@ pub struct OutboxStats {
     /// Outboxes whose driver was woken and has not yet run.
     woken: AtomicUsize,
     caught_up: Notify,
+    room_made: Notify,
 }
 
 /// So many woken drivers may lag before fan-out lets them run. Below it, a message is never held back.
@@ -77,7 +78,7 @@ const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
 impl OutboxStats {
     /// Counts into the given gauge.
     pub fn new(queued_bytes: IntGauge) -> Arc<Self> {
-        Arc::new(Self { queued_bytes, woken: AtomicUsize::new(0), caught_up: Notify::new() })
+        Arc::new(Self { queued_bytes, woken: AtomicUsize::new(0), caught_up: Notify::new(), room_made: Notify::new() })
     }
 
     /// Waits until the drivers that have output have run (not until they have written: a client that
@@ -88,6 +89,12 @@ impl OutboxStats {
             // Over time, fan-out goes on all the same.
             let _ = tokio::time::timeout(BRAKE_DEADLINE, self.lag_is_low()).await;
         }
+    }
+
+    /// Waits until an outbox that [had no room](Outbox::has_room_for) may have some. For one task; cancel
+    /// safe.
+    pub(crate) async fn room_made(&self) {
+        self.room_made.notified().await;
     }
 
     async fn lag_is_low(&self) {
@@ -142,6 +149,8 @@ struct State {
     asleep: bool,
     /// The driver was woken and counts as lagging until it runs.
     woken: bool,
+    /// Fan-out of a room that catches up waits for room here.
+    awaited: bool,
     waker: Option<Waker>,
 }
 
@@ -187,6 +196,21 @@ impl Outbox {
         }
     }
 
+    /// Whether a room that catches up may queue this: it fills an outbox to a half at most, so that there
+    /// is room for everything else. If not, [`OutboxStats::room_made`] returns when some was made.
+    pub(crate) fn has_room_for(&self, outgoing: &Outgoing) -> bool {
+        let mut state = self.state.lock();
+        let has_room = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
+        state.awaited = !has_room;
+        has_room
+    }
+
+    fn on_room_made(&self, state: &mut State) {
+        if std::mem::take(&mut state.awaited) {
+            self.stats.room_made.notify_one();
+        }
+    }
+
     fn enqueue(&self, state: &mut State, outgoing: Outgoing) {
         let cost = outgoing.cost();
         state.bytes += cost;
@@ -197,6 +221,7 @@ impl Outbox {
     fn release(&self, state: &mut State, cost: usize) {
         state.bytes -= cost;
         self.stats.queued_bytes.sub(cost as i64);
+        self.on_room_made(state);
     }
 
     /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
@@ -220,6 +245,7 @@ impl Outbox {
         }
         if matches!(command, Command::Close(_)) {
             state.closed = true;
+            self.on_room_made(state);
         }
         state.command = Some(Box::new(command));
         self.wake(state);
@@ -297,6 +323,7 @@ impl Outbox {
         state.closed = true;
         state.asleep = false;
         state.pong = None;
+        self.on_room_made(&mut state);
         // A wake-up that its driver did not live to see must not hold fan-out back.
         self.note_run(&mut state);
     }

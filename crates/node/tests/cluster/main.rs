@@ -15,6 +15,7 @@ mod actors;
 mod addressing;
 mod board;
 mod burst;
+mod catch_up;
 mod crowd;
 mod failover;
 mod faults;

@@ -1,0 +1,170 @@
+//! Rooms whose events come faster than their members can take them, after a node or Redis was away.
+//!
+//! What such a room missed comes at once. Queued as it comes, it would exceed every member's outbound
+//! limit and close them all, though they read well. So what comes in a burst waits here, and each batch
+//! is queued when all members have room for it. Other rooms go on meanwhile.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::id::RoomName;
+use crate::outbox::Outgoing;
+use crate::peer::Peer;
+
+/// A member that has no room for the next batch for so long delays its room no longer: it gets the rest
+/// as it comes, and is closed when that exceeds its limit.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// No batch is held longer, however many members take turns in having no room.
+const MAX_HOLD: Duration = Duration::from_secs(10);
+
+/// What is held for all rooms together, in bytes: as much as may wait for the hub. Over it, the room that
+/// holds most waits for nobody.
+const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+
+/// How much came for a room in one second of its node's life.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    second: u32,
+    bytes: u32,
+}
+
+impl Traffic {
+    /// Counts bytes that came in a second, and returns all of that second.
+    pub(crate) fn add(&mut self, second: u32, bytes: usize) -> usize {
+        if self.second != second {
+            *self = Self { second, bytes: 0 };
+        }
+        self.bytes = self.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.bytes as usize
+    }
+}
+
+/// Events of one room that are queued to its members together.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) events: u64,
+}
+
+/// The rooms that hold events back.
+#[derive(Debug, Default)]
+pub(crate) struct Backlogs {
+    rooms: HashMap<RoomName, Backlog>,
+    bytes: usize,
+}
+
+/// One room's events in their order; there is at least one.
+#[derive(Debug, Default)]
+struct Backlog {
+    parcels: VecDeque<(Instant, Parcel)>,
+    bytes: usize,
+    /// Members that had no room for the first parcel.
+    blocked: Vec<Arc<Peer>>,
+    /// Since when they are waited for.
+    blocked_since: Option<Instant>,
+    /// The connections that are no longer waited for, by their serials.
+    given_up: HashSet<u64>,
+}
+
+/// How a parcel is queued to all members of a room, if all but those given up have room for it.
+///
+/// # Errors
+/// The members that have none; nothing was queued then.
+pub(crate) type TryQueue<'a> = &'a dyn Fn(&RoomName, &Parcel, &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>>;
+
+impl Backlogs {
+    /// Whether a room's events wait here, so that later ones must, too.
+    pub(crate) fn has(&self, room: &RoomName) -> bool {
+        !self.rooms.is_empty() && self.rooms.contains_key(room)
+    }
+
+    /// Holds a parcel back.
+    pub(crate) fn push(&mut self, room: RoomName, parcel: Parcel, now: Instant) {
+        let bytes = parcel.outgoing.bytes.len();
+        let backlog = self.rooms.entry(room).or_default();
+        backlog.parcels.push_back((now, parcel));
+        backlog.bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    /// When to call [`release_one`](Self::release_one) even if no member made room. `None`: nothing is held.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.rooms.values().filter_map(Backlog::deadline).min()
+    }
+
+    /// Queues one parcel that its room's members have room for, or have had long enough. Whether there
+    /// was one.
+    pub(crate) fn release_one(&mut self, now: Instant, try_queue: TryQueue<'_>) -> bool {
+        let crowded = (self.bytes > MAX_HELD_BYTES).then(|| self.largest()).flatten();
+        let mut released = None;
+        for (room, backlog) in &mut self.rooms {
+            if let Some(bytes) = backlog.release_one(room, now, crowded.as_ref() == Some(room), try_queue) {
+                self.bytes -= bytes;
+                released = Some((room.clone(), backlog.parcels.is_empty()));
+                break;
+            }
+        }
+        if let Some((room, true)) = &released {
+            self.rooms.remove(room);
+        }
+        released.is_some()
+    }
+
+    /// Gives out all that is held, in each room's order.
+    pub(crate) fn drain(self) -> impl Iterator<Item = (RoomName, Parcel)> {
+        self.rooms
+            .into_iter()
+            .flat_map(|(room, backlog)| backlog.parcels.into_iter().map(move |(_, parcel)| (room.clone(), parcel)))
+    }
+
+    fn largest(&self) -> Option<RoomName> {
+        self.rooms.iter().max_by_key(|(_, backlog)| backlog.bytes).map(|(room, _)| room.clone())
+    }
+}
+
+impl Backlog {
+    fn deadline(&self) -> Option<Instant> {
+        let (held_since, _) = self.parcels.front()?;
+        let hold_ends = *held_since + MAX_HOLD;
+        Some(self.blocked_since.map_or(hold_ends, |since| hold_ends.min(since + MAX_WAIT)))
+    }
+
+    /// The bytes that were queued.
+    fn release_one(
+        &mut self,
+        room: &RoomName,
+        now: Instant,
+        waits_for_nobody: bool,
+        try_queue: TryQueue<'_>,
+    ) -> Option<usize> {
+        let deadline = self.deadline()?;
+        let (_, parcel) = self.parcels.front()?;
+        loop {
+            // Only the last is looked at: all others are, when it has room.
+            while self.blocked.last().is_some_and(|peer| peer.outbox.has_room_for(&parcel.outgoing)) {
+                self.blocked.pop();
+            }
+            if !self.blocked.is_empty() {
+                if now < deadline && !waits_for_nobody {
+                    return None;
+                }
+                let still_blocked = self.blocked.drain(..).filter(|peer| !peer.outbox.has_room_for(&parcel.outgoing));
+                self.given_up.extend(still_blocked.map(|peer| peer.id.serial));
+            }
+            match try_queue(room, parcel, &self.given_up) {
+                Ok(()) => break,
+                Err(blocked) => self.blocked = blocked,
+            }
+            self.blocked_since.get_or_insert(now);
+        }
+        self.blocked_since = None;
+        let bytes = parcel.outgoing.bytes.len();
+        self.parcels.pop_front();
+        self.bytes -= bytes;
+        Some(bytes)
+    }
+}

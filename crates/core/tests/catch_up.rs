@@ -1,0 +1,143 @@
+//! A burst in a room, as after an outage: members that read get all of it, and nobody waits long for one
+//! that does not.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Client, event, publish, room, within};
+use futures_util::FutureExt;
+use roomcast_core::{Command, Hub, HubOptions, MemoryBroker, RoomName};
+use roomcast_protocol::CloseCode;
+use tokio::time::Instant;
+
+const OPTIONS: HubOptions = HubOptions { max_rooms: 10, max_outbound: 256 * 1024 };
+
+/// Several times what a member may have queued.
+const EVENTS: usize = 60;
+const EVENT_SIZE: usize = 30 * 1024;
+
+/// How long a room waits for a member that takes nothing.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+fn hub() -> Arc<Hub> {
+    Hub::new(Arc::new(MemoryBroker::single()), OPTIONS)
+}
+
+/// Publishes a burst while the hub does not run, as the broker of a node that was stopped has it.
+fn publish_burst(hub: &Arc<Hub>, to: &RoomName) {
+    for number in 0..EVENTS {
+        let published = hub.publish(to.clone(), event("event"), payload(number).into()).now_or_never();
+        assert_eq!(published, Some(Ok(())));
+    }
+}
+
+fn payload(number: usize) -> String {
+    format!("{number:0EVENT_SIZE$}")
+}
+
+fn run(hub: &Arc<Hub>) {
+    let hub = Arc::clone(hub);
+    tokio::spawn(async move { hub.run().await });
+}
+
+/// Receives the whole burst, in order.
+async fn receive_burst(client: &mut Client) {
+    for number in 0..EVENTS {
+        assert!(client.payload().await == payload(number), "event {number} is another");
+    }
+}
+
+fn close_code(client: &Client) -> Option<CloseCode> {
+    match client.connection.outbox.take_command() {
+        Some(Command::Close(close)) => Some(close.code),
+        _ => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_read_get_a_burst_of_many_times_their_limit_in_order() {
+    let hub = hub();
+    let lobby = room("lobby");
+    let mut members = [Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await];
+    publish_burst(&hub, &lobby);
+    run(&hub);
+    // Both have what their outboxes may hold of it, and wait.
+    tokio::time::sleep(MAX_WAIT / 2).await;
+    let [first, second] = &mut members;
+    tokio::join!(receive_burst(first), receive_burst(second));
+    assert_eq!((close_code(first), close_code(second)), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_takes_nothing_is_closed_and_delays_the_others_for_a_second_only() {
+    let hub = hub();
+    let lobby = room("lobby");
+    let (mut reads, sleeps) = (Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await);
+    publish_burst(&hub, &lobby);
+    let started = Instant::now();
+    run(&hub);
+    receive_burst(&mut reads).await;
+    let took = started.elapsed();
+    assert!((MAX_WAIT..MAX_WAIT * 2).contains(&took), "it took {took:?}");
+    assert_eq!((close_code(&reads), close_code(&sleeps)), (None, Some(CloseCode::SLOW_CONSUMER)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_rooms_go_on_while_one_waits_for_a_member() {
+    let hub = hub();
+    let (lobby, other) = (room("lobby"), room("other"));
+    let _sleeps = Client::member(&hub, &lobby).await;
+    let mut bystander = Client::member(&hub, &other).await;
+    publish_burst(&hub, &lobby);
+    let started = Instant::now();
+    run(&hub);
+    tokio::time::sleep(MAX_WAIT / 4).await;
+    publish(&hub, &other, "goes on").await;
+    assert_eq!(bystander.payload().await, "goes on");
+    assert!(started.elapsed() < MAX_WAIT / 2, "it came only after {:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_events_of_a_room_come_behind_what_it_holds_back() {
+    let hub = hub();
+    let lobby = room("lobby");
+    let mut member = Client::member(&hub, &lobby).await;
+    publish_burst(&hub, &lobby);
+    run(&hub);
+    tokio::time::sleep(MAX_WAIT / 4).await;
+    publish(&hub, &lobby, "last").await;
+    receive_burst(&mut member).await;
+    assert_eq!(member.payload().await, "last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_leave_returns_nothing_that_was_held_back_is_queued_any_more() {
+    let hub = hub();
+    let lobby = room("lobby");
+    let (mut leaves, mut stays) = (Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await);
+    publish_burst(&hub, &lobby);
+    run(&hub);
+    tokio::time::sleep(MAX_WAIT / 4).await;
+    hub.leave(leaves.peer(), &lobby);
+    let before = leaves.queued().len();
+    assert!((1..EVENTS).contains(&before), "{before} were queued");
+    receive_burst(&mut stays).await;
+    assert_eq!(leaves.queued(), <[String; 0]>::default());
+    assert_eq!(close_code(&leaves), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_closes_gives_out_what_it_holds_back() {
+    let hub = hub();
+    let lobby = room("lobby");
+    let mut member = Client::member(&hub, &lobby).await;
+    publish_burst(&hub, &lobby);
+    hub.close();
+    within("the hub's end", hub.run()).await;
+    // Nothing was taken meanwhile, so it is too much.
+    assert_eq!(close_code(&member), Some(CloseCode::SLOW_CONSUMER));
+    let queued = member.queued();
+    assert!(!queued.is_empty() && queued.iter().enumerate().all(|(number, event)| *event == payload(number)));
+}
