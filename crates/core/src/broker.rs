@@ -37,7 +37,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Stops to receive a room's events on this node. Events already under way may still come.
     fn unsubscribe(&self, room: &RoomName);
 
-    /// Waits for events and appends them, in order. `false`: the broker is closed and no more come.
+    /// Waits for events and appends them, in order. `false`: no more come, because the broker is closed or
+    /// has failed for good; the node must end then.
     /// Called by one task only, the hub's. Cancel safe: no event is lost if the future is dropped.
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool>;
 

@@ -103,6 +103,7 @@ pub struct Hub {
     next_connection: AtomicU64,
     pub(crate) started_at: Instant,
     draining: AtomicBool,
+    closed: AtomicBool,
     pub(crate) outbox_stats: Arc<OutboxStats>,
     metrics: HubMetrics,
 }
@@ -122,6 +123,7 @@ impl Hub {
             next_connection: AtomicU64::new(1),
             started_at: Instant::now(),
             draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             outbox_stats: OutboxStats::new(metrics.outbound_queue_bytes.clone()),
             metrics,
         })
@@ -350,7 +352,8 @@ impl Hub {
     }
 
     /// Takes the broker's events to the members, and keeps in touch with the other nodes, until
-    /// [`close`](Self::close). Run it in one task.
+    /// [`close`](Self::close). Run it in one task. If it returns and the hub [is not
+    /// closed](Self::is_closed), the broker has failed.
     pub async fn run(self: &Arc<Self>) {
         tokio::select! {
             () = self.take_events() => {}
@@ -377,9 +380,15 @@ impl Hub {
 
     /// Ends [`run`](Self::run), after the events that the broker has accepted.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         drop(self.start_goodbye());
         self.metrics.broker_up.set(0);
         self.broker.close();
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn shard(&self, room: &RoomName) -> &Mutex<Shard> {

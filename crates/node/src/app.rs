@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use roomcast::{Broker, BrokerStatus, Cluster, DrainPlan, Options, Router};
+use roomcast::{Broker, BrokerStatus, Cluster, ClusterFailure, DrainPlan, Options, Router};
 use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -47,6 +47,8 @@ pub(crate) enum RunError {
     Metrics(#[from] prometheus::Error),
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
+    #[error("the node has failed: {0}")]
+    Cluster(#[from] ClusterFailure),
     #[error("the system refused a thread, signal or socket: {0}")]
     System(#[from] io::Error),
 }
@@ -115,6 +117,7 @@ async fn serve(
     tokio::select! {
         () = listener::accept(&public, &places, config.tls.as_ref(), &app) => {}
         () = stop.received() => {}
+        failure = cluster.failed() => return Err(failure.into()),
     }
     tracing::info!(
         connections = cluster.connection_count(),
@@ -125,6 +128,7 @@ async fn serve(
     tokio::select! {
         () = drain(config, public, &places, &app, &cluster) => tracing::info!("drained"),
         () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
+        failure = cluster.failed() => return Err(failure.into()),
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! The rooms, users and connections of all nodes, from one node.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use prometheus::Registry;
 use roomcast_core::{Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Rooms, RoomsQuery};
 use roomcast_protocol::{CloseCode, CloseFrame};
+use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::address::{Connection, Room, User};
@@ -29,6 +32,29 @@ pub struct Cluster {
 struct Inner {
     hub: Arc<Hub>,
     options: Arc<Options>,
+    failure: watch::Receiver<Option<ClusterFailure>>,
+}
+
+/// Why a node's core no longer works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClusterFailure {
+    /// The task that delivers room events panicked.
+    #[error("the task that delivers room events panicked")]
+    Panicked,
+    /// The broker brings no more events though the node is not closing.
+    #[error("the broker's stream of room events ended")]
+    EventsEnded,
+}
+
+/// Runs a node's core and reports its failure.
+async fn run(hub: Arc<Hub>, failed: watch::Sender<Option<ClusterFailure>>) {
+    let failure = match AssertUnwindSafe(hub.run()).catch_unwind().await {
+        Ok(()) if hub.is_closed() => return,
+        Ok(()) => ClusterFailure::EventsEnded,
+        Err(_) => ClusterFailure::Panicked,
+    };
+    failed.send_replace(Some(failure));
 }
 
 impl Drop for Inner {
@@ -62,9 +88,23 @@ impl Cluster {
     /// If there is no tokio runtime.
     pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
         let hub = Hub::new(broker, options.hub());
-        let running = Arc::clone(&hub);
-        tokio::spawn(async move { running.run().await });
-        Self { inner: Arc::new(Inner { hub, options: Arc::new(options) }) }
+        let (failed, failure) = watch::channel(None);
+        tokio::spawn(run(Arc::clone(&hub), failed));
+        Self { inner: Arc::new(Inner { hub, options: Arc::new(options), failure }) }
+    }
+
+    /// Waits until this node's core has failed; for ever while it works. A failed node delivers no events,
+    /// though its connections stay open and calls are answered: end the process, so that clients connect to
+    /// another node. Cancel safe.
+    pub async fn failed(&self) -> ClusterFailure {
+        let mut failure = self.inner.failure.clone();
+        if let Ok(failure) = failure.wait_for(Option::is_some).await
+            && let Some(failure) = *failure
+        {
+            return failure;
+        }
+        // The core has ended as it should.
+        std::future::pending().await
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {

@@ -87,7 +87,7 @@ pub mod raw;
 
 pub use address::{Connection, Room, User};
 pub use call::{Cancel, CancelCause, Cancelled};
-pub use cluster::{Cluster, DrainPlan};
+pub use cluster::{Cluster, ClusterFailure, DrainPlan};
 pub use error::{CallError, Code};
 pub use extract::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
 pub use link::{Disconnected, NotifyError};

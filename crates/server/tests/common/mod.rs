@@ -1,6 +1,8 @@
 //! A server of this library on a free port, and what tests watch it by.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
+pub mod broker;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
