@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::batch::{Batch, batches};
+use crate::budget::shared;
 use crate::hub::Hub;
 use crate::id::RoomName;
 use crate::membership::Room;
@@ -23,7 +24,7 @@ impl Hub {
                 None => self.broker.next_events(&mut events).await,
                 Some(deadline) => tokio::select! {
                     more = self.broker.next_events(&mut events) => more,
-                    () = self.outbox_stats.room_made() => true,
+                    () = self.load.room_made() => true,
                     () = sleep_until(deadline) => true,
                 },
             };
@@ -32,11 +33,11 @@ impl Hub {
             }
             for batch in batches(events.drain(..).filter_map(|event| self.take_message(event))) {
                 self.deliver(batch, &mut backlogs);
-                self.outbox_stats.drivers_caught_up().await;
+                self.load.drivers_caught_up().await;
             }
             while backlogs.release_one(Instant::now(), &|room, parcel, given_up| self.try_queue(room, parcel, given_up))
             {
-                self.outbox_stats.drivers_caught_up().await;
+                self.load.drivers_caught_up().await;
             }
         }
         for (name, parcel) in backlogs.drain() {
@@ -48,7 +49,7 @@ impl Hub {
 
     /// Queues a batch to every member of its room, or holds it back if it is part of a burst.
     fn deliver(&self, batch: Batch, backlogs: &mut Backlogs) {
-        let outgoing = Outgoing { bytes: batch.bytes.freeze(), accepted_at: Some(batch.accepted_at) };
+        let outgoing = Outgoing { bytes: shared(batch.bytes, &self.load), accepted_at: Some(batch.accepted_at) };
         let parcel = Parcel { outgoing, events: batch.events };
         if backlogs.has(&batch.room) {
             return backlogs.push(batch.room, parcel, Instant::now());

@@ -16,12 +16,14 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::broker::{BoxFuture, Broker, BrokerError, BrokerStatus};
+use crate::budget::Budget;
 use crate::envelope::Envelope;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
+use crate::load::NodeLoad;
 use crate::membership::Membership;
 use crate::metrics::HubMetrics;
 use crate::neighbours::Neighbours;
-use crate::outbox::{Outbox, OutboxStats};
+use crate::outbox::Outbox;
 use crate::peer::{Connection, Peer};
 use crate::renewal;
 
@@ -36,11 +38,22 @@ pub struct HubOptions {
     /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
     /// closed with 4408.
     pub max_outbound: usize,
+    /// How much memory unfinished messages, and calls and notifications that handlers have not dealt with,
+    /// may take over all connections, in bytes; over it, those who hold most are closed with 1013.
+    pub inbound_memory: usize,
+    /// How much memory output that is not written may take over all connections, in bytes; over it, those
+    /// who hold most are closed with 4408.
+    pub outbound_memory: usize,
 }
 
 impl Default for HubOptions {
     fn default() -> Self {
-        Self { max_rooms: 1000, max_outbound: 4 * 1024 * 1024 }
+        Self {
+            max_rooms: 1000,
+            max_outbound: 4 * 1024 * 1024,
+            inbound_memory: 1024 * 1024 * 1024,
+            outbound_memory: 1024 * 1024 * 1024,
+        }
     }
 }
 
@@ -99,19 +112,19 @@ pub struct Hub {
     pub(crate) neighbours: Neighbours,
     pub(crate) shards: Vec<Mutex<Shard>>,
     hasher: std::hash::RandomState,
-    connections: Mutex<HashMap<u64, Arc<Peer>>>,
+    pub(crate) connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
     pub(crate) started_at: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
-    pub(crate) outbox_stats: Arc<OutboxStats>,
+    pub(crate) load: Arc<NodeLoad>,
     metrics: HubMetrics,
 }
 
 impl Hub {
     /// A hub without connections. Events flow while [`run`](Self::run) does.
     pub fn new(broker: Arc<dyn Broker>, options: HubOptions) -> Arc<Self> {
-        let metrics = HubMetrics::new();
+        let metrics = HubMetrics::new(&options);
         Arc::new(Self {
             node: NodeId::random(),
             options,
@@ -124,7 +137,10 @@ impl Hub {
             started_at: Instant::now(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            outbox_stats: OutboxStats::new(metrics.outbound_queue_bytes.clone()),
+            load: NodeLoad::new(
+                Budget::new(metrics.inbound_memory.clone(), options.inbound_memory),
+                Budget::new(metrics.outbound_memory.clone(), options.outbound_memory),
+            ),
             metrics,
         })
     }
@@ -144,7 +160,7 @@ impl Hub {
     /// A new connection, known until the result is dropped.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>) -> Connection {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.outbox_stats));
+        let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
         let peer = Peer::new(ConnectionId { node: self.node, serial }, user, outbox);
         self.connections.lock().insert(serial, Arc::clone(&peer));
         if self.draining.load(Ordering::Acquire) {
@@ -360,6 +376,7 @@ impl Hub {
             () = self.watch_broker() => {}
             () = self.renew_subscriptions() => {}
             () = self.keep_in_touch() => {}
+            () = self.watch_memory() => {}
         }
     }
 

@@ -3,6 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::hub::HubOptions;
+
 /// Buckets for things that take microseconds when all is well and seconds when it is not.
 const LATENCY_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -20,8 +22,15 @@ pub struct HubMetrics {
     pub rooms: IntGauge,
     /// Memberships of this node's connections.
     pub memberships: IntGauge,
-    /// Memory of all outbound queues, in bytes.
-    pub outbound_queue_bytes: IntGauge,
+    /// Memory of what came and is not dealt with, in bytes.
+    pub inbound_memory: IntGauge,
+    /// Memory of output that is not written, in bytes.
+    pub outbound_memory: IntGauge,
+    inbound_memory_limit: IntGauge,
+    outbound_memory_limit: IntGauge,
+    connections_shed: IntCounterVec,
+    pub(crate) shed_for_inbound: IntCounter,
+    pub(crate) shed_for_outbound: IntCounter,
     /// Nodes known to live, this one included.
     pub nodes: IntGauge,
     /// Whether the broker works.
@@ -33,10 +42,15 @@ pub struct HubMetrics {
 }
 
 impl HubMetrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: &HubOptions) -> Self {
         let publishes = IntCounterVec::new(
             Opts::new("roomcast_publishes_total", "Publishes to rooms, by outcome: ok, or the code of the error"),
             &["outcome"],
+        )
+        .expect("the name is valid");
+        let connections_shed = IntCounterVec::new(
+            Opts::new("roomcast_connections_shed_total", "Connections closed because the node's memory was used up"),
+            &["memory"],
         )
         .expect("the name is valid");
         Self {
@@ -50,10 +64,24 @@ impl HubMetrics {
             ),
             rooms: gauge("roomcast_rooms", "Rooms that have members on this node"),
             memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
-            outbound_queue_bytes: gauge(
-                "roomcast_outbound_queue_bytes",
-                "Memory that output takes until it is written to clients, in bytes",
+            inbound_memory: gauge(
+                "roomcast_inbound_memory_bytes",
+                "Memory of unfinished messages, and of calls and notifications that handlers have not dealt with",
             ),
+            outbound_memory: gauge("roomcast_outbound_memory_bytes", "Memory of output that is not written to clients"),
+            inbound_memory_limit: limit(
+                "roomcast_inbound_memory_limit_bytes",
+                "Inbound memory over which connections are closed",
+                options.inbound_memory,
+            ),
+            outbound_memory_limit: limit(
+                "roomcast_outbound_memory_limit_bytes",
+                "Outbound memory over which connections are closed",
+                options.outbound_memory,
+            ),
+            shed_for_inbound: connections_shed.with_label_values(&["inbound"]),
+            shed_for_outbound: connections_shed.with_label_values(&["outbound"]),
+            connections_shed,
             nodes: gauge("roomcast_nodes", "Nodes of the cluster that this one knows to live, itself included"),
             broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
             broker_publish_duration: histogram(
@@ -68,13 +96,17 @@ impl HubMetrics {
     /// # Errors
     /// [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(self.publishes.clone()),
             Box::new(self.deliveries.clone()),
             Box::new(self.delivery_latency.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.memberships.clone()),
-            Box::new(self.outbound_queue_bytes.clone()),
+            Box::new(self.inbound_memory.clone()),
+            Box::new(self.outbound_memory.clone()),
+            Box::new(self.inbound_memory_limit.clone()),
+            Box::new(self.outbound_memory_limit.clone()),
+            Box::new(self.connections_shed.clone()),
             Box::new(self.nodes.clone()),
             Box::new(self.broker_up.clone()),
             Box::new(self.broker_publish_duration.clone()),
@@ -89,6 +121,12 @@ fn counter(name: &str, help: &str) -> IntCounter {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("the name is valid")
+}
+
+fn limit(name: &str, help: &str, value: usize) -> IntGauge {
+    let limit = gauge(name, help);
+    limit.set(i64::try_from(value).unwrap_or(i64::MAX));
+    limit
 }
 
 fn histogram(name: &str, help: &str) -> Histogram {

@@ -2,22 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prometheus::IntGauge;
 use roomcast_protocol::{CloseCode, CloseFrame, Opcode};
-use tokio::sync::Notify;
+
+use crate::load::NodeLoad;
 
 /// What is to be written: one or more whole WebSocket frames.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// The bytes, shared with every other connection that gets them.
     pub bytes: Bytes,
-    /// For room events: when the first was accepted, to tell its delivery latency by.
+    /// For room events, whose bytes all members share: when the first was accepted, to tell its delivery
+    /// latency by.
     pub accepted_at: Option<Instant>,
 }
 
@@ -30,6 +30,11 @@ impl Outgoing {
     /// The memory that it takes.
     fn cost(&self) -> usize {
         FRAME_OVERHEAD + self.bytes.len()
+    }
+
+    /// The same, without what it shares with others: a room's events are charged once for all members.
+    fn own_cost(&self) -> usize {
+        if self.accepted_at.is_some() { FRAME_OVERHEAD } else { self.cost() }
     }
 
     fn is_pong(&self) -> bool {
@@ -58,70 +63,6 @@ pub enum Rejected {
     Closed,
 }
 
-/// Counts over all outboxes of a node, and the brake on fan-out.
-#[derive(Debug)]
-pub struct OutboxStats {
-    /// Memory that queued output takes, in bytes.
-    pub queued_bytes: IntGauge,
-    /// Outboxes whose driver was woken and has not yet run.
-    woken: AtomicUsize,
-    caught_up: Notify,
-    room_made: Notify,
-}
-
-/// So many woken drivers may lag before fan-out lets them run. Below it, a message is never held back.
-const MAX_WOKEN: usize = 64;
-
-/// Fan-out goes on after this long even if drivers lag: one stuck thread must not stop all rooms.
-const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
-
-impl OutboxStats {
-    /// Counts into the given gauge.
-    pub fn new(queued_bytes: IntGauge) -> Arc<Self> {
-        Arc::new(Self { queued_bytes, woken: AtomicUsize::new(0), caught_up: Notify::new(), room_made: Notify::new() })
-    }
-
-    /// Waits until the drivers that have output have run (not until they have written: a client that
-    /// does not read delays nobody). What is published meanwhile makes the next batch larger, so a node
-    /// under load spends less on each message instead of taking busy clients for slow ones.
-    pub async fn drivers_caught_up(&self) {
-        if self.lag() > MAX_WOKEN {
-            // Over time, fan-out goes on all the same.
-            let _ = tokio::time::timeout(BRAKE_DEADLINE, self.lag_is_low()).await;
-        }
-    }
-
-    /// Waits until an outbox that [had no room](Outbox::has_room_for) may have some. For one task; cancel
-    /// safe.
-    pub(crate) async fn room_made(&self) {
-        self.room_made.notified().await;
-    }
-
-    async fn lag_is_low(&self) {
-        loop {
-            let caught_up = self.caught_up.notified();
-            if self.lag() <= MAX_WOKEN {
-                return;
-            }
-            caught_up.await;
-        }
-    }
-
-    fn lag(&self) -> usize {
-        self.woken.load(Ordering::Acquire)
-    }
-
-    fn on_woken(&self) {
-        self.woken.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn on_run(&self) {
-        if self.woken.fetch_sub(1, Ordering::AcqRel) == MAX_WOKEN + 1 {
-            self.caught_up.notify_waiters();
-        }
-    }
-}
-
 /// A queue of frames with one reader, the connection's driver, and any number of writers, none of
 /// which ever waits. Its bound is in bytes of memory and covers what the driver has taken and not yet
 /// written; a frame that alone is over the bound still passes when nothing else is queued.
@@ -129,7 +70,7 @@ impl OutboxStats {
 pub struct Outbox {
     state: Mutex<State>,
     limit: usize,
-    stats: Arc<OutboxStats>,
+    load: Arc<NodeLoad>,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +78,8 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Memory of what is queued, or taken and not wholly written.
     bytes: usize,
+    /// The part of it that is charged to the node for this connection alone.
+    own_bytes: usize,
     /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
     /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
     pong: Option<Box<Bytes>>,
@@ -156,8 +99,8 @@ struct State {
 
 impl Outbox {
     /// An outbox of at most `limit` bytes.
-    pub fn new(limit: usize, stats: Arc<OutboxStats>) -> Self {
-        Self { state: Mutex::default(), limit, stats }
+    pub fn new(limit: usize, load: Arc<NodeLoad>) -> Self {
+        Self { state: Mutex::default(), limit, load }
     }
 
     /// Queues frames.
@@ -197,7 +140,7 @@ impl Outbox {
     }
 
     /// Whether a room that catches up may queue this: it fills an outbox to a half at most, so that there
-    /// is room for everything else. If not, [`OutboxStats::room_made`] returns when some was made.
+    /// is room for everything else. If not, `NodeLoad::room_made` returns when some was made.
     pub(crate) fn has_room_for(&self, outgoing: &Outgoing) -> bool {
         let mut state = self.state.lock();
         let has_room = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
@@ -207,21 +150,25 @@ impl Outbox {
 
     fn on_room_made(&self, state: &mut State) {
         if std::mem::take(&mut state.awaited) {
-            self.stats.room_made.notify_one();
+            self.load.on_room_made();
         }
     }
 
     fn enqueue(&self, state: &mut State, outgoing: Outgoing) {
-        let cost = outgoing.cost();
-        state.bytes += cost;
-        self.stats.queued_bytes.add(cost as i64);
+        let own_cost = outgoing.own_cost();
+        state.bytes += outgoing.cost();
+        state.own_bytes += own_cost;
+        self.load.outbound.charge(own_cost);
         state.queue.push_back(outgoing);
     }
 
-    fn release(&self, state: &mut State, cost: usize) {
-        state.bytes -= cost;
-        self.stats.queued_bytes.sub(cost as i64);
-        self.on_room_made(state);
+    pub(crate) fn load(&self) -> &NodeLoad {
+        &self.load
+    }
+
+    /// The memory of what is queued and not written, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().bytes
     }
 
     /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
@@ -257,7 +204,7 @@ impl Outbox {
             && let Some(waker) = &state.waker
         {
             state.woken = true;
-            self.stats.on_woken();
+            self.load.on_woken();
             waker.wake_by_ref();
         }
     }
@@ -302,13 +249,17 @@ impl Outbox {
 
     /// These frames were wholly written, or given up.
     pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing>) {
-        let (mut cost, mut is_pong) = (0, false);
+        let (mut cost, mut own_cost, mut is_pong) = (0, 0, false);
         for frame in frames {
             cost += frame.cost();
+            own_cost += frame.own_cost();
             is_pong |= frame.is_pong();
         }
+        self.load.outbound.release(own_cost);
         let mut state = self.state.lock();
-        self.release(&mut state, cost);
+        state.bytes -= cost;
+        state.own_bytes -= own_cost;
+        self.on_room_made(&mut state);
         if is_pong {
             state.pong_taken = false;
             if state.pong.is_some() {
@@ -344,7 +295,7 @@ impl Outbox {
 
     fn note_run(&self, state: &mut State) {
         if std::mem::take(&mut state.woken) {
-            self.stats.on_run();
+            self.load.on_run();
         }
     }
 }
@@ -353,8 +304,8 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if state.woken {
-            self.stats.on_run();
+            self.load.on_run();
         }
-        self.stats.queued_bytes.sub(state.bytes as i64);
+        self.load.outbound.release(state.own_bytes);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -19,6 +20,10 @@ pub struct Peer {
     pub user: Option<UserId>,
     /// Its output.
     pub outbox: Outbox,
+    /// Memory of its calls and notifications that handlers have not dealt with, in bytes.
+    waiting: AtomicUsize,
+    /// Memory of its unfinished message, in bytes.
+    unfinished: AtomicUsize,
     /// Its rooms with its slot in each; `None` once it has ended, so that no late join leaves a member
     /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
     pub(crate) rooms: Mutex<Option<Vec<(RoomName, usize)>>>,
@@ -27,13 +32,62 @@ pub struct Peer {
 impl Peer {
     /// A connection that is in no room.
     pub fn new(id: ConnectionId, user: Option<UserId>, outbox: Outbox) -> Arc<Self> {
-        Arc::new(Self { id, user, outbox, rooms: Mutex::new(Some(Vec::new())) })
+        Arc::new(Self {
+            id,
+            user,
+            outbox,
+            waiting: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            rooms: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    // === inbound memory ===
+
+    /// Memory of its calls and notifications that handlers have not dealt with, in bytes.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// A call or notification waits for its handler, or is handled.
+    pub fn start_waiting(&self, bytes: usize) {
+        self.waiting.fetch_add(bytes, Ordering::AcqRel);
+        self.outbox.load().inbound.charge(bytes);
+    }
+
+    /// It has been dealt with.
+    pub fn end_waiting(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::AcqRel);
+        self.outbox.load().inbound.release(bytes);
+    }
+
+    /// The unfinished message takes so much memory now. For the one task that receives it.
+    pub fn set_unfinished(&self, bytes: usize) {
+        let before = self.unfinished.load(Ordering::Relaxed);
+        if bytes != before {
+            self.unfinished.store(bytes, Ordering::Relaxed);
+            let budget = &self.outbox.load().inbound;
+            budget.release(before);
+            budget.charge(bytes);
+        }
+    }
+
+    /// All inbound memory of the connection, in bytes.
+    pub(crate) fn inbound(&self) -> usize {
+        self.waiting() + self.unfinished.load(Ordering::Relaxed)
     }
 
     /// The names of the rooms that it is in.
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
         rooms.iter().flatten().map(|(room, _)| room).filter(|room| !room.is_internal()).cloned().collect()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let left = self.inbound();
+        self.outbox.load().inbound.release(left);
     }
 }
 

@@ -12,7 +12,7 @@ use roomcast_core::{Command, Hub, HubOptions, MemoryBroker, RoomName};
 use roomcast_protocol::CloseCode;
 use tokio::time::Instant;
 
-const OPTIONS: HubOptions = HubOptions { max_rooms: 10, max_outbound: 256 * 1024 };
+const MAX_OUTBOUND: usize = 256 * 1024;
 
 /// Several times what a member may have queued.
 const EVENTS: usize = 60;
@@ -22,7 +22,7 @@ const EVENT_SIZE: usize = 30 * 1024;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 fn hub() -> Arc<Hub> {
-    Hub::new(Arc::new(MemoryBroker::single()), OPTIONS)
+    Hub::new(Arc::new(MemoryBroker::single()), HubOptions { max_outbound: MAX_OUTBOUND, ..HubOptions::default() })
 }
 
 /// Publishes a burst while the hub does not run, as the broker of a node that was stopped has it.

@@ -205,7 +205,7 @@ async fn the_end_of_a_connection_takes_it_out_of_its_rooms() {
     drop(stays);
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
     assert_eq!((spy.subscribed(), hub.connection_count()), (vec![], 0));
-    assert_eq!(hub.metrics().outbound_queue_bytes.get(), 0);
+    assert_eq!(hub.metrics().outbound_memory.get(), 0);
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ proptest! {
         world.assert_counts();
         for (spy, hub) in spies.iter().zip(&hubs) {
             prop_assert_eq!(spy.subscribed(), Vec::<String>::new(), "nobody is left who wants events");
-            prop_assert_eq!(hub.metrics().outbound_queue_bytes.get(), 0);
+            prop_assert_eq!(hub.metrics().outbound_memory.get(), 0);
         }
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use roomcast_core::{Command, FRAME_OVERHEAD, Outbox, OutboxStats, Outgoing, Rejected};
+use roomcast_core::{Budget, Command, FRAME_OVERHEAD, NodeLoad, Outbox, Outgoing, Rejected};
 use roomcast_protocol::{CloseCode, CloseFrame, Opcode, encode_message};
 use tokio::time::Instant;
 
@@ -310,18 +310,18 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn fan_out_is_not_held_back_by_64_lagging_drivers() {
-    let stats = OutboxStats::new(gauge());
-    let lagging: Vec<Driver> = (0..MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
-    assert_eq!(stats.drivers_caught_up().now_or_never(), Some(()));
+    let load = load(&gauge());
+    let lagging: Vec<Driver> = (0..MAX_WOKEN).map(|_| Driver::lagging(&load)).collect();
+    assert_eq!(load.drivers_caught_up().now_or_never(), Some(()));
     drop(lagging);
 }
 
 #[tokio::test(start_paused = true)]
 async fn fan_out_goes_on_as_soon_as_enough_drivers_have_run() {
-    let stats = OutboxStats::new(gauge());
-    let lagging: Vec<Driver> = (0..MAX_WOKEN + 3).map(|_| Driver::lagging(&stats)).collect();
+    let load = load(&gauge());
+    let lagging: Vec<Driver> = (0..MAX_WOKEN + 3).map(|_| Driver::lagging(&load)).collect();
     let started = Instant::now();
-    let mut caught_up = Box::pin(stats.drivers_caught_up());
+    let mut caught_up = Box::pin(load.drivers_caught_up());
     assert_eq!(caught_up.as_mut().now_or_never(), None);
     lagging[0].outbox.awake();
     // Running again, and taking or writing, makes it no more caught up.
@@ -338,27 +338,27 @@ async fn fan_out_goes_on_as_soon_as_enough_drivers_have_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_whose_outbox_is_dropped_lags_no_longer() {
-    let stats = OutboxStats::new(gauge());
-    let mut lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
-    assert_eq!(stats.drivers_caught_up().now_or_never(), None);
+    let load = load(&gauge());
+    let mut lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&load)).collect();
+    assert_eq!(load.drivers_caught_up().now_or_never(), None);
     lagging.pop();
-    assert_eq!(stats.drivers_caught_up().now_or_never(), Some(()));
+    assert_eq!(load.drivers_caught_up().now_or_never(), Some(()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_whose_connection_ends_lags_no_longer_though_the_outbox_lives_on() {
-    let stats = OutboxStats::new(gauge());
-    let lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
+    let load = load(&gauge());
+    let lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&load)).collect();
     lagging[0].outbox.seal();
-    assert_eq!(stats.drivers_caught_up().now_or_never(), Some(()));
+    assert_eq!(load.drivers_caught_up().now_or_never(), Some(()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn drivers_that_never_run_hold_fan_out_back_for_20_milliseconds_only() {
-    let stats = OutboxStats::new(gauge());
-    let lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&stats)).collect();
+    let load = load(&gauge());
+    let lagging: Vec<Driver> = (0..=MAX_WOKEN).map(|_| Driver::lagging(&load)).collect();
     let started = Instant::now();
-    tokio::time::timeout(Duration::from_secs(1), stats.drivers_caught_up()).await.expect("it goes on by itself");
+    tokio::time::timeout(Duration::from_secs(1), load.drivers_caught_up()).await.expect("it goes on by itself");
     let waited = started.elapsed();
     assert!((BRAKE_DEADLINE..BRAKE_DEADLINE * 2).contains(&waited), "waited for {waited:?}");
     drop(lagging);
@@ -400,18 +400,19 @@ impl Wake for Task {
 impl Driver {
     /// Its limit is in units.
     fn new(limit: usize) -> Self {
-        Self::with(limit, OutboxStats::new(gauge()))
+        let gauge = gauge();
+        Self::with(limit, load(&gauge), gauge)
     }
 
-    fn with(limit: usize, stats: Arc<OutboxStats>) -> Self {
-        let (gauge, task) = (stats.queued_bytes.clone(), Arc::new(Task::default()));
-        let outbox = Outbox::new(limit * UNIT, stats);
+    fn with(limit: usize, load: Arc<NodeLoad>, gauge: IntGauge) -> Self {
+        let task = Arc::new(Task::default());
+        let outbox = Outbox::new(limit * UNIT, load);
         Self { outbox, gauge, waker: Waker::from(Arc::clone(&task)), task, taken: Mutex::default() }
     }
 
     /// One that slept, got a frame, and has not run since.
-    fn lagging(stats: &Arc<OutboxStats>) -> Self {
-        let driver = Self::with(10, Arc::clone(stats));
+    fn lagging(load: &Arc<NodeLoad>) -> Self {
+        let driver = Self::with(10, Arc::clone(load), gauge());
         assert!(driver.take().is_empty());
         assert_eq!((driver.push(1), driver.wakes()), (Ok(()), 1));
         driver
@@ -455,8 +456,13 @@ impl Driver {
     }
 }
 
+/// Without limits, its outbound memory counted into a gauge.
+fn load(outbound: &IntGauge) -> Arc<NodeLoad> {
+    NodeLoad::new(Budget::new(gauge(), usize::MAX), Budget::new(outbound.clone(), usize::MAX))
+}
+
 fn gauge() -> IntGauge {
-    IntGauge::new("queued_bytes", "Bytes queued").expect("a valid name")
+    IntGauge::new("memory", "Memory").expect("a valid name")
 }
 
 fn going_away() -> CloseFrame {

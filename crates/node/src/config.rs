@@ -12,8 +12,8 @@ use tracing_subscriber::filter::Targets;
 
 use crate::api::ApiKey;
 use crate::client_address::TrustedProxies;
-use crate::settings::{ConfigError, OFF, Settings};
-use crate::{telemetry, tls};
+use crate::settings::{AUTO, ConfigError, OFF, Settings};
+use crate::{machine, telemetry, tls};
 
 /// A valid configuration.
 pub(crate) struct Config {
@@ -60,6 +60,10 @@ const WORKER_THREADS: &str = "it must be a number, at most 1024, or 0 for one fo
 const PAYLOAD: &str = "it must be a number of bytes from 1 to 64MiB, such as 65536, 64KiB or 1MiB";
 const TIME: &str = "it must be a time over 0, such as 500ms, 25s or 2m";
 
+/// Input may take so much of the memory, and output as much: a half is left for connections, rooms and the
+/// process itself.
+const CONNECTIONS_SHARE: usize = 4;
+
 /// The longest time that an option may say: larger ones overflow when they are added to now.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -72,6 +76,13 @@ impl Config {
     pub(crate) fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let count = |key| settings.get(key, COUNT, |value| value.parse().ok().filter(|count| *count > 0));
         let size = |key| settings.get(key, SIZE, parse_size);
+        let defaults = Options::default();
+        let memory = |key, default| {
+            settings.get(key, &format!("{SIZE}, or auto"), |value| match value {
+                AUTO => Some(machine::memory().map_or(default, |memory| memory / CONNECTIONS_SHARE)),
+                size => parse_size(size),
+            })
+        };
         let time = |key| settings.get(key, TIME, |value| parse_time(value).filter(|time| !time.is_zero()));
         let time_or_0 = |key| settings.get(key, "it must be a time, such as 0s, 500ms or 25s", parse_time);
 
@@ -110,12 +121,14 @@ impl Config {
                     .get("max_payload", PAYLOAD, |value| parse_size(value).filter(|size| *size <= MAX_PAYLOAD))?,
                 max_inbound: size("max_inbound")?,
                 max_outbound: size("max_outbound")?,
+                inbound_memory: memory("inbound_memory", defaults.inbound_memory)?,
+                outbound_memory: memory("outbound_memory", defaults.outbound_memory)?,
                 max_calls: count("max_calls")?,
                 max_rooms: count("max_rooms")?,
                 ping_interval: time("ping_interval")?,
                 pong_timeout: time("pong_timeout")?,
                 call_timeout: time("call_timeout")?,
-                ..Options::default()
+                ..defaults
             },
             drain,
             worker_threads: settings

@@ -14,6 +14,7 @@ mod http;
 mod internal;
 mod listener;
 mod log_writer;
+mod machine;
 mod process;
 mod public;
 mod settings;

@@ -36,6 +36,9 @@ const HIDDEN: &str = "(hidden)";
 /// A value that stands for "no such thing".
 pub(crate) const OFF: &str = "off";
 
+/// A value that stands for "as the machine allows".
+pub(crate) const AUTO: &str = "auto";
+
 /// The flag that names the file; not itself a key of the file.
 pub(crate) const CONFIG: &str = "config";
 
@@ -121,6 +124,20 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "SIZE",
         "4MiB",
         "Memory that unread output to a client may take; over it the connection is closed with 4408",
+    ),
+    setting(
+        "inbound_memory",
+        "SIZE",
+        AUTO,
+        "Memory that input of all clients may take; over it those that hold most are closed with 1013, and upgrades are \
+         answered 503; 'auto': a quarter of the container's or machine's memory",
+    ),
+    setting(
+        "outbound_memory",
+        "SIZE",
+        AUTO,
+        "Memory that unread output to all clients may take; over it those that hold most are closed with 4408, and \
+         upgrades are answered 503; 'auto': a quarter of the container's or machine's memory",
     ),
     setting("max_calls", "N", "1024", "Calls that a client may have in flight; over it they are refused"),
     setting("max_rooms", "N", "1000", "Rooms that a connection may be in"),

@@ -55,6 +55,16 @@ impl ServerConnection {
         Self { decoder: Decoder::new(limits.max_message()), max_payload: limits.max_payload }
     }
 
+    /// The memory that is held for what is unfinished, in bytes.
+    pub fn buffered(&self) -> usize {
+        self.decoder.buffered()
+    }
+
+    /// From now on, messages are read past and not kept: only Pings and a Close come out.
+    pub fn skip_messages(&mut self) {
+        self.decoder.skip_messages();
+    }
+
     /// Takes bytes from the front of `input` until an event is whole. `None`: all of `input` was taken.
     ///
     /// # Errors

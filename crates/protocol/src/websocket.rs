@@ -96,8 +96,11 @@ pub struct Decoder {
     frame: Option<FrameHeader>,
     /// The message being assembled from fragments.
     message: Option<Assembly>,
-    /// The control frame's payload being read; control frames may come between fragments.
-    control: BytesMut,
+    /// The control frame's payload being read; control frames may come between fragments. Behind a pointer
+    /// because most connections have none.
+    control: Option<Box<BytesMut>>,
+    /// Messages are read past, not kept.
+    skips_messages: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +127,23 @@ impl Decoder {
             header_len: 0,
             frame: None,
             message: None,
-            control: BytesMut::new(),
+            control: None,
+            skips_messages: false,
+        }
+    }
+
+    /// The memory that is held for what is unfinished, in bytes.
+    pub fn buffered(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, |message| message.payload.capacity());
+        message + self.control.as_ref().map_or(0, |control| control.capacity())
+    }
+
+    /// From now on, messages are read past and not kept, also the unfinished one: only control frames
+    /// come out. For a connection that waits for its peer's Close.
+    pub fn skip_messages(&mut self) {
+        self.skips_messages = true;
+        if let Some(message) = &mut self.message {
+            message.payload = BytesMut::new();
         }
     }
 
@@ -239,31 +258,39 @@ impl Decoder {
             return;
         }
         let (now, later) = input.split_at(taken);
+        *input = later;
+        frame.remaining -= taken;
         let payload = match &mut self.message {
+            Some(_) if !frame.opcode.is_control() && self.skips_messages => return,
             Some(message) if !frame.opcode.is_control() => &mut message.payload,
-            _ => &mut self.control,
+            _ => self.control.get_or_insert_default(),
         };
         if payload.is_empty() {
             // Exact when the payload is here, small when it is only claimed.
-            let whole = taken == frame.remaining;
-            payload.reserve(if whole { taken } else { taken.max(FIRST_PARTIAL_CAPACITY.min(frame.remaining)) });
+            let claimed = taken + frame.remaining;
+            payload.reserve(if taken == claimed { taken } else { taken.max(FIRST_PARTIAL_CAPACITY.min(claimed)) });
         }
         let start = payload.len();
         payload.extend_from_slice(now);
         apply_mask(&mut payload[start..], frame.mask);
         frame.mask.rotate_left(taken % 4);
-        frame.remaining -= taken;
-        *input = later;
+    }
+
+    fn take_control(&mut self) -> Bytes {
+        self.control.take().map_or_else(Bytes::new, |payload| payload.freeze())
     }
 
     fn finish_frame(&mut self, frame: FrameHeader) -> Result<Option<Incoming>, WebSocketError> {
         match frame.opcode {
-            Opcode::Close => parse_close(&std::mem::take(&mut self.control)).map(|close| Some(Incoming::Close(close))),
-            Opcode::Ping => Ok(Some(Incoming::Ping(std::mem::take(&mut self.control).freeze()))),
-            Opcode::Pong => Ok(Some(Incoming::Pong(std::mem::take(&mut self.control).freeze()))),
+            Opcode::Close => parse_close(&self.take_control()).map(|close| Some(Incoming::Close(close))),
+            Opcode::Ping => Ok(Some(Incoming::Ping(self.take_control()))),
+            Opcode::Pong => Ok(Some(Incoming::Pong(self.take_control()))),
             Opcode::Continuation | Opcode::Text | Opcode::Binary if !frame.fin => Ok(None),
             Opcode::Continuation | Opcode::Text | Opcode::Binary => {
                 let Some(message) = self.message.take() else { return Err(WebSocketError::UnexpectedContinuation) };
+                if self.skips_messages {
+                    return Ok(None);
+                }
                 let payload = message.payload.freeze();
                 match message.text {
                     false => Ok(Some(Incoming::Binary(payload))),

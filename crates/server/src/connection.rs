@@ -69,12 +69,17 @@ impl Open {
 
     async fn finish(mut self, end: End) {
         let RouterApp { routes, socket, lane } = &mut self.driver.session.app;
-        let (routes, socket, lane) = (Arc::clone(routes), socket.clone(), lane.take());
+        let (routes, socket, mut lane) = (Arc::clone(routes), socket.clone(), lane.take());
         let why = end.disconnected();
         self.counted.closed(&end);
         socket.link.end(end.cancel_cause());
         socket.link.set_handler_knows_end();
         self.connection.leave_rooms();
+        if routes.cluster.hub().is_short_of_memory()
+            && let Some(lane) = lane.take()
+        {
+            lane.abort();
+        }
         self.driver.close(&end).await;
         if let Some(lane) = lane {
             lane.finish().await;

@@ -187,6 +187,7 @@ impl<S: Session> Driver<S> {
 
     /// Flushes pending output and does the closing handshake (RFC 6455, section 7.1).
     pub(crate) async fn close(&mut self, end: &End) {
+        self.session.on_end(&self.link);
         let close = match end {
             End::Lost(_) => return,
             End::ByClient(close) => {

@@ -52,6 +52,14 @@ impl Lane {
         true
     }
 
+    /// Gives up what has not been handled.
+    pub(crate) fn abort(self) {
+        if let Some(worker) = self.worker {
+            worker.abort();
+        }
+        self.state.lock().waiting.clear();
+    }
+
     /// Lets what came before the connection's end be handled, for a while.
     pub(crate) async fn finish(self) {
         if let Some(mut worker) = self.worker

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -57,8 +57,6 @@ pub(crate) struct Link {
     pub(crate) calls: Mutex<CallTable<Arc<Call>>>,
     /// No running call reaches its deadline before this; `None`: none was started since the last look.
     next_deadline: Mutex<Option<Instant>>,
-    /// Bytes received that handlers have not dealt with yet.
-    inbound: AtomicUsize,
     draining: AtomicBool,
     ended: OnceLock<Instant>,
     /// The connection's handler was told that it has ended.
@@ -81,7 +79,6 @@ impl Link {
             options,
             metrics,
             next_deadline: Mutex::default(),
-            inbound: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             ended: OnceLock::new(),
             handler_knows_end: AtomicBool::new(false),
@@ -252,20 +249,20 @@ pub(crate) struct Permit {
 impl Permit {
     /// Whether so many bytes are within the bound. A share alone always is.
     pub(crate) fn fits(link: &Link, bytes: usize) -> bool {
-        let held = link.inbound.load(Ordering::Acquire);
+        let held = link.peer.waiting();
         held == 0 || held + bytes <= link.options.max_inbound
     }
 
     /// Takes a share. Only the driver's task does, so what fitted a moment ago still does.
     pub(crate) fn take(link: &Arc<Link>, bytes: usize) -> Self {
-        link.inbound.fetch_add(bytes, Ordering::AcqRel);
+        link.peer.start_waiting(bytes);
         Self { link: Arc::clone(link), bytes }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.inbound.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.link.peer.end_waiting(self.bytes);
     }
 }
 

@@ -7,8 +7,9 @@ use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
 /// Bounds and times of the connections of a [`Cluster`](crate::Cluster)'s node, or of one upgrade.
 ///
-/// What one connection can make the server hold is at most about
-/// 2 × `max_payload` + `max_inbound` + `max_outbound` bytes.
+/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` +
+/// `max_outbound` bytes; all together at most `inbound_memory` + `outbound_memory`, and for moments what
+/// comes while the largest are being closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
@@ -24,6 +25,14 @@ pub struct Options {
     /// Memory that unread output to a client may take, in bytes: each frame counts 128 bytes beside its
     /// own. Over it the connection is closed with 4408. Default 4 MiB.
     pub max_outbound: usize,
+    /// Memory that input of all connections may take, in bytes: unfinished messages, and what
+    /// `max_inbound` counts. Over it, the connections that hold most are closed with 1013, and upgrades are
+    /// answered 503, until it fits. Default 1 GiB.
+    pub inbound_memory: usize,
+    /// Memory that unread output of all connections may take, in bytes; an event for a whole room counts
+    /// once. Over it, the connections that hold most are closed with 4408, and upgrades are answered 503,
+    /// until it fits. Default 1 GiB.
+    pub outbound_memory: usize,
     /// Calls that a client may have in flight; over it they are answered `RESOURCE_EXHAUSTED`. Default 1,024.
     pub max_calls: usize,
     /// Rooms that a connection may be in. Default 1,000.
@@ -46,6 +55,8 @@ impl Default for Options {
             max_inbound: 8 * 1024 * 1024,
             max_waiting_notifications: 16_384,
             max_outbound: 4 * 1024 * 1024,
+            inbound_memory: 1024 * 1024 * 1024,
+            outbound_memory: 1024 * 1024 * 1024,
             max_calls: 1024,
             max_rooms: 1000,
             max_connections: 1_000_000,
@@ -62,6 +73,11 @@ impl Options {
     }
 
     pub(crate) fn hub(&self) -> HubOptions {
-        HubOptions { max_rooms: self.max_rooms, max_outbound: self.max_outbound }
+        HubOptions {
+            max_rooms: self.max_rooms,
+            max_outbound: self.max_outbound,
+            inbound_memory: self.inbound_memory,
+            outbound_memory: self.outbound_memory,
+        }
     }
 }

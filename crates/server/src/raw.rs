@@ -80,6 +80,12 @@ impl Session for Echo {
         Ok(())
     }
 
+    fn on_end(&mut self, _link: &Link) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.skip_messages();
+        }
+    }
+
     fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
         while let Ok(Some(incoming)) = self.decode(&mut input) {
             if matches!(incoming, Incoming::Close(_)) {

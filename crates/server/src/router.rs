@@ -206,6 +206,11 @@ impl Router {
         (self.routes.cluster.connection_count() >= max).then_some(max)
     }
 
+    /// Whether the connections that are open hold more memory than they may.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.routes.cluster.hub().is_short_of_memory()
+    }
+
     pub(crate) fn routes(&self) -> Arc<Routes> {
         Arc::clone(&self.routes)
     }

@@ -13,6 +13,9 @@ pub(crate) trait Session: Send {
     /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
 
+    /// The connection ends: what is unfinished is given up, and nothing more is kept.
+    fn on_end(&mut self, link: &Link);
+
     /// Bytes came after this side's Close; nothing is done for them any more. Whether the client's Close
     /// is among them: then the connection can end.
     fn on_late_bytes(&mut self, input: &[u8]) -> bool;
@@ -48,7 +51,31 @@ impl<A: App> Rpc<A> {
 }
 
 impl<A: App> Session for Rpc<A> {
-    fn on_bytes(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
+    fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End> {
+        let handled = self.handle(link, input);
+        link.peer.set_unfinished(self.protocol.as_ref().map_or(0, ServerConnection::buffered));
+        handled
+    }
+
+    fn on_end(&mut self, link: &Link) {
+        if let Some(protocol) = &mut self.protocol {
+            protocol.skip_messages();
+        }
+        link.peer.set_unfinished(0);
+    }
+
+    fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
+        while let Ok(Some(event)) = self.receive(&mut input) {
+            if matches!(event, Event::Close(_)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<A: App> Rpc<A> {
+    fn handle(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
         while let Some(event) = self.receive(&mut input)? {
             match event {
                 Event::Notify { name, payload } => {
@@ -64,15 +91,6 @@ impl<A: App> Session for Rpc<A> {
             }
         }
         Ok(())
-    }
-
-    fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
-        while let Ok(Some(event)) = self.receive(&mut input) {
-            if matches!(event, Event::Close(_)) {
-                return true;
-            }
-        }
-        false
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use prometheus::{Histogram, HistogramOpts, IntGauge};
-use roomcast_core::{ConnectionId, NodeId, Outbox, OutboxStats, Peer, UserId};
+use roomcast_core::{Budget, ConnectionId, NodeId, NodeLoad, Outbox, Peer, UserId};
 
 use crate::driver::Driver;
 use crate::inbox::Inbox;
@@ -23,7 +23,7 @@ struct Standalone {
     options: Arc<Options>,
     metrics: Arc<Metrics>,
     method: Arc<MethodMetrics>,
-    stats: Arc<OutboxStats>,
+    load: Arc<NodeLoad>,
     delivery_latency: Histogram,
 }
 
@@ -36,17 +36,22 @@ static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
         options,
         method: metrics.method(UNKNOWN_METHOD),
         metrics,
-        stats: OutboxStats::new(IntGauge::new("standalone", "unused").expect("the name is valid")),
+        load: NodeLoad::new(unlimited(), unlimited()),
         delivery_latency: Histogram::with_opts(HistogramOpts::new("standalone", "unused")).expect("the name is valid"),
     }
 });
+
+/// Nobody closes these connections for what they hold together: each has its own limits only.
+fn unlimited() -> Budget {
+    Budget::new(IntGauge::new("standalone", "unused").expect("the name is valid"), usize::MAX)
+}
 
 /// A connection that no hub knows.
 pub(crate) fn link(options: Option<Arc<Options>>, peer_addr: Option<SocketAddr>, user: Option<UserId>) -> Arc<Link> {
     let standalone = &*STANDALONE;
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
-    let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.stats));
+    let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let peer = Peer::new(ConnectionId { node: standalone.node, serial }, user, outbox);
     Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
 }

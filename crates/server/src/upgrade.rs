@@ -70,6 +70,9 @@ pub enum UpgradeRejection {
         /// The most.
         max: usize,
     },
+    /// The connections that are open hold as much memory as they may.
+    #[error("the node is short of memory; try again later")]
+    ShortOfMemory,
 }
 
 impl IntoResponse for UpgradeRejection {
@@ -83,7 +86,9 @@ impl IntoResponse for UpgradeRejection {
                 (StatusCode::BAD_REQUEST, None)
             }
             Self::NotUpgradable => (StatusCode::INTERNAL_SERVER_ERROR, None),
-            Self::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, hint(header::RETRY_AFTER, "5")),
+            Self::TooManyConnections { .. } | Self::ShortOfMemory => {
+                (StatusCode::SERVICE_UNAVAILABLE, hint(header::RETRY_AFTER, "5"))
+            }
         };
         let mut response = (status, format!("{self}\n")).into_response();
         if let Some((name, value)) = header {
@@ -232,6 +237,9 @@ impl SocketIoUpgrade {
     pub fn route(self, router: &Router) -> Response {
         if let Some(max) = router.is_full() {
             return UpgradeRejection::TooManyConnections { max }.into_response();
+        }
+        if router.is_short_of_memory() {
+            return UpgradeRejection::ShortOfMemory.into_response();
         }
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
         let routes = router.routes();

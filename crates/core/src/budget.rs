@@ -1,0 +1,77 @@
+//! How much memory a node's connections may make it hold.
+
+use bytes::{Bytes, BytesMut};
+use prometheus::IntGauge;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+use crate::load::NodeLoad;
+
+/// Memory of one kind, over all connections of a node.
+///
+/// Nothing is refused for it while it is held: whoever charges must not wait. The hub closes connections
+/// until it fits again.
+#[derive(Debug)]
+pub struct Budget {
+    held: IntGauge,
+    limit: usize,
+    exceeded: Notify,
+}
+
+impl Budget {
+    /// A budget of so many bytes, counted into the given gauge.
+    pub fn new(held: IntGauge, limit: usize) -> Self {
+        Self { held, limit, exceeded: Notify::new() }
+    }
+
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.held.add(bytes as i64);
+        if self.is_exceeded() {
+            self.exceeded.notify_one();
+        }
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        self.held.sub(bytes as i64);
+    }
+
+    /// Whether more is held than may be.
+    pub fn is_exceeded(&self) -> bool {
+        self.excess() > 0
+    }
+
+    /// How many bytes too many are held.
+    pub(crate) fn excess(&self) -> usize {
+        usize::try_from(self.held.get()).unwrap_or_default().saturating_sub(self.limit)
+    }
+
+    /// Waits until more is held than may be. For one task.
+    pub(crate) async fn exceeded(&self) {
+        while !self.is_exceeded() {
+            self.exceeded.notified().await;
+        }
+    }
+}
+
+/// Output for many connections: one buffer, charged once, whoever holds it last.
+pub(crate) fn shared(bytes: BytesMut, load: &Arc<NodeLoad>) -> Bytes {
+    load.outbound.charge(bytes.capacity());
+    Bytes::from_owner(Shared { bytes, load: Arc::clone(load) })
+}
+
+struct Shared {
+    bytes: BytesMut,
+    load: Arc<NodeLoad>,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.load.outbound.release(self.bytes.capacity());
+    }
+}

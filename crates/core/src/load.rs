@@ -1,0 +1,85 @@
+//! What all connections of a node share: their memory budgets, and the brake on fan-out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::budget::Budget;
+
+/// The memory of all connections, and which of their drivers lag.
+#[derive(Debug)]
+pub struct NodeLoad {
+    /// Unfinished messages, and what handlers have not dealt with.
+    pub inbound: Budget,
+    /// Output that is not written.
+    pub outbound: Budget,
+    /// Outboxes whose driver was woken and has not yet run.
+    woken: AtomicUsize,
+    caught_up: Notify,
+    room_made: Notify,
+}
+
+/// So many woken drivers may lag before fan-out lets them run. Below it, a message is never held back.
+const MAX_WOKEN: usize = 64;
+
+/// Fan-out goes on after this long even if drivers lag: one stuck thread must not stop all rooms.
+const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
+
+impl NodeLoad {
+    /// Of no connections, with these budgets.
+    pub fn new(inbound: Budget, outbound: Budget) -> Arc<Self> {
+        Arc::new(Self {
+            inbound,
+            outbound,
+            woken: AtomicUsize::new(0),
+            caught_up: Notify::new(),
+            room_made: Notify::new(),
+        })
+    }
+
+    /// Waits until the drivers that have output have run (not until they have written: a client that
+    /// does not read delays nobody). What is published meanwhile makes the next batch larger, so a node
+    /// under load spends less on each message instead of taking busy clients for slow ones.
+    pub async fn drivers_caught_up(&self) {
+        if self.lag() > MAX_WOKEN {
+            // Over time, fan-out goes on all the same.
+            let _ = tokio::time::timeout(BRAKE_DEADLINE, self.lag_is_low()).await;
+        }
+    }
+
+    pub(crate) fn on_room_made(&self) {
+        self.room_made.notify_one();
+    }
+
+    /// Waits until an outbox that [had no room](crate::Outbox::has_room_for) may have some. For one task; cancel
+    /// safe.
+    pub(crate) async fn room_made(&self) {
+        self.room_made.notified().await;
+    }
+
+    async fn lag_is_low(&self) {
+        loop {
+            let caught_up = self.caught_up.notified();
+            if self.lag() <= MAX_WOKEN {
+                return;
+            }
+            caught_up.await;
+        }
+    }
+
+    fn lag(&self) -> usize {
+        self.woken.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn on_woken(&self) {
+        self.woken.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn on_run(&self) {
+        if self.woken.fetch_sub(1, Ordering::AcqRel) == MAX_WOKEN + 1 {
+            self.caught_up.notify_waiters();
+        }
+    }
+}
