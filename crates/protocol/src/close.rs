@@ -11,7 +11,7 @@ use std::fmt;
 /// | 1002 | [`PROTOCOL_ERROR`](Self::PROTOCOL_ERROR) | malformed frame | no |
 /// | 1003 | [`UNSUPPORTED_DATA`](Self::UNSUPPORTED_DATA) | a text message | no |
 /// | 1007 | [`INVALID_DATA`](Self::INVALID_DATA) | a name that is not UTF-8 | no |
-/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed | no |
+/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed, or a message takes too long | no |
 /// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | payload over the maximum | no |
 /// | 1011 | [`INTERNAL_ERROR`](Self::INTERNAL_ERROR) | the server failed | yes |
 /// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | overloaded | yes, later |
@@ -32,7 +32,7 @@ impl CloseCode {
     pub const UNSUPPORTED_DATA: Self = Self(1003);
     /// Text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// Not allowed: authentication, origin.
+    /// Not allowed: authentication, origin, a message that takes too long.
     pub const POLICY_VIOLATION: Self = Self(1008);
     /// A payload over the maximum.
     pub const TOO_BIG: Self = Self(1009);

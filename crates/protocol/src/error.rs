@@ -84,6 +84,12 @@ pub enum WebSocketError {
         /// The largest message allowed.
         max: usize,
     },
+    /// The message is in more fragments than it may be; empty ones count.
+    #[error("a message may have at most {max} fragments")]
+    TooManyFragments {
+        /// The most.
+        max: u32,
+    },
     /// A text message that is not UTF-8 (section 8.1).
     #[error("a text message must be UTF-8")]
     TextNotUtf8,
@@ -128,7 +134,8 @@ impl Violation {
     /// The close code that names the kind of breach.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::WebSocket(WebSocketError::MessageTooBig { .. }) | Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
+            Self::WebSocket(WebSocketError::MessageTooBig { .. } | WebSocketError::TooManyFragments { .. })
+            | Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
             Self::WebSocket(WebSocketError::TextNotUtf8 | WebSocketError::CloseReasonNotUtf8)
             | Self::Malformed(MalformedFrame::NameNotUtf8 { .. }) => CloseCode::INVALID_DATA,
             Self::TextMessage => CloseCode::UNSUPPORTED_DATA,

@@ -26,7 +26,8 @@ pub use keepalive::{KeepAlive, KeepAliveAction};
 pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN};
 pub use server::{Event, ServerConnection};
 pub use websocket::{
-    Decoder, Incoming, MAX_CONTROL_PAYLOAD, Opcode, encode_close, encode_frame, encode_header, encode_message,
+    Decoder, Incoming, MAX_CONTROL_PAYLOAD, Opcode, Unfinished, encode_close, encode_frame, encode_header,
+    encode_message,
 };
 pub use websocket_client::{ClientDecoder, FromServer, Mask, encode_client_frame, encode_client_message};
 

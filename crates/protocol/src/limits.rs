@@ -16,9 +16,28 @@ pub const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 pub struct Limits {
     /// Largest payload of one frame in bytes, header not counted, all WebSocket fragments together.
     pub max_payload: usize,
+    /// Into how many WebSocket fragments one message may be split. Empty ones count, because they take
+    /// time without bringing anything.
+    pub max_fragments: u32,
 }
 
+/// A message of any size may have so many fragments.
+const MIN_FRAGMENTS: usize = 1024;
+
+/// A larger message may have one for so many bytes: smaller ones cost more than they carry.
+const BYTES_PER_FRAGMENT: usize = 1024;
+
 impl Limits {
+    /// For payloads of at most so many bytes, in fragments of about 1 KiB or larger.
+    pub const fn new(max_payload: usize) -> Self {
+        let fragments = max_payload.saturating_add(MAX_FRAME_HEADER_LEN) / BYTES_PER_FRAGMENT;
+        let max_fragments = if fragments > MIN_FRAGMENTS { fragments } else { MIN_FRAGMENTS };
+        Self {
+            max_payload,
+            max_fragments: if max_fragments > u32::MAX as usize { u32::MAX } else { max_fragments as u32 },
+        }
+    }
+
     /// The largest WebSocket message that can hold an allowed frame, in bytes.
     pub fn max_message(&self) -> usize {
         self.max_payload.saturating_add(MAX_FRAME_HEADER_LEN)
@@ -27,6 +46,6 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_payload: DEFAULT_MAX_PAYLOAD }
+        Self::new(DEFAULT_MAX_PAYLOAD)
     }
 }

@@ -6,7 +6,7 @@ use crate::close::CloseFrame;
 use crate::error::Violation;
 use crate::frame::{CallId, Frame, Name};
 use crate::limits::Limits;
-use crate::websocket::{Decoder, Incoming};
+use crate::websocket::{Decoder, Incoming, Unfinished};
 
 /// What a client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,12 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// A connection whose handshake is done.
     pub fn new(limits: Limits) -> Self {
-        Self { decoder: Decoder::new(limits.max_message()), max_payload: limits.max_payload }
+        Self { decoder: Decoder::new(limits.max_message(), limits.max_fragments), max_payload: limits.max_payload }
+    }
+
+    /// Whether a message has begun and is not whole, for whoever limits its time.
+    pub fn unfinished(&mut self) -> Unfinished {
+        self.decoder.unfinished()
     }
 
     /// The memory that is held for what is unfinished, in bytes.

@@ -74,6 +74,17 @@ pub enum Incoming {
     Close(Option<CloseFrame>),
 }
 
+/// Whether a message has begun and is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// All messages are whole.
+    Nothing,
+    /// One has begun since this was last asked.
+    Begun,
+    /// The same as when this was last asked.
+    Continued,
+}
+
 /// Turns a client's byte stream into messages.
 ///
 /// Feed it what was read; it takes what it needs and keeps unfinished frames itself, so the caller's
@@ -81,7 +92,7 @@ pub enum Incoming {
 ///
 /// ```
 /// use roomcast_protocol::{Decoder, Incoming};
-/// let mut decoder = Decoder::new(1024);
+/// let mut decoder = Decoder::new(1024, 16);
 /// let mut input: &[u8] = &[0x82, 0x81, 0, 0, 0, 0, b'x'];
 /// assert_eq!(decoder.decode(&mut input), Ok(Some(Incoming::Binary("x".into()))));
 /// assert_eq!(decoder.decode(&mut input), Ok(None));
@@ -89,6 +100,7 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Decoder {
     max_message: usize,
+    max_fragments: u32,
     /// The frame header being collected, while it is split over reads.
     header: [u8; MAX_HEADER_LEN],
     header_len: u8,
@@ -115,20 +127,35 @@ struct FrameHeader {
 #[derive(Debug)]
 struct Assembly {
     text: bool,
+    /// Nobody has asked about it yet.
+    is_new: bool,
+    fragments: u32,
     payload: BytesMut,
 }
 
 impl Decoder {
-    /// A decoder that accepts messages of at most `max_message` bytes.
-    pub fn new(max_message: usize) -> Self {
+    /// A decoder that accepts messages of at most `max_message` bytes, in at most `max_fragments` fragments.
+    pub fn new(max_message: usize, max_fragments: u32) -> Self {
         Self {
             max_message,
+            max_fragments,
             header: [0; MAX_HEADER_LEN],
             header_len: 0,
             frame: None,
             message: None,
             control: None,
             skips_messages: false,
+        }
+    }
+
+    /// Whether a message has begun and is not whole, for whoever limits its time.
+    pub fn unfinished(&mut self) -> Unfinished {
+        match &mut self.message {
+            None => Unfinished::Nothing,
+            Some(message) => match std::mem::take(&mut message.is_new) {
+                true => Unfinished::Begun,
+                false => Unfinished::Continued,
+            },
         }
     }
 
@@ -240,13 +267,21 @@ impl Decoder {
         mask.copy_from_slice(&header[mask_at..mask_at + 4]);
         let opcode = Opcode::from_bits(header[0] & 0x0F)?;
         if !opcode.is_control() {
-            let so_far = self.message.as_ref().map_or(0, |message| message.payload.len());
+            let (so_far, fragments) =
+                self.message.as_ref().map_or((0, 0), |message| (message.payload.len(), message.fragments));
+            if fragments >= self.max_fragments {
+                return Err(WebSocketError::TooManyFragments { max: self.max_fragments });
+            }
             let size = len.saturating_add(so_far as u64);
             if size > self.max_message as u64 {
                 return Err(WebSocketError::MessageTooBig { size, max: self.max_message });
             }
-            if opcode != Opcode::Continuation {
-                self.message = Some(Assembly { text: opcode == Opcode::Text, payload: BytesMut::new() });
+            match &mut self.message {
+                Some(message) => message.fragments += 1,
+                None => {
+                    let text = opcode == Opcode::Text;
+                    self.message = Some(Assembly { text, is_new: true, fragments: 1, payload: BytesMut::new() });
+                }
             }
         }
         Ok(FrameHeader { opcode, fin: header[0] & FIN != 0, mask, remaining: len as usize })

@@ -311,7 +311,7 @@ fn a_payload_over_the_maximum_closes_the_connection_with_1009() {
 
 #[test]
 fn a_payload_of_the_maximum_is_allowed_under_the_longest_name() {
-    let mut server = ServerConnection::new(Limits { max_payload: MAX_PAYLOAD });
+    let mut server = ServerConnection::new(Limits::new(MAX_PAYLOAD));
     let longest = message(BINARY, &notify(MAX_NAME_LEN, MAX_PAYLOAD));
     let received = server.receive(&mut longest.as_slice());
     assert!(

@@ -12,11 +12,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use roomcast_protocol::{
-    CallId, CloseCode, CloseFrame, Decoder, Frame, Incoming, Opcode, WebSocketError, encode_close, encode_frame,
-    encode_message,
+    CallId, CloseCode, CloseFrame, Decoder, Frame, Incoming, Limits, Opcode, Unfinished, Violation, WebSocketError,
+    encode_close, encode_frame, encode_message,
 };
 
 const MAX_MESSAGE: usize = 100_000;
+const MAX_FRAGMENTS: u32 = 16;
 
 // === what clients send, and how ===
 
@@ -112,7 +113,7 @@ struct Decoded {
 }
 
 fn decode_in_reads(wire: &[u8], reads: &[usize]) -> Decoded {
-    let mut decoder = Decoder::new(MAX_MESSAGE);
+    let mut decoder = Decoder::new(MAX_MESSAGE, MAX_FRAGMENTS);
     let mut decoded = Decoded::default();
     let mut sizes = reads.iter().cycle();
     let mut rest = wire;
@@ -274,10 +275,47 @@ fn fragments_over_the_maximum_together_are_refused_at_the_header_that_passes_it(
 }
 
 #[test]
+fn more_fragments_than_a_message_may_have_are_refused_though_they_are_empty() {
+    let max = MAX_FRAGMENTS;
+    let first = masked(TEXT, MASK, b"");
+    let next = masked(CONTINUATION, MASK, b"");
+    let all_but_one = [first, next.repeat(max as usize - 2)].concat();
+    let last = message(CONTINUATION, b"x");
+    let allowed = [&all_but_one[..], &last, &all_but_one, &last].concat();
+    assert_accepted(&allowed, &[Incoming::Text("x".into()), Incoming::Text("x".into())]);
+    let one_more = [&all_but_one[..], &next, &last].concat();
+    assert_refused(&one_more, &WebSocketError::TooManyFragments { max });
+    assert_eq!(Violation::from(WebSocketError::TooManyFragments { max }).close_code(), CloseCode::TOO_BIG);
+}
+
+#[test]
+fn large_messages_may_have_more_fragments_than_small_ones() {
+    assert_eq!(Limits::new(1).max_fragments, 1024);
+    assert_eq!(Limits::new(4 * 1024 * 1024).max_fragments, 4096);
+}
+
+#[test]
+fn it_is_known_whether_a_message_is_unfinished_and_whether_it_is_another_than_before() {
+    let wire = message(BINARY, b"0123456789");
+    let (begin, end) = wire.split_at(8);
+    let mut decoder = Decoder::new(MAX_MESSAGE, MAX_FRAGMENTS);
+    let mut feed = |bytes: &[u8]| {
+        let mut bytes = bytes;
+        while decoder.decode(&mut bytes).expect("a valid message").is_some() {}
+        decoder.unfinished()
+    };
+    assert_eq!(feed(&wire[..1]), Unfinished::Nothing, "a part of a header holds nothing");
+    assert_eq!(feed(&wire[1..8]), Unfinished::Begun);
+    assert_eq!(feed(&end[..1]), Unfinished::Continued);
+    assert_eq!(feed(&[&end[1..], begin].concat()), Unfinished::Begun, "the next one has begun");
+    assert_eq!(feed(end), Unfinished::Nothing);
+}
+
+#[test]
 fn control_frames_between_fragments_do_not_count_towards_the_maximum() {
     let ping = message(PING, b"0123456789");
     let [first, last] = [masked(BINARY, MASK, b"01234"), message(CONTINUATION, b"56789")];
-    let mut decoder = Decoder::new(10);
+    let mut decoder = Decoder::new(10, MAX_FRAGMENTS);
     let wire = [first, ping, last].concat();
     let mut wire = wire.as_slice();
     assert_eq!(decoder.decode(&mut wire), Ok(Some(Incoming::Ping("0123456789".into()))));
@@ -288,7 +326,7 @@ fn control_frames_between_fragments_do_not_count_towards_the_maximum() {
 fn memory_is_not_taken_for_a_length_that_is_only_claimed() {
     // More than any machine has: a decoder that takes memory for a claim ends this test's process.
     let claim = 1 << 62;
-    let mut decoder = Decoder::new(usize::MAX);
+    let mut decoder = Decoder::new(usize::MAX, MAX_FRAGMENTS);
     for first in [BINARY, CONTINUATION] {
         assert_eq!(decoder.decode(&mut header(first, 1, MASK).as_slice()), Ok(None));
         assert_eq!(decoder.decode(&mut b"x".as_slice()), Ok(None));
@@ -296,7 +334,7 @@ fn memory_is_not_taken_for_a_length_that_is_only_claimed() {
     assert_eq!(decoder.decode(&mut header(FIN, claim, MASK).as_slice()), Ok(None), "in a continuation");
     assert_eq!(decoder.decode(&mut b"some of it".as_slice()), Ok(None));
 
-    let mut decoder = Decoder::new(usize::MAX);
+    let mut decoder = Decoder::new(usize::MAX, MAX_FRAGMENTS);
     assert_eq!(decoder.decode(&mut header(FIN | BINARY, claim, MASK).as_slice()), Ok(None), "in one frame");
     assert_eq!(decoder.decode(&mut b"some of it".as_slice()), Ok(None));
 }

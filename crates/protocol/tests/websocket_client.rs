@@ -8,6 +8,8 @@ use roomcast_protocol::{
     encode_client_frame, encode_client_message, encode_message,
 };
 
+/// More than any message here has.
+const MAX_FRAGMENTS: u32 = 16;
 const MAX_MESSAGE: usize = 100_000;
 
 fn any_opcode_and_payload() -> impl Strategy<Value = (Opcode, Vec<u8>)> {
@@ -57,7 +59,7 @@ proptest! {
         let frame = Frame::Request { id: CallId(7), name, payload: payload.into() };
         let mut wire = BytesMut::from(&encode_client_message(Opcode::Pong, b"here", mask)[..]);
         encode_client_frame(&mut wire, &frame, mask);
-        let (mut decoder, mut input) = (Decoder::new(MAX_MESSAGE), &wire[..]);
+        let (mut decoder, mut input) = (Decoder::new(MAX_MESSAGE, MAX_FRAGMENTS), &wire[..]);
         prop_assert_eq!(decoder.decode(&mut input), Ok(Some(Incoming::Pong("here".into()))));
         let Ok(Some(Incoming::Binary(message))) = decoder.decode(&mut input) else { panic!("a binary message") };
         prop_assert_eq!(Frame::decode(message), Ok(frame));

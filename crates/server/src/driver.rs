@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use prometheus::Histogram;
 use roomcast_core::{Command, Outgoing};
-use roomcast_protocol::{CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, encode_close, encode_message};
+use roomcast_protocol::{
+    CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, Unfinished, encode_close, encode_message,
+};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::call::CancelCause;
@@ -28,6 +30,10 @@ const READ_BUFFER: usize = 64 * 1024;
 
 /// After so many reads in a row the other connections get their turn.
 const READS_PER_TURN: usize = 4;
+
+/// How long a message may take from its first byte to its last. Any byte is a sign of life, so without this
+/// a client could keep an unfinished message, and its memory, for as long as it likes.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the closing handshake may take, pending output included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,6 +89,8 @@ pub(crate) struct Driver<S> {
     keep_alive: KeepAlive,
     /// When the keep-alive's timer goes off.
     keep_alive_at: Instant,
+    /// When the message that has begun must be whole.
+    message_due: Option<Instant>,
 }
 
 impl<S: Session> Driver<S> {
@@ -94,6 +102,7 @@ impl<S: Session> Driver<S> {
             session,
             keep_alive: KeepAlive::new(interval, timeout),
             keep_alive_at: Instant::now() + interval,
+            message_due: None,
             link,
         }
     }
@@ -131,16 +140,22 @@ impl<S: Session> Driver<S> {
                 Poll::Ready(Ok((_, Err(end)))) => return Poll::Ready(end),
                 Poll::Ready(Ok((_, Ok(())))) => self.keep_alive.on_heard(),
             }
+            match self.session.unfinished() {
+                Unfinished::Nothing => self.message_due = None,
+                Unfinished::Begun => self.message_due = Some(Instant::now() + MESSAGE_TIMEOUT),
+                Unfinished::Continued => {}
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// One timer for the keep-alive and the calls' deadlines: a timer for each call would cost more than
+    /// One timer for the keep-alive, the message being received and the calls' deadlines: a timer for each call would cost more than
     /// most calls.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
-            let next = self.link.next_deadline().map_or(self.keep_alive_at, |at| self.keep_alive_at.min(at.into()));
+            let deadlines = [self.message_due, self.link.next_deadline().map(Instant::from)];
+            let next = deadlines.into_iter().flatten().fold(self.keep_alive_at, Instant::min);
             if next != timer.deadline() {
                 timer.as_mut().reset(next);
             }
@@ -149,6 +164,10 @@ impl<S: Session> Driver<S> {
             }
             let now = Instant::now();
             self.link.end_overdue_calls(now.into_std());
+            if self.message_due.is_some_and(|due| due <= now) {
+                let reason = format!("a message was not whole after {MESSAGE_TIMEOUT:?}");
+                return Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::POLICY_VIOLATION, reason)));
+            }
             if self.keep_alive_at <= now {
                 match self.keep_alive.on_timeout() {
                     KeepAliveAction::Ping(next) => {

@@ -69,7 +69,7 @@ impl Default for Options {
 
 impl Options {
     pub(crate) fn limits(&self) -> Limits {
-        Limits { max_payload: self.max_payload }
+        Limits::new(self.max_payload)
     }
 
     pub(crate) fn hub(&self) -> HubOptions {

@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::response::Response;
 use roomcast_core::Outgoing;
-use roomcast_protocol::{Decoder, Incoming, Opcode, Violation, encode_message};
+use roomcast_protocol::{Decoder, Incoming, Opcode, Unfinished, Violation, encode_message};
 
 use crate::driver::End;
 use crate::link::Link;
@@ -14,6 +14,9 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::standalone;
 use crate::upgrade::{Handshake, UpgradeRejection};
+
+/// Suites send messages of 16 MiB in fragments of 64 bytes.
+const MAX_FRAGMENTS: u32 = 16 * 1024 * 1024 / 64;
 
 /// Extractor: a WebSocket client, whatever subprotocol it offers.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl EchoUpgrade {
         let (response, upgraded) = self.0.accept(None);
         tokio::spawn(async move {
             let Some(transport) = upgraded.await else { return };
-            let session = Echo { decoder: Some(Decoder::new(options.max_payload)) };
+            let session = Echo { decoder: Some(Decoder::new(options.max_payload, MAX_FRAGMENTS)) };
             let link = standalone::link(Some(Arc::new(options)), None, None);
             let mut driver = standalone::driver(transport, Arc::clone(&link), session);
             let end = driver.run().await;
@@ -78,6 +81,10 @@ impl Session for Echo {
             }
         }
         Ok(())
+    }
+
+    fn unfinished(&mut self) -> Unfinished {
+        self.decoder.as_mut().map_or(Unfinished::Nothing, Decoder::unfinished)
     }
 
     fn on_end(&mut self, _link: &Link) {

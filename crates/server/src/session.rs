@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, encode_message};
+use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, Unfinished, encode_message};
 
 use crate::driver::End;
 use crate::link::Link;
@@ -12,6 +12,9 @@ use crate::link::Link;
 pub(crate) trait Session: Send {
     /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
+
+    /// Whether a message has begun and is not whole.
+    fn unfinished(&mut self) -> Unfinished;
 
     /// The connection ends: what is unfinished is given up, and nothing more is kept.
     fn on_end(&mut self, link: &Link);
@@ -55,6 +58,10 @@ impl<A: App> Session for Rpc<A> {
         let handled = self.handle(link, input);
         link.peer.set_unfinished(self.protocol.as_ref().map_or(0, ServerConnection::buffered));
         handled
+    }
+
+    fn unfinished(&mut self) -> Unfinished {
+        self.protocol.as_mut().map_or(Unfinished::Nothing, ServerConnection::unfinished)
     }
 
     fn on_end(&mut self, link: &Link) {

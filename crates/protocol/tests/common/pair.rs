@@ -150,7 +150,7 @@ impl Pair {
             to_server: Wire::default(),
             to_client: Wire::default(),
             server: Server {
-                connection: ServerConnection::new(Limits { max_payload: MAX_PAYLOAD }),
+                connection: ServerConnection::new(Limits::new(MAX_PAYLOAD)),
                 calls: CallTable::new(MAX_CALLS),
                 handlers: Vec::new(),
                 keep_alive: KeepAlive::new(PING_INTERVAL, PONG_TIMEOUT),
