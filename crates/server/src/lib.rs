@@ -73,6 +73,7 @@ mod lane;
 mod link;
 mod metrics;
 mod options;
+mod publishing;
 mod rooms;
 mod router;
 mod session;

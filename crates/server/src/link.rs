@@ -17,6 +17,7 @@ use crate::error::{CallError, Code};
 use crate::handling::took_too_long;
 use crate::metrics::{Metrics, Outcome};
 use crate::options::Options;
+use crate::publishing::PublishShare;
 
 /// How long output to an ended connection is accepted, and dropped, by those who can't know of its end yet.
 const END_GRACE: Duration = Duration::from_secs(1);
@@ -57,6 +58,8 @@ pub(crate) struct Link {
     pub(crate) calls: Mutex<CallTable<Arc<Call>>>,
     /// No running call reaches its deadline before this; `None`: none was started since the last look.
     next_deadline: Mutex<Option<Instant>>,
+    /// Made for the first publish that the broker does not take at once.
+    pub(crate) publish_share: OnceLock<Arc<PublishShare>>,
     draining: AtomicBool,
     ended: OnceLock<Instant>,
     /// The connection's handler was told that it has ended.
@@ -79,6 +82,7 @@ impl Link {
             options,
             metrics,
             next_deadline: Mutex::default(),
+            publish_share: OnceLock::new(),
             draining: AtomicBool::new(false),
             ended: OnceLock::new(),
             handler_knows_end: AtomicBool::new(false),

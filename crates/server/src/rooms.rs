@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use roomcast_core::{Members, PublishError, RoomName, check_event};
+use roomcast_core::{Members, RoomName, check_event};
 use roomcast_protocol::Name;
 
 use crate::error::{CallError, Code};
 use crate::extract::Request;
 use crate::handling::Handling;
-use crate::lane;
+use crate::publishing;
 use crate::socket::Socket;
 
 /// What a client wants of a room.
@@ -119,8 +118,10 @@ impl RoomAction {
             match self {
                 Self::Join => hub.join(&socket.link.peer, &room).await?,
                 Self::Leave => hub.leave(&socket.link.peer, &room),
-                Self::Publish if cancel.is_none() => publish_unawaited(&socket, hub.publish(room, event, payload))?,
-                Self::Publish => hub.publish(room, event, payload).await?,
+                Self::Publish if cancel.is_none() => {
+                    publishing::publish_unawaited(&socket.link, hub, room, event, payload).await?;
+                }
+                Self::Publish => publishing::publish(&socket.link, hub, room, event, payload).await?,
                 Self::Members => return members_json(&*hub.cluster_members(&room).await?),
             }
             Ok(Bytes::new())
@@ -143,25 +144,6 @@ impl RoomAction {
         access.check(request.socket(), self, &room)?;
         Ok((room, event))
     }
-}
-
-/// A publish that was notified has its place in the room's order already, and nobody waits for its outcome:
-/// the client's next notification need not wait for it either. A failure is reported when it is known. How
-/// many may be under way is the broker's to bound.
-fn publish_unawaited(
-    socket: &Socket,
-    publishing: impl Future<Output = Result<(), PublishError>> + Send + 'static,
-) -> Result<(), CallError> {
-    let mut publishing = Box::pin(publishing);
-    if let Some(result) = (&mut publishing).now_or_never() {
-        return Ok(result?);
-    }
-    let link = Arc::clone(&socket.link);
-    tokio::spawn(async move {
-        let result = publishing.await;
-        lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
-    });
-    Ok(())
 }
 
 fn members_json(members: &Members) -> Result<Bytes, CallError> {

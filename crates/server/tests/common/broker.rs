@@ -1,8 +1,12 @@
 //! A broker in memory that fails, or keeps its answers, on demand.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 use roomcast::{Broker, BrokerError, BrokerStatus, MemoryBroker, RoomName};
 use roomcast_core::{BoxFuture, Envelope};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What becomes of the stream of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +20,61 @@ pub enum Stream {
 pub struct TestBroker {
     inner: MemoryBroker,
     pub stream: watch::Sender<Stream>,
+    /// Whether publishes wait for [`TestBroker::answer`].
+    pub holds: AtomicBool,
+    held: Mutex<VecDeque<Held>>,
+}
+
+/// A publish that was not answered.
+#[derive(Debug)]
+struct Held {
+    room: String,
+    len: usize,
+    answered: oneshot::Sender<()>,
 }
 
 impl TestBroker {
     pub fn new() -> Self {
-        Self { inner: MemoryBroker::single(), stream: watch::Sender::new(Stream::Flows) }
+        Self {
+            inner: MemoryBroker::single(),
+            stream: watch::Sender::new(Stream::Flows),
+            holds: AtomicBool::new(false),
+            held: Mutex::default(),
+        }
+    }
+
+    /// How many publishes to a room wait for an answer, and how many bytes they have.
+    pub fn under_way(&self, room: &str) -> (usize, usize) {
+        let held = self.held.lock();
+        let of_room = held.iter().filter(|held| held.room == room);
+        of_room.fold((0, 0), |(count, bytes), held| (count + 1, bytes + held.len))
+    }
+
+    /// Answers the oldest publish to a room.
+    pub fn answer(&self, room: &str) {
+        let mut held = self.held.lock();
+        let oldest = held.iter().position(|held| held.room == room).expect("one waits");
+        let oldest = held.remove(oldest).expect("it is there");
+        drop(held);
+        // Who asked may have left.
+        let _ = oldest.answered.send(());
     }
 }
 
 impl Broker for TestBroker {
     fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.inner.publish(envelope)
+        if !self.holds.load(Ordering::Acquire) || envelope.room.starts_with("node") {
+            return self.inner.publish(envelope);
+        }
+        let (answered, answer) = oneshot::channel();
+        let (room, len) = (envelope.room.to_string(), envelope.payload.len());
+        self.held.lock().push_back(Held { room, len, answered });
+        // It has its place in the room's order now.
+        let published = self.inner.publish(envelope);
+        Box::pin(async {
+            let _ = answer.await;
+            published.await
+        })
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {

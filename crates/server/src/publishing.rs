@@ -1,0 +1,243 @@
+//! A connection's fair share of the node's publish queue.
+//!
+//! The broker's queue is one for all connections. What a connection publishes beyond its share waits here,
+//! in its order, so that one that floods cannot fill the queue and fail the publishes of the others.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use roomcast_core::{BoxFuture, BrokerError, Hub, PublishError, RoomName};
+use roomcast_protocol::Name;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::error::CallError;
+use crate::lane;
+use crate::link::Link;
+
+/// What a connection may have published that the broker has not taken, in bytes. A larger publish may be
+/// under way alone.
+const SHARE: usize = 1024 * 1024;
+
+/// A small publish counts as so many bytes: 256 of them are a whole share.
+const MIN_COST: usize = SHARE / 256;
+
+type Publishing = BoxFuture<'static, Result<(), PublishError>>;
+
+/// What a connection has under way. Made for its first publish that the broker does not take at once: an
+/// embedded broker takes all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct PublishShare {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the broker has not taken.
+    under_way: usize,
+    /// Bounded by who waits: the connection's calls, and one notification.
+    waiting: VecDeque<Waiting>,
+}
+
+/// A publish that has no place yet.
+struct Waiting {
+    cost: usize,
+    begin: Box<dyn FnOnce() -> Publishing + Send>,
+    begun: oneshot::Sender<UnderWay>,
+}
+
+/// Publishes for a client's call, and waits until the broker has taken it.
+pub(crate) async fn publish(
+    link: &Link,
+    hub: &Arc<Hub>,
+    room: RoomName,
+    event: Name,
+    payload: Bytes,
+) -> Result<(), PublishError> {
+    let cost = cost(&payload);
+    if let Some(share) = link.publish_share.get() {
+        return share.begin(cost, begin(hub, room, event, payload)).await?.await;
+    }
+    let mut publishing = pin!(hub.publish(room, event, payload));
+    if let Some(result) = publishing.as_mut().now_or_never() {
+        return result;
+    }
+    // Should the call be cancelled, this one is no longer counted though it is under way: one at most,
+    // since the next finds a share.
+    let share = link.publish_share.get_or_init(Arc::default);
+    let _counted = share.count(cost);
+    publishing.await
+}
+
+/// Publishes for a client's notification: waits for its place in the share, so that the client's next
+/// notification comes behind it, but not for the broker. A failure is reported when it is known.
+pub(crate) async fn publish_unawaited(
+    link: &Arc<Link>,
+    hub: &Arc<Hub>,
+    room: RoomName,
+    event: Name,
+    payload: Bytes,
+) -> Result<(), CallError> {
+    let cost = cost(&payload);
+    let begin = begin(hub, room, event, payload);
+    let mut publishing = match link.publish_share.get() {
+        Some(share) => share.begin(cost, begin).await?,
+        None => {
+            let mut publishing = begin();
+            if let Some(result) = (&mut publishing).now_or_never() {
+                return Ok(result?);
+            }
+            UnderWay::new(publishing, link.publish_share.get_or_init(Arc::default).count(cost))
+        }
+    };
+    if let Some(result) = (&mut publishing).now_or_never() {
+        return Ok(result?);
+    }
+    let link = Arc::clone(link);
+    tokio::spawn(async move {
+        let result = publishing.await;
+        lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
+    });
+    Ok(())
+}
+
+fn begin(hub: &Arc<Hub>, room: RoomName, event: Name, payload: Bytes) -> impl FnOnce() -> Publishing + Send + use<> {
+    let hub = Arc::clone(hub);
+    move || Box::pin(hub.publish(room, event, payload))
+}
+
+fn cost(payload: &Bytes) -> usize {
+    payload.len().clamp(MIN_COST, SHARE)
+}
+
+impl PublishShare {
+    /// Begins a publish when it is its turn and there is room for it.
+    async fn begin(
+        self: &Arc<Self>,
+        cost: usize,
+        begin: impl FnOnce() -> Publishing + Send + 'static,
+    ) -> Result<UnderWay, PublishError> {
+        let _forgotten = ForgetWhoLeft(self);
+        let begun = {
+            let mut state = self.state.lock();
+            if state.waiting.is_empty() && state.has_room_for(cost) {
+                return Ok(self.start(&mut state, cost, begin));
+            }
+            let (begun, receiver) = oneshot::channel();
+            state.waiting.push_back(Waiting { cost, begin: Box::new(begin), begun });
+            receiver
+        };
+        // The sender is in the queue until it sends.
+        begun.await.map_err(|_| BrokerError::Closed.into())
+    }
+
+    /// Under the lock: so publishes reach the broker in the order in which they were queued.
+    fn start(self: &Arc<Self>, state: &mut State, cost: usize, begin: impl FnOnce() -> Publishing) -> UnderWay {
+        state.under_way += cost;
+        UnderWay::new(begin(), Counted { share: Arc::clone(self), cost })
+    }
+
+    /// Counts a publish that was begun already.
+    fn count(self: &Arc<Self>, cost: usize) -> Counted {
+        self.state.lock().under_way += cost;
+        Counted { share: Arc::clone(self), cost }
+    }
+
+    fn release(self: &Arc<Self>, cost: usize) {
+        let mut started = Vec::new();
+        let mut state = self.state.lock();
+        state.under_way -= cost;
+        while let Some(cost) = state.waiting.front().map(|next| next.cost)
+            && state.has_room_for(cost)
+            && let Some(next) = state.waiting.pop_front()
+        {
+            if !next.begun.is_closed() {
+                started.push((next.begun, self.start(&mut state, next.cost, next.begin)));
+            }
+        }
+        drop(state);
+        for (begun, publishing) in started {
+            // Who has just left drops it, and it goes on by itself.
+            let _ = begun.send(publishing);
+        }
+    }
+}
+
+impl State {
+    fn has_room_for(&self, cost: usize) -> bool {
+        self.under_way == 0 || self.under_way + cost <= SHARE
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("under_way", &self.under_way).field("waiting", &self.waiting.len()).finish()
+    }
+}
+
+/// Takes publishes out of the queue whose calls were cancelled. Dropped after what they wait on.
+struct ForgetWhoLeft<'a>(&'a PublishShare);
+
+impl Drop for ForgetWhoLeft<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting.retain(|waiting| !waiting.begun.is_closed());
+    }
+}
+
+/// A part of a share; given back when dropped.
+struct Counted {
+    share: Arc<PublishShare>,
+    cost: usize,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.share.release(self.cost);
+    }
+}
+
+/// A publish that the broker has not taken. If nobody waits for it any more it still counts until then: a
+/// client that cancels its calls must not have more under way than others.
+struct UnderWay {
+    /// `None`: it is done.
+    inner: Option<(Publishing, Counted)>,
+}
+
+impl UnderWay {
+    fn new(publishing: Publishing, counted: Counted) -> Self {
+        Self { inner: Some((publishing, counted)) }
+    }
+}
+
+impl Future for UnderWay {
+    type Output = Result<(), PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some((publishing, _)) = &mut self.inner else { return Poll::Pending };
+        let result = publishing.as_mut().poll(cx);
+        if result.is_ready() {
+            self.inner = None;
+        }
+        result
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some((publishing, counted)) = self.inner.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // A failure has nobody to be told to; it is counted.
+            runtime.spawn(async move {
+                let _ = publishing.await;
+                drop(counted);
+            });
+        }
+    }
+}
