@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use crate::membership::Membership;
 use crate::metrics::HubMetrics;
 use crate::neighbours::Neighbours;
 use crate::outbox::Outbox;
-use crate::peer::{Connection, Peer};
+use crate::peer::{Connection, Peer, Place};
 use crate::renewal;
 
 /// Rooms are spread over so many locks.
@@ -114,6 +114,7 @@ pub struct Hub {
     hasher: std::hash::RandomState,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
+    places_taken: AtomicUsize,
     pub(crate) started_at: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -134,6 +135,7 @@ impl Hub {
             hasher: std::hash::RandomState::new(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
+            places_taken: AtomicUsize::new(0),
             started_at: Instant::now(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -156,6 +158,18 @@ impl Hub {
     }
 
     // === connections ===
+
+    /// Takes one of `max` places for connections: from before a connection is upgraded until its end, so
+    /// that however many come at once, there are never more. `None`: all are taken.
+    pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
+        let take = |taken| (taken < max).then_some(taken + 1);
+        self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+
+    pub(crate) fn give_place_back(&self) {
+        self.places_taken.fetch_sub(1, Ordering::AcqRel);
+    }
 
     /// A new connection, known until the result is dropped.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>) -> Connection {

@@ -48,5 +48,5 @@ pub use neighbours::AskError;
 pub use nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
 pub use operations::{Members, Reached, RoomCount, Rooms, RoomsQuery};
 pub use outbox::{Command, FRAME_OVERHEAD, Outbox, Outgoing, Rejected};
-pub use peer::{Connection, Peer};
+pub use peer::{Connection, Peer, Place};
 pub use requests::{MAX_REQUESTS, REQUEST_TIMEOUT};

@@ -91,6 +91,16 @@ impl Drop for Peer {
     }
 }
 
+/// One of the places that a node has for connections; given back when dropped.
+#[derive(Debug)]
+pub struct Place(pub(crate) Arc<Hub>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.give_place_back();
+    }
+}
+
 /// A connection's entry in its hub. Dropping it takes the connection out of its rooms and out of the
 /// hub, whatever ended it.
 pub struct Connection {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{Connection, UserId};
+use roomcast_core::{Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 
 use crate::call::{Call, Cancel, CancelCause, Responder};
@@ -28,8 +28,9 @@ pub(crate) async fn serve(
     transport: Transport,
     peer_addr: Option<SocketAddr>,
     user: Option<UserId>,
+    place: Place,
 ) {
-    let mut open = Box::pin(Open::new(routes, transport, peer_addr, user)).await;
+    let mut open = Box::pin(Open::new(routes, transport, peer_addr, user, place)).await;
     let end = match &open.refused {
         None => open.driver.run().await,
         Some(close) => End::ByServer(CloseFrame::clone(close)),
@@ -45,6 +46,8 @@ struct Open {
     /// What the application said when it did not want it.
     refused: Option<Box<CloseFrame>>,
     counted: OpenConnection,
+    /// Among those that the node has.
+    _place: Place,
 }
 
 impl Open {
@@ -53,6 +56,7 @@ impl Open {
         transport: Transport,
         peer_addr: Option<SocketAddr>,
         user: Option<UserId>,
+        place: Place,
     ) -> Self {
         let hub = routes.cluster.hub();
         let connection = hub.connect(user);
@@ -64,7 +68,7 @@ impl Open {
         let delivery_latency = hub.metrics().delivery_latency.clone();
         let app = RouterApp { routes, socket, lane: None };
         let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
-        Self { driver, connection, refused, counted }
+        Self { driver, connection, refused, counted, _place: place }
     }
 
     async fn finish(mut self, end: End) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::Registry;
-use roomcast_core::BoxFuture;
+use roomcast_core::{BoxFuture, Place};
 use roomcast_protocol::{CloseCode, CloseFrame};
 
 use crate::cluster::Cluster;
@@ -200,10 +200,13 @@ impl Router {
         self.routes.cluster.register_metrics(registry)
     }
 
-    /// The most connections, if so many are open.
-    pub(crate) fn is_full(&self) -> Option<usize> {
+    /// Takes a place for a connection.
+    ///
+    /// # Errors
+    /// The most connections, if there are so many.
+    pub(crate) fn take_place(&self) -> Result<Place, usize> {
         let max = self.routes.cluster.options().max_connections;
-        (self.routes.cluster.connection_count() >= max).then_some(max)
+        self.routes.cluster.hub().take_place(max).ok_or(max)
     }
 
     /// Whether the connections that are open hold more memory than they may.

@@ -235,9 +235,10 @@ impl SocketIoUpgrade {
 
     /// Gives the connection to a router's handlers. The result is the answer to the request.
     pub fn route(self, router: &Router) -> Response {
-        if let Some(max) = router.is_full() {
-            return UpgradeRejection::TooManyConnections { max }.into_response();
-        }
+        let place = match router.take_place() {
+            Ok(place) => place,
+            Err(max) => return UpgradeRejection::TooManyConnections { max }.into_response(),
+        };
         if router.is_short_of_memory() {
             return UpgradeRejection::ShortOfMemory.into_response();
         }
@@ -246,7 +247,7 @@ impl SocketIoUpgrade {
         let (peer_addr, user) = (self.peer_addr, self.user);
         tokio::spawn(async move {
             if let Some(transport) = upgraded.await {
-                connection::serve(routes, transport, peer_addr, user).await;
+                connection::serve(routes, transport, peer_addr, user, place).await;
             }
         });
         response

@@ -5,17 +5,19 @@
 mod common;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::routing::get;
-use common::{serve, wait_until};
+use common::{serve, wait_until, within_deadline};
 use parking_lot::Mutex;
 use roomcast::{
     CallError, Cancel, CloseCode, Cluster, Code, Disconnected, Json, Method, Options, RoomAccess, RoomAction, Router,
-    Socket, SocketIoUpgrade, Text, UserId,
+    SUBPROTOCOL, Socket, SocketIoUpgrade, Text, UserId,
 };
 use roomcast_testkit::Client;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
@@ -190,4 +192,64 @@ async fn connections_over_the_limit_are_told_to_come_back_later() {
     let refused = Client::connect(&url).await.unwrap_err();
     assert!(refused.to_string().contains("503"), "{refused}");
     assert_eq!(first.call("ready", "").await.unwrap(), "");
+}
+
+/// A handshake, but for its last bytes.
+async fn half_a_handshake(url: &str) -> TcpStream {
+    let address = url.trim_start_matches("ws://").trim_end_matches("/socket");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /socket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
+    const PLACES: usize = 5;
+    let cluster = Cluster::embedded(Options { max_connections: PLACES, ..Options::default() });
+    let url = serve(Router::new(cluster.clone())).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 * PLACES {
+        clients.push(half_a_handshake(&url).await);
+    }
+    // The server's tasks run on this thread, so they find all handshakes complete.
+    for client in &clients {
+        assert_eq!(client.try_write(b"\r\n").unwrap(), 2);
+    }
+    let mut accepted = Vec::new();
+    for mut client in clients {
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        match &status[9..] {
+            b"101" => accepted.push(client),
+            refused => assert_eq!(refused, b"503"),
+        }
+    }
+    assert_eq!(accepted.len(), PLACES);
+    wait_until("they are connected", || cluster.connection_count() == PLACES).await;
+    drop(accepted);
+    let started = Instant::now();
+    let mut again = Vec::new();
+    while again.len() < PLACES {
+        within_deadline(started, "all places are free again");
+        again.extend(Client::connect(&url).await);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_during_its_handshake_takes_no_place() {
+    let cluster = Cluster::embedded(Options { max_connections: 1, ..Options::default() });
+    let url = serve(Router::new(cluster)).await;
+    for _ in 0..20 {
+        let leaves = half_a_handshake(&url).await;
+        assert_eq!(leaves.try_write(b"\r\n").unwrap(), 2);
+        leaves.set_zero_linger().unwrap();
+    }
+    let started = Instant::now();
+    while Client::connect(&url).await.is_err() {
+        within_deadline(started, "the place is free");
+    }
 }
