@@ -24,7 +24,7 @@ const KEPT: &[&str] = &[
     "roomcast_publishes_total",
     "roomcast_deliveries_total",
     "roomcast_calls_in_flight",
-    "roomcast_outbound_memory_bytes",
+    "roomcast_outbound_queue_bytes",
     "roomcast_slow_consumers_total",
     "roomcast_broker_up",
     "roomcast_broker_reconnects_total",

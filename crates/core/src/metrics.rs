@@ -68,7 +68,7 @@ impl HubMetrics {
                 "roomcast_inbound_memory_bytes",
                 "Memory of unfinished messages, and of calls and notifications that handlers have not dealt with",
             ),
-            outbound_memory: gauge("roomcast_outbound_memory_bytes", "Memory of output that is not written to clients"),
+            outbound_memory: gauge("roomcast_outbound_queue_bytes", "Memory of output that is not written to clients"),
             inbound_memory_limit: limit(
                 "roomcast_inbound_memory_limit_bytes",
                 "Inbound memory over which connections are closed",

@@ -12,8 +12,8 @@ use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, wit
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use roomcast_core::{
-    BrokerError, BrokerStatus, Command, FRAME_OVERHEAD, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus, PublishError,
-    RoomName,
+    BrokerError, BrokerStatus, Command, FRAME_OVERHEAD, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus,
+    PublishError, RoomName,
 };
 use roomcast_protocol::CloseCode;
 

@@ -174,7 +174,7 @@ async fn a_drain_flushes_what_a_client_has_not_read_yet() {
     }
     let answered = ("roomcast_calls_total{method=\"echo\",outcome=\"ok\"}", ANSWERS as f64);
     wait_for_values(&node, &[answered]).await;
-    assert!(node.metric("roomcast_outbound_memory_bytes").await > 0.0, "the kernel holds everything");
+    assert!(node.metric("roomcast_outbound_queue_bytes").await > 0.0, "the kernel holds everything");
 
     node.signal("TERM");
     assert_eq!(watcher.closed().await.expect("a close").0, GOING_AWAY);

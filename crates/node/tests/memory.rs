@@ -33,7 +33,7 @@ async fn pings_of_a_client_that_never_reads_cost_next_to_no_memory() {
 // === budgets over all clients ===
 
 const INBOUND: &str = "roomcast_inbound_memory_bytes";
-const OUTBOUND: &str = "roomcast_outbound_memory_bytes";
+const OUTBOUND: &str = "roomcast_outbound_queue_bytes";
 const SHED_FOR_INBOUND: &str = "roomcast_connections_shed_total{memory=\"inbound\"}";
 const SHED_FOR_OUTBOUND: &str = "roomcast_connections_shed_total{memory=\"outbound\"}";
 

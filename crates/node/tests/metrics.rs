@@ -228,7 +228,7 @@ async fn what_is_queued_to_a_slow_consumer_and_its_end_are_counted() {
     let mut most_queued = 0.0_f64;
     in_time("the slow consumer is closed", async {
         while node.metric(SLOW_CONSUMERS).await == 0.0 {
-            most_queued = most_queued.max(node.metric("roomcast_outbound_memory_bytes").await);
+            most_queued = most_queued.max(node.metric("roomcast_outbound_queue_bytes").await);
             slow.write(&chunk).await.expect("the node reads on");
         }
     })

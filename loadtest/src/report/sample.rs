@@ -203,7 +203,7 @@ fn node(url: &str, share: f64) -> NodeSeries {
             ("roomcast_deliveries_total", 5_000.0 * share * since * load),
             ("roomcast_delivery_latency_seconds_count", 1_000.0 * since * load),
             ("roomcast_delivery_latency_seconds_sum", 1.1 * share * since * load),
-            ("roomcast_outbound_memory_bytes", (at * 2.0).cos().abs() * 30_000.0 * load),
+            ("roomcast_outbound_queue_bytes", (at * 2.0).cos().abs() * 30_000.0 * load),
             ("roomcast_publishes_total", 500.0 * share * since * load),
         ];
         NodeSample { at, values: values.map(|(name, value)| (name.into(), value)).into() }

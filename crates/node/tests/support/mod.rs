@@ -153,7 +153,7 @@ pub const GAUGES_AT_REST: [(&str, f64); 6] = [
     ("roomcast_rooms", 0.0),
     ("roomcast_memberships", 0.0),
     ("roomcast_inbound_memory_bytes", 0.0),
-    ("roomcast_outbound_memory_bytes", 0.0),
+    ("roomcast_outbound_queue_bytes", 0.0),
 ];
 
 // === processes ===
