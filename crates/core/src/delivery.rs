@@ -2,17 +2,21 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::batch::{Batch, batches};
 use crate::budget::shared;
-use crate::hub::Hub;
+use crate::hub::{Hub, Shard};
 use crate::id::RoomName;
-use crate::membership::Room;
 use crate::outbox::{Outgoing, Rejected};
 use crate::pacing::{Backlogs, Parcel};
 use crate::peer::Peer;
+
+/// An event that is older when it reaches its node counts as missed while the node or Redis was away. So does one
+/// whose publisher's clock is that far behind: then members are waited for although they need not be.
+const LATE: Duration = Duration::from_millis(250);
 
 impl Hub {
     /// Takes events from the broker to the members until the broker's stream ends.
@@ -41,49 +45,41 @@ impl Hub {
             }
         }
         for (name, parcel) in backlogs.drain() {
-            if let Some(room) = self.shard(&name).lock().membership.room_mut(&name) {
-                self.queue(&name, room, &parcel);
-            }
+            self.queue(&name, &self.shard(&name).lock(), &parcel);
         }
     }
 
-    /// Queues a batch to every member of its room, or holds it back if it is part of a burst.
+    /// Queues a batch to every member of its room. If it is late, members without room for it are waited for.
     fn deliver(&self, batch: Batch, backlogs: &mut Backlogs) {
+        let is_late = batch.accepted_at.elapsed() > LATE;
         let outgoing = Outgoing { bytes: shared(batch.bytes, &self.load), accepted_at: Some(batch.accepted_at) };
         let parcel = Parcel { outgoing, events: batch.events };
-        if backlogs.has(&batch.room) {
-            return backlogs.push(batch.room, parcel, Instant::now());
+        if backlogs.has(&batch.room) || (is_late && self.try_queue(&batch.room, &parcel, &HashSet::new()).is_err()) {
+            backlogs.push(batch.room, parcel, Instant::now());
+        } else if !is_late {
+            self.queue(&batch.room, &self.shard(&batch.room).lock(), &parcel);
         }
-        let mut shard = self.shard(&batch.room).lock();
-        let Some(room) = shard.membership.room_mut(&batch.room) else { return };
-        let second = batch.accepted_at.saturating_duration_since(self.started_at).as_secs() as u32;
-        if room.traffic.add(second, parcel.outgoing.bytes.len()) <= self.options.max_outbound / 2 {
-            return self.queue(&batch.room, room, &parcel);
-        }
-        drop(shard);
-        backlogs.push(batch.room, parcel, Instant::now());
     }
 
     /// Queues a parcel to all members if those who are not given up have room for it; else returns those
     /// who have none.
     fn try_queue(&self, name: &RoomName, parcel: &Parcel, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>> {
-        let mut shard = self.shard(name).lock();
-        let Some(room) = shard.membership.room_mut(name) else { return Ok(()) };
+        let shard = self.shard(name).lock();
         let has_room =
             |peer: &&Arc<Peer>| given_up.contains(&peer.id.serial) || peer.outbox.has_room_for(&parcel.outgoing);
-        let blocked: Vec<_> = room.members().filter(|peer| !has_room(peer)).cloned().collect();
-        if blocked.is_empty() {
-            self.queue(name, room, parcel);
-            return Ok(());
+        let blocked: Vec<_> = shard.membership.members(name).filter(|peer| !has_room(peer)).cloned().collect();
+        if !blocked.is_empty() {
+            return Err(blocked);
         }
-        Err(blocked)
+        self.queue(name, &shard, parcel);
+        Ok(())
     }
 
     /// Queues a parcel to every member of a room. Its caller holds the room's lock: so a leave that has
     /// returned is followed by none of it.
-    fn queue(&self, name: &RoomName, room: &Room<Arc<Peer>>, parcel: &Parcel) {
+    fn queue(&self, name: &RoomName, shard: &Shard, parcel: &Parcel) {
         let mut reached = 0;
-        for peer in room.members() {
+        for peer in shard.membership.members(name) {
             match peer.outbox.push(parcel.outgoing.clone()) {
                 Ok(()) => reached += 1,
                 Err(Rejected::Full) => tracing::info!(connection = %peer.id, room = %name, "slow consumer"),

@@ -115,7 +115,6 @@ pub struct Hub {
     pub(crate) connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
     places_taken: AtomicUsize,
-    pub(crate) started_at: Instant,
     draining: AtomicBool,
     closed: AtomicBool,
     pub(crate) load: Arc<NodeLoad>,
@@ -136,7 +135,6 @@ impl Hub {
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
             places_taken: AtomicUsize::new(0),
-            started_at: Instant::now(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             load: NodeLoad::new(

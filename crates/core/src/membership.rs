@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 use slab::Slab;
 
 use crate::id::RoomName;
-use crate::pacing::Traffic;
 
 /// Rooms and their members. `M` is what a member is reached by.
 ///
@@ -14,21 +13,7 @@ use crate::pacing::Traffic;
 /// in it. A room exists while it has members.
 #[derive(Debug)]
 pub struct Membership<M> {
-    rooms: HashMap<RoomName, Room<M>>,
-}
-
-/// A room that has members.
-#[derive(Debug)]
-pub(crate) struct Room<M> {
-    members: Slab<M>,
-    pub(crate) traffic: Traffic,
-}
-
-impl<M> Room<M> {
-    /// In no order.
-    pub(crate) fn members(&self) -> impl Iterator<Item = &M> {
-        self.members.iter().map(|(_, member)| member)
-    }
+    rooms: HashMap<RoomName, Slab<M>>,
 }
 
 /// A member was added.
@@ -57,12 +42,10 @@ impl<M> Membership<M> {
     pub fn join(&mut self, room: &RoomName, member: M) -> Joined {
         // Looked up before it is inserted: the name is cloned for the first member only.
         match self.rooms.get_mut(room) {
-            Some(room) => Joined { slot: room.members.insert(member), first: false },
+            Some(members) => Joined { slot: members.insert(member), first: false },
             None => {
-                let mut members = Slab::with_capacity(1);
-                let slot = members.insert(member);
-                self.rooms.insert(room.clone(), Room { members, traffic: Traffic::default() });
-                Joined { slot, first: true }
+                let members = self.rooms.entry(room.clone()).or_insert_with(|| Slab::with_capacity(1));
+                Joined { slot: members.insert(member), first: true }
             }
         }
     }
@@ -70,8 +53,8 @@ impl<M> Membership<M> {
     /// Removes the member that joined with this slot. `None`: there is none.
     pub fn leave(&mut self, room: &RoomName, slot: usize) -> Option<Left> {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.clone()) else { return None };
-        entry.get_mut().members.try_remove(slot)?;
-        let last = entry.get().members.is_empty();
+        entry.get_mut().try_remove(slot)?;
+        let last = entry.get().is_empty();
         if last {
             entry.remove();
         }
@@ -80,22 +63,17 @@ impl<M> Membership<M> {
 
     /// A room's members, in no order.
     pub fn members(&self, room: &RoomName) -> impl Iterator<Item = &M> {
-        self.rooms.get(room).into_iter().flat_map(Room::members)
-    }
-
-    /// A room, if it has members.
-    pub(crate) fn room_mut(&mut self, room: &RoomName) -> Option<&mut Room<M>> {
-        self.rooms.get_mut(room)
+        self.rooms.get(room).into_iter().flat_map(|members| members.iter().map(|(_, member)| member))
     }
 
     /// How many members a room has.
     pub fn count(&self, room: &RoomName) -> usize {
-        self.rooms.get(room).map_or(0, |room| room.members.len())
+        self.rooms.get(room).map_or(0, Slab::len)
     }
 
     /// All rooms with their numbers of members, in no order.
     pub fn counts(&self) -> impl Iterator<Item = (&RoomName, usize)> {
-        self.rooms.iter().map(|(name, room)| (name, room.members.len()))
+        self.rooms.iter().map(|(room, members)| (room, members.len()))
     }
 
     /// How many rooms there are.

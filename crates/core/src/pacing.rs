@@ -1,8 +1,8 @@
-//! Rooms whose events come faster than their members can take them, after a node or Redis was away.
+//! Rooms whose events come late and faster than their members can take them, after a node or Redis was away.
 //!
 //! What such a room missed comes at once. Queued as it comes, it would exceed every member's outbound
-//! limit and close them all, though they read well. So what comes in a burst waits here, and each batch
-//! is queued when all members have room for it. Other rooms go on meanwhile.
+//! limit and close them all, though they read well. So late events wait here until all members have room for
+//! them. Other rooms go on meanwhile, and a room whose events are on time never waits for a member.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,24 +24,6 @@ const MAX_HOLD: Duration = Duration::from_secs(10);
 /// What is held for all rooms together, in bytes: as much as may wait for the hub. Over it, the room that
 /// holds most waits for nobody.
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
-
-/// How much came for a room in one second of its node's life.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    second: u32,
-    bytes: u32,
-}
-
-impl Traffic {
-    /// Counts bytes that came in a second, and returns all of that second.
-    pub(crate) fn add(&mut self, second: u32, bytes: usize) -> usize {
-        if self.second != second {
-            *self = Self { second, bytes: 0 };
-        }
-        self.bytes = self.bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        self.bytes as usize
-    }
-}
 
 /// Events of one room that are queued to its members together.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Client, event, publish, room, within};
 use futures_util::FutureExt;
-use roomcast_core::{Command, Hub, HubOptions, MemoryBroker, RoomName};
+use roomcast_core::{Broker, Command, Envelope, Hub, HubOptions, MemoryBroker, NodeId, RoomName};
 use roomcast_protocol::CloseCode;
 use tokio::time::Instant;
 
@@ -21,15 +21,26 @@ const EVENT_SIZE: usize = 30 * 1024;
 /// How long a room waits for a member that takes nothing.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-fn hub() -> Arc<Hub> {
-    Hub::new(Arc::new(MemoryBroker::single()), HubOptions { max_outbound: MAX_OUTBOUND, ..HubOptions::default() })
+fn hub() -> (Arc<MemoryBroker>, Arc<Hub>) {
+    let broker = Arc::new(MemoryBroker::single());
+    let options = HubOptions { max_outbound: MAX_OUTBOUND, ..HubOptions::default() };
+    (Arc::clone(&broker), Hub::new(broker, options))
 }
 
-/// Publishes a burst while the hub does not run, as the broker of a node that was stopped has it.
-fn publish_burst(hub: &Arc<Hub>, to: &RoomName) {
+/// Publishes a burst while the hub does not run, as the broker of a node that was stopped for seconds has it.
+fn publish_late(broker: &MemoryBroker, to: &RoomName) {
+    publish_burst(
+        broker,
+        to,
+        std::time::Instant::now().checked_sub(Duration::from_secs(5)).expect("the machine is up"),
+    );
+}
+
+fn publish_burst(broker: &MemoryBroker, to: &RoomName, accepted_at: std::time::Instant) {
     for number in 0..EVENTS {
-        let published = hub.publish(to.clone(), event("event"), payload(number).into()).now_or_never();
-        assert_eq!(published, Some(Ok(())));
+        let (room, event, payload) = (to.clone(), event("event"), payload(number).into());
+        let envelope = Envelope { origin: NodeId::from_u64(1), room, event, payload, accepted_at };
+        assert_eq!(broker.publish(envelope).now_or_never(), Some(Ok(())));
     }
 }
 
@@ -58,10 +69,10 @@ fn close_code(client: &Client) -> Option<CloseCode> {
 
 #[tokio::test(start_paused = true)]
 async fn members_that_read_get_a_burst_of_many_times_their_limit_in_order() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let lobby = room("lobby");
     let mut members = [Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await];
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     run(&hub);
     // Both have what their outboxes may hold of it, and wait.
     tokio::time::sleep(MAX_WAIT / 2).await;
@@ -72,10 +83,10 @@ async fn members_that_read_get_a_burst_of_many_times_their_limit_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_takes_nothing_is_closed_and_delays_the_others_for_a_second_only() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let lobby = room("lobby");
     let (mut reads, sleeps) = (Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await);
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     let started = Instant::now();
     run(&hub);
     receive_burst(&mut reads).await;
@@ -86,11 +97,11 @@ async fn a_member_that_takes_nothing_is_closed_and_delays_the_others_for_a_secon
 
 #[tokio::test(start_paused = true)]
 async fn other_rooms_go_on_while_one_waits_for_a_member() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let (lobby, other) = (room("lobby"), room("other"));
     let _sleeps = Client::member(&hub, &lobby).await;
     let mut bystander = Client::member(&hub, &other).await;
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     let started = Instant::now();
     run(&hub);
     tokio::time::sleep(MAX_WAIT / 4).await;
@@ -101,10 +112,10 @@ async fn other_rooms_go_on_while_one_waits_for_a_member() {
 
 #[tokio::test(start_paused = true)]
 async fn later_events_of_a_room_come_behind_what_it_holds_back() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let lobby = room("lobby");
     let mut member = Client::member(&hub, &lobby).await;
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     run(&hub);
     tokio::time::sleep(MAX_WAIT / 4).await;
     publish(&hub, &lobby, "last").await;
@@ -114,10 +125,10 @@ async fn later_events_of_a_room_come_behind_what_it_holds_back() {
 
 #[tokio::test(start_paused = true)]
 async fn when_leave_returns_nothing_that_was_held_back_is_queued_any_more() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let lobby = room("lobby");
     let (mut leaves, mut stays) = (Client::member(&hub, &lobby).await, Client::member(&hub, &lobby).await);
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     run(&hub);
     tokio::time::sleep(MAX_WAIT / 4).await;
     hub.leave(leaves.peer(), &lobby);
@@ -130,14 +141,29 @@ async fn when_leave_returns_nothing_that_was_held_back_is_queued_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_closes_gives_out_what_it_holds_back() {
-    let hub = hub();
+    let (broker, hub) = hub();
     let lobby = room("lobby");
     let mut member = Client::member(&hub, &lobby).await;
-    publish_burst(&hub, &lobby);
+    publish_late(&broker, &lobby);
     hub.close();
     within("the hub's end", hub.run()).await;
     // Nothing was taken meanwhile, so it is too much.
     assert_eq!(close_code(&member), Some(CloseCode::SLOW_CONSUMER));
     let queued = member.queued();
     assert!(!queued.is_empty() && queued.iter().enumerate().all(|(number, event)| *event == payload(number)));
+}
+
+/// A member that does not read can't hold up a room whose events are on time, however large they are.
+#[tokio::test(start_paused = true)]
+async fn a_burst_that_is_on_time_waits_for_nobody() {
+    let (broker, hub) = hub();
+    let lobby = room("lobby");
+    let sleeps = Client::member(&hub, &lobby).await;
+    publish_burst(&broker, &lobby, std::time::Instant::now());
+    let started = Instant::now();
+    run(&hub);
+    while close_code(&sleeps).is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(started.elapsed() < MAX_WAIT / 4, "it was waited for");
+    }
 }

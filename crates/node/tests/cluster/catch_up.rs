@@ -1,5 +1,7 @@
 //! A node that was stopped has many events for one room at once.
 
+use std::time::Duration;
+
 use roomcast_testkit::{Client, RedisOptions, RedisServer};
 
 use crate::support::{self, Bare, CLOSE, in_time, message, request, wait_for_values};
@@ -9,6 +11,9 @@ use crate::{start_node, turn};
 const EVENTS: usize = 80;
 const EVENT_SIZE: usize = 128 * 1024;
 const MAX_OUTBOUND: &str = "1MiB";
+
+/// For how long the node is stopped behind the last event: longer than an event takes that is on time.
+const STOPPED: Duration = Duration::from_millis(500);
 
 fn payload(number: usize) -> String {
     number.to_string() + &"-".repeat(EVENT_SIZE)
@@ -31,6 +36,7 @@ async fn members_that_read_get_all_that_their_node_missed_while_it_was_stopped()
     for number in 0..EVENTS {
         assert_eq!(publisher.call_text("rooms/publish/news/item", payload(number)).await.expect("an answer"), "");
     }
+    tokio::time::sleep(STOPPED).await;
     stopped.signal("CONT");
 
     for number in 0..EVENTS {
