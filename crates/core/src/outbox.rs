@@ -78,8 +78,6 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Memory of what is queued, or taken and not wholly written.
     bytes: usize,
-    /// The part of it that is charged to the node for this connection alone.
-    own_bytes: usize,
     /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
     /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
     pong: Option<Box<Bytes>>,
@@ -155,10 +153,8 @@ impl Outbox {
     }
 
     fn enqueue(&self, state: &mut State, outgoing: Outgoing) {
-        let own_cost = outgoing.own_cost();
         state.bytes += outgoing.cost();
-        state.own_bytes += own_cost;
-        self.load.outbound.charge(own_cost);
+        self.load.outbound.charge(outgoing.own_cost());
         state.queue.push_back(outgoing);
     }
 
@@ -258,7 +254,6 @@ impl Outbox {
         self.load.outbound.release(own_cost);
         let mut state = self.state.lock();
         state.bytes -= cost;
-        state.own_bytes -= own_cost;
         self.on_room_made(&mut state);
         if is_pong {
             state.pong_taken = false;
@@ -306,6 +301,7 @@ impl Drop for Outbox {
         if state.woken {
             self.load.on_run();
         }
-        self.load.outbound.release(state.own_bytes);
+        // What the driver has taken is its own to give up.
+        self.load.outbound.release(state.queue.iter().map(Outgoing::own_cost).sum());
     }
 }

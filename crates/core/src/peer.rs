@@ -20,10 +20,9 @@ pub struct Peer {
     pub user: Option<UserId>,
     /// Its output.
     pub outbox: Outbox,
-    /// Memory of its calls and notifications that handlers have not dealt with, in bytes.
-    waiting: AtomicUsize,
-    /// Memory of its unfinished message, in bytes.
-    unfinished: AtomicUsize,
+    /// Memory of its unfinished message, and of its calls and notifications that handlers have not dealt
+    /// with, in bytes.
+    inbound: AtomicUsize,
     /// Its rooms with its slot in each; `None` once it has ended, so that no late join leaves a member
     /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
     pub(crate) rooms: Mutex<Option<Vec<(RoomName, usize)>>>,
@@ -32,49 +31,32 @@ pub struct Peer {
 impl Peer {
     /// A connection that is in no room.
     pub fn new(id: ConnectionId, user: Option<UserId>, outbox: Outbox) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            user,
-            outbox,
-            waiting: AtomicUsize::new(0),
-            unfinished: AtomicUsize::new(0),
-            rooms: Mutex::new(Some(Vec::new())),
-        })
+        Arc::new(Self { id, user, outbox, inbound: AtomicUsize::new(0), rooms: Mutex::new(Some(Vec::new())) })
     }
 
     // === inbound memory ===
 
-    /// Memory of its calls and notifications that handlers have not dealt with, in bytes.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+    /// All inbound memory of the connection, in bytes.
+    pub fn inbound(&self) -> usize {
+        self.inbound.load(Ordering::Acquire)
     }
 
-    /// A call or notification waits for its handler, or is handled.
-    pub fn start_waiting(&self, bytes: usize) {
-        self.waiting.fetch_add(bytes, Ordering::AcqRel);
+    /// It holds so much more.
+    pub fn charge_inbound(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.inbound.fetch_add(bytes, Ordering::AcqRel);
         self.outbox.load().inbound.charge(bytes);
     }
 
-    /// It has been dealt with.
-    pub fn end_waiting(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Ordering::AcqRel);
-        self.outbox.load().inbound.release(bytes);
-    }
-
-    /// The unfinished message takes so much memory now. For the one task that receives it.
-    pub fn set_unfinished(&self, bytes: usize) {
-        let before = self.unfinished.load(Ordering::Relaxed);
-        if bytes != before {
-            self.unfinished.store(bytes, Ordering::Relaxed);
-            let budget = &self.outbox.load().inbound;
-            budget.release(before);
-            budget.charge(bytes);
+    /// It has given so much back.
+    pub fn release_inbound(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
         }
-    }
-
-    /// All inbound memory of the connection, in bytes.
-    pub(crate) fn inbound(&self) -> usize {
-        self.waiting() + self.unfinished.load(Ordering::Relaxed)
+        self.inbound.fetch_sub(bytes, Ordering::AcqRel);
+        self.outbox.load().inbound.release(bytes);
     }
 
     /// The names of the rooms that it is in.

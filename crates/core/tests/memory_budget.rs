@@ -76,14 +76,12 @@ async fn over_the_inbound_budget_the_connections_that_hold_most_are_closed_first
     let hub = hub(HubOptions { inbound_memory: 100 * KIB, ..HubOptions::default() });
     let clients =
         [Client::connect(&hub, None).await, Client::connect(&hub, None).await, Client::connect(&hub, None).await];
-    clients[0].peer().start_waiting(30 * KIB);
-    clients[1].peer().start_waiting(10 * KIB);
-    clients[1].peer().set_unfinished(40 * KIB);
-    clients[2].peer().set_unfinished(40 * KIB);
+    for (client, kib) in clients.iter().zip([30, 50, 40]) {
+        client.peer().charge_inbound(kib * KIB);
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(clients.each_ref().map(close_code), [None, Some(CloseCode::TRY_AGAIN_LATER), None]);
-    clients[1].peer().end_waiting(10 * KIB);
-    clients[1].peer().set_unfinished(0);
+    clients[1].peer().release_inbound(50 * KIB);
     until_memory_fits(&hub).await;
     drop(clients);
     assert_eq!(hub.metrics().inbound_memory.get(), 0, "what connections held is given back with them");

@@ -397,6 +397,12 @@ impl Wake for Task {
     }
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.outbox.wrote(self.taken.lock().iter());
+    }
+}
+
 impl Driver {
     /// Its limit is in units.
     fn new(limit: usize) -> Self {

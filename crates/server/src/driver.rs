@@ -93,6 +93,13 @@ pub(crate) struct Driver<S> {
     message_due: Option<Instant>,
 }
 
+impl<S> Drop for Driver<S> {
+    /// What it has taken and not written no longer counts.
+    fn drop(&mut self) {
+        self.link.peer.outbox.wrote(self.writer.queue.iter());
+    }
+}
+
 impl<S: Session> Driver<S> {
     pub(crate) fn new(transport: Transport, link: Arc<Link>, session: S, delivery_latency: Histogram) -> Self {
         let (interval, timeout) = (link.options.ping_interval.min(FAR), link.options.pong_timeout.min(FAR));

@@ -251,22 +251,23 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Whether so many bytes are within the bound. A share alone always is.
+    /// Whether so many bytes are within the bound. A share alone always is. Asked while bytes are handled,
+    /// when no unfinished message counts.
     pub(crate) fn fits(link: &Link, bytes: usize) -> bool {
-        let held = link.peer.waiting();
+        let held = link.peer.inbound();
         held == 0 || held + bytes <= link.options.max_inbound
     }
 
     /// Takes a share. Only the driver's task does, so what fitted a moment ago still does.
     pub(crate) fn take(link: &Arc<Link>, bytes: usize) -> Self {
-        link.peer.start_waiting(bytes);
+        link.peer.charge_inbound(bytes);
         Self { link: Arc::clone(link), bytes }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.peer.end_waiting(self.bytes);
+        self.link.peer.release_inbound(self.bytes);
     }
 }
 

@@ -55,8 +55,10 @@ impl<A: App> Rpc<A> {
 
 impl<A: App> Session for Rpc<A> {
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End> {
+        // What is unfinished counts between reads only: a message that becomes whole is not counted twice.
+        link.peer.release_inbound(self.buffered());
         let handled = self.handle(link, input);
-        link.peer.set_unfinished(self.protocol.as_ref().map_or(0, ServerConnection::buffered));
+        link.peer.charge_inbound(self.buffered());
         handled
     }
 
@@ -65,10 +67,10 @@ impl<A: App> Session for Rpc<A> {
     }
 
     fn on_end(&mut self, link: &Link) {
+        link.peer.release_inbound(self.buffered());
         if let Some(protocol) = &mut self.protocol {
             protocol.skip_messages();
         }
-        link.peer.set_unfinished(0);
     }
 
     fn on_late_bytes(&mut self, mut input: &[u8]) -> bool {
@@ -102,6 +104,11 @@ impl<A: App> Rpc<A> {
 }
 
 impl<A> Rpc<A> {
+    /// Memory of what is unfinished, in bytes.
+    fn buffered(&self) -> usize {
+        self.protocol.as_ref().map_or(0, ServerConnection::buffered)
+    }
+
     fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, End> {
         let Some(protocol) = &mut self.protocol else { return Ok(None) };
         protocol.receive(input).map_err(|violation| {
