@@ -38,7 +38,7 @@ const RETRY_MS: u32 = 200;
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long sentinels may take to name the master. Those that answer later are not heard this time.
-const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
+const SENTINEL_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A script and what it is given.
 pub(crate) struct Script<'a> {
@@ -155,7 +155,7 @@ impl Commands {
     /// may go on as if it were still one.
     pub(crate) fn max_topology_age(&self) -> Duration {
         match self.config.server {
-            ServerConfig::Sentinel { .. } => Duration::from_secs(1),
+            ServerConfig::Sentinel { .. } => Duration::from_millis(500),
             _ => Duration::from_secs(10),
         }
     }

@@ -43,6 +43,10 @@ const ECHO_PATIENCE: Duration = Duration::from_millis(4500);
 /// How often a server that has not echoed a probe yet is probed.
 const FIRST_PROBE_INTERVAL: Duration = TICK;
 
+/// For how long a former master is read on that is alive: until the publishers of all nodes have heard of the new one, so
+/// that all members see what the former master took last, and then what the new one has taken meanwhile.
+const FORMER_MASTER_PATIENCE: Duration = Duration::from_millis(1500);
+
 /// How soon the topology is asked for again when something is not where it says.
 const MIN_TOPOLOGY_AGE: Duration = Duration::from_millis(200);
 
@@ -80,6 +84,8 @@ struct Link {
     error: Option<String>,
     /// The policy by which the server evicts keys, if it does.
     evicts: Option<String>,
+    /// The server is no longer the master: when to leave it.
+    leave_at: Option<Instant>,
 }
 
 /// A room that the node publishes to and reads, to prove that a server can be used: that it takes the script, and
@@ -331,6 +337,7 @@ impl Subscriber {
                     retry_delay: MIN_RETRY,
                     error: None,
                     evicts: None,
+                    leave_at: None,
                 });
             }
             let link = &mut self.links[shard];
@@ -377,6 +384,7 @@ impl Subscriber {
         for shard in lost {
             self.reset(shard, &servers[shard].server, "Redis does not answer");
         }
+        self.leave_former_masters(&servers);
         self.connect_due();
         self.ask_topology(self.commands.max_topology_age());
         self.probe_all(&servers);
@@ -513,20 +521,34 @@ impl Subscriber {
             subscriptions.set_topology(topology.clone(), Instant::now());
             subscriptions.servers()
         };
-        self.leave_former_master(&topology, &servers);
+        self.note_former_master(&topology, &servers);
         self.choose_probes(&topology);
         self.connect_due();
         self.update_status();
     }
 
-    /// A former master that is alive may go on as one until it is told otherwise, and bring what nobody else reads. A
-    /// member of a cluster that gives its slots away ends the subscriptions itself.
-    fn leave_former_master(&mut self, topology: &Topology, servers: &[Known]) {
+    /// A former master that is alive may go on as one, and bring what nobody else reads. A member of a cluster that gives
+    /// its slots away ends the subscriptions itself.
+    fn note_former_master(&mut self, topology: &Topology, servers: &[Known]) {
         if topology.has_slots() {
             return;
         }
-        for Known { index, server, owns, .. } in servers {
-            if !owns && self.links.get(*index).is_some_and(|link| link.output.is_some()) {
+        let now = Instant::now();
+        for Known { index, owns, .. } in servers {
+            if let Some(link) = self.links.get_mut(*index) {
+                let leave_at = link.leave_at.unwrap_or(now + FORMER_MASTER_PATIENCE);
+                link.leave_at = (!owns && link.output.is_some()).then_some(leave_at);
+            }
+        }
+    }
+
+    fn leave_former_masters(&mut self, servers: &[Known]) {
+        let now = Instant::now();
+        for Known { index, server, .. } in servers {
+            if let Some(link) = self.links.get_mut(*index)
+                && link.leave_at.is_some_and(|at| at <= now)
+            {
+                link.leave_at = None;
                 self.reset(*index, server, "another server is the master now");
             }
         }
