@@ -244,18 +244,17 @@ impl Outbox {
     }
 
     /// These frames were wholly written, or given up.
-    pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing>) {
-        let (mut cost, mut own_cost, mut is_pong) = (0, 0, false);
-        for frame in frames {
+    pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing> + Clone) {
+        let (mut cost, mut own_cost) = (0, 0);
+        for frame in frames.clone() {
             cost += frame.cost();
             own_cost += frame.own_cost();
-            is_pong |= frame.is_pong();
         }
         self.load.outbound.release(own_cost);
         let mut state = self.state.lock();
         state.bytes -= cost;
         self.on_room_made(&mut state);
-        if is_pong {
+        if state.pong_taken && frames.into_iter().any(Outgoing::is_pong) {
             state.pong_taken = false;
             if state.pong.is_some() {
                 self.wake(&mut state);

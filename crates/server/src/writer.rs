@@ -74,7 +74,9 @@ impl Writer {
         }
         if done > 0 {
             outbox.wrote(self.queue.iter().take(done));
-            self.queue.drain(..done);
+            for _ in 0..done {
+                self.queue.pop_front();
+            }
         }
     }
 
