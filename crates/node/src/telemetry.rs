@@ -90,3 +90,29 @@ pub(crate) fn parse_filter(text: &str) -> Result<Targets, String> {
     }
     Ok(filter)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_logged_in_one_line_by_the_bounded_writer() {
+        let (reader, pipe) = io::pipe().expect("a pipe");
+        let writer = LogWriter::start(pipe).expect("a thread");
+        let logs = tracing_subscriber::registry().with(fmt::layer().with_writer(writer).with_ansi(false));
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(log_panic));
+        let panicking = thread::Builder::new().name("unlucky".into()).spawn(|| {
+            tracing::subscriber::with_default(logs, || panic!("two\nlines"));
+        });
+        let ended = panicking.expect("a thread").join();
+        panic::set_hook(usual);
+        ended.expect_err("it panics");
+        let line = BufReader::new(reader).lines().next().expect("a line").expect("text");
+        for part in ["ERROR", "two\\nlines", "telemetry.rs", "unlucky"] {
+            assert!(line.contains(part), "{part:?} is not in {line}");
+        }
+    }
+}
