@@ -21,6 +21,7 @@ mod message;
 mod metrics;
 mod options;
 mod position;
+mod probes;
 mod publisher;
 mod queue;
 mod resp;

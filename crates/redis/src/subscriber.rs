@@ -1,23 +1,21 @@
 //! The task that keeps a node's subscriptions: connections, time and topology around [`Subscriptions`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::types::config::Server;
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, BrokerError, BrokerStatus, Envelope, EventQueue, NodeId, RoomName};
-use roomcast_protocol::Name;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use roomcast_core::{BrokerStatus, EventQueue};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::commands::Commands;
 use crate::connection::{self, Credentials, Fitness, Report};
-use crate::keys::{Keys, PROBES, SLOTS};
+use crate::keys::PROBES;
 use crate::metrics::RedisMetrics;
+use crate::probes::Probes;
 use crate::publisher::Publisher;
 use crate::room::ShardIndex;
 use crate::subscriptions::{Known, Subscriptions};
@@ -26,22 +24,9 @@ use crate::topology::Topology;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often each server is probed, and how long an echo may be missing before the connection is opened anew.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-const PROBE_PATIENCE: Duration = Duration::from_millis(3500);
-
-/// Among so many names one is looked for that a server owns: one with a single slot has one, very likely.
-const MAX_PROBE_NAMES: u32 = 8 * SLOTS as u32;
-
 /// How long until a connection that ended is opened again: at first, and at most.
 const MIN_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(1);
-
-/// How long an echo may be missing before the server counts as not working, though it takes probes.
-const ECHO_PATIENCE: Duration = Duration::from_millis(4500);
-
-/// How often a server that has not echoed a probe yet is probed.
-const FIRST_PROBE_INTERVAL: Duration = TICK;
 
 /// For how long a former master is read on that is alive: until the publishers of all nodes have heard of the new one, so
 /// that all members see what the former master took last, and then what the new one has taken meanwhile.
@@ -88,70 +73,6 @@ struct Link {
     leave_at: Option<Instant>,
 }
 
-/// A room that the node publishes to and reads, to prove that a server can be used: that it takes the script, and
-/// brings what is published.
-struct Probe {
-    room: RoomName,
-    /// The last publish, until its outcome is known.
-    publishing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
-    /// When the first publish was sent that was taken and has not come back.
-    missing_since: Option<Instant>,
-    sent_at: Instant,
-    /// When the last one came back over this connection.
-    echoed_at: Option<Instant>,
-    /// Why the last publish was not taken.
-    refusal: Option<String>,
-}
-
-impl Probe {
-    fn new(room: RoomName, now: Instant) -> Self {
-        Self { room, publishing: None, missing_since: None, sent_at: now, echoed_at: None, refusal: None }
-    }
-
-    /// One came back.
-    fn on_echo(&mut self, now: Instant) {
-        self.echoed_at = Some(now);
-        self.missing_since = None;
-        self.refusal = None;
-    }
-
-    /// Nobody listened: no silence counts.
-    fn on_paused(&mut self, now: Instant) {
-        self.missing_since = None;
-        self.echoed_at = self.echoed_at.map(|_| now);
-    }
-
-    /// The connection is new and proves nothing yet.
-    fn on_connected(&mut self) {
-        self.missing_since = None;
-        self.echoed_at = None;
-    }
-
-    /// Whether the server has brought one lately.
-    fn is_proven(&self, now: Instant) -> bool {
-        self.echoed_at.is_some_and(|at| now.duration_since(at) < ECHO_PATIENCE)
-    }
-
-    /// Whether it is time to publish another. Notes what became of the last.
-    fn is_due(&mut self, now: Instant) -> bool {
-        let interval = if self.is_proven(now) { PROBE_INTERVAL } else { FIRST_PROBE_INTERVAL };
-        if now.duration_since(self.sent_at) < interval {
-            return false;
-        }
-        match self.publishing.as_mut().map(FutureExt::now_or_never) {
-            Some(None) => return false, // it is under way
-            Some(Some(Ok(()))) if self.echoed_at.is_none_or(|at| at < self.sent_at) => {
-                self.missing_since.get_or_insert(self.sent_at);
-            }
-            Some(Some(Err(BrokerError::Unavailable { reason }))) => self.refusal = Some(reason),
-            Some(Some(Err(error))) => self.refusal = Some(error.to_string()),
-            Some(Some(Ok(()))) | None => {}
-        }
-        self.publishing = None;
-        true
-    }
-}
-
 /// The task's own.
 pub(crate) struct Subscriber {
     shared: Arc<Shared>,
@@ -163,9 +84,7 @@ pub(crate) struct Subscriber {
     lost_links: usize,
     reports: mpsc::Sender<(ShardIndex, u64, Report)>,
     inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
-    probes: HashMap<Server, Probe>,
-    probe_prefix: String,
-    probe_origin: NodeId,
+    probes: Probes,
     /// Whether most of the servers could be used once. From then on, one that evicts keys is only warned of: it worked
     /// until now.
     has_worked: bool,
@@ -183,7 +102,6 @@ impl Subscriber {
         commands: Arc<Commands>,
         credentials: Credentials,
     ) -> Self {
-        let probe_origin = NodeId::random();
         let (reports, inbox) = mpsc::channel(MAX_REPORTS);
         let (topologies, topology_inbox) = mpsc::channel(1);
         Self {
@@ -195,9 +113,7 @@ impl Subscriber {
             lost_links: 0,
             reports,
             inbox,
-            probes: HashMap::new(),
-            probe_prefix: format!("{PROBES}{probe_origin}"),
-            probe_origin,
+            probes: Probes::new(),
             has_worked: false,
             topologies,
             topology_inbox,
@@ -260,11 +176,7 @@ impl Subscriber {
         for event in events {
             match event.room.starts_with(PROBES) {
                 false => queue.push(event),
-                true => {
-                    if let Some(probe) = self.probes.values_mut().find(|probe| probe.room == event.room) {
-                        probe.on_echo(Instant::now());
-                    }
-                }
+                true => self.probes.on_echo(&event.room, Instant::now()),
             }
         }
         drop(queue);
@@ -296,9 +208,7 @@ impl Subscriber {
                     tracing::warn!(%server, policy, "Redis may evict rooms' positions; set maxmemory-policy to noeviction");
                 }
                 link.evicts = evicts;
-                if let Some(probe) = self.probes.get_mut(server) {
-                    probe.on_connected();
-                }
+                self.probes.on_connected(server);
             }
             Report::Received(all) => {
                 subscriptions.on_heard(shard, now);
@@ -377,7 +287,7 @@ impl Subscriber {
             let mut subscriptions = self.shared.subscriptions.lock();
             if is_paused {
                 subscriptions.on_paused(now);
-                self.probes.values_mut().for_each(|probe| probe.on_paused(now));
+                self.probes.on_paused(now);
             }
             (subscriptions.on_tick(now), subscriptions.servers())
         };
@@ -387,7 +297,11 @@ impl Subscriber {
         self.leave_former_masters(&servers);
         self.connect_due();
         self.ask_topology(self.commands.max_topology_age());
-        self.probe_all(&servers);
+        let owners = servers.iter().filter(|known| known.owns);
+        for Known { index, server, .. } in self.probes.publish_due(&self.publisher, owners, now) {
+            self.shared.metrics.probes_lost.inc();
+            self.reset(*index, server, "probes do not come back");
+        }
         self.update_status();
     }
 
@@ -432,61 +346,8 @@ impl Subscriber {
                 "its maxmemory-policy is {policy}, so it may evict rooms' positions; set it to noeviction"
             ));
         }
-        let probe = self.probes.get(server).filter(|probe| !probe.is_proven(Instant::now()))?;
-        let refusal = probe.refusal.as_ref().or_else(|| subscriptions.refusal(*index)).cloned();
+        let refusal = self.probes.missing(server, Instant::now())?.or_else(|| subscriptions.refusal(*index)).cloned();
         Some(refusal.unwrap_or_else(|| "no probe has come back".to_owned()))
-    }
-
-    // === probes ===
-
-    /// Publishes to a room of each server that is due. A server that takes publishes, but does not bring this one back,
-    /// is connected to anew: the connection may be half open, or the server no longer the master.
-    fn probe_all(&mut self, servers: &[Known]) {
-        let now = Instant::now();
-        for Known { index: shard, server, .. } in servers.iter().filter(|known| known.owns) {
-            let Some(probe) = self.probes.get_mut(server) else { continue };
-            if !probe.is_due(now) {
-                continue;
-            }
-            probe.sent_at = now;
-            probe.publishing = Some(self.publisher.probe(Envelope {
-                origin: self.probe_origin,
-                room: probe.room.clone(),
-                event: Name::default(),
-                payload: Bytes::new(),
-                accepted_at: now,
-            }));
-            if probe.missing_since.is_some_and(|since| now.duration_since(since) > PROBE_PATIENCE) {
-                probe.missing_since = None;
-                self.shared.metrics.probes_lost.inc();
-                self.reset(*shard, server, "probes do not come back");
-            }
-        }
-    }
-
-    /// Chooses a probe room for each server that owns something.
-    fn choose_probes(&mut self, topology: &Topology) {
-        let owns = |server: &Server, room: &RoomName| topology.owner(Keys::slot(room)) == Some(server);
-        let mut subscriptions = self.shared.subscriptions.lock();
-        let now = Instant::now();
-        self.probes.retain(|server, probe| {
-            let keeps = owns(server, &probe.room);
-            if !keeps {
-                subscriptions.unsubscribe(&probe.room, now);
-            }
-            keeps
-        });
-        for server in topology.servers() {
-            if self.probes.contains_key(&server) {
-                continue;
-            }
-            let rooms = (0..MAX_PROBE_NAMES).map(|number| RoomName::internal(&self.probe_prefix, number));
-            if let Some(room) = rooms.into_iter().find(|room| owns(&server, room)) {
-                // Whether it works, the probes tell.
-                subscriptions.subscribe(&room, oneshot::channel().0, now);
-                self.probes.insert(server, Probe::new(room, now));
-            }
-        }
     }
 
     // === topology ===
@@ -522,7 +383,7 @@ impl Subscriber {
             subscriptions.servers()
         };
         self.note_former_master(&topology, &servers);
-        self.choose_probes(&topology);
+        self.probes.choose(&topology, &mut self.shared.subscriptions.lock(), Instant::now());
         self.connect_due();
         self.update_status();
     }
