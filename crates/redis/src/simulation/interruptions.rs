@@ -130,7 +130,7 @@ fn a_member_that_rejoins_between_two_tries_sees_nothing_twice() {
     publish(&mut world, 1);
     world.exchange_all();
     world.unsubscribe(0);
-    world.forget(0);
+    world.forget();
     world.subscribe(0);
     world.exchange_all();
     world.publish_again(0, 1);

@@ -148,11 +148,9 @@ impl World {
         }
     }
 
-    /// The time passes for which a room is read on after it was left, but for publishers it is as if in an instant.
-    pub(super) fn forget(&mut self, room: usize) {
-        for (_, (at, ..)) in self.last.iter_mut().filter(|((of, _), _)| *of == room) {
-            *at += LINGER_MS;
-        }
+    /// A room's time after its last member has left passes, though not for publishers, which go on trying.
+    pub(super) fn forget(&mut self) {
+        self.last.values_mut().for_each(|(at, ..)| *at += LINGER_MS);
         self.pass(LINGER_MS);
         self.exchange_all();
     }
