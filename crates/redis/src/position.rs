@@ -137,8 +137,12 @@ impl Reader {
             self.at.get_or_insert(Position { epoch: 0, sequence: 0 });
             return;
         };
-        // An event that came before this answer has set it already.
-        self.at.get_or_insert(Position { epoch, sequence });
+        // An event that came before this answer has set it already. One of an earlier subscription, which may still have
+        // been under way, has not set it far enough.
+        let is_behind = |at: Position| (at.epoch, at.sequence) < (epoch, sequence);
+        if self.at.is_none_or(is_behind) {
+            self.at = Some(Position { epoch, sequence });
+        }
         for (origin, number) in origins.into_iter().rev() {
             self.is_new(origin, number);
         }
@@ -193,11 +197,16 @@ impl Reader {
                     self.read(message, progress);
                 }
                 progress.repaired += (progress.events.len() - before) as u64;
+                // What came meanwhile is here, though the backlog may not have it: it can be too large, or off.
+                self.read_held(progress);
                 self.skip_to(stored, progress);
             }
-            Some((_, Expected::Stale)) | None => {}
+            // What Redis still has of what came before these, it has said. To ask again would change nothing.
+            Some((_, Expected::Stale)) | None => self.read_held(progress),
         }
-        // What Redis still has of what came before these, it has said. To ask again would change nothing.
+    }
+
+    fn read_held(&mut self, progress: &mut Progress) {
         for message in self.repair.take().unwrap_or_default().messages {
             self.read(&message, progress);
         }

@@ -304,3 +304,34 @@ fn a_room_that_is_left_twice_is_read_on_for_a_while_after_the_second_time() {
     world.exchange_all();
     assert!(world.servers.subscribed_at(&world.rooms[0].name).is_empty());
 }
+
+#[test]
+fn what_comes_while_a_gap_is_repaired_is_read_though_no_backlog_has_it() {
+    let mut world = single(NONE);
+    publish(&mut world, 1);
+    world.exchange_all();
+    world.cut(0);
+    publish(&mut world, 1);
+    world.connect(0);
+    // Redis has subscribed the node, and not answered yet.
+    world.serve(0, 1);
+    publish(&mut world, 1);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 3], 1));
+}
+
+#[test]
+fn an_event_of_an_earlier_subscription_does_not_set_the_position_of_a_new_one() {
+    let mut world = single(NONE);
+    world.unsubscribe(0);
+    publish(&mut world, 1);
+    world.pass(LINGER_MS);
+    // Redis ends the subscription. What it had sent before is still under way when the room is wanted again.
+    world.serve(0, 1);
+    world.subscribe(0);
+    publish(&mut world, 1);
+    world.exchange_all();
+    publish(&mut world, 1);
+    world.exchange_all();
+    assert_eq!((world.delivered(0), world.metrics.lost.get()), (vec![1, 3], 0));
+}
