@@ -40,8 +40,9 @@ pub(crate) enum Message {
     /// The sender leaves.
     Goodbye,
     /// The sender asks for an answer to its own room. What changes something may be done until a node's clock, as in its
-    /// heartbeats, shows this; later, the sender has answered that it failed.
-    Question { id: u64, question: Question, expires_ms: BTreeMap<NodeId, u64> },
+    /// heartbeats, shows this; later, the sender has answered that it failed. A node that the sender does not know yet goes
+    /// by the sender's clock, which showed `sent_ms`.
+    Question { id: u64, question: Question, sent_ms: u64, expires_ms: BTreeMap<NodeId, u64> },
     /// The answer to the question that the receiver gave this id.
     Answer { id: u64, answer: Answer },
 }
@@ -211,7 +212,7 @@ mod tests {
             user: UserId::new("ann\u{e9}").unwrap(),
             event: Name::new("line\nfeed \"quoted\"").unwrap(),
         };
-        let message = Message::Question { id: u64::MAX, question, expires_ms: BTreeMap::from([(NODE, 5)]) };
+        let message = Message::Question { id: u64::MAX, question, sent_ms: 1, expires_ms: BTreeMap::from([(NODE, 5)]) };
         for payload in [&b""[..], b"\n", b"{\"v\":2}\n\xff\x00"] {
             assert_eq!(decode(message.encode(payload)), Some((message.clone(), Bytes::from_static(payload))));
         }
@@ -225,8 +226,8 @@ mod tests {
             "{\"v\":2}\n",
             "{\"v\":3,\"message\":\"goodbye\"}\n",
             "{\"v\":2,\"message\":{\"dance\":{}}}\n",
-            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"expires_ms\":{},\"question\":{\"sing\":{}}}}}\n",
-            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"expires_ms\":{},\"question\":{\"members\":{\"room\":\"a/b\"}}}}}\n",
+            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"sent_ms\":1,\"expires_ms\":{},\"question\":{\"sing\":{}}}}}\n",
+            "{\"v\":2,\"message\":{\"question\":{\"id\":1,\"sent_ms\":1,\"expires_ms\":{},\"question\":{\"members\":{\"room\":\"a/b\"}}}}}\n",
         ] {
             assert_eq!(decode(strange), None, "{strange}");
         }
@@ -240,7 +241,7 @@ mod tests {
             let info = NodeInfo { node, version: version.to_owned(), connections: 1, uptime_seconds: 1 };
             Message::Heartbeat { info, clock_ms: 1 }
         };
-        let question = |question| Message::Question { id: 1, question, expires_ms: BTreeMap::new() };
+        let question = |question| Message::Question { id: 1, question, sent_ms: 1, expires_ms: BTreeMap::new() };
         let connection = ConnectionId { node: NODE, serial: 1 };
         let close = |code, reason: String| question(Question::CloseConnection { connection, code, reason });
         let member = Member { connection, user: None };

@@ -255,10 +255,15 @@ impl Hub {
                 self.neighbours.requests.lock().on_goodbye(from);
                 self.count_nodes();
             }
-            Message::Question { id, question, expires_ms } => {
-                let until = expires_ms.get(&self.node()).copied();
-                let is_too_late = until.is_none_or(|until| millis(self.clock()) > until);
-                if question.has_effect() && is_too_late {
+            Message::Question { id, question, sent_ms, expires_ms } => {
+                let is_in_time =
+                    match expires_ms.get(&self.node()) {
+                        Some(until) => millis(self.clock()) <= *until,
+                        None => self.neighbours.nodes.lock().clock_at(from, now()).is_some_and(|clock| {
+                            clock <= Duration::from_millis(sent_ms).saturating_add(REQUEST_TIMEOUT)
+                        }),
+                    };
+                if question.has_effect() && !is_in_time {
                     tracing::debug!(%from, "dropped a request that has expired: its sender has given it up");
                 } else {
                     self.on_question(from, id, question, payload);
@@ -327,7 +332,7 @@ impl Hub {
         let started = self.neighbours.requests.lock().start(nodes, asks_all);
         let (id, completed) = started.ok_or(AskError::TooManyRequests)?;
         let request = Request { hub: self, id };
-        let message = Message::Question { id, question: question.clone(), expires_ms };
+        let message = Message::Question { id, question: question.clone(), sent_ms: millis(self.clock()), expires_ms };
         let mut accepted = self.tell_with(room, &message, &payload);
         // First the others: should they not be asked, nothing is done here either.
         let taken = match (&mut accepted).now_or_never() {

@@ -54,6 +54,23 @@ async fn what_failed_is_not_done_later_though_it_arrives() {
     assert_eq!(client.next().await.0, "in-time", "nothing that failed comes before it, and it was not closed");
 }
 
+/// A node that has come back, or is new, is asked by nodes that do not know it yet.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_the_asker_does_not_know_yet_does_what_it_is_asked() {
+    let bus = MemoryBus::new();
+    let hold = watch::Sender::new(false);
+    let [a] = start_nodes(&bus).await;
+    // Nobody hears of it, though it hears everybody.
+    let b = Node::start(Arc::new(Holdable::attach(&bus, hold.subscribe())), HubOptions::default());
+    wait_until("both are known", || a.nodes().len() == 2 && b.nodes().len() == 2).await;
+    hold.send_replace(true);
+    let mut client = Client::connect(&b, Some(user("ann"))).await;
+    wait_until("it is forgotten", || a.nodes().len() == 1).await;
+    let reached = a.notify_user(&user("ann"), event("hello"), Bytes::new()).await;
+    assert_eq!(reached, Err(AskError::NotFound { what: "user" }), "its answer does not come");
+    assert_eq!(client.next().await.0, "hello");
+}
+
 /// What one node asks is done in its order, also if the first of it waits for something.
 #[tokio::test(start_paused = true)]
 async fn a_leave_that_is_asked_after_a_join_comes_after_it() {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
@@ -40,6 +40,9 @@ const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long sentinels may take to name the master. Those that answer later are not heard this time.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// For how long no sentinel with an earlier configuration is believed. After that, the sentinels may have been set up anew.
+const LATEST_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A script and what it is given.
 pub(crate) struct Script<'a> {
     pub(crate) text: &'a str,
@@ -55,6 +58,8 @@ pub(crate) struct Commands {
     sentinels: Mutex<HashMap<Server, Connected>>,
     /// How often the topology was asked for.
     asked: AtomicUsize,
+    /// The latest configuration that a sentinel had, and when it was last confirmed.
+    latest: Mutex<Option<(u64, Instant)>>,
 }
 
 /// A client, and the task that connects it; the connections end with it.
@@ -72,7 +77,13 @@ impl Drop for Connected {
 impl Commands {
     /// Connects to nobody yet.
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, clients: Mutex::default(), sentinels: Mutex::default(), asked: AtomicUsize::new(0) }
+        Self {
+            config,
+            clients: Mutex::default(),
+            sentinels: Mutex::default(),
+            asked: AtomicUsize::new(0),
+            latest: Mutex::default(),
+        }
     }
 
     /// Runs a script on a server, which may answer that its slot is another's: then the error begins with `MOVED` or
@@ -127,7 +138,13 @@ impl Commands {
         let ask = |sentinel| timeout(SENTINEL_TIMEOUT, self.ask_sentinel(sentinel, service));
         let answers = join_all(sentinels.iter().map(ask)).await;
         let answers = answers.into_iter().filter_map(|answer| answer.ok()?.ok());
-        answers.max_by_key(|(epoch, _)| *epoch).map(|(_, master)| master)
+        let (epoch, master) = answers.max_by_key(|(epoch, _)| *epoch)?;
+        let (mut latest, now) = (self.latest.lock(), Instant::now());
+        if latest.is_some_and(|(known, at)| epoch < known && now.duration_since(at) < LATEST_PATIENCE) {
+            return None; // those that know better have not answered in time
+        }
+        *latest = Some((epoch, now));
+        Some(master)
     }
 
     /// The epoch of a sentinel's configuration, and the master that it names.

@@ -17,6 +17,7 @@ mod broker;
 mod commands;
 mod connection;
 mod keys;
+mod link;
 mod message;
 mod metrics;
 mod options;

@@ -163,7 +163,7 @@ impl Reader {
             Expected::From(next) if message.first > next => next,
             // Redis lost everything and its clock is behind what it was, or this is not what is stored.
             Expected::Stale => 1,
-            _ => return self.read(&message, progress),
+            _ => return self.read_live(&message, progress),
         };
         progress.repair_from = Some(asked);
         self.repair.insert(Held::default()).push(message);
@@ -189,7 +189,6 @@ impl Reader {
         match expected {
             Some((stored, Expected::From(_))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
                 progress.repair_from = Some(1);
-                return;
             }
             Some((stored, Expected::From(_) | Expected::Any)) => {
                 let before = progress.events.len();
@@ -198,17 +197,27 @@ impl Reader {
                 }
                 progress.repaired += (progress.events.len() - before) as u64;
                 // What came meanwhile is here, though the backlog may not have it: it can be too large, or off.
-                self.read_held(progress);
+                self.read_held(Some(stored), progress);
                 self.skip_to(stored, progress);
             }
             // What Redis still has of what came before these, it has said. To ask again would change nothing.
-            Some((_, Expected::Stale)) | None => self.read_held(progress),
+            Some((_, Expected::Stale)) | None => self.read_held(None, progress),
         }
     }
 
-    fn read_held(&mut self, progress: &mut Progress) {
+    /// What is newer than what is stored follows on that without a gap, since Redis answers in order. What does not was let
+    /// go before, or is forged: it must not move the position to where nothing is.
+    fn read_held(&mut self, stored: Option<&Stored>, progress: &mut Progress) {
         for message in self.repair.take().unwrap_or_default().messages {
-            self.read(&message, progress);
+            let is_beyond = |stored: &Stored| match self.expected(message.epoch, message.start) {
+                Expected::From(next) => {
+                    message.epoch == stored.epoch && message.first > next.max(stored.sequence.saturating_add(1))
+                }
+                Expected::Any | Expected::Stale => false,
+            };
+            if !stored.is_some_and(is_beyond) {
+                self.read(&message, progress);
+            }
         }
     }
 
@@ -241,6 +250,23 @@ impl Reader {
     /// A new epoch that starts before what was read begins without it.
     fn note_rewind(&self, epoch: u64, start: u64, progress: &mut Progress) {
         progress.rewound |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.sequence);
+    }
+
+    /// Takes a message that nothing is missing before. One that brings nothing new does not move the position: Redis takes
+    /// nothing twice, so it is a copy that somebody sent to the channel. Should it be none, the next message shows a gap.
+    fn read_live(&mut self, message: &Message, progress: &mut Progress) {
+        let is_seen = |next| message.last() < next;
+        if matches!(self.expected(message.epoch, message.start), Expected::From(next) if is_seen(next)) {
+            return;
+        }
+        let Ok(events) = message.events() else { return };
+        let is_copy =
+            |event: &Event| self.origins.iter().any(|(of, last)| *of == message.origin && event.number <= *last);
+        if events.iter().all(is_copy) {
+            progress.duplicates += message.count;
+        } else {
+            self.read(message, progress);
+        }
     }
 
     /// Takes what is new in a message; what is missing before it is lost.

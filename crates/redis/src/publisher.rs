@@ -111,8 +111,14 @@ impl Publisher {
         let mut attempts = Attempts::until(deadline_of(batch, Instant::now()));
         let mut step = attempts.next(owner(), Instant::now());
         loop {
-            step = match step {
+            let next = match step {
                 Step::Send(attempt) => {
+                    let hold = self.queue.lock().hold(Instant::now());
+                    if let Some(time) = hold {
+                        tokio::time::sleep(time.min(attempt.time)).await;
+                        step = attempts.next(owner(), Instant::now());
+                        continue;
+                    }
                     let ran = self.commands.run(script, &attempt).await;
                     attempts.on_result(ran, owner(), Instant::now())
                 }
@@ -122,7 +128,8 @@ impl Publisher {
                     attempts.next(owner(), Instant::now())
                 }
                 Step::Finish(outcome) => return outcome,
-            }
+            };
+            step = next;
         }
     }
 
@@ -180,6 +187,11 @@ impl Publisher {
 
     pub(crate) fn set_topology(&self, topology: Topology) {
         self.queue.lock().set_topology(topology);
+    }
+
+    /// Sends nothing before that time. What is under way is not affected.
+    pub(crate) fn hold_until(&self, time: Instant) {
+        self.queue.lock().hold_until(time);
     }
 
     /// Why a server does not take publishes, if it does not.

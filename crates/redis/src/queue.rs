@@ -1,7 +1,8 @@
 //! Publishes on their way to Redis: lanes, bounds, deadlines and answers. No I/O; time is an argument.
 //!
 //! Publishes wait in lanes: in a cluster one for each room, since a script may touch one slot only, and rooms
-//! whose slot is moving would hold up one another; otherwise one for all rooms. A lane has one batch under way at a
+//! whose slot is moving would hold up one another; otherwise one for all rooms, but for those of the nodes, which a flood
+//! of events must not hold up. A lane has one batch under way at a
 //! time, so its events keep their order through every retry; what comes meanwhile makes the next batch. So a lone event
 //! is sent at once, and a burst costs Redis one script for many.
 
@@ -14,7 +15,7 @@ use roomcast_core::{BrokerError, Envelope, RoomName};
 use tokio::sync::oneshot;
 
 use crate::attempts::{Outcome, is_of_the_server};
-use crate::keys::Keys;
+use crate::keys::{Keys, is_of_nodes};
 use crate::topology::Topology;
 
 /// How many events may wait to be published.
@@ -22,6 +23,11 @@ const MAX_WAITING_EVENTS: usize = 65_536;
 
 /// How many bytes of events may wait to be published; one event may always wait.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
+/// How much more may wait of what nodes send each other: heartbeats, requests and probes must get through when clients
+/// have filled the queue.
+const NODES_RESERVE_EVENTS: usize = 16_384;
+const NODES_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest payload of an event. Its length has four bytes on the wire, and Redis accepts no string over 512 MB.
 const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
@@ -39,7 +45,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 /// as down because publishes have waited in the queue for too long.
 const MIN_TRY: Duration = Duration::from_millis(500);
 
-/// The room of a lane; `None` for the lane of all rooms.
+/// The room of a lane; `None` for the lane of all rooms that have none of their own.
 pub(crate) type LaneKey = Option<RoomName>;
 
 /// The answer to a publish, when it is known.
@@ -50,6 +56,8 @@ pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
 pub(crate) struct Queue {
     lanes: HashMap<LaneKey, VecDeque<Waiting>>,
     topology: Option<Topology>,
+    /// Nothing is sent before this time.
+    held_until: Option<Instant>,
     /// Servers that did not take a publish in time, with the reason. Only probes are sent to them.
     down: HashMap<Server, String>,
     last_number: u64,
@@ -88,7 +96,10 @@ impl Queue {
             return Err(BrokerError::TooLarge { size: envelope.payload.len(), max: MAX_PAYLOAD });
         }
         let size = envelope.size();
-        let is_full = self.waiting_events >= MAX_WAITING_EVENTS || self.waiting_bytes + size > MAX_WAITING_BYTES;
+        let reserve = usize::from(is_of_nodes(&envelope.room));
+        let max_events = MAX_WAITING_EVENTS + reserve * NODES_RESERVE_EVENTS;
+        let max_bytes = MAX_WAITING_BYTES + reserve * NODES_RESERVE_BYTES;
+        let is_full = self.waiting_events >= max_events || self.waiting_bytes + size > max_bytes;
         if is_full && self.waiting_events > 0 {
             return Err(BrokerError::Overloaded { waiting: self.waiting_events });
         }
@@ -160,6 +171,16 @@ impl Queue {
         self.topology = Some(topology);
     }
 
+    /// Publishes wait until that time.
+    pub(crate) fn hold_until(&mut self, time: Instant) {
+        self.held_until = Some(time);
+    }
+
+    /// For how long publishes wait.
+    pub(crate) fn hold(&self, now: Instant) -> Option<Duration> {
+        self.held_until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
     /// Why a server does not take publishes, if it does not.
     pub(crate) fn is_down(&self, server: &Server) -> Option<&String> {
         self.down.get(server)
@@ -171,7 +192,8 @@ impl Queue {
     }
 
     fn lane_of(&self, room: &RoomName) -> LaneKey {
-        self.topology.as_ref().is_some_and(Topology::has_slots).then(|| room.clone())
+        let has_slots = self.topology.as_ref().is_some_and(Topology::has_slots);
+        (has_slots || is_of_nodes(room)).then(|| room.clone())
     }
 
     /// Fails at once if the room's server is known to be down, or no server is known.

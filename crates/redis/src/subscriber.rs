@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fred::types::config::Server;
 use parking_lot::Mutex;
 use roomcast_core::{BrokerStatus, EventQueue};
@@ -14,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::commands::Commands;
 use crate::connection::{self, Credentials, Fitness, Report};
 use crate::keys::PROBES;
+use crate::link::Link;
 use crate::metrics::RedisMetrics;
 use crate::probes::Probes;
 use crate::publisher::Publisher;
@@ -24,13 +24,18 @@ use crate::topology::Topology;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How long until a connection that ended is opened again: at first, and at most.
-const MIN_RETRY: Duration = Duration::from_millis(100);
-const MAX_RETRY: Duration = Duration::from_secs(1);
+/// A former master may live on as one. Nodes learn of the new one within 0.8 s of each other, and publish to neither
+/// from then on. For so long the former one is read, until the publishers of all nodes have left it.
+const FORMER_MASTER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For how long a former master is read on that is alive: until the publishers of all nodes have heard of the new one, so
-/// that all members see what the former master took last, and then what the new one has taken meanwhile.
-const FORMER_MASTER_PATIENCE: Duration = Duration::from_millis(1500);
+/// When publishers begin with the new master: all nodes read it by then, so nothing that it takes is missed.
+const NEW_MASTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the new master may take then to prove that it works.
+const PROOF_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a server is asked again whether it evicts keys, while that keeps the node from working.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How soon the topology is asked for again when something is not where it says.
 const MIN_TOPOLOGY_AGE: Duration = Duration::from_millis(200);
@@ -57,22 +62,6 @@ pub(crate) struct Shared {
     pub(crate) metrics: RedisMetrics,
 }
 
-/// A connection to one server, or the wish for one.
-struct Link {
-    /// Tells this connection's reports from those of its predecessors.
-    generation: u64,
-    /// Closed, it ends the connection.
-    output: Option<mpsc::UnboundedSender<Bytes>>,
-    retry_at: Instant,
-    retry_delay: Duration,
-    /// Why the last connection ended, or was not opened.
-    error: Option<String>,
-    /// The policy by which the server evicts keys, if it does.
-    evicts: Option<String>,
-    /// The server is no longer the master: when to leave it.
-    leave_at: Option<Instant>,
-}
-
 /// The task's own.
 pub(crate) struct Subscriber {
     shared: Arc<Shared>,
@@ -88,6 +77,8 @@ pub(crate) struct Subscriber {
     /// Whether most of the servers could be used once. From then on, one that evicts keys is only warned of: it worked
     /// until now.
     has_worked: bool,
+    /// A former master that works is being left for a new one.
+    changes_master_until: Option<Instant>,
     topologies: mpsc::Sender<Option<Topology>>,
     topology_inbox: mpsc::Receiver<Option<Topology>>,
     topology_wanted: bool,
@@ -115,6 +106,7 @@ impl Subscriber {
             inbox,
             probes: Probes::new(),
             has_worked: false,
+            changes_master_until: None,
             topologies,
             topology_inbox,
             topology_wanted: true,
@@ -200,14 +192,13 @@ impl Subscriber {
                     self.lost_links -= 1;
                     self.shared.metrics.reconnects.inc();
                 }
-                link.retry_delay = MIN_RETRY;
                 subscriptions.on_connected(shard, now);
                 let server = subscriptions.server(shard);
                 tracing::info!(%server, "connected to Redis");
                 if let Some(policy) = &evicts {
                     tracing::warn!(%server, policy, "Redis may evict rooms' positions; set maxmemory-policy to noeviction");
                 }
-                link.evicts = evicts;
+                link.on_connected(evicts, now);
                 self.probes.on_connected(server);
             }
             Report::Received(all) => {
@@ -219,15 +210,12 @@ impl Subscriber {
             }
             Report::Ended(error) => {
                 let server = subscriptions.server(shard);
-                if link.retry_delay == MIN_RETRY {
+                if link.was_open() {
                     tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
                 } else {
                     tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
                 }
-                link.output = None;
-                link.error = Some(error.to_string());
-                link.retry_at = now + link.retry_delay;
-                link.retry_delay = (link.retry_delay * 2).min(MAX_RETRY);
+                link.on_ended(error.to_string(), now);
                 self.lost_links += usize::from(subscriptions.on_disconnected(shard));
             }
         }
@@ -238,20 +226,13 @@ impl Subscriber {
     /// Opens the connections that are due, to servers that own something.
     fn connect_due(&mut self) {
         let now = Instant::now();
+        let leaving = self.is_leaving();
         for Known { index: shard, server, owns, .. } in self.shared.subscriptions.lock().servers() {
             if self.links.len() <= shard {
-                self.links.push(Link {
-                    generation: 0,
-                    output: None,
-                    retry_at: now,
-                    retry_delay: MIN_RETRY,
-                    error: None,
-                    evicts: None,
-                    leave_at: None,
-                });
+                self.links.push(Link::new(now));
             }
             let link = &mut self.links[shard];
-            if owns && link.output.is_none() && link.retry_at <= now {
+            if owns && !leaving && link.output.is_none() && link.retry_at <= now {
                 link.generation += 1;
                 let (output, to_write) = mpsc::unbounded_channel();
                 link.output = Some(output);
@@ -268,11 +249,7 @@ impl Subscriber {
     /// Gives a connection up that seems to be alive and is not.
     fn reset(&mut self, shard: ShardIndex, server: &Server, why: &str) {
         tracing::warn!(%server, "{why}; closing the subscriber connection to Redis");
-        let link = &mut self.links[shard];
-        link.generation += 1;
-        link.output = None;
-        link.error = Some(why.to_owned());
-        link.retry_at = Instant::now();
+        self.links[shard].give_up(why, Instant::now());
         self.lost_links += usize::from(self.shared.subscriptions.lock().on_disconnected(shard));
         self.update_status();
     }
@@ -294,7 +271,7 @@ impl Subscriber {
         for shard in lost {
             self.reset(shard, &servers[shard].server, "Redis does not answer");
         }
-        self.leave_former_masters(&servers);
+        self.reset_due(&servers);
         self.connect_due();
         self.ask_topology(self.commands.max_topology_age());
         let owners = servers.iter().filter(|known| known.owns);
@@ -318,6 +295,9 @@ impl Subscriber {
         }
         drop(subscriptions);
         let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
+        if status == BrokerStatus::Down && self.changes_master_until.is_some_and(|until| Instant::now() < until) {
+            return; // the former master worked, and the new one has not been asked yet
+        }
         self.has_worked |= status == BrokerStatus::Up;
         let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);
         match status {
@@ -388,29 +368,41 @@ impl Subscriber {
         self.update_status();
     }
 
-    /// A former master that is alive may go on as one, and bring what nobody else reads. A member of a cluster that gives
-    /// its slots away ends the subscriptions itself.
+    /// A member of a cluster that gives its slots away ends the subscriptions itself. A former master that is alive does
+    /// not: it is left, in an order in which no member misses what either master takes.
     fn note_former_master(&mut self, topology: &Topology, servers: &[Known]) {
         if topology.has_slots() {
             return;
         }
         let now = Instant::now();
-        for Known { index, owns, .. } in servers {
-            if let Some(link) = self.links.get_mut(*index) {
-                let leave_at = link.leave_at.unwrap_or(now + FORMER_MASTER_PATIENCE);
-                link.leave_at = (!owns && link.output.is_some()).then_some(leave_at);
+        for Known { index, owns, is_connected, .. } in servers {
+            let Some(link) = self.links.get_mut(*index) else { continue };
+            if *owns || link.output.is_none() {
+                link.leave_at = None;
+            } else if *is_connected && link.leave_at.is_none() {
+                link.leave_at = Some(now + FORMER_MASTER_PATIENCE);
+                self.publisher.hold_until(now + NEW_MASTER_PATIENCE);
+                self.changes_master_until = Some(now + NEW_MASTER_PATIENCE + PROOF_PATIENCE);
             }
         }
     }
 
-    fn leave_former_masters(&mut self, servers: &[Known]) {
+    /// Whether a former master is still read.
+    fn is_leaving(&self) -> bool {
+        self.links.iter().any(|link| link.leave_at.is_some() && link.output.is_some())
+    }
+
+    /// Ends connections that are of no more use.
+    fn reset_due(&mut self, servers: &[Known]) {
         let now = Instant::now();
-        for Known { index, server, .. } in servers {
-            if let Some(link) = self.links.get_mut(*index)
-                && link.leave_at.is_some_and(|at| at <= now)
-            {
+        for Known { index, server, owns, is_connected } in servers {
+            let Some(link) = self.links.get_mut(*index) else { continue };
+            let evicts = link.evicts.is_some() && !self.has_worked;
+            if link.leave_at.is_some_and(|at| at <= now) {
                 link.leave_at = None;
                 self.reset(*index, server, "another server is the master now");
+            } else if *owns && *is_connected && evicts && now.duration_since(link.connected_at) > EVICTION_INTERVAL {
+                self.reset(*index, server, "the maxmemory-policy is not noeviction");
             }
         }
     }

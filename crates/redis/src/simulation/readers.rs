@@ -128,12 +128,23 @@ fn the_last_origins_are_remembered() {
     for origin in 1..=ORIGINS {
         live(&mut reader, by(origin, 1, 7, 1, origin, 1));
     }
-    // The first has become the most recent, so the second is forgotten for a new one.
-    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 65, 1)).duplicates, 1);
+    // The first becomes the most recent, so the second is forgotten for a new one.
+    assert_eq!(live(&mut reader, by(1, 2, 7, 1, 65, 1)).duplicates, 0);
     assert_eq!(live(&mut reader, by(100, 1, 7, 1, 66, 1)).duplicates, 0);
-    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 67, 1)).duplicates, 1);
-    assert_eq!(live(&mut reader, by(3, 1, 7, 1, 68, 1)).duplicates, 1);
-    assert_eq!(live(&mut reader, by(2, 1, 7, 1, 69, 1)).duplicates, 0);
+    assert_eq!(live(&mut reader, by(1, 2, 7, 1, 67, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(3, 1, 7, 1, 67, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(2, 1, 7, 1, 67, 1)).duplicates, 0);
+}
+
+#[test]
+fn copies_of_messages_and_forged_numbers_silence_no_room() {
+    let mut reader = reader_at(0);
+    live(&mut reader, by(1, 1, 7, 1, 1, 1));
+    // A copy under the next number, and one under a number far ahead.
+    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 2, 1)).duplicates, 1);
+    assert_eq!(live(&mut reader, by(1, 1, 7, 1, 1 << 40, 1)).repair_from, Some(2));
+    repair(&mut reader, 2, &stored(7, 1, 1), &[]);
+    assert_eq!(numbers(&live(&mut reader, by(1, 2, 7, 1, 2, 1))), [2]);
 }
 
 #[test]
@@ -142,8 +153,12 @@ fn what_was_published_before_a_subscription_is_not_delivered_when_it_is_publishe
     let origins = vec![(NodeId::from_u64(2), 7), (NodeId::from_u64(1), 52)];
     reader.on_subscribed(Some(Stored { epoch: 7, start: 1, sequence: 52, origins }));
     // Redis has lost 52, and its publisher tries again.
-    assert_eq!(live(&mut reader, by(1, 52, 9, 52, 52, 1)).duplicates, 1);
-    assert_eq!(numbers(&live(&mut reader, by(1, 53, 9, 52, 53, 1))), [53]);
+    let (again, newer) = (by(1, 52, 9, 52, 52, 1), by(1, 53, 9, 52, 53, 1));
+    assert_eq!(live(&mut reader, again.clone()).duplicates, 1);
+    assert_eq!(live(&mut reader, newer.clone()).repair_from, Some(52));
+    repair(&mut reader, 52, &stored(9, 52, 53), &[]);
+    let repaired = repair(&mut reader, 1, &stored(9, 52, 53), &[again, newer]);
+    assert_eq!(numbers(&repaired), [53]);
 }
 
 #[test]
