@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -24,7 +25,7 @@ use crate::membership::Membership;
 use crate::metrics::HubMetrics;
 use crate::neighbours::Neighbours;
 use crate::outbox::Outbox;
-use crate::peer::{Connection, Peer, Place};
+use crate::peer::{Connection, Entry, Peer, Place};
 use crate::renewal;
 
 /// Rooms are spread over so many locks.
@@ -114,6 +115,7 @@ pub struct Hub {
     hasher: std::hash::RandomState,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Peer>>>,
     next_connection: AtomicU64,
+    next_join: AtomicU64,
     places_taken: AtomicUsize,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -134,6 +136,7 @@ impl Hub {
             hasher: std::hash::RandomState::new(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
+            next_join: AtomicU64::new(1),
             places_taken: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -193,7 +196,7 @@ impl Hub {
     }
 
     pub(crate) fn leave_all(&self, peer: &Peer) {
-        for (room, slot) in peer.rooms.lock().take().into_iter().flatten() {
+        for Entry { room, slot, .. } in peer.rooms.lock().take().into_iter().flatten() {
             self.remove_member(&room, slot);
         }
     }
@@ -234,15 +237,17 @@ impl Hub {
     /// again changes nothing.
     ///
     /// # Errors
-    /// [`JoinError`]; the connection is then not a member.
+    /// [`JoinError`]; the connection is then not a member, unless a later join made it one or it was one by
+    /// [`join_eventually`](Self::join_eventually).
     ///
     /// # Cancel safety
     /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
-        let Some(subscription) = self.add_member(peer, room)? else { return Ok(()) };
+        let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
+        let Some(subscription) = self.add_member(peer, room, join)? else { return Ok(()) };
         if let Err(error) = subscription.clone().await {
             // It stays pending while the room has members, so that nobody takes the room for subscribed.
-            self.leave(peer, room);
+            self.leave_if(peer, |entry| entry.room == *room && entry.join == join);
             return Err(error.into());
         }
         let pending = &mut self.shard(room).lock().pending;
@@ -254,37 +259,50 @@ impl Hub {
     }
 
     /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
-    pub(crate) fn add_member(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<Option<Subscription>, JoinError> {
+    ///
+    /// `join` becomes the one whose failure ends the membership; `None`: none does.
+    pub(crate) fn add_member(
+        &self,
+        peer: &Arc<Peer>,
+        room: &RoomName,
+        join: Option<NonZeroU64>,
+    ) -> Result<Option<Subscription>, JoinError> {
         let mut rooms = peer.rooms.lock();
         let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
         // Under the shard's lock, so that the broker hears of first and last members in their order.
         let mut shard = self.shard(room).lock();
-        if !rooms.iter().any(|(joined, _)| joined == room) {
+        let mut first = false;
+        if let Some(entry) = rooms.iter_mut().find(|entry| entry.room == *room) {
+            // Two joins may wait for one membership: the older must not end what the newer reports. One that
+            // outlasts failures keeps doing so.
+            entry.join = entry.join.and(join);
+        } else {
             let own = usize::from(peer.user.is_some()); // the room of its user is not of its choice
             if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
                 return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
             }
             let joined = shard.membership.join(room, Arc::clone(peer));
+            first = joined.first;
             if rooms.is_empty() {
                 rooms.reserve_exact(1); // most connections are in one room
             }
-            rooms.push((room.clone(), joined.slot));
+            rooms.push(Entry { room: room.clone(), slot: joined.slot, join });
             self.metrics.memberships.inc();
-            if joined.first {
+            if first {
                 self.metrics.rooms.inc();
             }
-            if joined.first || shard.pending.get(room).is_some_and(renewal::has_failed) {
-                let mut subscription = self.broker.subscribe(room);
-                // An embedded broker answers at once.
-                let unconfirmed = match (&mut subscription).now_or_never() {
-                    Some(Ok(())) => None,
-                    Some(refused) => Some(ready(refused).boxed()),
-                    None => Some(subscription),
-                };
-                match unconfirmed {
-                    Some(subscription) => drop(shard.pending.insert(room.clone(), subscription.shared())),
-                    None => drop(shard.pending.remove(room)),
-                }
+        }
+        if first || shard.pending.get(room).is_some_and(renewal::has_failed) {
+            let mut subscription = self.broker.subscribe(room);
+            // An embedded broker answers at once.
+            let unconfirmed = match (&mut subscription).now_or_never() {
+                Some(Ok(())) => None,
+                Some(refused) => Some(ready(refused).boxed()),
+                None => Some(subscription),
+            };
+            match unconfirmed {
+                Some(subscription) => drop(shard.pending.insert(room.clone(), subscription.shared())),
+                None => drop(shard.pending.remove(room)),
             }
         }
         Ok(shard.pending.get(room).cloned())
@@ -292,10 +310,14 @@ impl Hub {
 
     /// Ends a membership. When this returns, no event of the room is queued to the connection any more.
     pub fn leave(&self, peer: &Peer, room: &RoomName) {
+        self.leave_if(peer, |entry| entry.room == *room);
+    }
+
+    fn leave_if(&self, peer: &Peer, is_meant: impl Fn(&Entry) -> bool) {
         let mut rooms = peer.rooms.lock();
         let Some(rooms) = rooms.as_mut() else { return };
-        if let Some(index) = rooms.iter().position(|(joined, _)| joined == room) {
-            let (room, slot) = rooms.swap_remove(index);
+        if let Some(index) = rooms.iter().position(is_meant) {
+            let Entry { room, slot, .. } = rooms.swap_remove(index);
             self.remove_member(&room, slot);
         }
     }

@@ -1,6 +1,7 @@
 //! A connection as the hub knows it.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,9 +24,20 @@ pub struct Peer {
     /// Memory of its unfinished message, and of its calls and notifications that handlers have not dealt
     /// with, in bytes.
     inbound: AtomicUsize,
-    /// Its rooms with its slot in each; `None` once it has ended, so that no late join leaves a member
+    /// The rooms that it is in; `None` once it has ended, so that no late join leaves a member
     /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
-    pub(crate) rooms: Mutex<Option<Vec<(RoomName, usize)>>>,
+    pub(crate) rooms: Mutex<Option<Vec<Entry>>>,
+}
+
+/// A connection's membership of a room.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) room: RoomName,
+    /// Its slot in the room.
+    pub(crate) slot: usize,
+    /// The join that ends the membership if its subscription fails: the newest that waited for it. `None`: the
+    /// membership outlasts failed subscriptions.
+    pub(crate) join: Option<NonZeroU64>,
 }
 
 impl Peer {
@@ -62,7 +74,7 @@ impl Peer {
     /// The names of the rooms that it is in.
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
-        rooms.iter().flatten().map(|(room, _)| room).filter(|room| !room.is_internal()).cloned().collect()
+        rooms.iter().flatten().map(|entry| &entry.room).filter(|room| !room.is_internal()).cloned().collect()
     }
 }
 

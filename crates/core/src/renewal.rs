@@ -34,7 +34,7 @@ impl Hub {
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
         let mut status = self.broker.status();
-        let Some(subscription) = self.add_member(peer, room)? else { return Ok(()) };
+        let Some(subscription) = self.add_member(peer, room, None)? else { return Ok(()) };
         // What is left of it is for `renew_subscriptions`.
         tokio::select! {
             _ = subscription => {}

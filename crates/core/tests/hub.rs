@@ -336,6 +336,65 @@ async fn a_join_that_is_given_up_half_way_is_ended_by_leave() {
     assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
 }
 
+#[tokio::test]
+async fn a_join_that_fails_after_a_leave_does_not_end_a_later_membership() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let mut client = Client::connect(&hub, None).await;
+    let mut old_join = Box::pin(hub.join(client.peer(), &lobby));
+    assert_eq!(old_join.as_mut().now_or_never(), None);
+    hub.leave(client.peer(), &lobby);
+    let old_subscription = spy.take_held();
+    let mut new_join = Box::pin(hub.join(client.peer(), &lobby));
+    assert_eq!(new_join.as_mut().now_or_never(), None);
+    drop(old_subscription);
+    assert!(within("the old join's answer", old_join).await.is_err());
+    assert_eq!(spy.answer(&Ok(())), 1);
+    assert_eq!(within("the new join's answer", new_join).await, Ok(()));
+    assert_eq!((hub.members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
+    publish(&hub, &lobby, "arrives").await;
+    assert_eq!(client.payload().await, "arrives");
+}
+
+#[tokio::test]
+async fn of_two_joins_that_wait_for_one_membership_the_newer_decides() {
+    let (spy, hub) = slow_broker();
+    let lobby = room("lobby");
+    let client = Client::connect(&hub, None).await;
+    let mut older = Box::pin(hub.join(client.peer(), &lobby));
+    assert_eq!(older.as_mut().now_or_never(), None);
+    assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
+    let mut newer = Box::pin(hub.join(client.peer(), &lobby));
+    assert_eq!(newer.as_mut().now_or_never(), None, "it waits for a subscription that has not failed");
+    assert!(within("the older join's answer", older).await.is_err());
+    assert_eq!(spy.answer(&Ok(())), 1);
+    assert_eq!(within("the newer join's answer", newer).await, Ok(()));
+    assert_eq!(hub.members(&lobby).len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_join_does_not_end_a_membership_that_outlasts_failures() {
+    let (spy, hub) = slow_broker();
+    spy.status.send_replace(BrokerStatus::Down);
+    let lobby = room("lobby");
+    let client = Client::connect(&hub, None).await;
+    let joins = || Box::pin(hub.join(client.peer(), &lobby));
+    // Before and after: whichever comes first, the membership outlasts the failure.
+    let mut before = joins();
+    assert_eq!(before.as_mut().now_or_never(), None);
+    assert_eq!(within("an answer", hub.join_eventually(client.peer(), &lobby)).await, Ok(()));
+    let mut after = joins();
+    assert_eq!(after.as_mut().now_or_never(), None);
+    assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
+    assert!(within("both answers", async { before.await.is_err() && after.await.is_err() }).await);
+    assert_eq!(hub.members(&lobby).len(), 1);
+    // The broker is back: a join waits for a new subscription instead of the one that failed.
+    let mut joins_again = joins();
+    assert_eq!(joins_again.as_mut().now_or_never(), None);
+    assert_eq!(spy.answer(&Ok(())), 1);
+    assert_eq!(within("the answer", joins_again).await, Ok(()));
+}
+
 // === what is counted, and the end ===
 
 #[tokio::test]

@@ -192,8 +192,11 @@ struct SpyState {
     /// How often each room is subscribed to.
     subscribed: BTreeMap<String, i32>,
     holds: bool,
-    held: Vec<(RoomName, oneshot::Sender<Result<(), BrokerError>>)>,
+    held: Held,
 }
+
+/// Subscriptions that wait for an answer.
+type Held = Vec<(RoomName, oneshot::Sender<Result<(), BrokerError>>)>;
 
 impl Spy {
     pub fn new(inner: MemoryBroker) -> Arc<Self> {
@@ -216,7 +219,7 @@ impl Spy {
 
     /// Answers all subscriptions that wait, and says how many.
     pub fn answer(&self, answer: &Result<(), BrokerError>) -> usize {
-        let held = std::mem::take(&mut self.state.lock().held);
+        let held = self.take_held();
         let count = held.len();
         for (room, answered) in held {
             if answer.is_ok() {
@@ -226,6 +229,11 @@ impl Spy {
             let _ = answered.send(answer.clone());
         }
         count
+    }
+
+    /// Takes the subscriptions that wait: [`answer`](Self::answer) skips them. They fail when they are dropped.
+    pub fn take_held(&self) -> Held {
+        std::mem::take(&mut self.state.lock().held)
     }
 }
 
