@@ -142,7 +142,8 @@ impl Outbox {
     pub(crate) fn has_room_for(&self, outgoing: &Outgoing) -> bool {
         let mut state = self.state.lock();
         let has_room = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
-        state.awaited = !has_room;
+        // Another room may wait for more room than this one needs.
+        state.awaited |= !has_room;
         has_room
     }
 
@@ -302,5 +303,31 @@ impl Drop for Outbox {
         }
         // What the driver has taken is its own to give up.
         self.load.outbound.release(state.queue.iter().map(Outgoing::own_cost).sum());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use prometheus::IntGauge;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    fn frame(len: usize) -> Outgoing {
+        Outgoing { bytes: vec![0; len].into(), accepted_at: None }
+    }
+
+    #[test]
+    fn a_room_that_has_room_does_not_end_the_wait_of_another() {
+        let budget = || Budget::new(IntGauge::new("memory", "Memory").expect("a valid name"), usize::MAX);
+        let load = NodeLoad::new(budget(), budget());
+        let outbox = Outbox::new(10_000, Arc::clone(&load));
+        let queued = frame(1000);
+        assert_eq!(outbox.push(queued.clone()), Ok(()));
+        assert!(!outbox.has_room_for(&frame(5000)));
+        assert!(outbox.has_room_for(&frame(100)));
+        outbox.wrote(std::iter::once(&queued));
+        assert_eq!(load.room_made().now_or_never(), Some(()));
     }
 }
