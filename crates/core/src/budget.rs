@@ -42,7 +42,12 @@ impl Budget {
 
     /// How many bytes too many are held.
     pub(crate) fn excess(&self) -> usize {
-        usize::try_from(self.held.get()).unwrap_or_default().saturating_sub(self.limit)
+        self.held().saturating_sub(self.limit)
+    }
+
+    /// How many bytes are held.
+    pub(crate) fn held(&self) -> usize {
+        usize::try_from(self.held.get()).unwrap_or_default()
     }
 
     /// Waits until more is held than may be. For one task.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use roomcast_protocol::{CloseCode, CloseFrame, Opcode};
 
 use crate::load::NodeLoad;
+use crate::shedding::Held;
 
 /// What is to be written: one or more whole WebSocket frames.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Memory of what is queued, or taken and not wholly written.
     bytes: usize,
+    /// The part of it that is not shared with other connections.
+    own_bytes: usize,
     /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
     /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
     pong: Option<Box<Bytes>>,
@@ -155,6 +158,7 @@ impl Outbox {
 
     fn enqueue(&self, state: &mut State, outgoing: Outgoing) {
         state.bytes += outgoing.cost();
+        state.own_bytes += outgoing.own_cost();
         self.load.outbound.charge(outgoing.own_cost());
         state.queue.push_back(outgoing);
     }
@@ -163,9 +167,10 @@ impl Outbox {
         &self.load
     }
 
-    /// The memory of what is queued and not written, in bytes.
-    pub(crate) fn held(&self) -> usize {
-        self.state.lock().bytes
+    /// The memory of what is queued and not written.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.state.lock();
+        Held { own: state.own_bytes, shared: state.bytes - state.own_bytes }
     }
 
     /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
@@ -254,6 +259,7 @@ impl Outbox {
         self.load.outbound.release(own_cost);
         let mut state = self.state.lock();
         state.bytes -= cost;
+        state.own_bytes -= own_cost;
         self.on_room_made(&mut state);
         if state.pong_taken && frames.into_iter().any(Outgoing::is_pong) {
             state.pong_taken = false;

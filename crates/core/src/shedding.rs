@@ -15,6 +15,21 @@ use crate::peer::Peer;
 /// that are closed need time to give their memory back.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What a connection makes its node hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Its end gives this back.
+    pub(crate) own: usize,
+    /// Given back when the last of the connections that share it ends.
+    pub(crate) shared: usize,
+}
+
+impl Held {
+    fn is_nothing(self) -> bool {
+        self == Self { own: 0, shared: 0 }
+    }
+}
+
 impl Hub {
     /// Whether new connections must wait, because those that are here hold more memory than they may.
     pub fn is_short_of_memory(&self) -> bool {
@@ -28,12 +43,17 @@ impl Hub {
         let too_much_output =
             CloseFrame::new(CloseCode::SLOW_CONSUMER, "slow consumer: the node is short of memory for unread output");
         tokio::join!(
-            self.keep(&load.inbound, Peer::inbound, &too_much_input, &metrics.shed_for_inbound),
+            self.keep(
+                &load.inbound,
+                |peer| Held { own: peer.inbound(), shared: 0 },
+                &too_much_input,
+                &metrics.shed_for_inbound
+            ),
             self.keep(&load.outbound, |peer| peer.outbox.held(), &too_much_output, &metrics.shed_for_outbound),
         );
     }
 
-    async fn keep(&self, budget: &Budget, held: impl Fn(&Peer) -> usize, close: &CloseFrame, count: &IntCounter) {
+    async fn keep(&self, budget: &Budget, held: impl Fn(&Peer) -> Held, close: &CloseFrame, count: &IntCounter) {
         loop {
             budget.exceeded().await;
             self.close_largest(budget, &held, close, count);
@@ -42,26 +62,38 @@ impl Hub {
     }
 
     /// Closes the connections that hold most, until what is left fits.
-    fn close_largest(&self, budget: &Budget, held: impl Fn(&Peer) -> usize, close: &CloseFrame, count: &IntCounter) {
-        let mut excess = budget.excess();
-        let mut debtors: Vec<(usize, Arc<Peer>)> = Vec::new();
+    ///
+    /// Memory that connections share is attributed to them in proportion to what each of them holds of it: who
+    /// shares it with few counts for less than its end frees, who shares it with many for more. The next look
+    /// corrects that. Attributed in full, the members of one room would be closed by the thousand for one copy
+    /// of their events; not attributed at all, those that hold it would stay.
+    fn close_largest(&self, budget: &Budget, held: impl Fn(&Peer) -> Held, close: &CloseFrame, count: &IntCounter) {
+        let mut all: Vec<(Held, Arc<Peer>)> = Vec::new();
         for peer in self.connections.lock().values() {
-            match held(peer) {
-                0 => {}
-                // It gives this back as soon as it runs.
-                bytes if peer.outbox.is_closed() => excess = excess.saturating_sub(bytes),
-                bytes => debtors.push((bytes, Arc::clone(peer))),
+            let held = held(peer);
+            if !held.is_nothing() {
+                all.push((held, Arc::clone(peer)));
             }
         }
-        debtors.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
-        for (bytes, peer) in debtors {
+        let own: usize = all.iter().map(|(held, _)| held.own).sum();
+        let counted: usize = all.iter().map(|(held, _)| held.shared).sum();
+        // Each copy once.
+        let shared = budget.held().saturating_sub(own).min(counted);
+        let share = |held: Held| held.own + (held.shared as u128 * shared as u128 / counted.max(1) as u128) as usize;
+        // Those that are closed already give back what they hold as soon as they run.
+        let (closed, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, peer)| peer.outbox.is_closed());
+        let given_back = closed.into_iter().map(|(held, _)| share(held)).sum();
+        let mut excess = budget.excess().saturating_sub(given_back);
+        open.sort_by_cached_key(|(held, _)| Reverse(share(*held)));
+        for (held, peer) in open {
             if excess == 0 {
                 return;
             }
             if peer.outbox.close(close.clone()) {
+                let bytes = held.own + held.shared;
                 tracing::info!(connection = %peer.id, bytes, reason = close.reason, "closed for memory");
                 count.inc();
-                excess = excess.saturating_sub(bytes);
+                excess = excess.saturating_sub(share(held));
             }
         }
     }

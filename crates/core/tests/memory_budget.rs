@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Client, event, publish, room, start_hub, within};
-use roomcast_core::{Command, Hub, HubOptions, MemoryBroker};
+use roomcast_core::{Command, Hub, HubOptions, MemoryBroker, Outgoing};
 use roomcast_protocol::CloseCode;
 
 const KIB: usize = 1024;
@@ -69,6 +69,48 @@ async fn over_the_outbound_budget_the_connections_that_hold_most_are_closed_firs
     until_memory_fits(&hub).await;
     assert_eq!(clients.iter().map(close_code).collect::<Vec<_>>(), [None, None, None]);
     assert_eq!(clients[0].queued().len() + clients[1].queued().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_hold_the_same_events_are_not_closed_for_one_that_holds_output_of_its_own() {
+    let hub = hub(HubOptions { outbound_memory: 160 * KIB, ..HubOptions::default() });
+    let lobby = room("lobby");
+    let mut members = Vec::new();
+    for _ in 0..20 {
+        members.push(Client::member(&hub, &lobby).await);
+    }
+    let alone = Client::connect(&hub, None).await;
+    publish(&hub, &lobby, vec![b'x'; 100 * KIB]).await;
+    for _ in 0..8 {
+        let frame = Outgoing { bytes: vec![b'x'; 10 * KIB].into(), accepted_at: None };
+        assert_eq!(alone.connection.outbox.push(frame), Ok(()));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(close_code(&alone), Some(CloseCode::SLOW_CONSUMER));
+    assert!(members.iter().all(|member| !member.connection.outbox.is_closed()), "a member was closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_many_share_are_given_back_though_no_single_member_frees_them() {
+    let hub = hub(HubOptions { outbound_memory: 300 * KIB, ..HubOptions::default() });
+    let rooms = ["one", "two", "three", "four"].map(room);
+    let mut members = Vec::new();
+    for room in &rooms {
+        for _ in 0..10 {
+            members.push(Client::member(&hub, room).await);
+        }
+        publish(&hub, room, vec![b'x'; 100 * KIB]).await;
+    }
+    // The driver of a connection that closes discards its output.
+    let drivers = async {
+        while hub.is_short_of_memory() || hub.metrics().outbound_memory.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            for member in members.iter_mut().filter(|member| member.connection.outbox.is_closed()) {
+                member.queued();
+            }
+        }
+    };
+    within("the memory to fit", drivers).await;
 }
 
 #[tokio::test(start_paused = true)]
