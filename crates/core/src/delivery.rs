@@ -22,7 +22,7 @@ impl Hub {
     /// Takes events from the broker to the members until the broker's stream ends.
     pub(crate) async fn take_events(self: &Arc<Self>) {
         let mut events = Vec::new();
-        let mut backlogs = Backlogs::default();
+        let mut backlogs = Backlogs::new(self.options.outbound_memory);
         loop {
             let more = match backlogs.deadline() {
                 None => self.broker.next_events(&mut events).await,

@@ -25,6 +25,10 @@ const MAX_HOLD: Duration = Duration::from_secs(10);
 /// holds most waits for nobody.
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
+/// The part of the node's outbound memory that may be held: one in so many. It is charged to no connection, so
+/// closing connections does not give it back; the rest is for the members that catch up.
+const OUTBOUND_SHARE: usize = 4;
+
 /// Events of one room that are queued to its members together.
 #[derive(Debug)]
 pub(crate) struct Parcel {
@@ -33,10 +37,11 @@ pub(crate) struct Parcel {
 }
 
 /// The rooms that hold events back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backlogs {
     rooms: HashMap<RoomName, Backlog>,
     bytes: usize,
+    max_bytes: usize,
 }
 
 /// One room's events in their order; there is at least one.
@@ -59,6 +64,11 @@ struct Backlog {
 pub(crate) type TryQueue<'a> = &'a dyn Fn(&RoomName, &Parcel, &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>>;
 
 impl Backlogs {
+    /// None, of a node whose connections may hold so much output.
+    pub(crate) fn new(outbound_memory: usize) -> Self {
+        Self { rooms: HashMap::new(), bytes: 0, max_bytes: MAX_HELD_BYTES.min(outbound_memory / OUTBOUND_SHARE) }
+    }
+
     /// Whether a room's events wait here, so that later ones must, too.
     pub(crate) fn has(&self, room: &RoomName) -> bool {
         !self.rooms.is_empty() && self.rooms.contains_key(room)
@@ -81,7 +91,7 @@ impl Backlogs {
     /// Queues one parcel that its room's members have room for, or have had long enough. Whether there
     /// was one.
     pub(crate) fn release_one(&mut self, now: Instant, try_queue: TryQueue<'_>) -> bool {
-        let crowded = (self.bytes > MAX_HELD_BYTES).then(|| self.largest()).flatten();
+        let crowded = (self.bytes > self.max_bytes).then(|| self.largest()).flatten();
         let mut released = None;
         for (room, backlog) in &mut self.rooms {
             if let Some(bytes) = backlog.release_one(room, now, crowded.as_ref() == Some(room), try_queue) {

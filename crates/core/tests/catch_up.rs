@@ -22,8 +22,12 @@ const EVENT_SIZE: usize = 30 * 1024;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 fn hub() -> (Arc<MemoryBroker>, Arc<Hub>) {
+    hub_with(HubOptions::default())
+}
+
+fn hub_with(options: HubOptions) -> (Arc<MemoryBroker>, Arc<Hub>) {
     let broker = Arc::new(MemoryBroker::single());
-    let options = HubOptions { max_outbound: MAX_OUTBOUND, ..HubOptions::default() };
+    let options = HubOptions { max_outbound: MAX_OUTBOUND, ..options };
     (Arc::clone(&broker), Hub::new(broker, options))
 }
 
@@ -166,4 +170,21 @@ async fn a_burst_that_is_on_time_waits_for_nobody() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(started.elapsed() < MAX_WAIT / 4, "it was waited for");
     }
+}
+
+/// What is held back belongs to no connection: closing some would not give it back.
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_leaves_memory_for_other_connections() {
+    let outbound_memory = EVENTS * EVENT_SIZE / 2;
+    let (broker, hub) = hub_with(HubOptions { outbound_memory, ..HubOptions::default() });
+    let (lobby, other) = (room("lobby"), room("other"));
+    let _sleeps = Client::member(&hub, &lobby).await;
+    let bystander = Client::member(&hub, &other).await;
+    publish(&hub, &other, payload(0)).await;
+    publish_late(&broker, &lobby);
+    run(&hub);
+    tokio::time::sleep(MAX_WAIT / 2).await;
+    assert_eq!(close_code(&bystander), None, "it is closed for memory that others hold");
+    let held = hub.metrics().outbound_memory.get() as usize;
+    assert!(held <= outbound_memory / 4 + 2 * MAX_OUTBOUND, "{held} bytes are held");
 }
