@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use crate::batch::{Batch, batches};
@@ -35,13 +36,18 @@ impl Hub {
             if !more {
                 break;
             }
+            // Under constant load the broker is always ready. All that `Hub::run` does shares one task of the
+            // runtime: without this, memory would not be watched, and other nodes would take this one for gone.
+            consume_budget().await;
             for batch in batches(events.drain(..).filter_map(|event| self.take_message(event))) {
                 self.deliver(batch, &mut backlogs);
                 self.load.drivers_caught_up().await;
+                consume_budget().await;
             }
             while backlogs.release_one(Instant::now(), &|room, parcel, given_up| self.try_queue(room, parcel, given_up))
             {
                 self.load.drivers_caught_up().await;
+                consume_budget().await;
             }
         }
         for (name, parcel) in backlogs.drain() {

@@ -3,19 +3,22 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, within};
 use futures_util::FutureExt;
+use futures_util::future::ready;
 use parking_lot::Mutex;
 use roomcast_core::{
-    BrokerError, BrokerStatus, Command, FRAME_OVERHEAD, Hub, HubOptions, JoinError, MemoryBroker, MemoryBus,
-    PublishError, RoomName,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Command, Envelope, FRAME_OVERHEAD, Hub, HubOptions, JoinError,
+    MemoryBroker, MemoryBus, NodeId, PublishError, RoomName,
 };
 use roomcast_protocol::CloseCode;
+use tokio::sync::watch;
 
 const EVENTS: usize = 300;
 
@@ -162,6 +165,16 @@ async fn a_full_outbox_closes_that_connection_alone() {
     }
     assert_eq!(slow.queued().len(), WITHIN_THE_BOUND);
     assert_eq!(a.metrics().deliveries.get() as usize, PUBLISHED + WITHIN_THE_BOUND);
+}
+
+/// What watches the memory and keeps in touch with other nodes runs in the same task.
+#[tokio::test]
+async fn a_broker_that_always_has_events_leaves_time_for_the_rest_of_the_hub() {
+    const TURNS: usize = 10_000;
+    let broker = Arc::new(Flood { inner: MemoryBroker::single(), turns_left: AtomicUsize::new(TURNS) });
+    let hub = Hub::new(Arc::clone(&broker) as _, HubOptions::default());
+    assert_eq!(hub.run().now_or_never(), None);
+    assert!(broker.turns_left.load(Ordering::Relaxed) > 0, "it took all events before it let anything else run");
 }
 
 #[tokio::test]
@@ -450,4 +463,43 @@ fn slow_broker() -> (Arc<Spy>, Arc<Hub>) {
     spy.hold();
     let hub = start_hub(Arc::clone(&spy) as _, HubOptions::default());
     (spy, hub)
+}
+
+/// A broker whose next event is always there, for so many turns.
+#[derive(Debug)]
+struct Flood {
+    inner: MemoryBroker,
+    turns_left: AtomicUsize,
+}
+
+impl Broker for Flood {
+    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.publish(envelope)
+    }
+
+    fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.subscribe(room)
+    }
+
+    fn unsubscribe(&self, room: &RoomName) {
+        self.inner.unsubscribe(room);
+    }
+
+    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+        if self.turns_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
+            return self.inner.next_events(events);
+        }
+        let accepted_at = Instant::now();
+        let origin = NodeId::from_u64(1);
+        events.push(Envelope { origin, room: room("lobby"), event: event("event"), payload: "x".into(), accepted_at });
+        Box::pin(ready(true))
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.inner.status()
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
 }
