@@ -13,7 +13,7 @@ use crate::error::{CallError, Code};
 use crate::extract::Request;
 use crate::handling::{Begun, Handling, catch_panic, panicked};
 use crate::lane::{Lane, report};
-use crate::link::{Link, overloaded};
+use crate::link::{Link, call_cost, notification_cost, overloaded};
 use crate::metrics::OpenConnection;
 use crate::router::Routes;
 use crate::session::{App, Rpc};
@@ -110,14 +110,14 @@ impl App for RouterApp {
             report(link, Some(Err(unknown("event", &name))));
             return Ok(());
         };
-        let payload_len = payload.len();
+        let cost = notification_cost(&name, &payload);
         let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
         // One that waits its turn behind others is not begun before it.
         let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
         match if in_turn { route.begin(request) } else { Begun::Waits(route.later(request)) } {
             Begun::Done(handled) => report(link, handled),
             Begun::Waits(rest) => {
-                if !self.lane.get_or_insert_default().push(link, rest, payload_len) {
+                if !self.lane.get_or_insert_default().push(link, rest, cost) {
                     return Err(overloaded());
                 }
             }
@@ -129,9 +129,9 @@ impl App for RouterApp {
         let procedure = self.routes.call(&name);
         let method = procedure.map_or(&self.routes.unknown, |procedure| &procedure.metrics);
         let call = Call::new(Arc::clone(method), Arc::clone(&link.metrics));
-        let payload_len = payload.len();
+        let cost = call_cost(&name, &payload);
         let procedure = procedure.ok_or_else(|| unknown("procedure", &name));
-        let route = match link.admit_call(id, payload_len)?.and(procedure) {
+        let route = match link.admit_call(id, cost)?.and(procedure) {
             Ok(procedure) => &procedure.route,
             Err(error) => {
                 link.answer_at_once(id, &call, Err(error));
@@ -146,7 +146,7 @@ impl App for RouterApp {
                 link.answer_at_once(id, &call, Err(panicked()));
                 call.stop(CancelCause::Panic);
             }
-            Begun::Waits(rest) => run_call(&call, link.start_call(id, &call, payload_len), rest),
+            Begun::Waits(rest) => run_call(&call, link.start_call(id, &call, cost), rest),
         }
         Ok(())
     }

@@ -40,12 +40,12 @@ impl Lane {
     }
 
     /// Puts a notification behind those before it. `false`: as many wait as may.
-    pub(crate) fn push(&mut self, link: &Arc<Link>, handling: Handling, payload_len: usize) -> bool {
+    pub(crate) fn push(&mut self, link: &Arc<Link>, handling: Handling, cost: usize) -> bool {
         let mut state = self.state.lock();
-        if !Permit::fits(link, payload_len) || state.waiting.len() >= link.options.max_waiting_notifications {
+        if !Permit::fits(link, cost) || state.waiting.len() >= link.options.max_waiting_notifications {
             return false;
         }
-        state.waiting.push_back((handling, Permit::take(link, payload_len)));
+        state.waiting.push_back((handling, Permit::take(link, cost)));
         if !std::mem::replace(&mut state.working, true) {
             self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(link))));
         }

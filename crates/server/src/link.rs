@@ -25,6 +25,23 @@ const END_GRACE: Duration = Duration::from_secs(1);
 /// Longer times mean the same: a later instant may not exist.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Memory that a notification takes beside its name and payload while it waits: its handler's future and its place
+/// in the lane. Measured with a handler that holds nothing of its own.
+const NOTIFICATION_OVERHEAD: usize = 256;
+
+/// The same for a call: its handler's future and task, its cancellation and its entry in the table.
+const CALL_OVERHEAD: usize = 1024;
+
+/// The memory that a notification takes while it waits.
+pub(crate) fn notification_cost(name: &Name, payload: &Bytes) -> usize {
+    NOTIFICATION_OVERHEAD + name.len() + payload.len()
+}
+
+/// The memory that a call takes until it is answered.
+pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
+    CALL_OVERHEAD + name.len() + payload.len()
+}
+
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 // In quotes: a client's reason may contain line breaks and control characters.
@@ -152,7 +169,7 @@ impl Link {
     ///
     /// # Errors
     /// The Close to send if the client broke the protocol.
-    pub(crate) fn admit_call(&self, id: CallId, payload_len: usize) -> Result<Result<(), CallError>, CloseFrame> {
+    pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<Result<(), CallError>, CloseFrame> {
         let admitted = match self.calls.lock().admit(id) {
             Err(StartError::Duplicate(id)) => return Err(Violation::DuplicateCallId(id).close_frame()),
             admitted => admitted.map_err(|error| CallError::new(Code::ResourceExhausted, error.to_string())),
@@ -160,19 +177,19 @@ impl Link {
         if self.draining.load(Ordering::Acquire) {
             return Ok(Err(CallError::new(Code::Unavailable, "the node is going away")));
         }
-        if !Permit::fits(self, payload_len) {
+        if !Permit::fits(self, cost) {
             let max = self.options.max_inbound;
-            let message = format!("what this connection has sent and waits for is over {max} bytes");
+            let message = format!("calls and notifications in progress take more than {max} bytes of memory");
             return Ok(Err(CallError::new(Code::ResourceExhausted, message)));
         }
         Ok(admitted)
     }
 
     /// Enters a call that was just admitted and is not answered at once.
-    pub(crate) fn start_call(self: &Arc<Self>, id: CallId, call: &Arc<Call>, payload_len: usize) -> Responder {
+    pub(crate) fn start_call(self: &Arc<Self>, id: CallId, call: &Arc<Call>, cost: usize) -> Responder {
         let key = self.calls.lock().start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls");
         self.next_deadline.lock().get_or_insert_with(|| self.deadline_of(call));
-        Responder::new(Arc::clone(self), key, call, Permit::take(self, payload_len))
+        Responder::new(Arc::clone(self), key, call, Permit::take(self, cost))
     }
 
     fn deadline_of(&self, call: &Call) -> Instant {

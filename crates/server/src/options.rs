@@ -15,9 +15,9 @@ pub struct Options {
     /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
     /// Default 1 MiB.
     pub max_payload: usize,
-    /// Bytes received from a client that handlers have not dealt with yet: payloads of calls in flight
-    /// and of notifications that wait for their turn. Over it calls are answered `RESOURCE_EXHAUSTED`, and
-    /// a notification closes the connection with 1013. Default 8 MiB.
+    /// Memory that a client's calls in progress and waiting notifications may take, in bytes: their names and
+    /// payloads, and 1,024 bytes for each call and 256 for each notification. Over it calls are answered
+    /// `RESOURCE_EXHAUSTED`, and a notification closes the connection with 1013. Default 8 MiB.
     pub max_inbound: usize,
     /// Notifications of a client that wait for their turn. Over it the connection is closed with 1013.
     /// Default 16,384.

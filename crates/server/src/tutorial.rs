@@ -11,7 +11,7 @@ use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
 use crate::call::{Call, Cancel, Responder};
 use crate::error::{CallError, Code};
 use crate::inbox::Inbox;
-use crate::link::{Disconnected, Link, NotifyError, Permit, overloaded};
+use crate::link::{Disconnected, Link, NotifyError, Permit, call_cost, notification_cost, overloaded};
 use crate::metrics::MethodMetrics;
 use crate::session::App;
 
@@ -188,20 +188,22 @@ impl LoopApp {
 
 impl App for LoopApp {
     fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        if !Permit::fits(link, payload.len()) || !self.inbox.has_room() {
+        let cost = notification_cost(&name, &payload);
+        if !Permit::fits(link, cost) || !self.inbox.has_room() {
             return Err(overloaded());
         }
-        let permit = Permit::take(link, payload.len());
+        let permit = Permit::take(link, cost);
         self.inbox.push(Procedure::Notify(Message { name, payload }), Some(permit));
         Ok(())
     }
 
     fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
         let call = Call::new(Arc::clone(&self.method), Arc::clone(&link.metrics));
-        let admitted = link.admit_call(id, payload.len())?;
+        let cost = call_cost(&name, &payload);
+        let admitted = link.admit_call(id, cost)?;
         match admitted.and_then(|()| self.check_room()) {
             Ok(()) => {
-                let responder = link.start_call(id, &call, payload.len());
+                let responder = link.start_call(id, &call, cost);
                 let message = Message { name, payload };
                 self.inbox.push(Procedure::Call(message, Response(responder), Cancel::new(&call)), None);
             }

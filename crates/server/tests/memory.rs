@@ -59,3 +59,14 @@ async fn notifications_that_wait_on_a_connection_closed_for_memory_are_given_up(
     wait_until("the connection has ended", || cluster.connection_count() == 0).await;
     Client::connect(&url).await.unwrap();
 }
+
+#[tokio::test]
+async fn notifications_without_payload_count_towards_the_memory_of_the_node() {
+    let cluster = Cluster::embedded(Options { inbound_memory: INBOUND_MEMORY, ..Options::default() });
+    let url = serve(router(&cluster)).await;
+    let mut client = Client::connect(&url).await.unwrap();
+    for _ in 0..10 {
+        client.notify("waits", "").await.unwrap();
+    }
+    assert_eq!(client.closed().await.unwrap().0, 1013);
+}

@@ -166,19 +166,50 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
 
 #[tokio::test]
 async fn what_a_client_makes_wait_is_bounded() {
-    let options = Options { max_inbound: 1000, max_waiting_notifications: 10, ..Options::default() };
+    let options = Options { max_inbound: 10_000, max_waiting_notifications: 10, ..Options::default() };
     let router = Router::new(Cluster::embedded(options))
         .call("endless", async || std::future::pending::<()>().await)
         .notify("endless", async || std::future::pending::<()>().await);
     let url = serve(router).await;
 
     let mut client = Client::connect(&url).await.unwrap();
-    client.start("endless", [0; 900]).await.unwrap();
-    assert!(client.call_text("endless", [0; 200]).await.unwrap().contains("RESOURCE_EXHAUSTED"));
+    client.start("endless", [0; 9000]).await.unwrap();
+    assert!(client.call_text("endless", [0; 2000]).await.unwrap().contains("RESOURCE_EXHAUSTED"));
 
     let mut client = Client::connect(&url).await.unwrap();
     for _ in 0..20 {
         client.notify("endless", "").await.unwrap();
+    }
+    assert_eq!(client.closed().await.unwrap().0, 1013);
+}
+
+#[tokio::test]
+async fn what_waits_counts_with_its_name_and_overhead() {
+    // Names of 255 bytes, and 256 bytes for a notification and 1,024 for a call.
+    const NOTIFICATIONS: usize = 10_000 / (255 + 256);
+    const CALLS: usize = 10_000 / (255 + 1024);
+    let endless = "n".repeat(255);
+    let options = Options { max_inbound: 10_000, ..Options::default() };
+    let router = Router::new(Cluster::embedded(options))
+        .call(&endless, async || std::future::pending::<()>().await)
+        .notify(&endless, async || std::future::pending::<()>().await)
+        .quick_call("quick", async || ());
+    let url = serve(router).await;
+
+    let mut client = Client::connect(&url).await.unwrap();
+    for _ in 0..CALLS {
+        client.start(&endless, "").await.unwrap();
+    }
+    assert!(client.call_text(&endless, "").await.unwrap().contains("RESOURCE_EXHAUSTED"));
+
+    let mut client = Client::connect(&url).await.unwrap();
+    // What is handled at once takes nothing.
+    for _ in 0..2 * CALLS {
+        assert_eq!(client.call("quick", "").await.unwrap(), "");
+    }
+    // The first is being handled and keeps its share.
+    for _ in 0..=NOTIFICATIONS {
+        client.notify(&endless, "").await.unwrap();
     }
     assert_eq!(client.closed().await.unwrap().0, 1013);
 }
