@@ -14,7 +14,8 @@ use std::time::Duration;
 use prometheus::Histogram;
 use roomcast_core::{Command, Outgoing};
 use roomcast_protocol::{
-    CloseCode, CloseFrame, KeepAlive, KeepAliveAction, Opcode, Unfinished, encode_close, encode_message,
+    CloseCode, CloseFrame, DEFAULT_MAX_PAYLOAD, KeepAlive, KeepAliveAction, Opcode, Unfinished, encode_close,
+    encode_message,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -31,9 +32,12 @@ const READ_BUFFER: usize = 64 * 1024;
 /// After so many reads in a row the other connections get their turn.
 const READS_PER_TURN: usize = 4;
 
-/// How long a message may take from its first byte to its last. Any byte is a sign of life, so without this
-/// a client could keep an unfinished message, and its memory, for as long as it likes.
+/// How long a message may take from its first byte to its last, if it may have 1 MiB. Any byte is a sign of life,
+/// so without this a client could keep an unfinished message, and its memory, for as long as it likes.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a `max_payload` above 1 MiB adds to that: a second for so many bytes. A slow mobile network carries them.
+const MIN_BYTES_PER_SECOND: usize = 64 * 1024;
 
 /// How long the closing handshake may take, pending output included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,6 +136,11 @@ impl<S: Session> Driver<S> {
         self.poll_output(cx)
     }
 
+    fn message_timeout(&self) -> Duration {
+        let more = self.link.options.max_payload.saturating_sub(DEFAULT_MAX_PAYLOAD).div_ceil(MIN_BYTES_PER_SECOND);
+        (MESSAGE_TIMEOUT + Duration::from_secs(more as u64)).min(FAR)
+    }
+
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         for _ in 0..READS_PER_TURN {
             let read = BUFFER.with_borrow_mut(|buffer| {
@@ -149,7 +158,7 @@ impl<S: Session> Driver<S> {
             }
             match self.session.unfinished() {
                 Unfinished::Nothing => self.message_due = None,
-                Unfinished::Begun => self.message_due = Some(Instant::now() + MESSAGE_TIMEOUT),
+                Unfinished::Begun => self.message_due = Some(Instant::now() + self.message_timeout()),
                 Unfinished::Continued => {}
             }
         }
@@ -172,7 +181,7 @@ impl<S: Session> Driver<S> {
             let now = Instant::now();
             self.link.end_overdue_calls(now.into_std());
             if self.message_due.is_some_and(|due| due <= now) {
-                let reason = format!("a message was not whole after {MESSAGE_TIMEOUT:?}");
+                let reason = format!("a message was not whole after {:?}", self.message_timeout());
                 return Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::POLICY_VIOLATION, reason)));
             }
             if self.keep_alive_at <= now {

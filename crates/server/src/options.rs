@@ -13,7 +13,8 @@ use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
-    /// Default 1 MiB.
+    /// A message must be whole 30 s after its first byte, and for a limit above 1 MiB one second later for each
+    /// 64 KiB more; then the connection is closed with 1008. Default 1 MiB.
     pub max_payload: usize,
     /// Memory that a client's calls in progress and waiting notifications may take, in bytes: their names and
     /// payloads, and 1,024 bytes for each call and 256 for each notification. Over it calls are answered

@@ -38,9 +38,8 @@ struct Client(DuplexStream);
 
 impl Client {
     /// Of a node that echoes calls.
-    async fn connect() -> Self {
-        let router = Router::new(Cluster::embedded(Options::default()))
-            .quick_call("echo", async |payload: bytes::Bytes| payload);
+    async fn connect(options: Options) -> Self {
+        let router = Router::new(Cluster::embedded(options)).quick_call("echo", async |payload: bytes::Bytes| payload);
         let app =
             axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
         let (mut client, server) = tokio::io::duplex(64 * 1024);
@@ -88,7 +87,7 @@ fn call() -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_not_whole_after_30_seconds_closes_with_1008_though_bytes_keep_coming() {
-    let mut client = Client::connect().await;
+    let mut client = Client::connect(Options::default()).await;
     let begun = Instant::now();
     let sending = client.trickle(&call()[..60], Duration::from_secs(1)).await;
     assert!(sending.is_err(), "the node ends the connection");
@@ -99,7 +98,7 @@ async fn a_message_that_is_not_whole_after_30_seconds_closes_with_1008_though_by
 
 #[tokio::test(start_paused = true)]
 async fn slow_messages_that_are_whole_in_time_are_handled_each_with_a_time_of_its_own() {
-    let mut client = Client::connect().await;
+    let mut client = Client::connect(Options::default()).await;
     let (call, begun) = (call(), Instant::now());
     // The frame's header, and a bit of its payload.
     let (beginning, rest) = call.split_at(8);
@@ -112,4 +111,15 @@ async fn slow_messages_that_are_whole_in_time_are_handled_each_with_a_time_of_it
         assert_eq!(client.frame().await.0, BINARY);
     }
     assert!(begun.elapsed() > 2 * MESSAGE_TIMEOUT, "it took only {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_messages_may_be_larger_they_may_take_longer() {
+    const MIB: usize = 1024 * 1024;
+    let mut client = Client::connect(Options { max_payload: 3 * MIB, ..Options::default() }).await;
+    let begun = Instant::now();
+    assert!(client.trickle(&call(), Duration::from_secs(1)).await.is_err(), "the node ends the connection");
+    // One second more for each of the 32 times 64 KiB beyond the first MiB.
+    let (took, allowed) = (begun.elapsed(), MESSAGE_TIMEOUT + Duration::from_secs(32));
+    assert!((allowed..allowed + MESSAGE_TIMEOUT).contains(&took), "after {took:?}");
 }
