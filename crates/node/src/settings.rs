@@ -117,7 +117,7 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "max_inbound",
         "SIZE",
         "8MiB",
-        "Received from a client and not dealt with yet; over it calls are refused, notifications close with 1013",
+        "Memory that a client's calls in progress and waiting notifications may take; over it calls are refused, notifications close with 1013",
     ),
     setting(
         "max_outbound",
