@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
 use axum::http::header::{self, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_service::Service;
+
+use crate::listener::Place;
 
 /// How long a client may take for a request's head, from the connection's start or the last response on.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,16 +31,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// its socket and the responses that wait for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests on one connection. With the deadlines, it bounds how long a client can stay without an upgrade; to clients
-/// that reuse connections, opening another one after so many requests costs nothing noticeable.
-const MAX_REQUESTS: usize = 100;
-
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// Serves requests until the connection ends, is upgraded, or exceeds a deadline.
-pub(crate) async fn serve<S>(stream: S, peer: SocketAddr, app: axum::Router)
+/// Serves requests until the connection ends, is upgraded, or exceeds a deadline or the number of requests. With the
+/// deadlines, that number bounds how long a client can stay without an upgrade.
+pub(crate) async fn serve<S>(place: &Place, stream: S, peer: SocketAddr, app: axum::Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -46,13 +46,20 @@ where
     let requests = AtomicUsize::new(0);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let (deadline, mut app) = (&deadline, app.clone());
-        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
+        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= place.max_requests();
         deadline.send_replace(Instant::now() + REQUEST_TIMEOUT);
         async move {
+            if !place.stop_waiting() {
+                // The connection is displaced: nothing is handled on it any more.
+                std::future::pending::<()>().await;
+            }
             request.extensions_mut().insert(ConnectInfo(peer));
             let mut response = app.call(request.map(Body::new)).await?;
-            if is_last {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if is_last {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                place.start_waiting();
             }
             deadline.send_replace(Instant::now() + WRITE_TIMEOUT);
             Ok::<_, Infallible>(response)
@@ -93,6 +100,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::listener::tests::place;
 
     /// Nobody waits longer, in virtual time.
     const FOREVER: Duration = Duration::from_secs(3600);
@@ -106,7 +114,8 @@ mod tests {
             .route("/body", post(async |body: String| body))
             .route("/echo", get(upgrade));
         let (client, server) = tokio::io::duplex(1024);
-        (client, tokio::spawn(serve(server, ([127, 0, 0, 1], 1).into(), app)))
+        let served = async move { serve(&place().await, server, ([127, 0, 0, 1], 1).into(), app).await };
+        (client, tokio::spawn(served))
     }
 
     /// Becomes an echo.
@@ -117,7 +126,7 @@ mod tests {
             tokio::io::copy(&mut input, &mut output).await
         });
         let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")];
-        axum::response::IntoResponse::into_response((axum::http::StatusCode::SWITCHING_PROTOCOLS, headers))
+        axum::response::IntoResponse::into_response((StatusCode::SWITCHING_PROTOCOLS, headers))
     }
 
     /// The virtual time until the connection has ended.
@@ -155,13 +164,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_after_its_last_allowed_request() {
+        let max_requests = place().await.max_requests();
         let (client, served) = connect();
         let (mut input, mut output) = tokio::io::split(client);
-        tokio::spawn(async move { output.write_all(GET.repeat(2 * MAX_REQUESTS).as_bytes()).await });
+        tokio::spawn(async move { output.write_all(GET.repeat(2 * max_requests).as_bytes()).await });
         let mut responses = String::new();
         // It may end with an error, as requests that nobody reads are under way.
         let _ = tokio::time::timeout(FOREVER, input.read_to_string(&mut responses)).await.expect("the stream ends");
-        assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), MAX_REQUESTS);
+        assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), max_requests);
         assert_eq!(responses.matches("connection: close").count(), 1);
         time_served(served).await;
     }
