@@ -19,7 +19,7 @@ pub const MAX_LISTED_MEMBERS: usize = 10_000;
 pub const MAX_LISTED_ROOMS: usize = 1000;
 
 impl Question {
-    /// Whether a node's events should not wait until its answer is computed, because it is long.
+    /// Whether computing the answer takes so long that the node's events should not wait for it.
     pub(crate) fn takes_time(&self) -> bool {
         !self.has_effect()
     }

@@ -37,9 +37,9 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Stops to receive a room's events on this node. Events already under way may still come.
     fn unsubscribe(&self, room: &RoomName);
 
-    /// Waits for events and appends them, in order. `false`: no more come, because the broker is closed or
-    /// has failed for good; the node must end then.
-    /// Called by one task only, the hub's. Cancel safe: no event is lost if the future is dropped.
+    /// Waits for events and appends them, in order. Returns `false` if no more will come, because the broker was closed
+    /// or has failed for good; the node must then end. Only one task calls this, the hub's. Cancel safe: no event is
+    /// lost if the future is dropped.
     fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool>;
 
     /// Whether it works, now and from now on.
@@ -68,8 +68,8 @@ pub enum BrokerError {
         /// How many wait.
         waiting: usize,
     },
-    /// The payload is larger than the broker carries.
-    #[error("a payload of {size} bytes is over the {max} that the broker carries")]
+    /// The payload is larger than the broker accepts.
+    #[error("the payload has {size} bytes; the broker accepts at most {max}")]
     TooLarge {
         /// The payload's size in bytes.
         size: usize,

@@ -1,4 +1,4 @@
-//! How much memory a node's connections may make it hold.
+//! Limits on the memory that all connections of a node hold together.
 
 use bytes::{Bytes, BytesMut};
 use prometheus::IntGauge;
@@ -7,10 +7,9 @@ use tokio::sync::Notify;
 
 use crate::load::NodeLoad;
 
-/// Memory of one kind, over all connections of a node.
+/// One kind of memory, summed over all connections of a node.
 ///
-/// Nothing is refused for it while it is held: whoever charges must not wait. The hub closes connections
-/// until it fits again.
+/// Charging never waits and never fails. When the limit is exceeded, the hub closes connections until the rest fits.
 #[derive(Debug)]
 pub struct Budget {
     held: IntGauge,
@@ -19,7 +18,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes, counted into the given gauge.
+    /// A budget of `limit` bytes; `held` shows how many are held.
     pub fn new(held: IntGauge, limit: usize) -> Self {
         Self { held, limit, exceeded: Notify::new() }
     }
@@ -35,12 +34,12 @@ impl Budget {
         self.held.sub(bytes as i64);
     }
 
-    /// Whether more is held than may be.
+    /// Whether the limit is exceeded.
     pub fn is_exceeded(&self) -> bool {
         self.excess() > 0
     }
 
-    /// How many bytes too many are held.
+    /// By how many bytes the limit is exceeded.
     pub(crate) fn excess(&self) -> usize {
         self.held().saturating_sub(self.limit)
     }
@@ -50,7 +49,7 @@ impl Budget {
         usize::try_from(self.held.get()).unwrap_or_default()
     }
 
-    /// Waits until more is held than may be. For one task.
+    /// Waits until the limit is exceeded. Only one task may call it.
     pub(crate) async fn exceeded(&self) {
         while !self.is_exceeded() {
             self.exceeded.notified().await;
@@ -58,7 +57,7 @@ impl Budget {
     }
 }
 
-/// Output for many connections: one buffer, charged once, whoever holds it last.
+/// Output for many connections: one buffer, charged once, until its last holder drops it.
 pub(crate) fn shared(bytes: BytesMut, load: &Arc<NodeLoad>) -> Bytes {
     load.outbound.charge(bytes.capacity());
     Bytes::from_owner(Shared { bytes, load: Arc::clone(load) })

@@ -15,12 +15,12 @@ use crate::outbox::{Outgoing, Rejected};
 use crate::pacing::{Backlogs, Parcel};
 use crate::peer::Peer;
 
-/// An event that is older when it reaches its node counts as missed while the node or Redis was away. So does one
-/// whose publisher's clock is that far behind: then members are waited for although they need not be.
+/// An event that is older than this when it arrives counts as missed during an outage of the node or of Redis. An event
+/// also looks late if its publisher's clock is that far behind: its members are then waited for without need.
 const LATE: Duration = Duration::from_millis(250);
 
 impl Hub {
-    /// Takes events from the broker to the members until the broker's stream ends.
+    /// Delivers the broker's events to the members until the broker's stream ends.
     pub(crate) async fn take_events(self: &Arc<Self>) {
         let mut events = Vec::new();
         let mut backlogs = Backlogs::new(self.options.outbound_memory);
@@ -55,7 +55,7 @@ impl Hub {
         }
     }
 
-    /// Queues a batch to every member of its room. If it is late, members without room for it are waited for.
+    /// Queues a batch to every member of its room. A late batch waits for members that have no space for it.
     fn deliver(&self, batch: Batch, backlogs: &mut Backlogs) {
         let is_late = batch.accepted_at.elapsed() > LATE;
         let outgoing = Outgoing { bytes: shared(batch.bytes, &self.load), accepted_at: Some(batch.accepted_at) };
@@ -67,8 +67,8 @@ impl Hub {
         }
     }
 
-    /// Queues a parcel to all members if those who are not given up have room for it; else returns those
-    /// who have none.
+    /// Queues a parcel to all members if each of them, except those given up, has space for it; otherwise returns the
+    /// members that have none.
     fn try_queue(&self, name: &RoomName, parcel: &Parcel, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>> {
         let shard = self.shard(name).lock();
         let has_room =
@@ -81,8 +81,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Queues a parcel to every member of a room. Its caller holds the room's lock: so a leave that has
-    /// returned is followed by none of it.
+    /// Queues a parcel to every member of a room. The caller holds the room's lock, so nothing of it follows a leave
+    /// that has returned.
     fn queue(&self, name: &RoomName, shard: &Shard, parcel: &Parcel) {
         let mut reached = 0;
         for peer in shard.membership.members(name) {

@@ -39,11 +39,11 @@ pub struct HubOptions {
     /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
     /// closed with 4408.
     pub max_outbound: usize,
-    /// How much memory unfinished messages, and calls and notifications that handlers have not dealt with,
-    /// may take over all connections, in bytes; over it, those who hold most are closed with 1013.
+    /// How much memory, in bytes, the unfinished messages, calls and notifications of all connections may take; beyond
+    /// that, the connections that hold the most are closed with 1013.
     pub inbound_memory: usize,
-    /// How much memory output that is not written may take over all connections, in bytes; over it, those
-    /// who hold most are closed with 4408.
+    /// How much memory, in bytes, the unwritten output of all connections may take; beyond that, the connections that
+    /// hold the most are closed with 4408.
     pub outbound_memory: usize,
 }
 
@@ -160,8 +160,8 @@ impl Hub {
 
     // === connections ===
 
-    /// Takes one of `max` places for connections: from before a connection is upgraded until its end, so
-    /// that however many come at once, there are never more. `None`: all are taken.
+    /// Takes one of `max` places for connections. A connection holds its place from before its upgrade until its end,
+    /// so there are never more, however many come at once. `None`: all are taken.
     pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
         let take = |taken| (taken < max).then_some(taken + 1);
         self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
@@ -184,7 +184,8 @@ impl Hub {
         Connection { hub: Arc::clone(self), peer }
     }
 
-    /// Makes a connection reachable by its user, if it has one: as [`join_eventually`](Self::join_eventually).
+    /// Makes a connection reachable through its user, if it has one; works like
+    /// [`join_eventually`](Self::join_eventually).
     ///
     /// # Errors
     /// [`JoinError`] if the connection has ended.
@@ -401,9 +402,9 @@ impl Hub {
         self.publish(RoomName::of_user(user), event, payload).await
     }
 
-    /// Takes the broker's events to the members, and keeps in touch with the other nodes, until
-    /// [`close`](Self::close). Run it in one task. If it returns and the hub [is not
-    /// closed](Self::is_closed), the broker has failed.
+    /// Delivers the broker's events to the members, and keeps in touch with the other nodes, until
+    /// [`close`](Self::close). Run it in one task. If it returns although the hub [is not closed](Self::is_closed), the
+    /// broker has failed.
     pub async fn run(self: &Arc<Self>) {
         tokio::select! {
             () = self.take_events() => {}

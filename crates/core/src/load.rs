@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 
 use crate::budget::Budget;
 
-/// The memory of all connections, and which of their drivers lag.
+/// The memory of all connections, and how many of their drivers lag.
 #[derive(Debug)]
 pub struct NodeLoad {
-    /// Unfinished messages, and what handlers have not dealt with.
+    /// Unfinished messages, and calls and notifications that handlers have not finished.
     pub inbound: Budget,
     /// Output that is not written.
     pub outbound: Budget,
@@ -21,14 +21,14 @@ pub struct NodeLoad {
     room_made: Notify,
 }
 
-/// So many woken drivers may lag before fan-out lets them run. Below it, a message is never held back.
+/// How many woken drivers may lag before fan-out pauses to let them run. With fewer, a message is never held back.
 const MAX_WOKEN: usize = 64;
 
 /// Fan-out goes on after this long even if drivers lag: one stuck thread must not stop all rooms.
 const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
 
 impl NodeLoad {
-    /// Of no connections, with these budgets.
+    /// The load of a node without connections, with these budgets.
     pub fn new(inbound: Budget, outbound: Budget) -> Arc<Self> {
         Arc::new(Self {
             inbound,
@@ -44,7 +44,7 @@ impl NodeLoad {
     /// under load spends less on each message instead of taking busy clients for slow ones.
     pub async fn drivers_caught_up(&self) {
         if self.lag() > MAX_WOKEN {
-            // Over time, fan-out goes on all the same.
+            // After the deadline, fan-out goes on anyway.
             let _ = tokio::time::timeout(BRAKE_DEADLINE, self.lag_is_low()).await;
         }
     }
@@ -53,8 +53,8 @@ impl NodeLoad {
         self.room_made.notify_one();
     }
 
-    /// Waits until an outbox that [had no room](crate::Outbox::has_room_for) may have some. For one task; cancel
-    /// safe.
+    /// Waits until an outbox that [had no room](crate::Outbox::has_room_for) may have some again. Only one task may
+    /// call it. Cancel safe.
     pub(crate) async fn room_made(&self) {
         self.room_made.notified().await;
     }

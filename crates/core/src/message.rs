@@ -21,17 +21,17 @@ const MAX_CLOSE_REASON: usize = 123;
 /// Grows when a node of the version before would misunderstand the new one.
 const VERSION: u32 = 2;
 
-/// The longest head, in bytes: a list of as many members as a node lists, with the longest names.
+/// The longest head, in bytes: it fits the longest list of members with the longest names.
 const MAX_HEAD: usize = 4 * 1024 * 1024;
 
-/// The longest version that a node may have, in bytes.
+/// The longest version string of a node, in bytes.
 const MAX_VERSION_LEN: usize = 64;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// The sender lives. Its clock, in milliseconds since its start, showed this when it sent it.
+    /// The sender is alive. `clock_ms` is what its clock, in milliseconds since its start, showed when it sent this.
     Heartbeat {
         #[serde(flatten)]
         info: NodeInfo,
@@ -39,8 +39,9 @@ pub(crate) enum Message {
     },
     /// The sender leaves.
     Goodbye,
-    /// The sender asks for an answer to its own room. What changes something may be done until a node's clock, as in its
-    /// heartbeats, shows this; later, the sender has answered that it failed. A node that the sender does not know yet goes
+    /// The answer goes to the sender's own room. A question with an effect may be carried out only until the receiving
+    /// node's clock, the one in its heartbeats, shows its entry in `expires_ms`; after that, the sender has reported a
+    /// failure. A node that the sender does not know yet goes
     /// by the sender's clock, which showed `sent_ms`.
     Question { id: u64, question: Question, sent_ms: u64, expires_ms: BTreeMap<NodeId, u64> },
     /// The answer to the question that the receiver gave this id.
@@ -132,8 +133,7 @@ impl Message {
         bytes.freeze()
     }
 
-    /// The message of a node, and the payload behind it. `None`: this node does not understand it, or it is no message that
-    /// a node sends.
+    /// A node's message, and the payload behind it. `None`: its format is unknown, or no node sends such a message.
     pub(crate) fn decode(mut bytes: Bytes, from: NodeId) -> Option<(Self, Bytes)> {
         let head_len = bytes.iter().take(MAX_HEAD).position(|byte| *byte == b'\n')?;
         let head = bytes.split_to(head_len);
@@ -145,7 +145,7 @@ impl Message {
         head.message.is_valid(from).then(|| (head.message, bytes.slice(1..)))
     }
 
-    /// Whether it is within the bounds of what a node sends, and says the truth about its sender.
+    /// Whether it is within the bounds of what a node sends, and names its true sender.
     fn is_valid(&self, from: NodeId) -> bool {
         match self {
             Self::Heartbeat { info, .. } => {
@@ -166,7 +166,7 @@ impl Message {
 }
 
 impl Question {
-    /// Whether it changes something where it is answered.
+    /// Whether it has an effect on the node that answers it.
     pub(crate) fn has_effect(&self) -> bool {
         !matches!(self, Self::Members { .. } | Self::Rooms { .. })
     }

@@ -22,9 +22,9 @@ pub struct HubMetrics {
     pub rooms: IntGauge,
     /// Memberships of this node's connections.
     pub memberships: IntGauge,
-    /// Memory of what came and is not dealt with, in bytes.
+    /// Memory of unfinished messages, calls and notifications, in bytes.
     pub inbound_memory: IntGauge,
-    /// Memory of output that is not written, in bytes.
+    /// Memory of output not yet written, in bytes.
     pub outbound_memory: IntGauge,
     inbound_memory_limit: IntGauge,
     outbound_memory_limit: IntGauge,
@@ -49,7 +49,10 @@ impl HubMetrics {
         )
         .expect("the name is valid");
         let connections_shed = IntCounterVec::new(
-            Opts::new("roomcast_connections_shed_total", "Connections closed because the node's memory was used up"),
+            Opts::new(
+                "roomcast_connections_shed_total",
+                "Connections closed because a memory budget of the node was exceeded",
+            ),
             &["memory"],
         )
         .expect("the name is valid");
@@ -66,17 +69,17 @@ impl HubMetrics {
             memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
             inbound_memory: gauge(
                 "roomcast_inbound_memory_bytes",
-                "Memory of unfinished messages, and of calls and notifications that handlers have not dealt with",
+                "Memory of unfinished messages, and of calls and notifications that handlers have not finished",
             ),
-            outbound_memory: gauge("roomcast_outbound_queue_bytes", "Memory of output that is not written to clients"),
+            outbound_memory: gauge("roomcast_outbound_queue_bytes", "Memory of output not yet written to clients"),
             inbound_memory_limit: limit(
                 "roomcast_inbound_memory_limit_bytes",
-                "Inbound memory over which connections are closed",
+                "Limit of inbound memory; beyond it, connections are closed",
                 options.inbound_memory,
             ),
             outbound_memory_limit: limit(
                 "roomcast_outbound_memory_limit_bytes",
-                "Outbound memory over which connections are closed",
+                "Limit of outbound memory; beyond it, connections are closed",
                 options.outbound_memory,
             ),
             shed_for_inbound: connections_shed.with_label_values(&["inbound"]),

@@ -131,7 +131,7 @@ impl Hub {
         }
     }
 
-    /// This node's clock, by which others bound what they ask of it.
+    /// This node's clock, by which other nodes' requests to it expire.
     fn clock(&self) -> Duration {
         now().saturating_duration_since(self.neighbours.started_at)
     }
@@ -228,7 +228,7 @@ impl Hub {
             match Message::decode(event.payload, event.origin) {
                 Some((message, payload)) => self.on_message(event.origin, message, payload),
                 None => {
-                    tracing::debug!(from = %event.origin, "dropped a message of another node that is not valid here")
+                    tracing::debug!(from = %event.origin, "dropped an unknown or invalid message from another node")
                 }
             }
         }
@@ -264,7 +264,7 @@ impl Hub {
                         }),
                     };
                 if question.has_effect() && !is_in_time {
-                    tracing::debug!(%from, "dropped a request that has expired: its sender has given it up");
+                    tracing::debug!(%from, "dropped an expired request: its sender no longer waits for it");
                 } else {
                     self.on_question(from, id, question, payload);
                 }
@@ -276,8 +276,8 @@ impl Hub {
         }
     }
 
-    /// Begins at once, so that what one node asks is done in its order; what waits for something, or is long, gets a
-    /// task, because events wait meanwhile.
+    /// Begins at once, so that one node's requests are carried out in order. What waits for something or takes long
+    /// gets a task of its own, because events wait meanwhile.
     fn on_question(self: &Arc<Self>, from: NodeId, id: u64, question: Question, payload: Bytes) {
         let takes_time = question.takes_time();
         let hub = Arc::clone(self);
@@ -311,8 +311,8 @@ impl Hub {
         }
     }
 
-    /// Asks, and waits until all have answered, for a limited time. What fails then takes no effect later: nodes do what
-    /// they are asked until that time, by their own clocks, or not at all.
+    /// Asks, and waits for a limited time until all have answered. A request that fails takes no effect later: nodes
+    /// carry it out before that time, by their own clocks, or not at all.
     ///
     /// Dropping the future leaves nothing behind.
     pub(crate) async fn ask(&self, asked: Asked, question: Question, payload: Bytes) -> Result<Answers, AskError> {
@@ -340,13 +340,13 @@ impl Hub {
             None => match tokio::time::timeout_at(deadline, accepted).await {
                 Ok(taken) => {
                     if taken.is_err() && question.has_effect() {
-                        // It may be under way. It has not failed as long as it can be done.
+                        // The request may still arrive: report a failure only once it has expired.
                         tokio::time::sleep_until(deadline).await;
                     }
                     taken
                 }
                 Err(_) => {
-                    let reason = format!("it did not take the request within {REQUEST_TIMEOUT:?}");
+                    let reason = format!("it did not accept the request within {REQUEST_TIMEOUT:?}");
                     Err(BrokerError::Unavailable { reason })
                 }
             },

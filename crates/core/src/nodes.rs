@@ -21,7 +21,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 /// A node that was not heard of for so long is gone: three heartbeats in a row were lost.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For how long the best reading of another node's clock counts, and how far the two clocks may drift apart meanwhile:
+/// How long the best reading of another node's clock is used, and how far the two clocks may drift apart in that time:
 /// 30 s at 500 ppm are 15 ms.
 const MAX_READING_AGE: Duration = Duration::from_secs(30);
 const MAX_DRIFT: Duration = Duration::from_millis(20);
@@ -58,8 +58,8 @@ struct Heard {
     left: bool,
 }
 
-/// What a node's clock showed, and when that arrived. The message took some time, so the clock is that much ahead of
-/// what is computed from it, never behind.
+/// What a node's clock showed, and when that reading arrived. The message took some time, so the clock is ahead of what
+/// is computed from the reading, never behind.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     shown: Duration,
@@ -67,13 +67,13 @@ struct Reading {
 }
 
 impl Reading {
-    /// What the clock shows at that time, at the least.
+    /// The least that the clock shows at that time.
     fn at(self, time: Instant) -> Duration {
         let passed = time.saturating_duration_since(self.arrived);
         (self.shown + passed).saturating_sub(self.arrived.saturating_duration_since(time))
     }
 
-    /// The one that came faster, unless it is old.
+    /// The reading that arrived faster; the new one if this one is old.
     fn or_better(self, new: Self) -> Self {
         let is_old = new.arrived.saturating_duration_since(self.arrived) > MAX_READING_AGE;
         if is_old || new.shown >= self.at(new.arrived) { new } else { self }
@@ -86,7 +86,7 @@ impl Nodes {
         Self::default()
     }
 
-    /// A node lives, and its clock showed `clock` when it sent this. `true`: it was unknown until now.
+    /// A heartbeat of a node, sent when its clock showed `clock`. `true`: the node was unknown until now.
     pub fn on_heartbeat(&mut self, info: NodeInfo, clock: Duration, now: Instant) -> bool {
         let reading = Reading { shown: clock, arrived: now };
         let has_place = self.heard.len() < MAX_NODES;
@@ -131,8 +131,8 @@ impl Nodes {
         self.heard.get(&node).is_some_and(|heard| !heard.left)
     }
 
-    /// What a live node's clock shows at this time, at the least: what it is asked to do until then, it has done by this
-    /// node's clock.
+    /// The least that a live node's clock shows at this time. A request that expires at this reading is carried out by
+    /// this time, or never.
     pub fn clock_at(&self, node: NodeId, time: Instant) -> Option<Duration> {
         let heard = self.heard.get(&node).filter(|heard| !heard.left)?;
         Some(heard.clock.at(time).saturating_sub(MAX_DRIFT))

@@ -17,14 +17,13 @@ use crate::shedding::Held;
 pub struct Outgoing {
     /// The bytes, shared with every other connection that gets them.
     pub bytes: Bytes,
-    /// For room events, whose bytes all members share: when the first was accepted, to tell its delivery
-    /// latency by.
+    /// For room events, whose bytes all members share: when the first was accepted, to measure its delivery latency.
     pub accepted_at: Option<Instant>,
 }
 
-/// Memory that each queued frame takes beside its bytes: its place in a queue that doubles when it
-/// grows, and what the allocator adds to a small buffer (a header, and at least 24 bytes).
-/// Without it, a client that never reads could make a node hold 90 bytes for each byte that is counted.
+/// Memory that each queued frame takes besides its bytes: its place in a queue that doubles when it grows, and what the
+/// allocator adds to a small buffer (a header, and at least 24 bytes). Without it, a client that never reads could make
+/// a node hold 90 bytes for each byte that is counted.
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Outgoing>() + 32;
 
 impl Outgoing {
@@ -64,9 +63,9 @@ pub enum Rejected {
     Closed,
 }
 
-/// A queue of frames with one reader, the connection's driver, and any number of writers, none of
-/// which ever waits. Its bound is in bytes of memory and covers what the driver has taken and not yet
-/// written; a frame that alone is over the bound still passes when nothing else is queued.
+/// A queue of frames with one reader, the connection's driver, and any number of writers, none of which ever waits. Its
+/// limit is in bytes of memory and covers what the driver has taken but not yet written; a frame that alone exceeds the
+/// limit is still accepted when nothing else is queued.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -77,14 +76,14 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Outgoing>,
-    /// Memory of what is queued, or taken and not wholly written.
+    /// Memory of what is queued, or taken but not completely written.
     bytes: usize,
     /// The part of it that is not shared with other connections.
     own_bytes: usize,
     /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
     /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
     pong: Option<Box<Bytes>>,
-    /// A Pong was taken and is not written; the next one waits for that.
+    /// A Pong was taken but is not written yet; the next one waits for that.
     pong_taken: bool,
     command: Option<Box<Command>>,
     /// No more output is taken.
@@ -93,7 +92,7 @@ struct State {
     asleep: bool,
     /// The driver was woken and counts as lagging until it runs.
     woken: bool,
-    /// Fan-out of a room that catches up waits for room here.
+    /// Late events of a room wait for space here.
     awaited: bool,
     waker: Option<Waker>,
 }
@@ -119,7 +118,7 @@ impl Outbox {
             let close = CloseFrame::new(
                 CloseCode::SLOW_CONSUMER,
                 format!(
-                    "slow consumer: unread output takes {} bytes of memory, the limit is {}",
+                    "slow consumer: unread output takes {} bytes of memory; the limit is {}",
                     state.bytes, self.limit
                 ),
             );
@@ -131,7 +130,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Answers a Ping: the given Pong replaces one that the driver has not taken.
+    /// Answers a Ping. The Pong replaces an earlier one that the driver has not taken yet.
     pub fn pong(&self, pong: Bytes) {
         let mut state = self.state.lock();
         if !state.closed {
@@ -140,8 +139,8 @@ impl Outbox {
         }
     }
 
-    /// Whether a room that catches up may queue this: it fills an outbox to a half at most, so that there
-    /// is room for everything else. If not, `NodeLoad::room_made` returns when some was made.
+    /// Whether a late event may be queued: late events fill at most half of an outbox, so that space is left for
+    /// everything else. If not, `NodeLoad::room_made` returns when there is more space.
     pub(crate) fn has_room_for(&self, outgoing: &Outgoing) -> bool {
         let mut state = self.state.lock();
         let has_room = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
@@ -249,7 +248,7 @@ impl Outbox {
         self.state.lock().command.take().map(|command| *command)
     }
 
-    /// These frames were wholly written, or given up.
+    /// These frames were completely written, or discarded.
     pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing> + Clone) {
         let (mut cost, mut own_cost) = (0, 0);
         for frame in frames.clone() {
@@ -307,7 +306,7 @@ impl Drop for Outbox {
         if state.woken {
             self.load.on_run();
         }
-        // What the driver has taken is its own to give up.
+        // Frames that the driver has taken are released when it is dropped.
         self.load.outbound.release(state.queue.iter().map(Outgoing::own_cost).sum());
     }
 }

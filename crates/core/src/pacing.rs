@@ -1,8 +1,8 @@
-//! Rooms whose events come late and faster than their members can take them, after a node or Redis was away.
+//! Paces rooms whose events come late, and faster than members can take them, after an outage of the node or of Redis.
 //!
-//! What such a room missed comes at once. Queued as it comes, it would exceed every member's outbound
-//! limit and close them all, though they read well. So late events wait here until all members have room for
-//! them. Other rooms go on meanwhile, and a room whose events are on time never waits for a member.
+//! What such a room missed arrives all at once. Queued immediately, it would exceed every member's outbound limit and
+//! close even those that read well. So late events wait here until all members have space for them. Other rooms go on
+//! meanwhile, and a room whose events are on time never waits for a member.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::id::RoomName;
 use crate::outbox::Outgoing;
 use crate::peer::Peer;
 
-/// A member that has no room for the next batch for so long delays its room no longer: it gets the rest
-/// as it comes, and is closed when that exceeds its limit.
+/// How long a member without space for the next batch may delay its room. After that, it gets the rest as it comes, and
+/// is closed when that exceeds its limit.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// No batch is held longer, however many members take turns in having no room.
+/// The longest that a batch is held, even if different members run out of space in turn.
 const MAX_HOLD: Duration = Duration::from_secs(10);
 
-/// What is held for all rooms together, in bytes: as much as may wait for the hub. Over it, the room that
-/// holds most waits for nobody.
+/// How many bytes are held for all rooms together: as many as may wait for the hub. Beyond that, the largest room waits
+/// for nobody.
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 
 /// The part of the node's outbound memory that may be held: one in so many. It is charged to no connection, so
@@ -57,10 +57,10 @@ struct Backlog {
     given_up: HashSet<u64>,
 }
 
-/// How a parcel is queued to all members of a room, if all but those given up have room for it.
+/// Queues a parcel to all members of a room, if all but those given up have space for it.
 ///
 /// # Errors
-/// The members that have none; nothing was queued then.
+/// The members that have none; nothing is queued in that case.
 pub(crate) type TryQueue<'a> = &'a dyn Fn(&RoomName, &Parcel, &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>>;
 
 impl Backlogs {
@@ -83,13 +83,13 @@ impl Backlogs {
         self.bytes += bytes;
     }
 
-    /// When to call [`release_one`](Self::release_one) even if no member made room. `None`: nothing is held.
+    /// When to call [`release_one`](Self::release_one) even if no member has made space. `None`: nothing is held.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.rooms.values().filter_map(Backlog::deadline).min()
     }
 
-    /// Queues one parcel that its room's members have room for, or have had long enough. Whether there
-    /// was one.
+    /// Queues one parcel for which all members have space, or which has waited long enough. Returns whether there was
+    /// one.
     pub(crate) fn release_one(&mut self, now: Instant, try_queue: TryQueue<'_>) -> bool {
         let crowded = (self.bytes > self.max_bytes).then(|| self.largest()).flatten();
         let mut released = None;
@@ -106,7 +106,7 @@ impl Backlogs {
         released.is_some()
     }
 
-    /// Gives out all that is held, in each room's order.
+    /// Returns everything that is held, in each room's order.
     pub(crate) fn drain(self) -> impl Iterator<Item = (RoomName, Parcel)> {
         self.rooms
             .into_iter()
@@ -125,7 +125,7 @@ impl Backlog {
         Some(self.blocked_since.map_or(hold_ends, |since| hold_ends.min(since + MAX_WAIT)))
     }
 
-    /// The bytes that were queued.
+    /// Returns how many bytes were queued.
     fn release_one(
         &mut self,
         room: &RoomName,
@@ -136,7 +136,7 @@ impl Backlog {
         let deadline = self.deadline()?;
         let (_, parcel) = self.parcels.front()?;
         loop {
-            // Only the last is looked at: all others are, when it has room.
+            // Checks only the last one; the others are checked once it has space.
             while self.blocked.last().is_some_and(|peer| peer.outbox.has_room_for(&parcel.outgoing)) {
                 self.blocked.pop();
             }

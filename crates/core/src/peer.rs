@@ -21,8 +21,7 @@ pub struct Peer {
     pub user: Option<UserId>,
     /// Its output.
     pub outbox: Outbox,
-    /// Memory of its unfinished message, and of its calls and notifications that handlers have not dealt
-    /// with, in bytes.
+    /// Memory of its unfinished message, and of its calls and notifications that handlers have not finished, in bytes.
     inbound: AtomicUsize,
     /// The rooms that it is in; `None` once it has ended, so that no late join leaves a member
     /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
@@ -53,7 +52,7 @@ impl Peer {
         self.inbound.load(Ordering::Acquire)
     }
 
-    /// It holds so much more.
+    /// The connection holds this much more.
     pub fn charge_inbound(&self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -62,7 +61,7 @@ impl Peer {
         self.outbox.load().inbound.charge(bytes);
     }
 
-    /// It has given so much back.
+    /// The connection has released this much.
     pub fn release_inbound(&self, bytes: usize) {
         if bytes == 0 {
             return;

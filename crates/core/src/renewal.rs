@@ -1,4 +1,4 @@
-//! Memberships that outlast an outage of the broker: subscriptions that failed are tried again when it is back.
+//! Memberships that survive a broker outage: failed subscriptions are retried when the broker is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::hub::{Hub, JoinError, Subscription};
 use crate::id::RoomName;
 use crate::peer::Peer;
 
-/// How often subscriptions that failed are tried again while the broker works.
+/// How often failed subscriptions are retried while the broker works.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a subscription ended, if it did, also if nobody waits for it any more.
+/// A subscription's outcome, if it has one, even if nobody waits for it any more.
 fn outcome(subscription: &Subscription) -> Option<Result<(), BrokerError>> {
     subscription.clone().now_or_never()
 }
@@ -24,18 +24,18 @@ pub(crate) fn has_failed(subscription: &Subscription) -> bool {
 }
 
 impl Hub {
-    /// As [`join`](Self::join), but an unavailable broker is no error: the connection is a member all the same, and
-    /// the room's events reach it once the broker is back. Waits for the subscription only while the broker works.
+    /// Like [`join`](Self::join), but an unavailable broker is not an error: the connection becomes a member anyway,
+    /// and gets the room's events once the broker is back. Waits for the subscription only while the broker works.
     ///
     /// # Errors
-    /// [`JoinError`], but not for the broker; the connection is then not a member.
+    /// [`JoinError`], except for an unavailable broker; the connection is then not a member.
     ///
     /// # Cancel safety
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, peer: &Arc<Peer>, room: &RoomName) -> Result<(), JoinError> {
         let mut status = self.broker.status();
         let Some(subscription) = self.add_member(peer, room, None)? else { return Ok(()) };
-        // What is left of it is for `renew_subscriptions`.
+        // If it failed or is still pending, `renew_subscriptions` takes over.
         tokio::select! {
             _ = subscription => {}
             _ = status.wait_for(|status| *status == BrokerStatus::Down) => {}
@@ -48,7 +48,7 @@ impl Hub {
         let mut status = self.broker.status();
         while status.wait_for(|status| *status == BrokerStatus::Up).await.is_ok() {
             for shard in &self.shards {
-                // Those that succeeded have no one left to remove them.
+                // Those that succeeded are removed here, because their joiners no longer wait.
                 shard.lock().pending.retain(|room, subscription| match outcome(subscription) {
                     Some(Ok(())) => false,
                     Some(Err(_)) => {

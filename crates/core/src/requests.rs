@@ -26,7 +26,7 @@ struct Waiting {
     /// Who has not answered yet.
     missing: HashSet<NodeId>,
     answered: HashSet<NodeId>,
-    /// Nodes that are not known yet were asked, too.
+    /// All nodes were asked, including those not known yet.
     asks_all: bool,
     answers: Vec<Answer>,
     /// Told when nobody is missing.
@@ -62,7 +62,7 @@ impl Requests {
         Some((self.last, completed))
     }
 
-    /// A node has answered. One that was asked and not known then counts as well, if it is known by now.
+    /// A node has answered. If all nodes were asked, one that was unknown then counts, too, if it is known by now.
     pub(crate) fn on_answer(&mut self, id: u64, from: NodeId, is_live: bool, answer: Answer) {
         let Some(waiting) = self.waiting.get_mut(&id) else { return };
         let is_first = match waiting.missing.remove(&from) {

@@ -1,4 +1,4 @@
-//! A node whose connections hold more memory than they may closes those who hold most.
+//! Closes the connections that hold the most memory when all of them together exceed a budget.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::budget::Budget;
 use crate::hub::Hub;
 use crate::peer::Peer;
 
-/// How often all connections may be looked through: it costs milliseconds with 100,000 of them, and those
-/// that are closed need time to give their memory back.
+/// How often all connections may be examined: that takes milliseconds with 100,000 of them, and closed ones need time
+/// to release their memory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a connection makes its node hold, in bytes.
@@ -31,12 +31,12 @@ impl Held {
 }
 
 impl Hub {
-    /// Whether new connections must wait, because those that are here hold more memory than they may.
+    /// Whether new connections are refused because the open ones exceed a memory budget.
     pub fn is_short_of_memory(&self) -> bool {
         self.load.inbound.is_exceeded() || self.load.outbound.is_exceeded()
     }
 
-    /// Closes connections whenever they hold too much.
+    /// Closes connections whenever they exceed a memory budget.
     pub(crate) async fn watch_memory(&self) {
         let (load, metrics) = (&self.load, self.metrics());
         let too_much_input = CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "the node is short of memory for input");
@@ -61,7 +61,7 @@ impl Hub {
         }
     }
 
-    /// Closes the connections that hold most, until what is left fits.
+    /// Closes the connections that hold the most, until the rest fits.
     ///
     /// Memory that connections share is attributed to them in proportion to what each of them holds of it: who
     /// shares it with few counts for less than its end frees, who shares it with many for more. The next look
@@ -91,7 +91,7 @@ impl Hub {
             }
             if peer.outbox.close(close.clone()) {
                 let bytes = held.own + held.shared;
-                tracing::info!(connection = %peer.id, bytes, reason = close.reason, "closed for memory");
+                tracing::info!(connection = %peer.id, bytes, reason = close.reason, "closed to free memory");
                 count.inc();
                 excess = excess.saturating_sub(share(held));
             }

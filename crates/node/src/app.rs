@@ -25,16 +25,17 @@ const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
 const CUT_OFF: &str = "cut off from Redis";
 
-/// How often the cause is looked up while the node is cut off from Redis.
+/// How often the reason at `/readyz` is updated while the node is cut off from Redis.
 const REASON_INTERVAL: Duration = Duration::from_secs(1);
 
-/// File descriptors kept for everything but clients: an eighth, within these. Half of them are for the internal
-/// listener; the other half, at least 24, is for the process itself and its connections to Redis.
+/// File descriptors reserved for everything but clients: an eighth of the limit, within these bounds. Half of them are
+/// for the internal listener; the other half, at least 24, is for the process itself and its connections to Redis.
 const MIN_RESERVE: usize = 48;
 const MAX_RESERVE: usize = 1024;
 
 /// Sockets of the public listener that may be open without being upgraded: a sixteenth of the descriptors for clients,
-/// within these. A storm of reconnects fits in the most; with few descriptors it is never more than a quarter of them.
+/// within these bounds. The upper one has room for a storm of reconnects; with few descriptors, at most a quarter of
+/// them is used.
 const MIN_HTTP_CONNECTIONS: usize = 64;
 const MAX_HTTP_CONNECTIONS: usize = 4096;
 
@@ -152,12 +153,12 @@ fn join_cluster(
     Ok(Cluster::new(broker, options))
 }
 
-/// Not ready until Redis has proven to work, and when it has not worked for a while; then until it does again.
+/// Keeps the node unready until Redis is proven to work, and again whenever Redis has not worked for `patience`.
 async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: Readiness) {
     let mut status = broker.status();
     let is_up = |status: &BrokerStatus| *status == BrokerStatus::Up;
     loop {
-        // The reason may change while it lasts.
+        // The reason may change during an outage.
         while let Err(_elapsed) = tokio::time::timeout(REASON_INTERVAL, status.wait_for(is_up)).await {
             readiness.add_with(CUT_OFF, broker.problem());
         }
@@ -171,8 +172,8 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
     }
 }
 
-/// Load balancers get time to see that the node is not ready; then nobody is accepted, and those who
-/// are there leave in an orderly way.
+/// Gives load balancers time to see that the node is not ready; then stops accepting, and closes the open connections
+/// in an orderly way.
 async fn drain(config: &Config, public: TcpListener, places: &Places, app: &axum::Router, cluster: &Cluster) {
     let plan = config.drain;
     let _ = tokio::time::timeout(plan.delay, listener::accept(&public, places, config.tls.as_ref(), app)).await;
@@ -199,7 +200,7 @@ impl StopSignal {
     }
 }
 
-/// How many sockets there may be of each kind, so that together they fit in the process' descriptors.
+/// How many sockets of each kind may be open, so that together they fit in the process' descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SocketLimits {
     /// Upgraded connections.
@@ -223,7 +224,7 @@ impl SocketLimits {
         if limits.connections < configured {
             tracing::warn!(
                 descriptors,
-                "max_connections is {}, not {configured}: each needs a file descriptor",
+                "max_connections is lowered from {configured} to {}: each connection needs a file descriptor",
                 limits.connections
             );
         }

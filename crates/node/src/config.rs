@@ -54,17 +54,17 @@ pub(crate) enum LogFormat {
 }
 
 const ADDRESS: &str = "it must be an IP address and a port, such as 127.0.0.1:3000 or [::]:3000";
-const COUNT: &str = "it must be a number from 1 on";
-const SIZE: &str = "it must be a number of bytes from 1 on, such as 65536, 64KiB or 1MiB";
-const WORKER_THREADS: &str = "it must be a number, at most 1024, or 0 for one for each CPU";
-const PAYLOAD: &str = "it must be a number of bytes from 1 to 64MiB, such as 65536, 64KiB or 1MiB";
+const COUNT: &str = "it must be a number of at least 1";
+const SIZE: &str = "it must be a size of at least 1 byte, such as 65536, 64KiB or 1MiB";
+const WORKER_THREADS: &str = "it must be a number, at most 1024; 0 means one thread for each CPU";
+const PAYLOAD: &str = "it must be a size from 1 byte to 64MiB, such as 65536, 64KiB or 1MiB";
 const TIME: &str = "it must be a time over 0, such as 500ms, 25s or 2m";
 
-/// Input may take so much of the memory, and output as much: a half is left for connections, rooms and the
+/// Input may take one part in this many of the memory, and output as much: half is left for connections, rooms and the
 /// process itself.
 const CONNECTIONS_SHARE: usize = 4;
 
-/// The longest time that an option may say: larger ones overflow when they are added to now.
+/// The longest time that an option may have: a longer one would overflow when added to the current time.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The largest `max_payload`. Messages between nodes must fit in what one batch to Redis may hold, and a connection
@@ -177,7 +177,8 @@ fn redis(settings: &Settings) -> Result<Option<RedisOptions>, ConfigError> {
 /// The first one signs. A short secret could be guessed from a message and its MAC.
 fn cluster_secrets(settings: &Settings) -> Result<Vec<String>, ConfigError> {
     const MIN_LENGTH: usize = 16;
-    let allowed = "it must be secrets of at least 16 ASCII letters, digits and signs, separated by commas";
+    let allowed =
+        "it must have at least 16 printable ASCII characters and no spaces; separate several secrets by commas";
     settings.get("cluster_secret", allowed, |value| match value {
         OFF => Some(Vec::new()),
         list => {

@@ -10,8 +10,8 @@ use roomcast::{CallError, Cancel, Code, NotifyError, RoomAccess, Router, Socket,
 /// The room that every connection joins by itself.
 const MAIN_ROOM: &str = "main";
 
-/// The longest text, in bytes, whose letters are changed on the connection's own task: 80 µs. 1 MiB takes 20 ms, in which
-/// the client's other messages would wait.
+/// The longest text, in bytes, that is converted on the connection's own task, which takes 80 µs. 1 MiB takes 20 ms,
+/// during which the client's other messages would wait.
 const QUICK_TEXT: usize = 4096;
 
 const LONG_RUNNING: Duration = Duration::from_secs(3);

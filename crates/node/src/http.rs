@@ -1,4 +1,4 @@
-//! One HTTP connection, up to its end or its upgrade, with deadlines that `axum::serve` does not have.
+//! One HTTP connection, until it ends or is upgraded, with deadlines that `axum::serve` lacks.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::listener::Place;
 
-/// How long a client may take for a request's head, from the connection's start or the last response on.
+/// How long a client may take to send a request's head, counted from the connection's start or the last response.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request may take from its head to its response, body included. The slowest handlers, those that ask
@@ -78,11 +78,11 @@ where
                 tracing::debug!(%peer, %error, "an HTTP connection failed");
             }
         }
-        () = passed(deadline.subscribe()) => tracing::debug!(%peer, "an HTTP connection took too long"),
+        () = passed(deadline.subscribe()) => tracing::debug!(%peer, "an HTTP connection exceeded a deadline"),
     }
 }
 
-/// Waits until a deadline passes that nobody has moved.
+/// Waits until the current deadline passes without being moved.
 async fn passed(mut deadline: watch::Receiver<Instant>) {
     loop {
         let due = *deadline.borrow_and_update();

@@ -23,7 +23,7 @@ use crate::process::ProcessMetrics;
 /// Why the node should get no traffic; ready when there is no reason left.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
-    /// With what is known about each.
+    /// Each with its details, if any are known.
     reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
     ready: IntGauge,
 }

@@ -1,4 +1,4 @@
-//! Binding, accepting, and how many sockets may be open that are not upgraded.
+//! Binding and accepting, with a limit on open sockets that are not upgraded.
 
 use std::collections::BTreeMap;
 use std::io;

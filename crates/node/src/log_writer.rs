@@ -1,4 +1,4 @@
-//! Takes log lines to their output on a thread of its own, so that no thread that logs waits for whoever reads the log.
+//! Writes log lines on a thread of its own, so that logging never waits for whoever reads the log.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 
-/// Bytes of lines that may wait to be written, about 2,000 lines. Over it, lines are dropped and counted: logs that
-/// nobody reads must stop neither connections nor the node's exit.
+/// How many bytes of lines may wait to be written: about 2,000 lines. Beyond that, lines are dropped and counted:
+/// unread logs must block neither connections nor the node's exit.
 const MAX_WAITING: usize = 256 * 1024;
 
 /// A bounded queue of lines. Each write is one line, which is queued whole or dropped.
@@ -28,7 +28,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<u8>,
-    /// The thread writes what it has taken.
+    /// The thread is writing lines that it took from `waiting`.
     is_writing: bool,
 }
 
@@ -37,7 +37,7 @@ impl LogWriter {
     pub(crate) fn start(output: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
         let dropped = IntCounter::new(
             "roomcast_log_lines_dropped_total",
-            "Log lines dropped because standard error is not read fast enough",
+            "Log lines dropped because standard error was not read fast enough",
         );
         let writer = Self { queue: Arc::default(), dropped: dropped.map_err(io::Error::other)? };
         let queue = Arc::clone(&writer.queue);
@@ -50,10 +50,10 @@ impl LogWriter {
         &self.dropped
     }
 
-    /// Waits until everything is written, but no longer than this.
+    /// Waits until everything is written, at most for `timeout`.
     pub(crate) fn flush_within(&self, timeout: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        // Over time, the rest is lost: nobody reads it.
+        // After the timeout, the rest is lost: nobody reads it.
         let _ = self.queue.changed.wait_while_for(&mut self.queue.state.lock(), is_busy, timeout);
     }
 }
@@ -83,7 +83,7 @@ impl Queue {
             let lines = std::mem::take(&mut state.waiting);
             state.is_writing = true;
             drop(state);
-            // An output that is closed or broken has no reader, and there is nowhere else to report it.
+            // If the output is closed or broken, there is nowhere else to report that.
             let _ = output.write_all(&lines);
             state = self.state.lock();
             state.is_writing = false;

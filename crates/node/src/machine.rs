@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 /// Where both versions of control groups are mounted.
 const CGROUPS: &str = "sys/fs/cgroup";
 
-/// The memory that this process may use, in bytes. `None`: it can't be found out.
+/// The memory that this process may use, in bytes. `None` if that is unknown.
 pub(crate) fn memory() -> Option<usize> {
     memory_below(Path::new("/"))
 }
 
-/// As [`memory`], of the machine whose files are below a directory.
+/// Like [`memory`], for a machine whose files are below `root`.
 fn memory_below(root: &Path) -> Option<usize> {
     let physical = physical(root);
     // A group without a limit has "max", or a number that no machine has.
     limits(root).chain(physical).min()
 }
 
-/// The limits of the process' control group, and of all around it, each of which holds.
+/// The limits of the process' control group and of all groups around it; all of them apply.
 fn limits(root: &Path) -> impl Iterator<Item = usize> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let files: Vec<PathBuf> = groups

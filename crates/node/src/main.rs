@@ -1,8 +1,8 @@
 //! `roomcast`: a ready node.
 //!
-//! Reading order: `settings` (what can be said, and where) → `config` (what was meant) → `app` (the
-//! node's life) → `listener`, `http`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) → `demo` (the
-//! tutorial's procedures). `health` asks a node that runs.
+//! Reading order: `settings` (the options, and where they are set) → `config` (what they mean) → `app` (the node's
+//! life) → `listener`, `http`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
+//! `demo` (the tutorial's procedures). `health` asks a running node.
 
 mod api;
 mod app;
@@ -53,7 +53,7 @@ fn serve(config: &Config) -> ExitCode {
     let logs = match telemetry::init(config) {
         Ok(logs) => logs,
         Err(error) => {
-            report(&format!("roomcast: the system refused a thread for logs: {error}"));
+            report(&format!("roomcast: the thread that writes logs can't be started: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -25,12 +25,12 @@ pub(crate) struct Setting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
     All,
-    /// Of a URL of Redis, what is certainly no secret.
+    /// Of a Redis URL, only the parts that are certainly not secret.
     Url,
     Nothing,
 }
 
-/// Stands in place of a value that is not printed.
+/// Printed in place of a hidden value.
 const HIDDEN: &str = "(hidden)";
 
 /// A value that stands for "no such thing".
@@ -46,7 +46,7 @@ const fn setting(key: &'static str, value: &'static str, default: &'static str, 
     Setting { key, default, value, help, shown: Shown::All }
 }
 
-/// An option whose value nothing prints.
+/// An option whose value is never printed.
 const fn secret(key: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { shown: Shown::Nothing, ..setting(key, value, default, help) }
 }
@@ -89,29 +89,34 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "Events kept to repair what a node misses: at least so many of a room's last, until so long after the last; \
          'off' for none; for some rooms: 'chat-*=500/5m ticks=off 100/30s'",
     ),
-    setting("redis_linger", "TIME", "5s", "How long a room is read on after its last member on this node has left"),
+    setting(
+        "redis_linger",
+        "TIME",
+        "5s",
+        "How long a node stays subscribed to a room after its last local member leaves",
+    ),
     secret(
         "cluster_secret",
         "SECRET",
         OFF,
-        "Signs what the nodes of a cluster send each other over Redis: the same on all nodes, at least 16 characters; \
-         'NEW,OLD' also accepts the one that is replaced",
+        "Secret that signs messages between nodes; the same on all nodes, at least 16 characters; 'NEW,OLD' signs with \
+         NEW and accepts both",
     ),
-    setting("redis_unready_after", "TIME", "10s", "Cut off from Redis for so long, the node is not ready"),
+    setting("redis_unready_after", "TIME", "10s", "How long a node may be cut off from Redis and stay ready"),
     secret(
         "api_key",
         "KEY",
         OFF,
-        "What the HTTP API's clients must show; needed off loopback; better said by the variable",
+        "Bearer token for the HTTP API; required unless the internal listener is on loopback; prefer the variable",
     ),
     setting("api_rate", "N", "10000", "Requests a second to the HTTP API; over it they are answered 429"),
     setting("demo", "BOOL", "false", "The tutorial's procedures and its page at /; everybody may do everything"),
-    setting("max_connections", "N", "100000", "Connections at once; over it upgrades are answered 503"),
+    setting("max_connections", "N", "100000", "Concurrent connections; beyond that, upgrades are answered 503"),
     setting(
         "max_payload",
         "SIZE",
         "1MiB",
-        "Largest payload of a frame, at most 64MiB; over it a connection is closed with 1009",
+        "Largest payload of a frame, at most 64MiB; a larger one closes the connection with 1009",
     ),
     setting(
         "max_inbound",
@@ -123,23 +128,23 @@ pub(crate) const OPTIONS: &[Setting] = &[
         "max_outbound",
         "SIZE",
         "4MiB",
-        "Memory that unread output to a client may take; over it the connection is closed with 4408",
+        "Memory that a client's unread output may take; beyond that, the connection is closed with 4408",
     ),
     setting(
         "inbound_memory",
         "SIZE",
         AUTO,
-        "Memory that input of all clients may take; over it those that hold most are closed with 1013, and upgrades are \
-         answered 503; 'auto': a quarter of the container's or machine's memory",
+        "Memory that the input of all clients may take; beyond that, the connections that hold the most are closed \
+         with 1013 and upgrades are answered 503; 'auto': a quarter of the container's or machine's memory",
     ),
     setting(
         "outbound_memory",
         "SIZE",
         AUTO,
-        "Memory that unread output to all clients may take; over it those that hold most are closed with 4408, and \
-         upgrades are answered 503; 'auto': a quarter of the container's or machine's memory",
+        "Memory that the unread output of all clients may take; beyond that, the connections that hold the most are \
+         closed with 4408 and upgrades are answered 503; 'auto': a quarter of the container's or machine's memory",
     ),
-    setting("max_calls", "N", "1024", "Calls that a client may have in flight; over it they are refused"),
+    setting("max_calls", "N", "1024", "Calls that a client may have in flight; further ones are refused"),
     setting("max_rooms", "N", "1000", "Rooms that a connection may be in"),
     setting("ping_interval", "TIME", "25s", "How often a client is pinged"),
     setting("pong_timeout", "TIME", "10s", "How long after a ping a client may be silent before it counts as lost"),
@@ -214,8 +219,8 @@ pub(crate) enum ConfigError {
     NotAScalar { path: PathBuf, key: String, found: &'static str },
     #[error("--config: {} can't be read: {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
-    // Without the line itself, as the error would print it: it may have a secret.
-    #[error("{}, line {line}, column {column}: not TOML: {message}", path.display())]
+    // Without the line itself, which toml's error would print: it may contain a secret.
+    #[error("{}, line {line}, column {column}: invalid TOML: {message}", path.display())]
     NotToml { path: PathBuf, line: usize, column: usize, message: String },
     #[error("{variable} is not UTF-8")]
     NotUtf8 { variable: String },

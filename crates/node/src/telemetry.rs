@@ -19,10 +19,10 @@ use crate::log_writer::LogWriter;
 /// The Redis library warns of each lost connection, which the node reports in its own words.
 const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
 
-/// How long the process waits at its end for its last lines to be written.
+/// How long the exiting process waits for its last log lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The process' logs. Dropping them writes the last lines.
+/// The process' logs. Dropping this writes the last lines.
 #[derive(Debug)]
 pub(crate) struct Logs(Arc<LogWriter>);
 
@@ -41,13 +41,13 @@ pub(crate) fn init(config: &Config) -> io::Result<Logs> {
 }
 
 impl Logs {
-    /// Prints a line for the person at the terminal, in whatever format the logs are.
+    /// Prints a line for the person at the terminal, whatever the log format.
     pub(crate) fn print(&self, line: &str) {
         // It never fails.
         let _ = (&*self.0).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Counts the lines that were dropped because nobody reads them.
+    /// The counter of lines that were dropped because nobody read them.
     pub(crate) fn dropped(&self) -> &IntCounter {
         self.0.dropped()
     }
@@ -59,7 +59,8 @@ impl Drop for Logs {
     }
 }
 
-/// The default hook writes to standard error in the thread that panics, which would wait for whoever reads it.
+/// Logs a panic. The default hook writes to standard error on the panicking thread, which could block on whoever reads
+/// it.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -72,10 +73,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Reads a filter: levels for targets, and one for all others, separated by commas.
+/// Parses a filter: levels for targets, and one for all others, separated by commas.
 ///
 /// # Errors
-/// What is no level.
+/// Which word is not a level.
 pub(crate) fn parse_filter(text: &str) -> Result<Targets, String> {
     let mut filter = Targets::new().with_target(QUIET.0, QUIET.1);
     for directive in text.split(',').map(str::trim) {

@@ -136,8 +136,8 @@ fn a_file_with_an_unknown_key_a_value_of_another_kind_or_no_toml_is_refused() {
         ("unknown-table", "[drian]\ndelay = \"1s\"\n", ["drian", "drain.delay"]),
         ("unknown-in-table", "[drain]\ndelays = \"1s\"\n", ["drain.delays", "drain.delay"]),
         ("no-scalar", "max_calls = [1]\n", ["max_calls", "array"]),
-        ("no-toml", "max_calls 1\n", ["not TOML", "line 1, column 11"]),
-        ("twice", "max_calls = 1\nmax_calls = 2\n", ["not TOML", "line 2, column 1"]),
+        ("no-toml", "max_calls 1\n", ["invalid TOML", "line 1, column 11"]),
+        ("twice", "max_calls = 1\nmax_calls = 2\n", ["invalid TOML", "line 2, column 1"]),
     ];
     for (name, content, [first, second]) in cases {
         let file = write_file(&format!("{name}.toml"), content);

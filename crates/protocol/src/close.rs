@@ -11,7 +11,7 @@ use std::fmt;
 /// | 1002 | [`PROTOCOL_ERROR`](Self::PROTOCOL_ERROR) | malformed frame | no |
 /// | 1003 | [`UNSUPPORTED_DATA`](Self::UNSUPPORTED_DATA) | a text message | no |
 /// | 1007 | [`INVALID_DATA`](Self::INVALID_DATA) | a name that is not UTF-8 | no |
-/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed, or a message takes too long | no |
+/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed, or a message took too long | no |
 /// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | payload over the maximum | no |
 /// | 1011 | [`INTERNAL_ERROR`](Self::INTERNAL_ERROR) | the server failed | yes |
 /// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | overloaded | yes, later |
@@ -82,7 +82,7 @@ impl CloseFrame {
 
 impl fmt::Display for CloseFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In quotes: a peer's reason may contain line breaks and control characters.
+        // Quoted and escaped: a peer's reason may contain line breaks and control characters.
         write!(f, "{} {:?}", self.code, self.reason)
     }
 }

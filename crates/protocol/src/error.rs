@@ -84,7 +84,7 @@ pub enum WebSocketError {
         /// The largest message allowed.
         max: usize,
     },
-    /// The message is in more fragments than it may be; empty ones count.
+    /// The message has more fragments than allowed; empty ones count.
     #[error("a message may have at most {max} fragments")]
     TooManyFragments {
         /// The most.

@@ -16,19 +16,18 @@ pub const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 pub struct Limits {
     /// Largest payload of one frame in bytes, header not counted, all WebSocket fragments together.
     pub max_payload: usize,
-    /// Into how many WebSocket fragments one message may be split. Empty ones count, because they take
-    /// time without bringing anything.
+    /// How many WebSocket fragments one message may have. Empty ones count, because they cost time and carry nothing.
     pub max_fragments: u32,
 }
 
-/// A message of any size may have so many fragments.
+/// How many fragments a message of any size may have.
 const MIN_FRAGMENTS: usize = 1024;
 
-/// A larger message may have one for so many bytes: smaller ones cost more than they carry.
+/// A larger message may have one fragment for this many bytes: smaller ones cost more than they carry.
 const BYTES_PER_FRAGMENT: usize = 1024;
 
 impl Limits {
-    /// For payloads of at most so many bytes, in fragments of about 1 KiB or larger.
+    /// For payloads of at most `max_payload` bytes, in fragments of 1 KiB on average or larger.
     pub const fn new(max_payload: usize) -> Self {
         let fragments = max_payload.saturating_add(MAX_FRAME_HEADER_LEN) / BYTES_PER_FRAGMENT;
         let max_fragments = if fragments > MIN_FRAGMENTS { fragments } else { MIN_FRAGMENTS };

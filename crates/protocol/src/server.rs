@@ -55,17 +55,17 @@ impl ServerConnection {
         Self { decoder: Decoder::new(limits.max_message(), limits.max_fragments), max_payload: limits.max_payload }
     }
 
-    /// Whether a message has begun and is not whole, for whoever limits its time.
+    /// Whether a message is unfinished, for a caller that limits its time.
     pub fn unfinished(&mut self) -> Unfinished {
         self.decoder.unfinished()
     }
 
-    /// The memory that is held for what is unfinished, in bytes.
+    /// The memory that unfinished input takes, in bytes.
     pub fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 
-    /// From now on, messages are read past and not kept: only Pings and a Close come out.
+    /// From now on, messages are skipped: only Pings and a Close are returned.
     pub fn skip_messages(&mut self) {
         self.decoder.skip_messages();
     }

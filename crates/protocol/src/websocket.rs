@@ -77,11 +77,11 @@ pub enum Incoming {
 /// Whether a message has begun and is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
-    /// All messages are whole.
+    /// No message is unfinished.
     Nothing,
-    /// One has begun since this was last asked.
+    /// A message has begun since the last query.
     Begun,
-    /// The same as when this was last asked.
+    /// It is the same message as in the last query.
     Continued,
 }
 
@@ -111,7 +111,7 @@ pub struct Decoder {
     /// The control frame's payload being read; control frames may come between fragments. Behind a pointer
     /// because most connections have none.
     control: Option<Box<BytesMut>>,
-    /// Messages are read past, not kept.
+    /// Messages are skipped, not kept.
     skips_messages: bool,
 }
 
@@ -127,7 +127,7 @@ struct FrameHeader {
 #[derive(Debug)]
 struct Assembly {
     text: bool,
-    /// Nobody has asked about it yet.
+    /// [`Decoder::unfinished`] has not reported it yet.
     is_new: bool,
     fragments: u32,
     payload: BytesMut,
@@ -148,7 +148,7 @@ impl Decoder {
         }
     }
 
-    /// Whether a message has begun and is not whole, for whoever limits its time.
+    /// Whether a message is unfinished, for a caller that limits its time.
     pub fn unfinished(&mut self) -> Unfinished {
         match &mut self.message {
             None => Unfinished::Nothing,
@@ -159,14 +159,14 @@ impl Decoder {
         }
     }
 
-    /// The memory that is held for what is unfinished, in bytes.
+    /// The memory that unfinished input takes, in bytes.
     pub fn buffered(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |message| message.payload.capacity());
         message + self.control.as_ref().map_or(0, |control| control.capacity())
     }
 
-    /// From now on, messages are read past and not kept, also the unfinished one: only control frames
-    /// come out. For a connection that waits for its peer's Close.
+    /// From now on, messages are skipped, including an unfinished one: only control frames are returned. For a
+    /// connection that waits for its peer's Close.
     pub fn skip_messages(&mut self) {
         self.skips_messages = true;
         if let Some(message) = &mut self.message {

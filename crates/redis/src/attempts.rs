@@ -1,8 +1,8 @@
-//! How often a batch of publishes is sent, to whom and in which form, until its deadline. No I/O; time is an
+//! How often a batch of publishes is sent, to which server and in which form, until its deadline. No I/O; time is an
 //! argument.
 //!
-//! After an error that leaves open whether a batch was published, it is sent again: the script recognises its events
-//! by their numbers and publishes them once.
+//! If an error leaves open whether a batch was published, the batch is sent again: the script recognises its events by
+//! their numbers and publishes them only once.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub(crate) struct Attempt {
     pub(crate) server: Server,
     /// The server was named by an `ASK`.
     pub(crate) asking: bool,
-    /// To send the script itself, not its digest.
+    /// Send the script itself, not its digest.
     pub(crate) with_text: bool,
     pub(crate) time: Duration,
 }
@@ -41,12 +41,12 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 pub(crate) enum Step {
     Send(Attempt),
-    /// The topology must be asked for; then go on after this time.
+    /// Ask for the topology, and go on after this time.
     Pause(Duration),
     Finish(Outcome),
 }
 
-/// What became of a batch, and by whom: the server that was asked last.
+/// What became of a batch, and the server that was asked last.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) server: Option<Server>,
@@ -72,10 +72,10 @@ impl Attempts {
         };
         self.asked.clone_from(&server);
         match server {
-            // A server that is asked by an ASK has seldom run the script before.
+            // A server reached through an `ASK` has rarely run the script before.
             Some(server) => Step::Send(Attempt { server, asking, with_text: self.with_text || asking, time }),
             None => {
-                self.last_error = Error::new(ErrorKind::Cluster, "nobody owns the room's slot");
+                self.last_error = Error::new(ErrorKind::Cluster, "no server owns the room's slot");
                 self.pause(now)
             }
         }
@@ -116,19 +116,19 @@ impl Attempts {
     }
 }
 
-/// How errors begin that are about the server. The last is fred's own, when a connection has ended too often under one
+/// How errors begin that concern the server. The last is fred's own: connections have ended too often during one
 /// command.
 const OF_THE_SERVER: [&str; 6] =
     ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "Too many failed write attempts"];
 
-/// Whether the connection or the server is the trouble, not what was asked. It may pass.
+/// Whether the connection or the server has a problem, not the command. It may be temporary.
 pub(crate) fn is_of_the_server(error: &Error) -> bool {
     let of_the_way =
         matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Sentinel);
     of_the_way || begins_with_one_of(error.details(), &OF_THE_SERVER)
 }
 
-/// Whether the slot is on its way to another server. It passes.
+/// Whether the slot is moving to another server. That is temporary.
 fn is_of_the_slot(error: &Error) -> bool {
     let of_routing = matches!(error.kind(), ErrorKind::Cluster | ErrorKind::Routing);
     of_routing || begins_with_one_of(error.details(), &["TRYAGAIN", "MOVED", "ASK"])

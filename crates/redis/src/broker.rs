@@ -25,7 +25,7 @@ use crate::seal::Seal;
 use crate::subscriber::{Shared, Subscriber};
 use crate::subscriptions::Subscriptions;
 
-/// How long [`check`] waits until Redis has proven to work, and then for what it is.
+/// How long [`check`] waits until Redis is proven to work, and then for its version and mode.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -91,7 +91,7 @@ impl RedisBroker {
         }
     }
 
-    /// What one of the servers is.
+    /// The version and mode of one of the servers.
     async fn info(&self) -> Option<String> {
         let topology = self.commands.topology().await?;
         self.commands.info(topology.servers().first()?, "server").await.ok()
@@ -103,9 +103,9 @@ impl RedisBroker {
     }
 }
 
-/// Proves that Redis can be used as the options say, by the means of a node: every server is a writable master of a
-/// version that is recent enough and evicts no keys, the user has all rights, the publish script runs, and a
-/// subscription brings what it publishes. Takes 5 s at most.
+/// Proves that Redis can be used with these options, by using it as a node does: every server is a writable master of a
+/// recent enough version and evicts no keys, the user has all rights, the publish script runs, and a subscription
+/// delivers what it publishes. Takes at most 6 s.
 ///
 /// # Errors
 /// [`RedisError`] with what is wrong.
@@ -117,7 +117,7 @@ pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
     let info = tokio::time::timeout(INFO_TIMEOUT, broker.info()).await.ok().flatten().unwrap_or_default();
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned();
     let version = field("redis_version:");
-    // If this is known, it explains whatever else fails.
+    // A version that is too old explains whatever else fails.
     if let Some(major) = version.split('.').next().and_then(|major| major.parse::<u32>().ok())
         && major < 7
     {

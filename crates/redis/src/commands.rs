@@ -1,8 +1,8 @@
 //! Commands to Redis' servers and sentinels, through fred: one client for each of them.
 //!
-//! Not through fred's client for clusters: an error while it follows a redirection ends the task behind it,
-//! and with it every later command, of all slots. So redirections are followed here. And not through its client for
-//! Sentinel, which stays with a former master for as long as that accepts connections: the sentinels are asked here.
+//! fred's client for clusters is not used: an error while it follows a redirection ends the task behind it, and with it
+//! every later command, of all slots. So redirections are followed here. Nor is its client for Sentinel, which stays
+//! with a former master for as long as that accepts connections. So the sentinels are asked here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ const RETRY_MS: u32 = 200;
 /// How long a server may take to tell the slots before the next is asked.
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long sentinels may take to name the master. Those that answer later are not heard this time.
+/// How long sentinels may take to name the master. Later answers are ignored.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// For how long no sentinel with an earlier configuration is believed. After that, the sentinels may have been set up anew.
@@ -86,8 +86,8 @@ impl Commands {
         }
     }
 
-    /// Runs a script on a server, which may answer that its slot is another's: then the error begins with `MOVED` or
-    /// `ASK`. Returns within the attempt's time.
+    /// Runs a script on a server. If the slot belongs to another server, the error begins with `MOVED` or `ASK`.
+    /// Returns within the attempt's time.
     pub(crate) async fn run(&self, script: &Script<'_>, attempt: &Attempt) -> Ran {
         let client = self.client_of(&attempt.server)?;
         let answer = match attempt.asking {
@@ -100,7 +100,8 @@ impl Commands {
             Err(error) => error.details().starts_with("READONLY"),
         };
         if demoted {
-            // Another server may be behind the address by now. Nobody waits for that: the next attempt finds out.
+            // Another server may be behind the address by now. Reconnects in the background: the next attempt finds
+            // out.
             tokio::spawn(async move { client.force_reconnection().await });
         }
         ran
@@ -132,8 +133,8 @@ impl Commands {
         None
     }
 
-    /// The master by the sentinel with the latest configuration: one that was cut off from the others, or has not yet
-    /// heard of a failover, names a former master.
+    /// The master according to the sentinel with the latest configuration. One that was cut off from the others, or has
+    /// not yet learned of a failover, names a former master.
     async fn master(&self, sentinels: &[Server], service: &str) -> Option<Server> {
         let ask = |sentinel| timeout(SENTINEL_TIMEOUT, self.ask_sentinel(sentinel, service));
         let answers = join_all(sentinels.iter().map(ask)).await;
@@ -168,8 +169,8 @@ impl Commands {
         self.client_of(server)?.custom(fred::cmd!("INFO"), vec![section]).await
     }
 
-    /// How old what is known of the topology may be. Sentinels do not tell that there is a new master, and the former one
-    /// may go on as if it were still one.
+    /// How old the known topology may be. Nothing announces a new master to a node, and the former one may go on as if
+    /// it were still the master.
     pub(crate) fn max_topology_age(&self) -> Duration {
         match self.config.server {
             ServerConfig::Sentinel { .. } => Duration::from_millis(500),
@@ -208,18 +209,20 @@ fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, confi
     Ok(client)
 }
 
-/// The messages that failed, from the script's answer: their places, from 1 on, and the reasons in turn.
+/// The messages that failed, from the script's answer, in which places, counted from 1, and reasons alternate.
 fn failed(answer: Value) -> Ran {
     let parts = answer.into_array();
     let pairs = parts.chunks_exact(2).map(|pair| {
         let place = pair[0].as_usize().and_then(|place| place.checked_sub(1));
         place.zip(pair[1].as_string())
     });
-    pairs.collect::<Option<Failed>>().ok_or_else(|| Error::new(ErrorKind::Protocol, "not the publish script's answer"))
+    pairs
+        .collect::<Option<Failed>>()
+        .ok_or_else(|| Error::new(ErrorKind::Protocol, "unexpected answer to the publish script"))
 }
 
 impl Script<'_> {
-    /// The words behind `EVALSHA`, or behind `EVAL` if the text is sent.
+    /// The arguments of `EVALSHA`, or of `EVAL` if the text is sent.
     fn words(&self, with_text: bool) -> Vec<Value> {
         let script = if with_text { self.text } else { self.digest };
         let mut words = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
@@ -230,24 +233,25 @@ impl Script<'_> {
     }
 }
 
-/// As custom commands, since fred's own for scripts ignore the time that they are given.
+/// Sent as a custom command, since fred's own commands for scripts ignore the timeout that they are given.
 async fn evaluate(client: &Client, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
     let options = Options { timeout: Some(attempt.time), ..Options::default() };
     let command = if attempt.with_text { fred::cmd!("EVAL") } else { fred::cmd!("EVALSHA") };
     client.with_options(&options).custom(command, script.words(attempt.with_text)).await
 }
 
-/// The script's text is sent: a server that is asked so has seldom run it before.
+/// Sends the script's text: a server reached through an `ASK` has rarely run it before.
 async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<Value, Error> {
     let pipeline = client.pipeline();
     let evaluated = async {
         let _: () = pipeline.custom(fred::cmd!("ASKING"), Vec::<Value>::new()).await?;
         let _: () = pipeline.custom(fred::cmd!("EVAL"), script.words(true)).await?;
         let results = pipeline.try_all::<Value>().await;
-        let missing = || Err(Error::new(ErrorKind::Protocol, "a server that a slot moves to did not answer EVAL"));
+        let missing =
+            || Err(Error::new(ErrorKind::Protocol, "the server that the slot is moving to did not answer EVAL"));
         results.into_iter().nth(1).unwrap_or_else(missing)
     };
-    let timed_out = |_| Error::new(ErrorKind::Timeout, "a server that a slot moves to did not answer in time");
+    let timed_out = |_| Error::new(ErrorKind::Timeout, "the server that the slot is moving to did not answer in time");
     timeout(time, evaluated).await.map_err(timed_out)?
 }
 

@@ -45,11 +45,11 @@ pub(crate) enum Report {
     Ended(ConnectionError),
 }
 
-/// What a master is like.
+/// What a new connection found out about its master.
 #[derive(Debug)]
 pub(crate) struct Fitness {
-    /// The policy by which it evicts keys when its memory is full, if it does. Without a room's position, its events
-    /// are numbered anew, and repeated publishes are not recognised.
+    /// The policy by which it evicts keys when its memory is full, if it does. If a room's position is evicted, its
+    /// events are numbered anew, and repeated publishes are not recognised.
     pub(crate) evicts: Option<String>,
 }
 
@@ -147,8 +147,8 @@ async fn open(server: &Server, credentials: &Credentials) -> Result<(Box<dyn Str
     Ok((stream, fitness))
 }
 
-/// HELLO with the credentials, SELECT if a database was named, ROLE, and INFO: a replica would bring messages, but
-/// not those that are published to a new master after it has lost touch.
+/// HELLO with the credentials, SELECT if a database was named, ROLE and INFO. A replica is refused: it would deliver
+/// messages, but not those published to a new master after it has lost contact.
 async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Result<Fitness, ConnectionError> {
     let mut out = BytesMut::new();
     let mut hello = vec!["HELLO", "3"];

@@ -11,13 +11,13 @@ pub(crate) const SLOTS: u16 = 16_384;
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
-    /// The letter and number that channels have in their names.
+    /// The part of a channel's name that marks it as one: a letter, and the number of the database.
     channel_kind: String,
 }
 
 impl Keys {
-    /// All names begin with the prefix, so that several clusters may share one Redis. Channels carry the database's
-    /// number: SELECT applies to keys, not to channels.
+    /// All names begin with the prefix, so that several clusters may share one Redis. Channel names contain the number
+    /// of the database, because SELECT applies to keys, not to channels.
     pub(crate) fn new(prefix: &str, database: u8) -> Self {
         Self { prefix: prefix.to_owned(), channel_kind: format!("c{database}") }
     }
@@ -43,7 +43,8 @@ impl Keys {
         self.name("p", room)
     }
 
-    /// The key of a room's backlog, a sorted set of its last messages under their last events' numbers.
+    /// The key of a room's backlog, a sorted set of its last messages; each one's score is the number of its last
+    /// event.
     pub(crate) fn backlog(&self, room: &RoomName) -> String {
         self.name("h", room)
     }

@@ -1,8 +1,9 @@
 //! Roomcast's broker over Redis, and nothing else.
 //!
 //! Reading order: `keys` (where a room is kept) → `publish.lua`, `message` and `seal` (what is sent) → `queue` and
-//! `attempts` (when, how often: without I/O) → `publisher` and `commands` (the I/O around it) → `position` (what a reader has missed) → `room`, `shard` and `subscriptions` (who is asked for what: the state
-//! machine, without I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
+//! `attempts` (when and how often, without I/O) → `publisher` and `commands` (the I/O around it) → `position` (what a
+//! reader has missed) → `room`, `shard` and `subscriptions` (which server is asked for what: the state machine, without
+//! I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
 //!
 //! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
 //! `redis-protocol` codec: fred hands messages on through a channel that drops them when it is full, does not

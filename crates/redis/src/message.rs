@@ -6,7 +6,7 @@
 //! version:u8 origin:u64 [mac:16] count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
 //! ```
 //!
-//! Version 1 has no MAC. Version 2 has one and is what nodes with a cluster secret send, and all that they accept.
+//! Version 1 has no MAC, version 2 has one. Nodes with a cluster secret send and accept only version 2.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -62,11 +62,11 @@ pub(crate) struct Event {
 pub(crate) enum Unreadable {
     #[error("it is not in a format that this version reads")]
     Format,
-    #[error("it has no MAC, and this node has a cluster secret")]
+    #[error("it has no MAC, but this node has a cluster secret")]
     NotSealed,
-    #[error("it has a MAC, and this node has no cluster secret")]
+    #[error("it has a MAC, but this node has no cluster secret")]
     Sealed,
-    #[error("its MAC is wrong: its sender has another cluster secret, or none and forges messages")]
+    #[error("its MAC is wrong: the sender has another cluster secret, or the message is forged")]
     WrongMac,
 }
 
@@ -91,7 +91,7 @@ impl Encoder {
         Self { bytes, origin, count: 0, last_number: 0 }
     }
 
-    /// Appends an event. The queue of publishes takes none whose payload is over `MAX_PAYLOAD`.
+    /// Appends an event. The publish queue accepts none whose payload is over `MAX_PAYLOAD`.
     pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
         self.count += 1;
         self.last_number = number;
@@ -122,7 +122,7 @@ impl Encoder {
 }
 
 impl Message {
-    /// Reads the header, and checks the MAC if there is to be one; the events are read by [`events`](Self::events).
+    /// Reads the header, and checks the MAC if there must be one; the events are read by [`events`](Self::events).
     pub(crate) fn decode(mut bytes: Bytes, channel: &[u8], seal: &Seal) -> Result<Self, Unreadable> {
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Unreadable::Format)?;
         let header = bytes.split_to(end);
@@ -155,7 +155,7 @@ impl Message {
     }
 }
 
-/// Takes what is before the events, and returns the origin.
+/// Takes and checks what precedes the events, and returns the origin.
 fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Unreadable> {
     if bytes.len() < PREAMBLE {
         return Err(Unreadable::Format);

@@ -56,7 +56,10 @@ impl RedisMetrics {
                 "roomcast_broker_rewinds_total",
                 "Rooms whose last events Redis no longer knew: it lost its last writes, or nothing was published there for two hours",
             ),
-            unreadable: new("roomcast_broker_unreadable_total", "Messages on rooms' channels that could not be read"),
+            unreadable: new(
+                "roomcast_broker_unreadable_total",
+                "Messages on rooms' channels that were dropped: unreadable, or without a valid MAC",
+            ),
             probes_lost: new(
                 "roomcast_broker_probes_lost_total",
                 "Probes that a node published to itself and that did not come back in time",

@@ -21,9 +21,10 @@ pub struct RedisOptions {
     pub backlog: BacklogRules,
     /// How long a room is read on after its last member has left. Default 5 s.
     pub linger: Duration,
-    /// What proves to a node that messages come from the nodes of its cluster: the first secret signs them, each of the
-    /// others is accepted, too, so that a secret can be replaced. All nodes need the same. Empty: messages are not signed,
-    /// and whoever may publish to Redis' channels may forge events and requests. Default: empty.
+    /// Secrets that prove that messages come from nodes of this cluster. The first one signs; the others are also
+    /// accepted, so that a secret can be replaced. Each node must accept the secrets that the others sign with. If
+    /// empty, messages are not signed, and anyone who may publish to Redis' channels can forge events and requests.
+    /// Default: empty.
     pub cluster_secrets: Vec<String>,
     /// The certificates (PEM) of the authorities that are trusted to sign the servers', for the `rediss…` schemes.
     /// Default: the system's.
@@ -51,17 +52,16 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-/// Checks a URL of Redis. Returns it in the form that may be shown: with `***` in place of everything that may be a
-/// secret.
+/// Checks a Redis URL. Returns it in a form that is safe to show, with `***` in place of everything that may be secret.
 ///
 /// # Errors
-/// What is wrong with the URL, without any part of it: where it can't be taken apart for certain, any part may belong
-/// to a password.
+/// What is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to a
+/// password.
 pub fn check_url(url: &str) -> Result<String, String> {
     const SCHEMES: [&str; 6] =
         ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
-    const FORM: &str = "the form is redis://USER:PASSWORD@HOST:PORT/DATABASE?node=HOST:PORT, with characters that are \
-                        reserved in URLs (such as @ : / ? # &) percent-encoded";
+    const FORM: &str = "it must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE?node=HOST:PORT; percent-encode \
+                        reserved characters such as @ : / ? # &";
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     if !SCHEMES.contains(&scheme) {
         return Err(format!("it must begin with one of {}://", SCHEMES.join("://, ")));
@@ -76,8 +76,8 @@ pub fn check_url(url: &str) -> Result<String, String> {
 
 const SERVICE_NAME: &str = "sentinelServiceName";
 
-/// What follows the scheme of a URL, as it may be shown. `None` if a part is not what it must be, since a reserved
-/// character in a password begins the next part too early.
+/// What follows the scheme of a URL, in a form that is safe to show. `None` if a part is malformed, since a reserved
+/// character in a password makes the next part begin too early.
 fn take_apart(url: &str) -> Option<String> {
     let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

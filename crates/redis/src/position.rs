@@ -19,8 +19,8 @@ use roomcast_core::NodeId;
 
 use crate::message::{Event, Message};
 
-/// How many messages wait while a repair is under way, and how many bytes of them. More are let go, and seen as a
-/// gap afterwards.
+/// How many messages, and how many bytes of them, may wait while a repair is under way. Further ones are dropped, and
+/// found missing afterwards.
 const MAX_HELD: usize = 10_000;
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
@@ -130,8 +130,8 @@ impl Reader {
         self.at.map(|at| at.sequence.saturating_add(1))
     }
 
-    /// The position at the moment of the subscription. What was published before it is not delivered, also if a
-    /// server that has lost it is given it again.
+    /// The position at the moment of the subscription. What was published before it is not delivered, even if it is
+    /// published again on a server that has lost it.
     pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
         let Some(Stored { epoch, sequence, origins, .. }) = stored else {
             self.at.get_or_insert(Position { epoch: 0, sequence: 0 });

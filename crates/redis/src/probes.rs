@@ -1,5 +1,5 @@
-//! Rooms that a node publishes to and reads, one on each server, to prove that the server can be used: that it takes the
-//! script, and brings what is published.
+//! Rooms that a node publishes to and reads, one on each server, to prove that the server can be used: that it runs the
+//! script, and delivers what is published.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,13 +21,14 @@ use crate::topology::Topology;
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_PATIENCE: Duration = Duration::from_millis(3500);
 
-/// Among so many names one is looked for that a server owns: one with a single slot has one, very likely.
+/// How many names are tried to find one that a server owns: even a server with a single slot very likely owns one of
+/// them.
 const MAX_PROBE_NAMES: u32 = 8 * SLOTS as u32;
 
-/// How long an echo may be missing before the server counts as not working, though it takes probes.
+/// How long an echo may be missing before the server counts as not working, although it accepts probes.
 const ECHO_PATIENCE: Duration = Duration::from_millis(4500);
 
-/// How often a server that has not echoed a probe yet is probed.
+/// How often a server is probed until it echoes a probe.
 const FIRST_PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A node's probes, by the servers that own their rooms.
@@ -42,12 +43,12 @@ struct Probe {
     room: RoomName,
     /// The last publish, until its outcome is known.
     publishing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
-    /// When the first publish was sent that was taken and has not come back.
+    /// When the first publish was sent that was accepted and has not come back.
     missing_since: Option<Instant>,
     sent_at: Instant,
     /// When the last one came back over this connection.
     echoed_at: Option<Instant>,
-    /// Why the last publish was not taken.
+    /// Why the last publish was not accepted.
     refusal: Option<String>,
 }
 
@@ -56,7 +57,7 @@ impl Probe {
         Self { room, publishing: None, missing_since: None, sent_at: now, echoed_at: None, refusal: None }
     }
 
-    /// One came back.
+    /// A probe came back.
     fn on_echo(&mut self, now: Instant) {
         self.echoed_at = Some(now);
         self.missing_since = None;
@@ -73,12 +74,12 @@ impl Probe {
         self.echoed_at = None;
     }
 
-    /// Whether the server has brought one lately.
+    /// Whether the server has delivered a probe recently.
     fn is_proven(&self, now: Instant) -> bool {
         self.echoed_at.is_some_and(|at| now.duration_since(at) < ECHO_PATIENCE)
     }
 
-    /// Whether it is time to publish another. Notes what became of the last.
+    /// Whether it is time to publish another probe. Records the outcome of the last one.
     fn is_due(&mut self, now: Instant) -> bool {
         let interval = if self.is_proven(now) { PROBE_INTERVAL } else { FIRST_PROBE_INTERVAL };
         if now.duration_since(self.sent_at) < interval {
@@ -121,14 +122,14 @@ impl Probes {
             }
             let rooms = (0..MAX_PROBE_NAMES).map(|number| RoomName::internal(&self.prefix, number));
             if let Some(room) = rooms.into_iter().find(|room| owns(&server, room)) {
-                // Whether it works, the probes show.
+                // The probes show whether the subscription works.
                 subscriptions.subscribe(&room, oneshot::channel().0, now);
                 self.by_server.insert(server, Probe::new(room, now));
             }
         }
     }
 
-    /// Publishes to the rooms that are due. Returns the servers that take publishes and do not bring them back: the
+    /// Publishes to the rooms that are due. Returns the servers that accept publishes but do not deliver them: the
     /// connection may be half open, or the server no longer the master.
     pub(crate) fn publish_due<'a>(
         &mut self,
@@ -172,12 +173,12 @@ impl Probes {
         }
     }
 
-    /// Nobody listened: no silence counts.
+    /// Nothing was read, so silence proves nothing.
     pub(crate) fn on_paused(&mut self, now: Instant) {
         self.by_server.values_mut().for_each(|probe| probe.on_paused(now));
     }
 
-    /// `Some` if a server has not brought a probe lately, with what it answered when it refused one last.
+    /// `Some` if a server has not delivered a probe recently, with its answer if it refused the last one.
     pub(crate) fn missing(&self, server: &Server, now: Instant) -> Option<Option<&String>> {
         let probe = self.by_server.get(server).filter(|probe| !probe.is_proven(now))?;
         Some(probe.refusal.as_ref())

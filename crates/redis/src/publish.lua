@@ -14,11 +14,12 @@
 -- A position is '<epoch> <start> <sequence> <writer> <read> <origin>:<number> ...'.
 -- The writer is this server's replication id: when another server wrote the position, or nobody, a new epoch
 -- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
--- The origins, most recent first, have the number of the last event that each published. An origin's numbers grow,
--- so a message whose number is not larger was published before: its publisher missed the answer and tries again, or gave
--- up on it long ago. It is not published twice.
+-- The origins come most recent first, each with the number of the last event that it published. An origin's numbers
+-- grow, so a message whose number is not larger was published before: its publisher missed the answer and tries again,
+-- or gave up on it long ago. It is not published again.
 --
--- Lua writes numbers with 14 digits, so those of events are exact up to 10^14. Epochs are larger.
+-- Lua writes numbers with 14 digits, so those of events are exact up to 10^14. Epochs are larger and need
+-- '%.0f'.
 
 local MAX_ORIGINS_LENGTH = 1650 -- 64 origins whose numbers have 8 digits
 
@@ -42,7 +43,7 @@ local function publish(message)
       if tonumber(published) >= tonumber(number) then return end
       origins = sub(origins, 1, from - 1) .. sub(origins, last + 1)
     elseif #origins > MAX_ORIGINS_LENGTH then
-      origins = match(origins, '^(.*) ') -- the least recent goes
+      origins = match(origins, '^(.*) ') -- drops the least recent
     end
   else
     call('DEL', history) -- its scores would be those of other events
@@ -59,9 +60,10 @@ local function publish(message)
   local last = sequence + count
 
   local sent = epoch_and_start .. first .. ' ' .. count .. '\n' .. ARGV[at + 6]
-  -- First the keys, then the channel: what fails halfway was not sent under a number that is given again.
+  -- The keys first, then the channel: if a step fails, nothing was sent under a number that will be given
+  -- again.
   if kept > 0 then
-    -- The score is the last event's number. Messages that end before the last `kept` events go.
+    -- The score is the last event's number. Messages that end before the last `kept` events are removed.
     call('ZADD', history, last, sent)
     if last > kept then call('ZREMRANGEBYSCORE', history, '-inf', last - kept) end
     call('PEXPIRE', history, ARGV[at + 5])
@@ -74,7 +76,7 @@ local function publish(message)
   end
 end
 
--- What fails in one room leaves the others alone. The answer has the failed messages' places and errors.
+-- A failure in one room does not affect the others. The answer has the failed messages' places and errors.
 local failed = {}
 for message = 1, #KEYS / 2 do
   local ok, reason = pcall(publish, message)

@@ -35,11 +35,11 @@ const MAX_KEPT_BYTES: usize = 128 * 1024;
 /// How long Redis remembers the position of a room that nobody publishes to.
 const POSITION_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// The same, of a room that nobody ever read: names that clients make up must not fill Redis. Longer than a node that
-/// is only cut off for a moment takes to come back.
+/// The same for a room that nobody ever read: names that clients make up must not fill Redis. Longer than a node that
+/// is cut off only briefly takes to come back.
 const UNREAD_POSITION_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// What is kept of a probe room, so that probes prove that a node may use all commands that it needs.
+/// The backlog of a probe room, so that probes prove that the node may use all commands that it needs.
 const PROBE_BACKLOG: Backlog = Backlog { events: 1, age: Duration::from_secs(30) };
 
 /// Publishes of one node.
@@ -53,7 +53,7 @@ pub(crate) struct Publisher {
     queue: Mutex<Queue>,
     /// Servers are not what they were, or slots not where they were.
     topology_wanted: AtomicBool,
-    /// A lane's task has panicked; what waits there waits for ever.
+    /// A lane's task has panicked; its publishes would wait forever.
     pub(crate) failed: Notify,
 }
 
@@ -133,8 +133,8 @@ impl Publisher {
         }
     }
 
-    /// Puts the events of each room together: rooms are not ordered among each other. The second result has the place
-    /// of each event's message.
+    /// Groups the events by room: there is no order between rooms. The second result has the place of each event's
+    /// message.
     fn script(&self, batch: &[Waiting]) -> (Script<'_>, Vec<usize>) {
         let mut messages: Vec<(&RoomName, Encoder)> = Vec::new();
         let mut open: HashMap<&RoomName, usize> = HashMap::new();

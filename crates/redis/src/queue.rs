@@ -32,13 +32,13 @@ const NODES_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 /// The largest payload of an event. Its length has four bytes on the wire, and Redis accepts no string over 512 MB.
 const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
-/// How many events one script publishes at most. Redis serves nobody else meanwhile: about 2 ms.
+/// How many events one script publishes at most. Redis serves nobody else while it runs, for about 2 ms.
 const MAX_BATCH_EVENTS: usize = 1000;
 
 /// How many bytes one script publishes at most; a larger event goes alone.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// Within how long a publish is answered, whatever happens. A server that did not take it until then counts as down.
+/// How long until a publish is answered at the latest. A server that has not accepted it by then counts as down.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
 /// A publish with less time than this left is refused instead of sent: a server that is only slow must not count
@@ -51,7 +51,7 @@ pub(crate) type LaneKey = Option<RoomName>;
 /// The answer to a publish, when it is known.
 pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
 
-/// What waits, and where it goes.
+/// The publishes that wait, and the servers that they go to.
 #[derive(Default)]
 pub(crate) struct Queue {
     lanes: HashMap<LaneKey, VecDeque<Waiting>>,
@@ -77,9 +77,9 @@ pub(crate) struct Waiting {
 }
 
 impl Queue {
-    /// Takes a publish into its place in the order. A lane that is returned is new and needs somebody to empty it.
+    /// Queues a publish. A lane that is returned is new, and the caller must see that it is emptied.
     ///
-    /// A probe is also sent to a server that counts as down: so it is seen to be up again.
+    /// A probe is also sent to a server that counts as down, to find out when it is up again.
     pub(crate) fn push(
         &mut self,
         envelope: Envelope,
@@ -140,7 +140,7 @@ impl Queue {
         Some(batch)
     }
 
-    /// Answers everybody in a batch, and notes whether the server that was asked last works. `message_of` has the
+    /// Answers every publish of a batch, and records whether the server that was asked last works. `message_of` has the
     /// place of each event's message in the script.
     pub(crate) fn settle(&mut self, batch: Vec<Waiting>, message_of: &[usize], outcome: Outcome) {
         if let Some(server) = outcome.server {
@@ -160,7 +160,7 @@ impl Queue {
         }
     }
 
-    /// Who owns a room's slot.
+    /// The server that owns a room's slot.
     pub(crate) fn owner_of(&self, room: &RoomName) -> Option<Server> {
         self.topology.as_ref()?.owner(Keys::slot(room)).cloned()
     }
@@ -186,7 +186,7 @@ impl Queue {
         self.down.get(server)
     }
 
-    /// Takes no more publishes. Those that wait are sent.
+    /// Accepts no more publishes. Those that wait are still sent.
     pub(crate) fn close(&mut self) {
         self.closed = true;
     }
@@ -209,7 +209,7 @@ impl Queue {
     fn answer(&mut self, waiting: Waiting, result: Result<(), BrokerError>) {
         self.waiting_events -= 1;
         self.waiting_bytes -= waiting.envelope.size();
-        // Who asked may not wait for the outcome.
+        // The caller may have stopped waiting for the outcome.
         let _ = waiting.answer.send(result);
     }
 }

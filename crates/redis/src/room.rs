@@ -52,7 +52,8 @@ impl Room {
     pub(crate) fn new(name: &RoomName) -> Self {
         let mut reader = Reader::default();
         if name.starts_with(PROBES) {
-            // It is new, so this is where it is. So its backlog is asked for, too, and the right to do so is proven.
+            // A probe room is new, so it has no position yet. Setting one makes the node ask for its backlog, too,
+            // which proves the right to do so.
             reader.on_subscribed(None);
         }
         Self { slot: Keys::slot(name), kept_until: None, stage: Stage::Queued, reader, waiters: Vec::new() }

@@ -9,7 +9,7 @@ use sha2::Sha256;
 /// Bytes of a MAC on the wire: HMAC-SHA-256, truncated to 128 bits (RFC 2104, section 5).
 pub(crate) const MAC_LEN: usize = 16;
 
-/// The keys of a cluster. Without any, messages carry no MAC and none is accepted.
+/// The keys of a cluster. Without any, messages carry no MAC, and those that carry one are dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Seal {
     keys: Vec<Hmac<Sha256>>,
@@ -35,7 +35,7 @@ impl Seal {
         Some(truncated)
     }
 
-    /// Whether a MAC is right under one of the secrets. Takes the same time whatever it is.
+    /// Whether a MAC is valid under one of the secrets. Compares in constant time.
     pub(crate) fn accepts(&self, channel: &[u8], parts: [&[u8]; 2], mac: &[u8]) -> bool {
         mac.len() == MAC_LEN
             && self.keys.iter().any(|key| Self::mac(key, channel, parts).verify_truncated_left(mac).is_ok())
@@ -43,7 +43,7 @@ impl Seal {
 
     fn mac(key: &Hmac<Sha256>, channel: &[u8], parts: [&[u8]; 2]) -> Hmac<Sha256> {
         let mut mac = key.clone();
-        // The length keeps a channel and what follows it apart.
+        // The length separates the channel from what follows it.
         mac.update(&(channel.len() as u64).to_be_bytes());
         mac.update(channel);
         parts.iter().for_each(|part| mac.update(part));

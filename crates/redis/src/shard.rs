@@ -58,7 +58,7 @@ pub(crate) struct Shard {
     output: BytesMut,
     last_heard: Instant,
     markers: u64,
-    /// What Redis answered when it refused a subscription last.
+    /// What Redis answered when it last refused a subscription.
     pub(crate) refusal: Option<String>,
 }
 

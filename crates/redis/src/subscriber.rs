@@ -74,8 +74,8 @@ pub(crate) struct Subscriber {
     reports: mpsc::Sender<(ShardIndex, u64, Report)>,
     inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
     probes: Probes,
-    /// Whether most of the servers could be used once. From then on, one that evicts keys is only warned of: it worked
-    /// until now.
+    /// Whether most of the servers have been usable at some time. From then on, one that evicts keys only causes a
+    /// warning.
     has_worked: bool,
     /// A former master that works is being left for a new one.
     changes_master_until: Option<Instant>,
@@ -115,7 +115,8 @@ impl Subscriber {
         }
     }
 
-    /// Runs until the broker is closed. However it ends, also by a panic, no more events come, and the hub gets to know.
+    /// Runs until the broker is closed. However it ends, even by a panic, it ends the stream of events, so that the hub
+    /// notices.
     pub(crate) async fn run(self) {
         let _end = End(Arc::clone(&self.shared));
         self.serve().await;
@@ -282,10 +283,11 @@ impl Subscriber {
         self.update_status();
     }
 
-    /// Up while most of the servers work, as a Redis Cluster is itself. The rooms of one that does not fail alone.
+    /// Up while most of the servers work, as a Redis Cluster is itself. If one server does not work, only its rooms
+    /// fail.
     fn update_status(&mut self) {
         let subscriptions = self.shared.subscriptions.lock();
-        let (mut owners, mut working, mut reason) = (0, 0, "no server of Redis has been found yet".to_owned());
+        let (mut owners, mut working, mut reason) = (0, 0, "no Redis server has been found yet".to_owned());
         for known in subscriptions.servers().iter().filter(|known| known.owns) {
             owners += 1;
             match self.problem_of(known, &subscriptions) {
@@ -310,24 +312,24 @@ impl Subscriber {
         *self.shared.problem.lock() = reason;
     }
 
-    /// Why a server can't be used, if it can't: it must be connected, take publishes and bring them back.
+    /// Why a server can't be used, if so: it must be connected, accept publishes and deliver them.
     fn problem_of(&self, known: &Known, subscriptions: &Subscriptions) -> Option<String> {
         let Known { index, server, is_connected, .. } = known;
         let link = self.links.get(*index);
         if !is_connected {
             let error = link.and_then(|link| link.error.clone());
-            return Some(error.unwrap_or_else(|| "it has not been connected to yet".to_owned()));
+            return Some(error.unwrap_or_else(|| "no connection has been opened yet".to_owned()));
         }
         if let Some(reason) = self.publisher.is_down(server) {
             return Some(reason);
         }
         if let Some(policy) = link.and_then(|link| link.evicts.as_ref()).filter(|_| !self.has_worked) {
             return Some(format!(
-                "its maxmemory-policy is {policy}, so it may evict rooms' positions; set it to noeviction"
+                "its maxmemory-policy is {policy}, so rooms' positions may be evicted; set the policy to noeviction"
             ));
         }
         let refusal = self.probes.missing(server, Instant::now())?.or_else(|| subscriptions.refusal(*index)).cloned();
-        Some(refusal.unwrap_or_else(|| "no probe has come back".to_owned()))
+        Some(refusal.unwrap_or_else(|| "test publishes do not come back over the subscription".to_owned()))
     }
 
     // === topology ===

@@ -37,7 +37,7 @@ use crate::topology::Topology;
 /// How long a subscription may take before those who wait for it are told that it failed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How often a message that is dropped is logged: whoever sends them must not fill the log.
+/// How often dropped messages are logged: whoever sends them must not fill the log.
 const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All rooms of a node, and all servers.
@@ -53,7 +53,7 @@ pub(crate) struct Subscriptions {
     /// Rooms whose slot nobody is known to own.
     homeless: VecDeque<(u16, RoomName)>,
     topology_wanted: bool,
-    /// When a message that was dropped was last logged.
+    /// When a dropped message was last logged.
     dropped_logged_at: Option<Instant>,
     /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
     joining: VecDeque<(Instant, RoomName)>,
@@ -160,7 +160,7 @@ impl Subscriptions {
         &self.shards[shard].server
     }
 
-    /// What one of them answered when it refused a subscription last.
+    /// What one of them answered when it last refused a subscription.
     pub(crate) fn refusal(&self, shard: ShardIndex) -> Option<&String> {
         self.shards[shard].refusal.as_ref()
     }
@@ -336,7 +336,7 @@ impl Subscriptions {
         self.metrics.unreadable.inc();
         if self.dropped_logged_at.is_none_or(|at| now.duration_since(at) >= DROPPED_LOG_INTERVAL) {
             self.dropped_logged_at = Some(now);
-            tracing::warn!(%room, %error, "dropped a message on a room's channel; further ones are counted only");
+            tracing::warn!(%room, %error, "dropped a message on a room's channel; for 10 s, others are only counted");
         }
     }
 

@@ -42,7 +42,7 @@ pub enum ClusterFailure {
     /// The task that delivers room events panicked.
     #[error("the task that delivers room events panicked")]
     Panicked,
-    /// The broker brings no more events though the node is not closing.
+    /// The broker's stream of events ended although the node is not closing.
     #[error("the broker's stream of room events ended")]
     EventsEnded,
 }
@@ -93,9 +93,9 @@ impl Cluster {
         Self { inner: Arc::new(Inner { hub, options: Arc::new(options), failure }) }
     }
 
-    /// Waits until this node's core has failed; for ever while it works. A failed node delivers no events,
-    /// though its connections stay open and calls are answered: end the process, so that clients connect to
-    /// another node. Cancel safe.
+    /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
+    /// connections stay open and calls are answered: end the process, so that clients connect to another node. Cancel
+    /// safe.
     pub async fn failed(&self) -> ClusterFailure {
         let mut failure = self.inner.failure.clone();
         if let Ok(failure) = failure.wait_for(Option::is_some).await

@@ -46,7 +46,7 @@ struct Open {
     /// What the application said when it did not want it.
     refused: Option<Box<CloseFrame>>,
     counted: OpenConnection,
-    /// Among those that the node has.
+    /// Its place among the node's `max_connections`.
     _place: Place,
 }
 

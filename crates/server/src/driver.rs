@@ -93,12 +93,12 @@ pub(crate) struct Driver<S> {
     keep_alive: KeepAlive,
     /// When the keep-alive's timer goes off.
     keep_alive_at: Instant,
-    /// When the message that has begun must be whole.
+    /// When the unfinished message must be complete.
     message_due: Option<Instant>,
 }
 
 impl<S> Drop for Driver<S> {
-    /// What it has taken and not written no longer counts.
+    /// Output that it has taken but not written no longer counts.
     fn drop(&mut self) {
         self.link.peer.outbox.wrote(self.writer.queue.iter());
     }
@@ -166,8 +166,8 @@ impl<S: Session> Driver<S> {
         Poll::Pending
     }
 
-    /// One timer for the keep-alive, the message being received and the calls' deadlines: a timer for each call would cost more than
-    /// most calls.
+    /// One timer for the keep-alive, the message being received and the calls' deadlines: a timer for each call would
+    /// cost more than most calls do.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
             let deadlines = [self.message_due, self.link.next_deadline().map(Instant::from)];

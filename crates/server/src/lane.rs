@@ -52,7 +52,7 @@ impl Lane {
         true
     }
 
-    /// Gives up what has not been handled.
+    /// Stops the handler that runs, and drops the notifications that wait.
     pub(crate) fn abort(self) {
         if let Some(worker) = self.worker {
             worker.abort();

@@ -44,7 +44,7 @@ pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-// In quotes: a client's reason may contain line breaks and control characters.
+// Quoted and escaped: a client's reason may contain line breaks and control characters.
 #[error("the connection has ended: {code} {reason:?}")]
 pub struct Disconnected {
     /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
@@ -75,7 +75,7 @@ pub(crate) struct Link {
     pub(crate) calls: Mutex<CallTable<Arc<Call>>>,
     /// No running call reaches its deadline before this; `None`: none was started since the last look.
     next_deadline: Mutex<Option<Instant>>,
-    /// Made for the first publish that the broker does not take at once.
+    /// Created for the first publish that the broker does not accept at once.
     pub(crate) publish_share: OnceLock<Arc<PublishShare>>,
     draining: AtomicBool,
     ended: OnceLock<Instant>,
@@ -268,8 +268,8 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Whether so many bytes are within the bound. A share alone always is. Asked while bytes are handled,
-    /// when no unfinished message counts.
+    /// Whether so many bytes are within the bound. A share alone always is. Called while bytes are handled, when no
+    /// unfinished message is counted.
     pub(crate) fn fits(link: &Link, bytes: usize) -> bool {
         let held = link.peer.inbound();
         held == 0 || held + bytes <= link.options.max_inbound

@@ -7,9 +7,9 @@ use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
 /// Bounds and times of the connections of a [`Cluster`](crate::Cluster)'s node, or of one upgrade.
 ///
-/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` +
-/// `max_outbound` bytes; all together at most `inbound_memory` + `outbound_memory`, and for moments what
-/// comes while the largest are being closed.
+/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all
+/// connections together at most `inbound_memory` + `outbound_memory`, plus, for a moment, what arrives while the
+/// largest are being closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
@@ -23,16 +23,16 @@ pub struct Options {
     /// Notifications of a client that wait for their turn. Over it the connection is closed with 1013.
     /// Default 16,384.
     pub max_waiting_notifications: usize,
-    /// Memory that unread output to a client may take, in bytes: each frame counts 128 bytes beside its
-    /// own. Over it the connection is closed with 4408. Default 4 MiB.
+    /// Memory that a client's unread output may take, in bytes: each frame counts 128 bytes in addition to its own.
+    /// Beyond that, the connection is closed with 4408. Default 4 MiB.
     pub max_outbound: usize,
-    /// Memory that input of all connections may take, in bytes: unfinished messages, and what
-    /// `max_inbound` counts. Over it, the connections that hold most are closed with 1013, and upgrades are
-    /// answered 503, until it fits. Default 1 GiB.
+    /// Memory that the input of all connections may take, in bytes: unfinished messages, and what `max_inbound` counts.
+    /// Beyond that, the connections that hold the most are closed with 1013 and upgrades are answered 503, until memory
+    /// is within the limit again. Default 1 GiB.
     pub inbound_memory: usize,
-    /// Memory that unread output of all connections may take, in bytes; an event for a whole room counts
-    /// once. Over it, the connections that hold most are closed with 4408, and upgrades are answered 503,
-    /// until it fits. Default 1 GiB.
+    /// Memory that the unread output of all connections may take, in bytes; an event for a whole room counts once.
+    /// Beyond that, the connections that hold the most are closed with 4408 and upgrades are answered 503, until memory
+    /// is within the limit again. Default 1 GiB.
     pub outbound_memory: usize,
     /// Calls that a client may have in flight; over it they are answered `RESOURCE_EXHAUSTED`. Default 1,024.
     pub max_calls: usize,

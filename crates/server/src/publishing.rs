@@ -1,7 +1,7 @@
 //! A connection's fair share of the node's publish queue.
 //!
-//! The broker's queue is one for all connections. What a connection publishes beyond its share waits here,
-//! in its order, so that one that floods cannot fill the queue and fail the publishes of the others.
+//! All connections share the broker's queue. What a connection publishes beyond its share waits here, in order, so that
+//! a connection that floods can't fill the queue and make the others' publishes fail.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,17 +21,17 @@ use crate::error::CallError;
 use crate::lane;
 use crate::link::Link;
 
-/// What a connection may have published that the broker has not taken, in bytes. A larger publish may be
-/// under way alone.
+/// How many bytes a connection may have published that the broker has not accepted yet. A larger publish may be under
+/// way alone.
 const SHARE: usize = 1024 * 1024;
 
-/// A small publish counts as so many bytes: 256 of them are a whole share.
+/// A small publish counts as this many bytes: 256 of them use up a share.
 const MIN_COST: usize = SHARE / 256;
 
 type Publishing = BoxFuture<'static, Result<(), PublishError>>;
 
-/// What a connection has under way. Made for its first publish that the broker does not take at once: an
-/// embedded broker takes all of them at once.
+/// A connection's publishes under way. Created for the first one that the broker does not accept at once; an embedded
+/// broker accepts all of them at once.
 #[derive(Debug, Default)]
 pub(crate) struct PublishShare {
     state: Mutex<State>,
@@ -39,20 +39,20 @@ pub(crate) struct PublishShare {
 
 #[derive(Default)]
 struct State {
-    /// What the broker has not taken.
+    /// Bytes that the broker has not accepted yet.
     under_way: usize,
-    /// Bounded by who waits: the connection's calls, and one notification.
+    /// Bounded, because only the connection's calls and one notification can wait here.
     waiting: VecDeque<Waiting>,
 }
 
-/// A publish that has no place yet.
+/// A publish that waits for room in the share.
 struct Waiting {
     cost: usize,
     begin: Box<dyn FnOnce() -> Publishing + Send>,
     begun: oneshot::Sender<UnderWay>,
 }
 
-/// Publishes for a client's call, and waits until the broker has taken it.
+/// Publishes for a client's call, and waits until the broker has accepted it.
 pub(crate) async fn publish(
     link: &Link,
     hub: &Arc<Hub>,
@@ -68,15 +68,15 @@ pub(crate) async fn publish(
     if let Some(result) = publishing.as_mut().now_or_never() {
         return result;
     }
-    // Should the call be cancelled, this one is no longer counted though it is under way: one at most,
-    // since the next finds a share.
+    // If the call is cancelled, this publish stays under way but is no longer counted. That affects one publish at
+    // most, since the next one finds a share.
     let share = link.publish_share.get_or_init(Arc::default);
     let _counted = share.count(cost);
     publishing.await
 }
 
-/// Publishes for a client's notification: waits for its place in the share, so that the client's next
-/// notification comes behind it, but not for the broker. A failure is reported when it is known.
+/// Publishes for a client's notification. Waits for room in the share, so that the client's next notification comes
+/// after it, but not for the broker; a failure is reported once it is known.
 pub(crate) async fn publish_unawaited(
     link: &Arc<Link>,
     hub: &Arc<Hub>,
@@ -137,7 +137,7 @@ impl PublishShare {
         begun.await.map_err(|_| BrokerError::Closed.into())
     }
 
-    /// Under the lock: so publishes reach the broker in the order in which they were queued.
+    /// Called under the lock, so that publishes reach the broker in the order in which they were queued.
     fn start(self: &Arc<Self>, state: &mut State, cost: usize, begin: impl FnOnce() -> Publishing) -> UnderWay {
         state.under_way += cost;
         UnderWay::new(begin(), Counted { share: Arc::clone(self), cost })
@@ -163,7 +163,7 @@ impl PublishShare {
         }
         drop(state);
         for (begun, publishing) in started {
-            // Who has just left drops it, and it goes on by itself.
+            // If its call has just been cancelled, it is dropped here and goes on in a task of its own.
             let _ = begun.send(publishing);
         }
     }
@@ -181,7 +181,8 @@ impl fmt::Debug for State {
     }
 }
 
-/// Takes publishes out of the queue whose calls were cancelled. Dropped after what they wait on.
+/// When dropped, removes publishes whose calls were cancelled from the queue. Must be dropped after the receiver they
+/// wait on.
 struct ForgetWhoLeft<'a>(&'a PublishShare);
 
 impl Drop for ForgetWhoLeft<'_> {
@@ -202,8 +203,8 @@ impl Drop for Counted {
     }
 }
 
-/// A publish that the broker has not taken. If nobody waits for it any more it still counts until then: a
-/// client that cancels its calls must not have more under way than others.
+/// A publish that the broker has not accepted yet. It counts until then even if its call was cancelled: a client that
+/// cancels its calls must not have more under way than others.
 struct UnderWay {
     /// `None`: it is done.
     inner: Option<(Publishing, Counted)>,
@@ -233,7 +234,7 @@ impl Drop for UnderWay {
         if let Some((publishing, counted)) = self.inner.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            // A failure has nobody to be told to; it is counted.
+            // Nobody waits for a failure any more; it is only counted.
             runtime.spawn(async move {
                 let _ = publishing.await;
                 drop(counted);

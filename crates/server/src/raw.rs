@@ -15,7 +15,7 @@ use crate::session::Session;
 use crate::standalone;
 use crate::upgrade::{Handshake, UpgradeRejection};
 
-/// Suites send messages of 16 MiB in fragments of 64 bytes.
+/// Conformance suites send messages of 16 MiB in fragments of 64 bytes.
 const MAX_FRAGMENTS: u32 = 16 * 1024 * 1024 / 64;
 
 /// Extractor: a WebSocket client, whatever subprotocol it offers.
@@ -74,7 +74,7 @@ impl Session for Echo {
                 Incoming::Close(close) => return Err(End::ByClient(close)),
                 Incoming::Pong(_) => continue,
             };
-            // Pongs too, each of them: the suites count them.
+            // Queues every Pong, not only the newest: the suites count them.
             let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
             if link.peer.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");

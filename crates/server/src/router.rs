@@ -203,13 +203,13 @@ impl Router {
     /// Takes a place for a connection.
     ///
     /// # Errors
-    /// The most connections, if there are so many.
+    /// The limit on connections, if it is reached.
     pub(crate) fn take_place(&self) -> Result<Place, usize> {
         let max = self.routes.cluster.options().max_connections;
         self.routes.cluster.hub().take_place(max).ok_or(max)
     }
 
-    /// Whether the connections that are open hold more memory than they may.
+    /// Whether the open connections exceed a memory budget.
     pub(crate) fn is_short_of_memory(&self) -> bool {
         self.routes.cluster.hub().is_short_of_memory()
     }

@@ -13,10 +13,10 @@ pub(crate) trait Session: Send {
     /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
 
-    /// Whether a message has begun and is not whole.
+    /// Whether a message is unfinished.
     fn unfinished(&mut self) -> Unfinished;
 
-    /// The connection ends: what is unfinished is given up, and nothing more is kept.
+    /// The connection is ending: drops an unfinished message and keeps no more input.
     fn on_end(&mut self, link: &Link);
 
     /// Bytes came after this side's Close; nothing is done for them any more. Whether the client's Close
@@ -55,7 +55,7 @@ impl<A: App> Rpc<A> {
 
 impl<A: App> Session for Rpc<A> {
     fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End> {
-        // What is unfinished counts between reads only: a message that becomes whole is not counted twice.
+        // An unfinished message counts only between reads, so that it is not counted twice once it is complete.
         link.peer.release_inbound(self.buffered());
         let handled = self.handle(link, input);
         link.peer.charge_inbound(self.buffered());

@@ -68,12 +68,12 @@ impl Socket {
         Ok(self.cluster.hub().join(&self.link.peer, &room).await?)
     }
 
-    /// As [`join`](Self::join), but an outage of the broker neither fails nor delays it: the connection is a member at
-    /// once, and the room's events reach it when the broker is back. For connect handlers, whose error or delay would
-    /// keep the client from calling.
+    /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
+    /// once, and gets the room's events once the broker is back. Meant for connect handlers, where an error or a delay
+    /// would keep the client from making calls.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms.
+    /// `INVALID_ARGUMENT` if the name is invalid, `RESOURCE_EXHAUSTED` if the connection is in too many rooms.
     ///
     /// # Cancel safety
     /// As [`join`](Self::join).

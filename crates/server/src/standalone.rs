@@ -41,7 +41,7 @@ static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
     }
 });
 
-/// Nobody closes these connections for what they hold together: each has its own limits only.
+/// Standalone connections share no budget: only the limits of each apply.
 fn unlimited() -> Budget {
     Budget::new(IntGauge::new("standalone", "unused").expect("the name is valid"), usize::MAX)
 }

@@ -43,16 +43,16 @@ pub enum UpgradeRejection {
     /// `Connection` does not name the upgrade.
     #[error("Connection must contain the word Upgrade")]
     NoConnectionUpgrade,
-    /// Another version of HTTP than 1.1.
-    #[error("a WebSocket is opened with HTTP/1.1")]
+    /// A version of HTTP other than 1.1.
+    #[error("the request must use HTTP/1.1")]
     HttpVersion,
     /// No `Host`, or more than one.
     #[error("send exactly one Host header")]
     Host,
-    /// A body, or the announcement of one: what follows the request would be read as both.
-    #[error("a request for an upgrade has no body: send neither Content-Length nor Transfer-Encoding")]
+    /// A body, or a header that announces one: what follows the request could be read as a body or as frames.
+    #[error("the request must have no body: send neither Content-Length nor Transfer-Encoding")]
     Body,
-    /// Another version than 13.
+    /// A version other than 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
     /// No key, more than one, or one that is not 16 bytes of base64.
@@ -70,7 +70,7 @@ pub enum UpgradeRejection {
         /// The most.
         max: usize,
     },
-    /// The connections that are open hold as much memory as they may.
+    /// The open connections exceed the node's memory budget.
     #[error("the node is short of memory; try again later")]
     ShortOfMemory,
 }
@@ -171,7 +171,7 @@ fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&BASE64.encode(digest)).ok()
 }
 
-/// The value of a header that is there exactly once.
+/// The value of a header that occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())

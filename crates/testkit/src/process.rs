@@ -44,7 +44,7 @@ impl Node {
         Self::start_until(command, arguments, "/readyz").await
     }
 
-    /// As [`start_by`](Self::start_by), but waits only until this path of the internal listener answers 200.
+    /// Like [`start_by`](Self::start_by), but waits until this path of the internal listener answers 200.
     ///
     /// # Panics
     /// If it does not.

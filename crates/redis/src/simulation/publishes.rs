@@ -1,5 +1,5 @@
-//! The way of publishes to a server that loses its scripts, answers late or not at all, and executes what it was sent
-//! long ago.
+//! Publishes on their way to a server that loses its scripts, answers late or not at all, and executes commands that
+//! were sent long ago.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::attempts::{Attempt, Attempts, Step};
 use crate::queue::{Answered, DEADLINE, Failed, LaneKey, Queue, Ran, Waiting, deadline_of};
 use crate::topology::Topology;
 
-/// How fine time is.
+/// The resolution of simulated time.
 const STEP: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
@@ -237,7 +237,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Redis has lost its scripts, answers that late, and then the link is cut.
+/// Redis has lost its scripts and is late to say so; then the link is cut.
 #[test]
 fn a_script_that_is_sent_again_gets_no_time_of_its_own() {
     let mut way = Way::new();
