@@ -86,8 +86,8 @@ impl User<'_> {
 /// A connection of a [`Cluster`], on whatever node.
 ///
 /// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
-/// `DEADLINE_EXCEEDED` its node did not answer, and it is not known. While the broker is down, the
-/// connections of this node can be reached, others are `UNAVAILABLE`.
+/// `DEADLINE_EXCEEDED` its node did not answer in time: it may have been done, and will not be done later. While the
+/// broker is down, the connections of this node can be reached, others are `UNAVAILABLE`.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection<'a> {
     pub(crate) cluster: &'a Cluster,
