@@ -118,7 +118,9 @@ pub enum InvalidName {
         len: usize,
     },
     /// A character that is not allowed.
-    #[error("a {what} has no '/', control characters or white space, this one has {character:?}")]
+    #[error(
+        "a {what} must not contain '/', control characters, invisible characters or white space; this one contains {character:?}"
+    )]
     Character {
         /// Of what the name is.
         what: &'static str,
@@ -131,10 +133,16 @@ fn check(what: &'static str, name: &str) -> Result<(), InvalidName> {
     if name.is_empty() || name.len() > MAX_ROOM_NAME_LEN {
         return Err(InvalidName::Length { what, max: MAX_ROOM_NAME_LEN, len: name.len() });
     }
-    match name.chars().find(|c| *c == '/' || c.is_control() || c.is_whitespace()) {
+    match name.chars().find(|c| *c == '/' || c.is_control() || c.is_whitespace() || is_invisible(*c)) {
         Some(character) => Err(InvalidName::Character { what, character }),
         None => Ok(()),
     }
+}
+
+/// Characters that nobody sees and that make one name look like another: they change the direction of text, or have no
+/// width. The joiners U+200C and U+200D are allowed, because Persian and emoji need them.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Checks the name of an event that is published to a room.
@@ -146,8 +154,8 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
     Name::new(event).map_err(|error| InvalidName::Length { what: "event name", max: MAX_NAME_LEN, len: error.len })
 }
 
-/// A user, as the application names them: 1 to 200 bytes of UTF-8 without `/`, control characters
-/// and white space. Cloning is cheap.
+/// A user, as the application names them: 1 to 200 bytes of UTF-8 without `/`, control characters,
+/// invisible characters and white space. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct UserId(Arc<str>);
@@ -163,7 +171,7 @@ impl UserId {
     }
 }
 
-/// A room's name: 1 to 200 bytes of UTF-8 without `/`, control characters and white space.
+/// A room's name: 1 to 200 bytes of UTF-8 without `/`, control characters, invisible characters and white space.
 /// Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -260,3 +268,31 @@ text_in_json!(RoomName, InvalidName, Self::new);
 text_in_json!(UserId, InvalidName, Self::new);
 text_in_json!(NodeId, InvalidId, str::parse);
 text_in_json!(ConnectionId, InvalidId, str::parse);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_shows_what_it_is() {
+        for good in ["lobby", "a:b.c", "日本語", "👩\u{200d}🚀", "می\u{200c}خواهم", &"x".repeat(MAX_ROOM_NAME_LEN)]
+        {
+            assert!(RoomName::new(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "a/b",
+            "a b",
+            "a\u{a0}b",
+            "a\nb",
+            "a\u{7f}b",
+            "admin\u{200b}",
+            "\u{202e}nimda",
+            "\u{2066}a",
+            "\u{feff}a",
+            &"x".repeat(MAX_ROOM_NAME_LEN + 1),
+        ] {
+            assert!(RoomName::new(bad).is_err() && UserId::new(bad).is_err() && check_event(bad).is_err(), "{bad:?}");
+        }
+    }
+}
