@@ -316,17 +316,18 @@ impl Subscriber {
     fn problem_of(&self, known: &Known, subscriptions: &Subscriptions) -> Option<String> {
         let Known { index, server, is_connected, .. } = known;
         let link = self.links.get(*index);
+        // First, since a server that evicts keys is connected anew, to read its policy again.
+        if let Some(policy) = link.and_then(|link| link.evicts.as_ref()).filter(|_| !self.has_worked) {
+            return Some(format!(
+                "its maxmemory-policy is {policy}, so rooms' positions may be evicted; set the policy to noeviction"
+            ));
+        }
         if !is_connected {
             let error = link.and_then(|link| link.error.clone());
             return Some(error.unwrap_or_else(|| "no connection has been opened yet".to_owned()));
         }
         if let Some(reason) = self.publisher.is_down(server) {
             return Some(reason);
-        }
-        if let Some(policy) = link.and_then(|link| link.evicts.as_ref()).filter(|_| !self.has_worked) {
-            return Some(format!(
-                "its maxmemory-policy is {policy}, so rooms' positions may be evicted; set the policy to noeviction"
-            ));
         }
         let refusal = self.probes.missing(server, Instant::now())?.or_else(|| subscriptions.refusal(*index)).cloned();
         Some(refusal.unwrap_or_else(|| "test publishes do not come back over the subscription".to_owned()))
