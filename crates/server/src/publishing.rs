@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -60,19 +60,10 @@ pub(crate) async fn publish(
     event: Name,
     payload: Bytes,
 ) -> Result<(), PublishError> {
-    let cost = cost(&payload);
-    if let Some(share) = link.publish_share.get() {
-        return share.begin(cost, begin(hub, room, event, payload)).await?.await;
+    match start(link, hub, room, event, payload).await? {
+        Some(publishing) => publishing.await,
+        None => Ok(()),
     }
-    let mut publishing = pin!(hub.publish(room, event, payload));
-    if let Some(result) = publishing.as_mut().now_or_never() {
-        return result;
-    }
-    // If the call is cancelled, this publish stays under way but is no longer counted. That affects one publish at
-    // most, since the next one finds a share.
-    let share = link.publish_share.get_or_init(Arc::default);
-    let _counted = share.count(cost);
-    publishing.await
 }
 
 /// Publishes for a client's notification. Waits for room in the share, so that the client's next notification comes
@@ -84,6 +75,24 @@ pub(crate) async fn publish_unawaited(
     event: Name,
     payload: Bytes,
 ) -> Result<(), CallError> {
+    if let Some(publishing) = start(link, hub, room, event, payload).await? {
+        let link = Arc::clone(link);
+        tokio::spawn(async move {
+            let result = publishing.await;
+            lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
+        });
+    }
+    Ok(())
+}
+
+/// Begins a publish when there is room for it in the share. `None`: the broker has accepted it already.
+async fn start(
+    link: &Link,
+    hub: &Arc<Hub>,
+    room: RoomName,
+    event: Name,
+    payload: Bytes,
+) -> Result<Option<UnderWay>, PublishError> {
     let cost = cost(&payload);
     let begin = begin(hub, room, event, payload);
     let mut publishing = match link.publish_share.get() {
@@ -91,20 +100,15 @@ pub(crate) async fn publish_unawaited(
         None => {
             let mut publishing = begin();
             if let Some(result) = (&mut publishing).now_or_never() {
-                return Ok(result?);
+                return result.map(|()| None);
             }
             UnderWay::new(publishing, link.publish_share.get_or_init(Arc::default).count(cost))
         }
     };
-    if let Some(result) = (&mut publishing).now_or_never() {
-        return Ok(result?);
+    match (&mut publishing).now_or_never() {
+        Some(result) => result.map(|()| None),
+        None => Ok(Some(publishing)),
     }
-    let link = Arc::clone(link);
-    tokio::spawn(async move {
-        let result = publishing.await;
-        lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
-    });
-    Ok(())
 }
 
 fn begin(hub: &Arc<Hub>, room: RoomName, event: Name, payload: Bytes) -> impl FnOnce() -> Publishing + Send + use<> {
