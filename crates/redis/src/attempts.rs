@@ -4,16 +4,22 @@
 //! If an error leaves open whether a batch was published, the batch is sent again: the script recognises its events by
 //! their numbers and publishes them only once.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use fred::error::{Error, ErrorKind};
 use fred::types::config::Server;
 
-use crate::queue::Ran;
 use crate::topology::Redirection;
 
 /// How long to wait before a batch is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// The failed messages of a script by their places, with the reasons.
+pub(crate) type Failed = HashMap<usize, String>;
+
+/// The result of a script's run.
+pub(crate) type Ran = Result<Failed, Error>;
 
 /// One batch's attempts.
 #[derive(Debug)]

@@ -21,8 +21,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::attempts::Attempt;
-use crate::queue::{Failed, Ran};
+use crate::attempts::{Attempt, Failed, Ran};
 use crate::topology::Topology;
 
 /// How long opening a connection may take.

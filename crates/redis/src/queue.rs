@@ -9,7 +9,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use fred::error::Error;
 use fred::types::config::Server;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 use tokio::sync::oneshot;
@@ -218,9 +217,3 @@ impl Queue {
 pub(crate) fn deadline_of(batch: &[Waiting], now: Instant) -> Instant {
     batch.iter().map(|waiting| waiting.deadline).min().unwrap_or(now)
 }
-
-/// The failed messages of a script by their places, with the reasons.
-pub(crate) type Failed = HashMap<usize, String>;
-
-/// The result of a script's run.
-pub(crate) type Ran = Result<Failed, Error>;

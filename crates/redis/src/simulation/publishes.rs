@@ -14,8 +14,8 @@ use roomcast_protocol::Name;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::attempts::{Attempt, Attempts, Step};
-use crate::queue::{Answered, DEADLINE, Failed, LaneKey, Queue, Ran, Waiting, deadline_of};
+use crate::attempts::{Attempt, Attempts, Failed, Ran, Step};
+use crate::queue::{Answered, DEADLINE, LaneKey, Queue, Waiting, deadline_of};
 use crate::topology::Topology;
 
 /// The resolution of simulated time.
