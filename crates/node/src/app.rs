@@ -16,9 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::api::{self, Guard};
 use crate::config::Config;
 use crate::internal::{self, Readiness};
-use crate::listener::{self, Places};
+use crate::places::Places;
 use crate::telemetry::Logs;
-use crate::{demo, public};
+use crate::{demo, listener, places, public};
 
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
@@ -87,7 +87,7 @@ async fn serve(
     let registry = internal::registry(Handle::current().metrics().num_workers())?;
     registry.register(Box::new(logs.dropped().clone()))?;
     let limits = SocketLimits::new(config.options.max_connections);
-    let [places, internal_places] = listener::places([limits.public, limits.internal], &registry)?;
+    let [places, internal_places] = places::places([limits.public, limits.internal], &registry)?;
     let options = Options { max_connections: limits.connections, ..config.options.clone() };
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let cluster = join_cluster(config, options, &registry, &readiness)?;

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::Targets;
 use crate::api::ApiKey;
 use crate::client_address::TrustedProxies;
 use crate::settings::{AUTO, ConfigError, OFF, Settings};
+use crate::telemetry::LogFormat;
 use crate::{machine, telemetry, tls};
 
 /// A valid configuration.
@@ -45,12 +46,6 @@ pub(crate) struct Drain {
     pub(crate) delay: Duration,
     pub(crate) spread: Duration,
     pub(crate) timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
 }
 
 const ADDRESS: &str = "it must be an IP address and a port, such as 127.0.0.1:3000 or [::]:3000";

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::listener::Place;
+use crate::places::Place;
 
 /// How long a client may take to send a request's head, counted from the connection's start or the last response.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::listener::tests::place;
+    use crate::places::tests::place;
 
     /// Nobody waits longer, in virtual time.
     const FOREVER: Duration = Duration::from_secs(3600);

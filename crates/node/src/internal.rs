@@ -17,7 +17,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::api::{self, Failure};
-use crate::listener::{self, Places};
+use crate::listener;
+use crate::places::Places;
 use crate::process::ProcessMetrics;
 
 /// Why the node should get no traffic; ready when there is no reason left.

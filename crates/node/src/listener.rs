@@ -1,22 +1,15 @@
-//! Binding and accepting, with a limit on open sockets that are not upgraded.
+//! Binding and accepting.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http;
+use crate::places::{Place, Places};
 
 /// How long a client may take for its TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,162 +28,6 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// How long a connection waits for its client before it can be displaced: at least a round trip around the world.
-/// Without it, in a storm of reconnects, clients would displace one another before their requests arrive. During a
-/// flood of silent sockets, 64 places still admit 256 clients a second.
-const MIN_WAIT: Duration = Duration::from_millis(250);
-
-/// Requests that each listener serves on one connection. Clients open the public listener for a WebSocket; the few files
-/// of the demo's page take a connection each, so none stays open without use. The internal listener serves API clients,
-/// for which a new connection after so many requests costs nothing noticeable.
-const MAX_REQUESTS_PUBLIC: usize = 1;
-const MAX_REQUESTS_INTERNAL: usize = 100;
-
-/// A listener's places for sockets that are not upgraded: such sockets can't use up the process' descriptors. When the
-/// last place is taken, the connection that has waited longest for its client is closed, so a flood of idle sockets
-/// displaces itself and not those who come later. While the requests of all connections are being handled, nothing is
-/// accepted, and clients wait in the kernel's backlog.
-#[derive(Debug, Clone)]
-pub(crate) struct Places {
-    max_requests: usize,
-    free: Arc<Semaphore>,
-    waiting: Arc<Waiting>,
-    taken: IntGauge,
-    displaced: IntCounter,
-}
-
-/// The connections that wait for their clients: for a TLS handshake, for a request's head, or until a response is read.
-#[derive(Debug, Default)]
-struct Waiting {
-    queue: Mutex<WaitingQueue>,
-    added: Notify,
-}
-
-#[derive(Debug, Default)]
-struct WaitingQueue {
-    next: u64,
-    /// In the order in which the waits began; at most one entry for each place.
-    connections: BTreeMap<u64, WaitingConnection>,
-}
-
-#[derive(Debug)]
-struct WaitingConnection {
-    since: Instant,
-    displaced: Arc<Notify>,
-}
-
-impl WaitingQueue {
-    /// Removes the connection that has waited longest, if that is long enough; else returns when it will be.
-    fn pop(&mut self) -> Option<Result<WaitingConnection, Instant>> {
-        let first = self.connections.first_entry()?;
-        let due = first.get().since + MIN_WAIT;
-        Some(if due <= Instant::now() { Ok(first.remove()) } else { Err(due) })
-    }
-}
-
-impl Places {
-    /// Takes a place. If none is free, closes the connection that has waited longest for its client, as soon as
-    /// one has waited for [`MIN_WAIT`].
-    async fn take(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        let mut free = pin!(Arc::clone(&self.free).acquire_owned());
-        tokio::select! {
-            biased;
-            permit = &mut free => return permit,
-            () = self.displace() => {}
-        }
-        free.await
-    }
-
-    async fn displace(&self) {
-        loop {
-            let longest = self.waiting.queue.lock().pop();
-            match longest {
-                Some(Ok(connection)) => {
-                    self.displaced.inc();
-                    return connection.displaced.notify_one();
-                }
-                Some(Err(due)) => tokio::time::sleep_until(due).await,
-                None => self.waiting.added.notified().await,
-            }
-        }
-    }
-}
-
-/// One place, held while a socket is served over HTTP.
-pub(crate) struct Place {
-    places: Places,
-    /// The key in [`WaitingQueue::connections`] of the current wait, or of the last one.
-    wait: AtomicU64,
-    displaced: Arc<Notify>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// The connection waits for its client from the start.
-    fn new(permit: OwnedSemaphorePermit, places: &Places) -> Self {
-        places.taken.inc();
-        let place =
-            Self { places: places.clone(), wait: AtomicU64::default(), displaced: Arc::default(), _permit: permit };
-        place.start_waiting();
-        place
-    }
-
-    pub(crate) fn max_requests(&self) -> usize {
-        self.places.max_requests
-    }
-
-    /// The connection waits for its client and may be displaced.
-    pub(crate) fn start_waiting(&self) {
-        let mut queue = self.places.waiting.queue.lock();
-        let wait = queue.next;
-        queue.next += 1;
-        let connection = WaitingConnection { since: Instant::now(), displaced: Arc::clone(&self.displaced) };
-        queue.connections.insert(wait, connection);
-        self.wait.store(wait, Ordering::Relaxed);
-        drop(queue);
-        self.places.waiting.added.notify_one();
-    }
-
-    /// The connection can't be displaced any longer. False if it already is: it is about to be closed.
-    pub(crate) fn stop_waiting(&self) -> bool {
-        self.places.waiting.queue.lock().connections.remove(&self.wait.load(Ordering::Relaxed)).is_some()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.stop_waiting();
-        self.places.taken.dec();
-    }
-}
-
-/// The places of the public and the internal listener, with their metrics.
-pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Result<[Places; 2], prometheus::Error> {
-    let gauge = |name, help| {
-        let gauge = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
-        registry.register(Box::new(gauge.clone()))?;
-        Ok::<_, prometheus::Error>(gauge)
-    };
-    let taken = gauge("roomcast_http_connections", "Open sockets that are not upgraded to a WebSocket")?;
-    let limit = gauge("roomcast_max_http_connections", "Sockets that may be open without being upgraded")?;
-    let displaced = IntCounterVec::new(
-        Opts::new("roomcast_http_connections_displaced_total", "Connections closed to make room for new ones"),
-        &["listener"],
-    )?;
-    registry.register(Box::new(displaced.clone()))?;
-    let listeners = [("public", public, MAX_REQUESTS_PUBLIC), ("internal", internal, MAX_REQUESTS_INTERNAL)];
-    Ok(listeners.map(|(listener, places, max_requests)| {
-        limit.with_label_values(&[listener]).set(i64::try_from(places).unwrap_or(i64::MAX));
-        Places {
-            max_requests,
-            free: Arc::new(Semaphore::new(places)),
-            waiting: Arc::default(),
-            taken: taken.with_label_values(&[listener]),
-            displaced: displaced.with_label_values(&[listener]),
-        }
-    }))
 }
 
 /// Accepts connections until the future is dropped, each served in a task of its own.
@@ -231,7 +68,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve(stream: TcpStream, peer: SocketAddr, place: Place, tls: Option<TlsAcceptor>, app: axum::Router) {
     tokio::select! {
         () = serve_in(&place, stream, peer, tls, app) => {}
-        () = place.displaced.notified() => tracing::debug!(%peer, "an HTTP connection was closed to make room"),
+        () = place.displaced() => tracing::debug!(%peer, "an HTTP connection was closed to make room"),
     }
 }
 
@@ -251,20 +88,19 @@ async fn serve_in(place: &Place, stream: TcpStream, peer: SocketAddr, tls: Optio
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use std::sync::Arc;
+
     use axum::routing::get;
+    use prometheus::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
 
     use super::*;
+    use crate::places::places;
 
     /// No test waits longer for one thing.
     const DEADLINE: Duration = Duration::from_secs(20);
-
-    /// A free place of the internal listener.
-    pub(crate) async fn place() -> Place {
-        let [_, places] = places([1, 1], &Registry::new()).expect("the metrics are new");
-        Place::new(places.take().await.expect("the semaphore is open"), &places)
-    }
 
     async fn connect(address: SocketAddr, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.expect("the listener accepts");

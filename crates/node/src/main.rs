@@ -1,7 +1,7 @@
 //! `roomcast`: a ready node.
 //!
 //! Reading order: `settings` (the options, and where they are set) → `config` (what they mean) → `app` (the node's
-//! life) → `listener`, `http`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
+//! life) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
 //! `demo` (the tutorial's procedures). `health` asks a running node.
 
 mod api;
@@ -15,6 +15,7 @@ mod internal;
 mod listener;
 mod log_writer;
 mod machine;
+mod places;
 mod process;
 mod public;
 mod settings;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Config) -> ExitCode {
-    let logs = match telemetry::init(config) {
+    let logs = match telemetry::init(&config.log, config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
             report(&format!("roomcast: the thread that writes logs can't be started: {error}"));

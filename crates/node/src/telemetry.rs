@@ -13,7 +13,6 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Config, LogFormat};
 use crate::log_writer::LogWriter;
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
@@ -22,17 +21,23 @@ const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
 /// How long the exiting process waits for its last log lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
 /// The process' logs. Dropping this writes the last lines.
 #[derive(Debug)]
 pub(crate) struct Logs(Arc<LogWriter>);
 
 /// Sets up logging for the process.
-pub(crate) fn init(config: &Config) -> io::Result<Logs> {
+pub(crate) fn init(filter: &Targets, format: LogFormat) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
     // Colours are for people at a terminal; files and containers' logs would show their control characters.
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(io::stderr().is_terminal());
-    let (logs, filter) = (tracing_subscriber::registry(), config.log.clone());
-    match config.log_format {
+    let (logs, filter) = (tracing_subscriber::registry(), filter.clone());
+    match format {
         LogFormat::Text => logs.with(lines).with(filter).init(),
         LogFormat::Json => logs.with(lines.json().flatten_event(true)).with(filter).init(),
     }
