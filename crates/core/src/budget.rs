@@ -1,11 +1,7 @@
 //! Limits on the memory that all connections of a node hold together.
 
-use bytes::{Bytes, BytesMut};
 use prometheus::IntGauge;
-use std::sync::Arc;
 use tokio::sync::Notify;
-
-use crate::load::NodeLoad;
 
 /// One kind of memory, summed over all connections of a node.
 ///
@@ -54,28 +50,5 @@ impl Budget {
         while !self.is_exceeded() {
             self.exceeded.notified().await;
         }
-    }
-}
-
-/// Output for many connections: one buffer, charged once, until its last holder drops it.
-pub(crate) fn shared(bytes: BytesMut, load: &Arc<NodeLoad>) -> Bytes {
-    load.outbound.charge(bytes.capacity());
-    Bytes::from_owner(Shared { bytes, load: Arc::clone(load) })
-}
-
-struct Shared {
-    bytes: BytesMut,
-    load: Arc<NodeLoad>,
-}
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.load.outbound.release(self.bytes.capacity());
     }
 }

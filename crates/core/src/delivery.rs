@@ -8,7 +8,6 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use crate::batch::{Batch, batches};
-use crate::budget::shared;
 use crate::hub::{Hub, Shard};
 use crate::id::RoomName;
 use crate::outbox::{Outgoing, Rejected};
@@ -29,7 +28,7 @@ impl Hub {
                 None => self.broker.next_events(&mut events).await,
                 Some(deadline) => tokio::select! {
                     more = self.broker.next_events(&mut events) => more,
-                    () = self.load.room_made() => true,
+                    () = self.load.space_made() => true,
                     () = sleep_until(deadline) => true,
                 },
             };
@@ -58,7 +57,7 @@ impl Hub {
     /// Queues a batch to every member of its room. A late batch waits for members that have no space for it.
     fn deliver(&self, batch: Batch, backlogs: &mut Backlogs) {
         let is_late = batch.accepted_at.elapsed() > LATE;
-        let outgoing = Outgoing { bytes: shared(batch.bytes, &self.load), accepted_at: Some(batch.accepted_at) };
+        let outgoing = Outgoing { bytes: self.load.share(batch.bytes), accepted_at: Some(batch.accepted_at) };
         let parcel = Parcel { outgoing, events: batch.events };
         if backlogs.has(&batch.room) || (is_late && self.try_queue(&batch.room, &parcel, &HashSet::new()).is_err()) {
             backlogs.push(batch.room, parcel, Instant::now());
@@ -71,9 +70,9 @@ impl Hub {
     /// members that have none.
     fn try_queue(&self, name: &RoomName, parcel: &Parcel, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>> {
         let shard = self.shard(name).lock();
-        let has_room =
-            |peer: &&Arc<Peer>| given_up.contains(&peer.id.serial) || peer.outbox.has_room_for(&parcel.outgoing);
-        let blocked: Vec<_> = shard.membership.members(name).filter(|peer| !has_room(peer)).cloned().collect();
+        let has_space =
+            |peer: &&Arc<Peer>| given_up.contains(&peer.id.serial) || peer.outbox.has_space_for(&parcel.outgoing);
+        let blocked: Vec<_> = shard.membership.members(name).filter(|peer| !has_space(peer)).cloned().collect();
         if !blocked.is_empty() {
             return Err(blocked);
         }

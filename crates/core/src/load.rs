@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use crate::budget::Budget;
@@ -18,7 +19,7 @@ pub struct NodeLoad {
     /// Outboxes whose driver was woken and has not yet run.
     woken: AtomicUsize,
     caught_up: Notify,
-    room_made: Notify,
+    space_made: Notify,
 }
 
 /// How many woken drivers may lag before fan-out pauses to let them run. With fewer, a message is never held back.
@@ -35,8 +36,14 @@ impl NodeLoad {
             outbound,
             woken: AtomicUsize::new(0),
             caught_up: Notify::new(),
-            room_made: Notify::new(),
+            space_made: Notify::new(),
         })
+    }
+
+    /// Output for many connections: one buffer, charged once, until its last holder drops it.
+    pub(crate) fn share(self: &Arc<Self>, bytes: BytesMut) -> Bytes {
+        self.outbound.charge(bytes.capacity());
+        Bytes::from_owner(Shared { bytes, load: Arc::clone(self) })
     }
 
     /// Waits until the drivers that have output have run (not until they have written: a client that
@@ -49,14 +56,14 @@ impl NodeLoad {
         }
     }
 
-    pub(crate) fn on_room_made(&self) {
-        self.room_made.notify_one();
+    pub(crate) fn on_space_made(&self) {
+        self.space_made.notify_one();
     }
 
-    /// Waits until an outbox that [had no room](crate::Outbox::has_room_for) may have some again. Only one task may
+    /// Waits until an outbox that [had no space](crate::Outbox::has_space_for) may have some again. Only one task may
     /// call it. Cancel safe.
-    pub(crate) async fn room_made(&self) {
-        self.room_made.notified().await;
+    pub(crate) async fn space_made(&self) {
+        self.space_made.notified().await;
     }
 
     async fn lag_is_low(&self) {
@@ -81,5 +88,23 @@ impl NodeLoad {
         if self.woken.fetch_sub(1, Ordering::AcqRel) == MAX_WOKEN + 1 {
             self.caught_up.notify_waiters();
         }
+    }
+}
+
+/// A buffer that counts as outbound memory once, however many connections hold it.
+struct Shared {
+    bytes: BytesMut,
+    load: Arc<NodeLoad>,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.load.outbound.release(self.bytes.capacity());
     }
 }

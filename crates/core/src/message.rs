@@ -41,8 +41,7 @@ pub(crate) enum Message {
     Goodbye,
     /// The answer goes to the sender's own room. A question with an effect may be carried out only until the receiving
     /// node's clock, the one in its heartbeats, shows its entry in `expires_ms`; after that, the sender has reported a
-    /// failure. A node that the sender does not know yet goes
-    /// by the sender's clock, which showed `sent_ms`.
+    /// failure. A node that the sender does not know yet goes by the sender's clock, which showed `sent_ms`.
     Question { id: u64, question: Question, sent_ms: u64, expires_ms: BTreeMap<NodeId, u64> },
     /// The answer to the question that the receiver gave this id.
     Answer { id: u64, answer: Answer },

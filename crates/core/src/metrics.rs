@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::hub::HubOptions;
+use crate::options::HubOptions;
 
 /// Buckets for things that take microseconds when all is well and seconds when it is not.
 const LATENCY_BUCKETS: &[f64] =

@@ -140,18 +140,18 @@ impl Outbox {
     }
 
     /// Whether a late event may be queued: late events fill at most half of an outbox, so that space is left for
-    /// everything else. If not, `NodeLoad::room_made` returns when there is more space.
-    pub(crate) fn has_room_for(&self, outgoing: &Outgoing) -> bool {
+    /// everything else. If not, `NodeLoad::space_made` returns when there is more space.
+    pub(crate) fn has_space_for(&self, outgoing: &Outgoing) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
-        // Another room may wait for more room than this one needs.
-        state.awaited |= !has_room;
-        has_room
+        let has_space = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
+        // Another room may wait for more space than this one needs.
+        state.awaited |= !has_space;
+        has_space
     }
 
-    fn on_room_made(&self, state: &mut State) {
+    fn on_space_made(&self, state: &mut State) {
         if std::mem::take(&mut state.awaited) {
-            self.load.on_room_made();
+            self.load.on_space_made();
         }
     }
 
@@ -193,7 +193,7 @@ impl Outbox {
         }
         if matches!(command, Command::Close(_)) {
             state.closed = true;
-            self.on_room_made(state);
+            self.on_space_made(state);
         }
         state.command = Some(Box::new(command));
         self.wake(state);
@@ -259,7 +259,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.bytes -= cost;
         state.own_bytes -= own_cost;
-        self.on_room_made(&mut state);
+        self.on_space_made(&mut state);
         if state.pong_taken && frames.into_iter().any(Outgoing::is_pong) {
             state.pong_taken = false;
             if state.pong.is_some() {
@@ -274,7 +274,7 @@ impl Outbox {
         state.closed = true;
         state.asleep = false;
         state.pong = None;
-        self.on_room_made(&mut state);
+        self.on_space_made(&mut state);
         // A wake-up that its driver did not live to see must not hold fan-out back.
         self.note_run(&mut state);
     }
@@ -324,15 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_has_room_does_not_end_the_wait_of_another() {
+    fn a_room_with_space_does_not_end_the_wait_of_another() {
         let budget = || Budget::new(IntGauge::new("memory", "Memory").expect("a valid name"), usize::MAX);
         let load = NodeLoad::new(budget(), budget());
         let outbox = Outbox::new(10_000, Arc::clone(&load));
         let queued = frame(1000);
         assert_eq!(outbox.push(queued.clone()), Ok(()));
-        assert!(!outbox.has_room_for(&frame(5000)));
-        assert!(outbox.has_room_for(&frame(100)));
+        assert!(!outbox.has_space_for(&frame(5000)));
+        assert!(outbox.has_space_for(&frame(100)));
         outbox.wrote(std::iter::once(&queued));
-        assert_eq!(load.room_made().now_or_never(), Some(()));
+        assert_eq!(load.space_made().now_or_never(), Some(()));
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Backlogs {
 struct Backlog {
     parcels: VecDeque<(Instant, Parcel)>,
     bytes: usize,
-    /// Members that had no room for the first parcel.
+    /// Members that had no space for the first parcel.
     blocked: Vec<Arc<Peer>>,
     /// Since when they are waited for.
     blocked_since: Option<Instant>,
@@ -137,14 +137,14 @@ impl Backlog {
         let (_, parcel) = self.parcels.front()?;
         loop {
             // Checks only the last one; the others are checked once it has space.
-            while self.blocked.last().is_some_and(|peer| peer.outbox.has_room_for(&parcel.outgoing)) {
+            while self.blocked.last().is_some_and(|peer| peer.outbox.has_space_for(&parcel.outgoing)) {
                 self.blocked.pop();
             }
             if !self.blocked.is_empty() {
                 if now < deadline && !waits_for_nobody {
                     return None;
                 }
-                let still_blocked = self.blocked.drain(..).filter(|peer| !peer.outbox.has_room_for(&parcel.outgoing));
+                let still_blocked = self.blocked.drain(..).filter(|peer| !peer.outbox.has_space_for(&parcel.outgoing));
                 self.given_up.extend(still_blocked.map(|peer| peer.id.serial));
             }
             match try_queue(room, parcel, &self.given_up) {

@@ -1,0 +1,28 @@
+//! The bounds of a hub.
+
+/// Bounds of one node's hub.
+#[derive(Debug, Clone, Copy)]
+pub struct HubOptions {
+    /// In how many rooms one connection may be.
+    pub max_rooms: usize,
+    /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
+    /// closed with 4408.
+    pub max_outbound: usize,
+    /// How much memory, in bytes, the unfinished messages, calls and notifications of all connections may take; beyond
+    /// that, the connections that hold the most are closed with 1013.
+    pub inbound_memory: usize,
+    /// How much memory, in bytes, the unwritten output of all connections may take; beyond that, the connections that
+    /// hold the most are closed with 4408.
+    pub outbound_memory: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self {
+            max_rooms: 1000,
+            max_outbound: 4 * 1024 * 1024,
+            inbound_memory: 1024 * 1024 * 1024,
+            outbound_memory: 1024 * 1024 * 1024,
+        }
+    }
+}
