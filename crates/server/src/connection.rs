@@ -1,6 +1,7 @@
 //! The life of one of a router's connections, and the way of its calls and notifications to their handlers.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,62 +21,67 @@ use crate::session::{App, Rpc};
 use crate::socket::Socket;
 use crate::transport::Transport;
 
-/// Runs a connection from its handshake to its end.
+/// Runs a connection until its end.
 ///
-/// Its future is what an idle connection costs, so what only the beginning and the end need is boxed.
-pub(crate) async fn serve(
-    routes: Arc<Routes>,
-    transport: Transport,
-    peer_addr: Option<SocketAddr>,
-    user: Option<UserId>,
-    place: Place,
-) {
-    let mut open = Box::pin(Open::new(routes, transport, peer_addr, user, place)).await;
-    let end = match &open.refused {
-        None => open.driver.run().await,
-        Some(close) => End::ByServer(CloseFrame::clone(close)),
-    };
+/// This future is what an idle connection costs: what only the beginning and the end need is boxed, and freed.
+pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
+    let Some(mut open) = opening.await else { return };
+    let end = open.driver.run().await;
     Box::pin(open.finish(end)).await;
 }
 
+/// Waits for the end of the handshake, and asks the application. `None`: there is no connection, or it is refused and
+/// closed.
+pub(crate) async fn open(
+    upgraded: impl Future<Output = Option<Transport>>,
+    routes: Arc<Routes>,
+    peer_addr: Option<SocketAddr>,
+    user: Option<UserId>,
+    place: Place,
+) -> Option<Open> {
+    let transport = upgraded.await?;
+    let hub = routes.cluster.hub();
+    let connection = hub.connect(user);
+    let counted = OpenConnection::new(&routes.metrics);
+    let peer = Arc::clone(connection.peer());
+    let link = Link::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
+    let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
+    let accepted = routes.connect(socket.clone()).await;
+    let delivery_latency = hub.metrics().delivery_latency.clone();
+    let app = RouterApp { routes, socket, lane: None };
+    let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
+    let mut open = Open { driver, connection, counted, _place: place };
+    match accepted {
+        Ok(()) => Some(open),
+        Err(close) => {
+            open.close(&End::ByServer(close)).await;
+            None
+        }
+    }
+}
+
 /// An open connection.
-struct Open {
+pub(crate) struct Open {
     driver: Driver<Rpc<RouterApp>>,
-    /// Its place in the hub.
+    /// Its entry in the hub, which counts it until this is dropped, so that a drain waits for its last output and its handlers.
     connection: Connection,
-    /// What the application said when it did not want it.
-    refused: Option<Box<CloseFrame>>,
     counted: OpenConnection,
     /// Its place among the node's `max_connections`.
     _place: Place,
 }
 
 impl Open {
-    async fn new(
-        routes: Arc<Routes>,
-        transport: Transport,
-        peer_addr: Option<SocketAddr>,
-        user: Option<UserId>,
-        place: Place,
-    ) -> Self {
-        let hub = routes.cluster.hub();
-        let connection = hub.connect(user);
-        let counted = OpenConnection::new(&routes.metrics);
-        let peer = Arc::clone(connection.peer());
-        let link = Link::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
-        let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
-        let refused = routes.connect(socket.clone()).await.err().map(Box::new);
-        let delivery_latency = hub.metrics().delivery_latency.clone();
-        let app = RouterApp { routes, socket, lane: None };
-        let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
-        Self { driver, connection, refused, counted, _place: place }
+    async fn finish(mut self, end: End) {
+        self.close(&end).await;
+        let RouterApp { routes, socket, .. } = &self.driver.session.app;
+        routes.disconnect(socket.clone(), end.disconnected()).await;
     }
 
-    async fn finish(mut self, end: End) {
+    /// Closes it, once it has left its rooms, and lets the handlers that run finish.
+    async fn close(&mut self, end: &End) {
+        self.counted.closed(end);
         let RouterApp { routes, socket, lane } = &mut self.driver.session.app;
-        let (routes, socket, mut lane) = (Arc::clone(routes), socket.clone(), lane.take());
-        let why = end.disconnected();
-        self.counted.closed(&end);
+        let mut lane = lane.take();
         socket.link.end(end.cancel_cause());
         socket.link.set_handler_knows_end();
         self.connection.leave_rooms();
@@ -84,15 +90,10 @@ impl Open {
         {
             lane.abort();
         }
-        self.driver.close(&end).await;
+        self.driver.close(end).await;
         if let Some(lane) = lane {
             lane.finish().await;
         }
-        if self.refused.is_none() {
-            routes.disconnect(socket, why).await;
-        }
-        // Until here the hub counts it, so that a drain waits for its last output and its handlers.
-        drop(self.connection);
     }
 }
 

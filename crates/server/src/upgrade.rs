@@ -243,13 +243,8 @@ impl SocketIoUpgrade {
             return UpgradeRejection::ShortOfMemory.into_response();
         }
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let routes = router.routes();
-        let (peer_addr, user) = (self.peer_addr, self.user);
-        tokio::spawn(async move {
-            if let Some(transport) = upgraded.await {
-                connection::serve(routes, transport, peer_addr, user, place).await;
-            }
-        });
+        let opening = connection::open(upgraded, router.routes(), self.peer_addr, self.user, place);
+        tokio::spawn(connection::run(Box::pin(opening)));
         response
     }
 
