@@ -1,7 +1,9 @@
 //! One HTTP connection, until it ends or is upgraded, with deadlines that `axum::serve` lacks.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,9 +15,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 
 use crate::places::Place;
@@ -42,12 +44,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // hyper itself limits the time for heads, the first one included.
-    let deadline = watch::Sender::new(Instant::now() + REQUEST_TIMEOUT);
+    let deadline = Mutex::new(Instant::now() + REQUEST_TIMEOUT);
     let requests = AtomicUsize::new(0);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let (deadline, mut app) = (&deadline, app.clone());
         let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= place.max_requests();
-        deadline.send_replace(Instant::now() + REQUEST_TIMEOUT);
+        *deadline.lock() = Instant::now() + REQUEST_TIMEOUT;
         async move {
             if !place.stop_waiting() {
                 // The connection is displaced: nothing is handled on it any more.
@@ -61,7 +63,7 @@ where
                 }
                 place.start_waiting();
             }
-            deadline.send_replace(Instant::now() + WRITE_TIMEOUT);
+            *deadline.lock() = Instant::now() + WRITE_TIMEOUT;
             Ok::<_, Infallible>(response)
         }
     });
@@ -73,23 +75,27 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {
+        biased; // a deadline that the connection moves is seen in the same poll
         served = connection => {
             if let Err(error) = served {
                 tracing::debug!(%peer, %error, "an HTTP connection failed");
             }
         }
-        () = passed(deadline.subscribe()) => tracing::debug!(%peer, "an HTTP connection exceeded a deadline"),
+        () = passed(&deadline) => tracing::debug!(%peer, "an HTTP connection exceeded a deadline"),
     }
 }
 
-/// Waits until the current deadline passes without being moved.
-async fn passed(mut deadline: watch::Receiver<Instant>) {
-    loop {
-        let due = *deadline.borrow_and_update();
-        if tokio::time::timeout_at(due, deadline.changed()).await.is_err() {
-            return;
+/// Waits until the current deadline passes. It must be polled after whatever moves the deadline.
+async fn passed(deadline: &Mutex<Instant>) {
+    let mut timer = pin!(sleep_until(*deadline.lock()));
+    poll_fn(|cx| {
+        let due = *deadline.lock();
+        if due != timer.deadline() {
+            timer.as_mut().reset(due);
         }
-    }
+        timer.as_mut().poll(cx)
+    })
+    .await;
 }
 
 #[cfg(test)]

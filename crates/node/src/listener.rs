@@ -73,7 +73,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, place: Place, tls: Option<Tl
 }
 
 async fn serve_in(place: &Place, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, app: axum::Router) {
-    let Some(tls) = tls else { return http::serve(place, stream, peer, app).await };
+    match tls {
+        None => http::serve(place, stream, peer, app).await,
+        // Boxed, so that connections without TLS do without its memory.
+        Some(tls) => Box::pin(serve_tls(place, stream, peer, tls, app)).await,
+    }
+}
+
+async fn serve_tls(place: &Place, stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, app: axum::Router) {
     match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             // The wait for the request begins. A place that is displaced just now stays so.
