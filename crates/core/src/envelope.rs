@@ -26,6 +26,6 @@ pub struct Envelope {
 impl Envelope {
     /// The size that bounds count it with, in bytes.
     pub fn size(&self) -> usize {
-        self.room.len() + self.event.len() + self.payload.len()
+        self.room.len() + self.event.as_bytes().len() + self.payload.len()
     }
 }

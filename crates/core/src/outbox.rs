@@ -1,5 +1,6 @@
 //! One connection's bounded output, between those who produce it and the driver that writes it.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -249,18 +250,23 @@ impl Outbox {
     }
 
     /// These frames were completely written, or discarded.
-    pub fn wrote<'a>(&self, frames: impl Iterator<Item = &'a Outgoing> + Clone) {
-        let (mut cost, mut own_cost) = (0, 0);
-        for frame in frames.clone() {
+    pub fn wrote(&self, frames: impl Iterator<Item: Borrow<Outgoing>>) {
+        let (mut cost, mut own_cost, mut has_pong) = (0, 0, false);
+        for frame in frames {
+            let frame = frame.borrow();
             cost += frame.cost();
             own_cost += frame.own_cost();
+            has_pong |= frame.is_pong();
+        }
+        if cost == 0 {
+            return;
         }
         self.load.outbound.release(own_cost);
         let mut state = self.state.lock();
         state.bytes -= cost;
         state.own_bytes -= own_cost;
         self.on_space_made(&mut state);
-        if state.pong_taken && frames.into_iter().any(Outgoing::is_pong) {
+        if state.pong_taken && has_pong {
             state.pong_taken = false;
             if state.pong.is_some() {
                 self.wake(&mut state);

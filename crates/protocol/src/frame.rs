@@ -66,6 +66,11 @@ impl Name {
         (name.len() <= MAX_NAME_LEN && std::str::from_utf8(&name).is_ok()).then_some(Self(name))
     }
 
+    /// The name's bytes. Unlike those of [`as_str`](Self::as_str), they are not checked again.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when the name was made")

@@ -95,11 +95,12 @@ impl Encoder {
     pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
         self.count += 1;
         self.last_number = number;
+        let name = name.as_bytes();
         self.bytes.reserve(EVENT_OVERHEAD + name.len() + payload.len());
         self.bytes.put_u64(number);
         self.bytes.put_u64(unix_micros(accepted_at));
         self.bytes.put_u8(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
-        self.bytes.put_slice(name.as_bytes());
+        self.bytes.put_slice(name);
         self.bytes.put_u32(u32::try_from(payload.len()).expect("a payload is smaller than 4 GiB"));
         self.bytes.put_slice(payload);
     }

@@ -34,12 +34,12 @@ const CALL_OVERHEAD: usize = 1024;
 
 /// The memory that a notification takes while it waits.
 pub(crate) fn notification_cost(name: &Name, payload: &Bytes) -> usize {
-    NOTIFICATION_OVERHEAD + name.len() + payload.len()
+    NOTIFICATION_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
 /// The memory that a call takes until it is answered.
 pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
-    CALL_OVERHEAD + name.len() + payload.len()
+    CALL_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
 /// How a connection ended.

@@ -61,23 +61,16 @@ impl Writer {
 
     fn advance(&mut self, written: usize, outbox: &Outbox) {
         self.offset += written;
-        let (mut done, mut now) = (0, None);
-        while let Some(first) = self.queue.get(done)
-            && self.offset >= first.bytes.len()
-        {
-            self.offset -= first.bytes.len();
-            done += 1;
-            if let Some(accepted_at) = first.accepted_at {
+        let mut now = None;
+        outbox.wrote(std::iter::from_fn(|| {
+            self.offset = self.offset.checked_sub(self.queue.front()?.bytes.len())?;
+            let done = self.queue.pop_front()?;
+            if let Some(accepted_at) = done.accepted_at {
                 let now = *now.get_or_insert_with(Instant::now);
                 self.delivery_latency.observe(now.saturating_duration_since(accepted_at).as_secs_f64());
             }
-        }
-        if done > 0 {
-            outbox.wrote(self.queue.iter().take(done));
-            for _ in 0..done {
-                self.queue.pop_front();
-            }
-        }
+            Some(done)
+        }));
     }
 
     /// Gives up what is queued, but for a frame that is half written: the peer must see it whole to
