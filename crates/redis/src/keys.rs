@@ -43,8 +43,7 @@ impl Keys {
         self.name("p", room)
     }
 
-    /// The key of a room's backlog, a sorted set of its last messages; each one's score is the number of its last
-    /// event.
+    /// The key of a room's backlog, a list of its last messages.
     pub(crate) fn backlog(&self, room: &RoomName) -> String {
         self.name("h", room)
     }

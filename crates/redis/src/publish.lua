@@ -7,7 +7,7 @@
 --       2 its origin, as ' <id>:'
 --       3 the number that the origin gave to the message's last event
 --       4 how many events it has
---       5 how many events the history keeps (0: none)
+--       5 how many messages the history keeps at least (0: none); each has one event or more
 --       6 for how long it keeps them, in ms
 --       7 the encoded events
 --
@@ -29,6 +29,11 @@ local info = call('INFO', 'replication')
 local _, before_id = find(info, 'master_replid:', 1, true)
 local writer = sub(info, before_id + 1, before_id + 16)
 
+local function store(position, epoch_and_start, sequence, is_read, origins)
+  local text = epoch_and_start .. sequence .. ' ' .. writer .. ' ' .. is_read .. origins
+  call('SET', position, text, 'PX', is_read == '1' and ARGV[1] or ARGV[2])
+end
+
 local function publish(message)
   local position, history = KEYS[message * 2 - 1], KEYS[message * 2]
   local at = message * 7 - 4
@@ -39,40 +44,39 @@ local function publish(message)
   if sequence then
     local from, to = find(origins, origin, 1, true)
     if from then
-      local _, last, published = find(origins, '^(%d+)', to + 1)
+      local published, less_recent = match(origins, '^(%d+)(.*)', to + 1)
       if tonumber(published) >= tonumber(number) then return end
-      origins = sub(origins, 1, from - 1) .. sub(origins, last + 1)
+      origins = sub(origins, 1, from - 1) .. less_recent
     elseif #origins > MAX_ORIGINS_LENGTH then
       origins = match(origins, '^(.*) ') -- drops the least recent
     end
   else
-    call('DEL', history) -- its scores would be those of other events
+    call('DEL', history) -- its events have other numbers
     sequence, is_read, origins = 0, '0', ''
   end
 
-  local first = sequence + 1
+  -- Each number is made into text once: that costs more than any other step but the commands.
+  local last = sequence + count .. ''
+  local first = count == '1' and last or sequence + 1 .. ''
   if last_writer ~= writer then
     local time = call('TIME')
     local now = time[1] * 1000000 + time[2]
     local epoch = epoch_and_start and match(epoch_and_start, '^%d+') or 0
     epoch_and_start = string.format('%.0f %.0f ', math.max(now, epoch + 1), first)
   end
-  local last = sequence + count
 
   local sent = epoch_and_start .. first .. ' ' .. count .. '\n' .. ARGV[at + 6]
   -- The keys first, then the channel: if a step fails, nothing was sent under a number that will be given
   -- again.
   if kept > 0 then
-    -- The score is the last event's number. Messages that end before the last `kept` events are removed.
-    call('ZADD', history, last, sent)
-    if last > kept then call('ZREMRANGEBYSCORE', history, '-inf', last - kept) end
+    -- Messages beyond the last `kept` are removed a few at a time: that costs less.
+    if call('RPUSH', history, sent) > kept * 1.125 then call('LTRIM', history, -kept, -1) end
     call('PEXPIRE', history, ARGV[at + 5])
   end
-  local up_to_here = epoch_and_start .. last .. ' ' .. writer .. ' '
-  local published = origin .. number .. origins
-  call('SET', position, up_to_here .. is_read .. published, 'PX', is_read == '1' and ARGV[1] or ARGV[2])
+  origins = origin .. number .. origins
+  store(position, epoch_and_start, last, is_read, origins)
   if call('SPUBLISH', ARGV[at], sent) > 0 and is_read == '0' then
-    call('SET', position, up_to_here .. '1' .. published, 'PX', ARGV[1])
+    store(position, epoch_and_start, last, '1', origins)
   end
 end
 

@@ -26,6 +26,17 @@ const MAX_GROUP: usize = 64;
 /// A server that owes an answer and says nothing for so long is lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
+/// Reads a room's position, and the messages of its backlog that end with the event numbered `ARGV[1]` or a later one.
+/// Each message has at least one event, so they are among as many last messages as events are wanted; there may be
+/// older messages before them. When none is wanted, an empty range is read: a probe proves the right to read one.
+pub(crate) const READ_BACKLOG: &str = "\
+    local position = redis.call('GET', KEYS[1]) \
+    local last = position and string.match(position, '^%d+ %d+ (%d+)') \
+    local wanted = last and last - ARGV[1] + 1 or 0 \
+    local from, to = -wanted, -1 \
+    if wanted <= 0 then from, to = 1, 0 end \
+    return {position, redis.call('LRANGE', KEYS[2], from, to)}";
+
 /// A group of commands.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -154,9 +165,13 @@ impl Shard {
             Ask::Ping => &[],
         };
         for (room, from) in rooms {
-            put_command(&mut self.output, ["GET", &keys.position(room)].iter());
-            if let Some(from) = from {
-                put_command(&mut self.output, ["ZRANGEBYSCORE", &keys.backlog(room), &from.to_string(), "+inf"].iter());
+            let position = keys.position(room);
+            match from {
+                None => put_command(&mut self.output, ["GET", &position].iter()),
+                Some(from) => {
+                    let words = ["EVAL", READ_BACKLOG, "2", &position, &keys.backlog(room), &from.to_string()];
+                    put_command(&mut self.output, words.iter());
+                }
             }
         }
         self.in_flight += rooms.len();
@@ -243,23 +258,25 @@ impl Answer {
         asked: &[(RoomName, Option<u64>)],
         mut replies: Vec<BytesFrame>,
     ) -> Result<Vec<Result<Self, String>>, String> {
-        let expected: usize = asked.iter().map(|(_, from)| 1 + usize::from(from.is_some())).sum();
-        if replies.len() > expected {
+        if replies.len() > asked.len() {
             // A subscription that is confirmed has no reply.
             return Err(error_of(&replies.swap_remove(0)).unwrap_or_else(unexpected));
         }
         let mut replies = replies.into_iter();
-        Ok(asked.iter().map(|(_, from)| Self::of_room(from.is_some(), &mut replies)).collect())
+        let answer = |(_, from): &(_, Option<_>)| Self::of_room(from.is_some(), replies.next().ok_or_else(unexpected)?);
+        Ok(asked.iter().map(answer).collect())
     }
 
-    fn of_room(with_backlog: bool, replies: &mut impl Iterator<Item = BytesFrame>) -> Result<Self, String> {
-        let position = replies.next().ok_or_else(unexpected)?;
-        let backlog = if with_backlog { Some(replies.next().ok_or_else(unexpected)?) } else { None };
-        if let Some(error) = error_of(&position).or_else(|| backlog.as_ref().and_then(error_of)) {
+    fn of_room(with_backlog: bool, reply: BytesFrame) -> Result<Self, String> {
+        if let Some(error) = error_of(&reply) {
             return Err(error);
         }
-        let backlog = backlog.map_or(Some(Vec::new()), strings_of).ok_or_else(unexpected)?;
-        Ok(Self { position: bytes_of(position), backlog })
+        if !with_backlog {
+            return Ok(Self { position: bytes_of(reply), backlog: Vec::new() });
+        }
+        let BytesFrame::Array { data, .. } = reply else { return Err(unexpected()) };
+        let [position, backlog] = <[_; 2]>::try_from(data).map_err(|_| unexpected())?;
+        Ok(Self { position: bytes_of(position), backlog: strings_of(backlog).ok_or_else(unexpected)? })
     }
 }
 

@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// All that a node may do with Redis, as the documentation says.
 const RIGHTS: &str = "~roomcast:* &roomcast:* -@all +hello +auth +client|setname +client|id +select +ping +echo \
-    +quit +role +info +time +eval +evalsha +get +set +del +zadd +zrangebyscore +zremrangebyscore +pexpire +spublish +ssubscribe +sunsubscribe \
+    +quit +role +info +time +eval +evalsha +get +set +del +rpush +ltrim +lrange +pexpire +spublish +ssubscribe +sunsubscribe \
     +cluster|slots +asking";
 
 async fn nodes(options: RedisOptions, count: usize) -> Vec<Arc<dyn Broker>> {

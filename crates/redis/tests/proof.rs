@@ -15,7 +15,7 @@ const NEVER: Duration = Duration::from_secs(2);
 
 /// What a node needs, and the part of it that a row takes away.
 const COMMANDS: &str = "+hello +auth +client|setname +client|id +select +ping +echo +quit +role +info +time +eval \
-    +evalsha +get +set +del +zadd +zrangebyscore +zremrangebyscore +pexpire +spublish +ssubscribe +sunsubscribe";
+    +evalsha +get +set +del +rpush +ltrim +lrange +pexpire +spublish +ssubscribe +sunsubscribe";
 
 /// Whether an error of Redis is about the user's rights: it words them differently in a script.
 fn is_of_rights(error: &str) -> bool {
@@ -45,7 +45,7 @@ async fn server(rights: String, configuration: &[&str]) -> RedisServer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_without_a_right_that_nodes_need_is_noticed() {
-    let commands = ["+eval ", "+spublish", "+ssubscribe ", "+zadd", "+zrangebyscore", "+pexpire", "+set", "+info"];
+    let commands = ["+eval ", "+spublish", "+ssubscribe ", "+rpush", "+lrange", "+pexpire", "+set", "+info"];
     join_all(commands.map(async |command| {
         let granted = COMMANDS.replace(command, "").replace("+evalsha", "+evalsha ");
         let server = server(format!("~roomcast:* &roomcast:* -@all {granted}"), &[]).await;

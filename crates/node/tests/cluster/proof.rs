@@ -9,7 +9,7 @@ use crate::turn;
 
 /// Everything that a node needs, but for subscriptions.
 const RIGHTS: &str = "~roomcast:* &roomcast:* -@all +hello +auth +client|setname +client|id +select +ping +echo +quit +role \
-    +info +time +eval +evalsha +get +set +del +zadd +zrangebyscore +zremrangebyscore +pexpire +spublish +sunsubscribe";
+    +info +time +eval +evalsha +get +set +del +rpush +ltrim +lrange +pexpire +spublish +sunsubscribe";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_redis_user_lacks_a_right_is_not_ready_and_tells_why() {

@@ -11,7 +11,7 @@ pub(super) struct Publish {
     pub(super) number: u64,
     /// How many events it has.
     pub(super) count: u64,
-    /// How many events the backlog keeps; 0: it has none.
+    /// How many messages the backlog keeps at least; 0: it has none.
     pub(super) kept: u64,
     /// How long it keeps them.
     pub(super) kept_ms: u64,
@@ -54,8 +54,8 @@ struct Position {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RoomKeys {
     position: Option<Position>,
-    /// Messages under their last events' numbers.
-    backlog: Vec<(u64, Bytes)>,
+    /// The last messages.
+    backlog: Vec<Bytes>,
     backlog_expires: u64,
     /// What is in no key: which of all accepted events have the numbers 1, 2, ….
     pub(super) history: Vec<usize>,
@@ -99,10 +99,12 @@ impl RoomKeys {
         sent.extend_from_slice(&publish.events);
         let sent = Bytes::from(sent);
         if publish.kept > 0 {
-            self.backlog.push((last, sent.clone()));
-            let before = self.backlog.len();
-            self.backlog.retain(|(last_of, _)| *last_of + publish.kept > last);
-            self.trimmed |= self.backlog.len() < before;
+            self.backlog.push(sent.clone());
+            let kept = usize::try_from(publish.kept).expect("a small number");
+            if self.backlog.len() * 8 > kept * 9 {
+                self.backlog.drain(..self.backlog.len() - kept);
+                self.trimmed = true;
+            }
             self.backlog_expires = moment.millis() + publish.kept_ms;
         } else {
             self.trimmed = true;
@@ -119,10 +121,16 @@ impl RoomKeys {
         })
     }
 
-    /// What ZRANGEBYSCORE of the backlog answers.
-    pub(super) fn backlog(&mut self, millis: u64, from: u64) -> Vec<(u64, Bytes)> {
+    /// The number of the room's last event.
+    pub(super) fn sequence(&self) -> u64 {
+        self.position.as_ref().map_or(0, |position| position.sequence)
+    }
+
+    /// As many of the backlog's last messages as there are events from a number on.
+    pub(super) fn backlog(&mut self, millis: u64, from: u64) -> Vec<Bytes> {
         self.expire(millis);
-        self.backlog.iter().filter(|(last, _)| *last >= from).cloned().collect()
+        let wanted = usize::try_from((self.sequence() + 1).saturating_sub(from)).expect("a small number");
+        self.backlog[self.backlog.len().saturating_sub(wanted)..].to_vec()
     }
 
     /// Loses the position as when nobody published for long.

@@ -230,6 +230,7 @@ impl Servers {
         let names = match words {
             ["ECHO", text] => return vec![blob((*text).to_owned().into())],
             ["SSUBSCRIBE", channels @ ..] => channels,
+            ["EVAL", _, "2", keys @ .., _from] => keys,
             [_, name, ..] => std::slice::from_ref(name),
             _ => panic!("not a command: {words:?}"),
         };
@@ -257,11 +258,13 @@ impl Servers {
                 let position = keys.and_then(|keys| keys.position(millis));
                 vec![position.map_or(BytesFrame::Null, |position| blob(position.into()))]
             }
-            ["ZRANGEBYSCORE", key, from, "+inf"] => {
+            ["EVAL", _, "2", position, _, from] => {
                 let from = from.parse().expect("a number");
-                let keys = self.nodes[node].data.get_mut(&room(key).expect("a room's key"));
-                let entries = keys.map(|keys| keys.backlog(millis, from)).unwrap_or_default();
-                vec![array(entries.into_iter().map(|(_, message)| blob(message)).collect())]
+                let keys = self.nodes[node].data.get_mut(&room(position).expect("a room's key"));
+                let (position, messages) =
+                    keys.map(|keys| (keys.position(millis), keys.backlog(millis, from))).unwrap_or_default();
+                let position = position.map_or(BytesFrame::Null, |position| blob(position.into()));
+                vec![array(vec![position, array(messages.into_iter().map(blob).collect())])]
             }
             _ => panic!("not a command of a subscriber: {words:?}"),
         }
