@@ -153,17 +153,21 @@ fn redis(settings: &Settings) -> Result<Option<RedisOptions>, ConfigError> {
     roomcast_redis::check_url(&url.value).map_err(|why| url.refuse(why))?;
     let read =
         |path: &String| std::fs::read(path).map_err(|error| authorities.refuse(format!("it can't be read: {error}")));
-    let backlog = settings.given("redis_backlog");
-    let backlog = backlog.value.parse().map_err(|error: roomcast_redis::BadRule| backlog.refuse(error.to_string()))?;
+    let history = settings.given("redis_history");
+    let history = history.value.parse().map_err(|error: roomcast_redis::BadRule| history.refuse(error.to_string()))?;
     let options = RedisOptions {
         prefix: settings.get("redis_prefix", "it must be letters, digits, '-', '_' or '.'", |prefix| {
             let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             (!prefix.is_empty() && prefix.chars().all(valid)).then(|| prefix.to_owned())
         })?,
-        backlog,
+        history,
         cluster_secrets: cluster_secrets(settings)?,
-        linger: settings.get("redis_linger", "it must be a time, such as 0s or 5s", parse_time)?,
-        authorities: (authorities.value != OFF).then(|| read(&authorities.value)).transpose()?,
+        unsubscribe_delay: settings.get(
+            "redis_unsubscribe_delay",
+            "it must be a time, such as 0s or 5s",
+            parse_time,
+        )?,
+        ca_certificates: (authorities.value != OFF).then(|| read(&authorities.value)).transpose()?,
         ..RedisOptions::new(&url.value)
     };
     Ok(Some(options))

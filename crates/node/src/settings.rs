@@ -83,14 +83,14 @@ pub(crate) const OPTIONS: &[Setting] = &[
     setting("redis_ca", "FILE", OFF, "Authorities (PEM) that sign Redis' certificates; 'off' for the system's"),
     setting("redis_prefix", "TEXT", "roomcast", "With what all keys and channels in Redis begin"),
     setting(
-        "redis_backlog",
+        "redis_history",
         "RULES",
         "100/30s",
         "Events kept to repair what a node misses: at least so many of a room's last, until so long after the last; \
          'off' for none; for some rooms: 'chat-*=500/5m ticks=off 100/30s'",
     ),
     setting(
-        "redis_linger",
+        "redis_unsubscribe_delay",
         "TIME",
         "5s",
         "How long a node stays subscribed to a room after its last local member leaves",

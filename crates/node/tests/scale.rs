@@ -71,7 +71,7 @@ async fn rooms_and_memberships_come_and_go_by_the_hundred_thousand() {
         "--demo",
         "--redis",
         &server.url(),
-        "--redis-linger",
+        "--redis-unsubscribe-delay",
         "0s",
         "--max-rooms",
         "5000",

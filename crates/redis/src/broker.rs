@@ -57,9 +57,9 @@ impl RedisBroker {
         let keys = Keys::new(&options.prefix, config.database.unwrap_or(0));
         let seal = Seal::new(&options.cluster_secrets);
         let commands = Arc::new(Commands::new(config.clone()));
-        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.backlog);
+        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.history);
         let shared = Arc::new(Shared {
-            subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.linger, metrics.clone())),
+            subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.unsubscribe_delay, metrics.clone())),
             events: Mutex::new(EventQueue::default()),
             wake: Notify::new(),
             taken: Notify::new(),
@@ -132,22 +132,22 @@ pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
 fn config(options: &RedisOptions) -> Result<Config, RedisError> {
     crate::options::check_url(&options.url).map_err(RedisError)?;
     let mut config = Config::from_url(&options.url).map_err(|error| RedisError(error.details().to_owned()))?;
-    if let (Some(_), Some(pem)) = (&config.tls, &options.authorities) {
+    if let (Some(_), Some(pem)) = (&config.tls, &options.ca_certificates) {
         config.tls = Some(TlsConfig::from(TlsConnector::Rustls(trusting(pem)?)));
     }
     Ok(config)
 }
 
-/// Speaks TLS with servers whose certificates these authorities have signed.
+/// TLS that trusts these CA certificates only.
 fn trusting(pem: &[u8]) -> Result<tokio_rustls::TlsConnector, RedisError> {
-    let invalid = |error: String| RedisError(format!("the authorities' certificates can't be read: {error}"));
+    let invalid = |error: String| RedisError(format!("the CA certificates can't be read: {error}"));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
         roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(invalid("there is none".into()));
+        return Err(invalid("the file contains no certificate".into()));
     }
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok(tokio_rustls::TlsConnector::from(Arc::new(config)))

@@ -43,8 +43,8 @@ impl Keys {
         self.name("p", room)
     }
 
-    /// The key of a room's backlog, a list of its last messages.
-    pub(crate) fn backlog(&self, room: &RoomName) -> String {
+    /// The key of a room's history, a list of its last messages.
+    pub(crate) fn history(&self, room: &RoomName) -> String {
         self.name("h", room)
     }
 
@@ -54,7 +54,7 @@ impl Keys {
 }
 
 /// Whether a room is the nodes' own, and no connection is in it. What is missed there is of no use later: it
-/// has no backlog, and does not count as lost.
+/// has no history, and does not count as lost.
 pub(crate) fn is_of_nodes(room: &RoomName) -> bool {
     room.is_of_nodes() || room.starts_with(PROBES)
 }
@@ -77,7 +77,7 @@ mod tests {
         for name in ["lobby", "{a}b", "}{", "{}", "a}:c:b", "user/ann", "日本語"] {
             // Clients can't make names with a slash, the node itself can.
             let Ok(room) = RoomName::new(&name.replace('/', "-")) else { panic!("{name} is a valid room") };
-            for key in [keys.channel(&room), keys.position(&room), keys.backlog(&room)] {
+            for key in [keys.channel(&room), keys.position(&room), keys.history(&room)] {
                 assert_eq!(fred::util::redis_keyslot(key.as_bytes()), Keys::slot(&room), "{key}");
             }
             assert_eq!(keys.room_of(&keys.channel(&room)), Some(&*room));

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `keys` (where a room is kept) → `publish.lua`, `message` and `seal` (what is sent) → `queue` and
 //! `attempts` (when and how often, without I/O) → `publisher` and `commands` (the I/O around it) → `position` (what a
-//! reader has missed) → `room`, `shard` and `subscriptions` (which server is asked for what: the state machine, without
+//! reader has missed) → `room`, `session` and `subscriptions` (which server is asked for what: the state machine, without
 //! I/O) → `connection` and `subscriber` (the I/O around it) → `broker`.
 //!
 //! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
@@ -29,7 +29,7 @@ mod queue;
 mod resp;
 mod room;
 mod seal;
-mod shard;
+mod session;
 #[cfg(test)]
 mod simulation;
 mod subscriber;
@@ -38,4 +38,4 @@ mod topology;
 
 pub use broker::{RedisBroker, RedisError, check};
 pub use metrics::RedisMetrics;
-pub use options::{Backlog, BacklogRules, BadRule, RedisOptions, check_url};
+pub use options::{BadRule, HistoryRules, RedisOptions, Retention, check_url};

@@ -33,11 +33,11 @@ const MAX_LATENCY: Duration = Duration::from_secs(3600);
 /// Consecutive events of one room, published together by one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The history that the numbers belong to. Later histories of a room have larger ones.
+    /// The epoch that the offsets belong to. A room's later epochs have larger numbers.
     pub(crate) epoch: u64,
-    /// The first sequence number of this epoch.
+    /// The first offset of this epoch.
     pub(crate) start: u64,
-    /// The sequence number of the first event.
+    /// The offset of the first event.
     pub(crate) first: u64,
     /// How many events.
     pub(crate) count: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Event {
 
 /// Why a message on a room's channel is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Unreadable {
+pub(crate) enum DecodeError {
     #[error("it is not in a format that this version reads")]
     Format,
     #[error("it has no MAC, but this node has a cluster secret")]
@@ -124,14 +124,14 @@ impl Encoder {
 
 impl Message {
     /// Reads the header, and checks the MAC if there must be one; the events are read by [`events`](Self::events).
-    pub(crate) fn decode(mut bytes: Bytes, channel: &[u8], seal: &Seal) -> Result<Self, Unreadable> {
-        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(Unreadable::Format)?;
+    pub(crate) fn decode(mut bytes: Bytes, channel: &[u8], seal: &Seal) -> Result<Self, DecodeError> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(DecodeError::Format)?;
         let header = bytes.split_to(end);
         bytes.advance(1);
-        let [epoch, start, first, count] = numbers(&header).ok_or(Unreadable::Format)?;
+        let [epoch, start, first, count] = numbers(&header).ok_or(DecodeError::Format)?;
         let origin = open(&mut bytes, channel, seal)?;
         let valid = start >= 1 && first >= start && count >= 1 && first.checked_add(count).is_some();
-        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(Unreadable::Format) }
+        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(DecodeError::Format) }
     }
 
     /// About how many bytes it holds in memory.
@@ -139,27 +139,27 @@ impl Message {
         size_of::<Self>() + self.events.len()
     }
 
-    /// The sequence number of the last event.
+    /// The offset of the last event.
     pub(crate) fn last(&self) -> u64 {
         self.first + self.count - 1
     }
 
     /// All events, in order.
-    pub(crate) fn events(&self) -> Result<Vec<Event>, Unreadable> {
+    pub(crate) fn events(&self) -> Result<Vec<Event>, DecodeError> {
         let mut rest = self.events.clone();
         let capacity = rest.len() / EVENT_OVERHEAD;
         let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
         while !rest.is_empty() {
-            events.push(take_event(&mut rest).ok_or(Unreadable::Format)?);
+            events.push(take_event(&mut rest).ok_or(DecodeError::Format)?);
         }
-        if events.len() as u64 == self.count { Ok(events) } else { Err(Unreadable::Format) }
+        if events.len() as u64 == self.count { Ok(events) } else { Err(DecodeError::Format) }
     }
 }
 
 /// Takes and checks what precedes the events, and returns the origin.
-fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Unreadable> {
+fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, DecodeError> {
     if bytes.len() < PREAMBLE {
-        return Err(Unreadable::Format);
+        return Err(DecodeError::Format);
     }
     let mut preamble = bytes.split_to(PREAMBLE);
     match (preamble[0], seal.is_active()) {
@@ -167,12 +167,12 @@ fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Unread
         (SEALED_VERSION, true) if bytes.len() >= MAC_LEN => {
             let mac = bytes.split_to(MAC_LEN);
             if !seal.accepts(channel, [&preamble, bytes], &mac) {
-                return Err(Unreadable::WrongMac);
+                return Err(DecodeError::WrongMac);
             }
         }
-        (VERSION, true) => return Err(Unreadable::NotSealed),
-        (SEALED_VERSION, false) => return Err(Unreadable::Sealed),
-        _ => return Err(Unreadable::Format),
+        (VERSION, true) => return Err(DecodeError::NotSealed),
+        (SEALED_VERSION, false) => return Err(DecodeError::Sealed),
+        _ => return Err(DecodeError::Format),
     }
     preamble.advance(1);
     Ok(NodeId::from_u64(preamble.get_u64()))

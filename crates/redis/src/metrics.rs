@@ -12,16 +12,16 @@ pub struct RedisMetrics {
     pub resubscriptions: IntCounter,
     /// Times that events were seen to be missing.
     pub gaps: IntCounter,
-    /// Events that came from a room's backlog in place of the subscription.
+    /// Events that came from a room's history instead of the subscription.
     pub repaired: IntCounter,
     /// Events that are known to be missed, for good.
     pub lost: IntCounter,
     /// Events that came twice and were delivered once.
     pub duplicates: IntCounter,
-    /// Rooms whose last events Redis no longer knew.
-    pub rewinds: IntCounter,
-    /// Messages that this version can't read.
-    pub unreadable: IntCounter,
+    /// Rooms whose last events Redis had lost.
+    pub history_resets: IntCounter,
+    /// Messages on rooms' channels that were dropped because they could not be decoded, or had no valid MAC.
+    pub decode_errors: IntCounter,
     /// Probes of a node's own subscription that did not come back.
     pub probes_lost: IntCounter,
 }
@@ -42,23 +42,23 @@ impl RedisMetrics {
             gaps: new("roomcast_broker_gaps_total", "Times that a room's events were seen to be missing"),
             repaired: new(
                 "roomcast_broker_events_repaired_total",
-                "Room events that came from the backlog after they had been missed",
+                "Room events that came from the history after they had been missed",
             ),
             lost: new(
                 "roomcast_broker_events_lost_total",
-                "Room events that this node missed for good: the backlog no longer had them",
+                "Room events that this node missed for good: the history no longer had them",
             ),
             duplicates: new(
                 "roomcast_broker_events_duplicate_total",
                 "Room events that came a second time, from a publish that was tried again, and were dropped",
             ),
-            rewinds: new(
-                "roomcast_broker_rewinds_total",
-                "Rooms whose last events Redis no longer knew: it lost its last writes, or nothing was published there for two hours",
+            history_resets: new(
+                "roomcast_broker_history_resets_total",
+                "Rooms whose last events Redis had lost: it lost its last writes, or nothing was published there for two hours",
             ),
-            unreadable: new(
-                "roomcast_broker_unreadable_total",
-                "Messages on rooms' channels that were dropped: unreadable, or without a valid MAC",
+            decode_errors: new(
+                "roomcast_broker_decode_errors_total",
+                "Messages on rooms' channels that were dropped: their format is unknown, or their MAC is missing or wrong",
             ),
             probes_lost: new(
                 "roomcast_broker_probes_lost_total",
@@ -79,8 +79,8 @@ impl RedisMetrics {
             &self.repaired,
             &self.lost,
             &self.duplicates,
-            &self.rewinds,
-            &self.unreadable,
+            &self.history_resets,
+            &self.decode_errors,
             &self.probes_lost,
         ];
         let collector = |counter: &IntCounter| -> Box<dyn Collector> { Box::new(counter.clone()) };

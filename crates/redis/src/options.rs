@@ -15,20 +15,19 @@ pub struct RedisOptions {
     /// `redis-sentinel://` or `rediss-sentinel://`, with `user:password@` if needed. Further cluster nodes or
     /// sentinels follow as `?node=HOST:PORT&node=…`; Sentinel needs `sentinelServiceName=NAME`.
     pub url: String,
-    /// With what all keys and channels begin. Default `roomcast`.
+    /// Prefix of all keys and channels. Default `roomcast`.
     pub prefix: String,
-    /// How much of which room's events is kept. Default: the last 100 events, for 30 s.
-    pub backlog: BacklogRules,
-    /// How long a room is read on after its last member has left. Default 5 s.
-    pub linger: Duration,
+    /// How many of a room's events Redis keeps, and for how long. Default: the last 100 events, for 30 s.
+    pub history: HistoryRules,
+    /// How long a node stays subscribed to a room after its last local member leaves. Default 5 s.
+    pub unsubscribe_delay: Duration,
     /// Secrets that prove that messages come from nodes of this cluster. The first one signs; the others are also
     /// accepted, so that a secret can be replaced. Each node must accept the secrets that the others sign with. If
     /// empty, messages are not signed, and anyone who may publish to Redis' channels can forge events and requests.
     /// Default: empty.
     pub cluster_secrets: Vec<String>,
-    /// The certificates (PEM) of the authorities that are trusted to sign the servers', for the `rediss…` schemes.
-    /// Default: the system's.
-    pub authorities: Option<Vec<u8>>,
+    /// The CA certificates (PEM) to trust, for the `rediss…` schemes. Default: the system's.
+    pub ca_certificates: Option<Vec<u8>>,
 }
 
 impl RedisOptions {
@@ -37,10 +36,10 @@ impl RedisOptions {
         Self {
             url: url.into(),
             prefix: "roomcast".into(),
-            backlog: BacklogRules::default(),
-            linger: Duration::from_secs(5),
+            history: HistoryRules::default(),
+            unsubscribe_delay: Duration::from_secs(5),
             cluster_secrets: Vec::new(),
-            authorities: None,
+            ca_certificates: None,
         }
     }
 }
@@ -119,26 +118,26 @@ fn take_apart(url: &str) -> Option<String> {
     Some(shown)
 }
 
-/// How much of a room's events is kept.
+/// How much of a room's history Redis keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backlog {
-    /// At least so many of the last events; 0 for none.
+pub struct Retention {
+    /// At least this many of the last events; 0 for none.
     pub events: u32,
-    /// So long after the last event.
+    /// For how long after the last event.
     pub age: Duration,
 }
 
-impl Backlog {
+impl Retention {
     /// Nothing is kept.
     pub const NONE: Self = Self { events: 0, age: Duration::ZERO };
 }
 
-/// Which rooms have which [`Backlog`]: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms,
-/// `100/30s`, separated by white space. The first that fits a room holds.
+/// The [`Retention`] of each room: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms, `100/30s`,
+/// separated by white space. The first rule that fits a room applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BacklogRules {
-    rules: Vec<(Pattern, Backlog)>,
-    other: Backlog,
+pub struct HistoryRules {
+    rules: Vec<(Pattern, Retention)>,
+    other: Retention,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,31 +146,31 @@ enum Pattern {
     BeginsWith(String),
 }
 
-impl Default for BacklogRules {
+impl Default for HistoryRules {
     fn default() -> Self {
-        Self { rules: Vec::new(), other: Backlog { events: 100, age: Duration::from_secs(30) } }
+        Self { rules: Vec::new(), other: Retention { events: 100, age: Duration::from_secs(30) } }
     }
 }
 
-impl BacklogRules {
-    /// What holds for a room.
-    pub fn of(&self, room: &str) -> Backlog {
-        let fits = |(pattern, _): &&(Pattern, Backlog)| match pattern {
+impl HistoryRules {
+    /// The retention of a room.
+    pub fn of(&self, room: &str) -> Retention {
+        let fits = |(pattern, _): &&(Pattern, Retention)| match pattern {
             Pattern::Exactly(name) => room == name,
             Pattern::BeginsWith(start) => room.starts_with(start.as_str()),
         };
-        self.rules.iter().find(fits).map_or(self.other, |(_, backlog)| *backlog)
+        self.rules.iter().find(fits).map_or(self.other, |(_, retention)| *retention)
     }
 }
 
 /// A rule that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is not a backlog rule; write 100/30s (events/time), off, or PATTERN=100/30s with a pattern like lobby or chat-*"
+    "{0:?} is not a history rule; write 100/30s (events/time), off, or PATTERN=100/30s with a pattern like lobby or chat-*"
 )]
 pub struct BadRule(String);
 
-impl FromStr for BacklogRules {
+impl FromStr for HistoryRules {
     type Err = BadRule;
 
     fn from_str(text: &str) -> Result<Self, BadRule> {
@@ -179,10 +178,10 @@ impl FromStr for BacklogRules {
         for rule in text.split_whitespace() {
             let bad = || BadRule(rule.to_owned());
             match rule.rsplit_once('=') {
-                None => all.other = parse_backlog(rule).ok_or_else(bad)?,
-                Some((pattern, backlog)) => {
+                None => all.other = parse_retention(rule).ok_or_else(bad)?,
+                Some((pattern, retention)) => {
                     let pattern = parse_pattern(pattern).ok_or_else(bad)?;
-                    all.rules.push((pattern, parse_backlog(backlog).ok_or_else(bad)?));
+                    all.rules.push((pattern, parse_retention(retention).ok_or_else(bad)?));
                 }
             }
         }
@@ -198,16 +197,16 @@ fn parse_pattern(pattern: &str) -> Option<Pattern> {
     }
 }
 
-/// The most events that a backlog may keep: what is asked for after an interruption is one answer.
+/// The most events that a history may keep: Redis returns them in one reply after an interruption.
 const MAX_EVENTS: u32 = 10_000;
 
-fn parse_backlog(text: &str) -> Option<Backlog> {
+fn parse_retention(text: &str) -> Option<Retention> {
     if text == "off" {
-        return Some(Backlog::NONE);
+        return Some(Retention::NONE);
     }
     let (events, age) = text.split_once('/')?;
     let (events, age) = (events.parse().ok()?, parse_age(age)?);
-    (1..=MAX_EVENTS).contains(&events).then_some(Backlog { events, age })
+    (1..=MAX_EVENTS).contains(&events).then_some(Retention { events, age })
 }
 
 fn parse_age(text: &str) -> Option<Duration> {
@@ -229,15 +228,15 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_fits_a_room_holds() {
-        let rules: BacklogRules = "chat-vip=500/5m chat-*=10/1s prices=off 50/2m".parse().expect("valid rules");
+        let rules: HistoryRules = "chat-vip=500/5m chat-*=10/1s prices=off 50/2m".parse().expect("valid rules");
         let of = |room| {
-            let Backlog { events, age } = rules.of(room);
+            let Retention { events, age } = rules.of(room);
             (events, age.as_secs())
         };
         assert_eq!([of("chat-vip"), of("chat-1"), of("prices"), of("x")], [(500, 300), (10, 1), (0, 0), (50, 120)]);
-        assert_eq!(BacklogRules::default().of("x"), Backlog { events: 100, age: Duration::from_secs(30) });
+        assert_eq!(HistoryRules::default().of("x"), Retention { events: 100, age: Duration::from_secs(30) });
         for bad in ["100", "0/30s", "100/30", "a*b=off", "=off", "chat-*", "100/2h", "99999/30s", "-1/3s"] {
-            assert!(bad.parse::<BacklogRules>().is_err(), "{bad}");
+            assert!(bad.parse::<HistoryRules>().is_err(), "{bad}");
         }
     }
 

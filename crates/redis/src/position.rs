@@ -1,19 +1,21 @@
 //! How far a node has read a room's events, and what it missed: pure.
 //!
-//! Redis numbers a room's events. The numbers of one **epoch** are one history: an event has one number and
-//! a number one event. A new epoch begins when another server writes the room's position than before (a
-//! replica was promoted, Redis came back without its data, a slot moved); it starts at the number after the
-//! last that this server knows. So:
+//! Redis gives each event of a room an **offset**. Within one **epoch**, an offset belongs to one event, and an event
+//! has one offset. A new epoch begins when another server writes the room's position than before (a replica was
+//! promoted, Redis came back without its data, a slot moved). It starts at the offset after the last one that this
+//! server has. Epoch and offset together are a **position**. For example:
 //!
 //! ```text
 //! epoch 7:   … 48 49 50 51 52        a node has read up to 52 of epoch 7
-//! epoch 9:            50 51 52 53    the promoted replica knew up to 49: start = 50
+//! epoch 9:            50 51 52 53    the promoted replica had up to 49: start = 50
 //!                      ▲
 //!                      the node reads on at min(52 + 1, start) = 50 of epoch 9
 //! ```
 //!
-//! More than one epoch may have begun since, each from less than the one before had. So when the epoch is new,
-//! all that the backlog has is asked for: each message tells where its own epoch starts.
+//! A node that had read beyond the start of the new epoch has read events that Redis no longer has: a history reset.
+//!
+//! More than one epoch may have begun since, each from less than the one before had. So when the epoch is new, the node
+//! requests the whole history: each message contains the start of its own epoch.
 
 use roomcast_core::NodeId;
 
@@ -30,38 +32,38 @@ const MAX_ORIGINS: usize = 64;
 /// The most events that one step counts as lost: a forged number must not make a counter wrap.
 const MAX_COUNTED: u64 = 1 << 32;
 
-/// The last event that was read.
+/// Where an event is in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
     epoch: u64,
-    sequence: u64,
+    offset: u64,
 }
 
 /// What Redis has under a room's position key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) epoch: u64,
-    /// The first number of the epoch.
+    /// The first offset of the epoch.
     pub(crate) start: u64,
-    /// The last number given.
-    pub(crate) sequence: u64,
+    /// The offset of the last event.
+    pub(crate) offset: u64,
     /// The number of the last event of each origin, the most recent origin first.
     pub(crate) origins: Vec<(NodeId, u64)>,
 }
 
 impl Stored {
-    /// `<epoch> <start> <sequence> <writer> <read> <origin>:<number> …`, as the publish script writes it.
+    /// `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as the publish script writes it.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(text).ok()?.split(' ');
         let mut number = || parts.next()?.parse::<u64>().ok();
-        let (epoch, start, sequence) = (number()?, number()?, number()?);
+        let (epoch, start, offset) = (number()?, number()?, number()?);
         let (_writer, _read) = (parts.next()?, parts.next()?);
         let origin = |part: &str| {
             let (origin, number) = part.split_once(':')?;
             Some((origin.parse().ok()?, number.parse().ok()?))
         };
         let origins = parts.take(MAX_ORIGINS).map(origin).collect::<Option<_>>()?;
-        (start >= 1).then_some(Self { epoch, start, sequence, origins })
+        (start >= 1).then_some(Self { epoch, start, offset, origins })
     }
 }
 
@@ -70,15 +72,15 @@ impl Stored {
 pub(crate) struct Progress {
     /// To be delivered, in order.
     pub(crate) events: Vec<(NodeId, Event)>,
-    /// How many of them came from the backlog.
+    /// How many of them came from the history.
     pub(crate) repaired: u64,
-    /// How many are gone: the backlog no longer has them.
+    /// How many are gone: the history no longer has them.
     pub(crate) lost: u64,
     /// How many were dropped because they had come before.
     pub(crate) duplicates: u64,
-    /// Redis no longer knows events that were read: it lost its last writes.
-    pub(crate) rewound: bool,
-    /// Ask for the backlog from this number on.
+    /// Redis has lost events that were read: its last writes.
+    pub(crate) history_reset: bool,
+    /// Ask for the history from this offset on.
     pub(crate) repair_from: Option<u64>,
 }
 
@@ -91,8 +93,9 @@ impl Progress {
 /// One room's reader.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
+    /// The position of the last event that was read.
     at: Option<Position>,
-    /// Live messages behind a gap, until the backlog has answered.
+    /// Live messages behind a gap, until the history has answered.
     repair: Option<Held>,
     /// The last event's number of each origin, the most recent origin last.
     origins: Vec<(NodeId, u64)>,
@@ -120,28 +123,28 @@ enum Expected {
     /// Nothing was read yet.
     Any,
     From(u64),
-    /// It belongs to a history that was superseded.
+    /// It belongs to an epoch that was superseded.
     Stale,
 }
 
 impl Reader {
-    /// What to ask the backlog for after an interruption. `None`: nothing was read yet.
+    /// What to ask the history for after an interruption. `None`: nothing was read yet.
     pub(crate) fn resume_from(&self) -> Option<u64> {
-        self.at.map(|at| at.sequence.saturating_add(1))
+        self.at.map(|at| at.offset.saturating_add(1))
     }
 
     /// The position at the moment of the subscription. What was published before it is not delivered, even if it is
     /// published again on a server that has lost it.
     pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
-        let Some(Stored { epoch, sequence, origins, .. }) = stored else {
-            self.at.get_or_insert(Position { epoch: 0, sequence: 0 });
+        let Some(Stored { epoch, offset, origins, .. }) = stored else {
+            self.at.get_or_insert(Position { epoch: 0, offset: 0 });
             return;
         };
         // An event that came before this answer has set it already. One of an earlier subscription, which may still have
         // been under way, has not set it far enough.
-        let is_behind = |at: Position| (at.epoch, at.sequence) < (epoch, sequence);
+        let is_behind = |at: Position| (at.epoch, at.offset) < (epoch, offset);
         if self.at.is_none_or(is_behind) {
-            self.at = Some(Position { epoch, sequence });
+            self.at = Some(Position { epoch, offset });
         }
         for (origin, number) in origins.into_iter().rev() {
             self.is_new(origin, number);
@@ -169,21 +172,21 @@ impl Reader {
         self.repair.insert(Held::default()).push(message);
     }
 
-    /// The answer to the question for the backlog from `asked` on.
+    /// The answer to the question for the history from `asked` on.
     pub(crate) fn on_repair(
         &mut self,
         asked: u64,
         stored: Option<&Stored>,
-        backlog: &[Message],
+        history: &[Message],
         progress: &mut Progress,
     ) {
         if let Some(stored) = stored
             && self.repair.iter().flat_map(|held| &held.messages).any(|held| held.epoch == stored.epoch)
             && let Expected::Stale = self.expected(stored.epoch, stored.start)
         {
-            // What is stored is what is published now, so it is the history, although its epoch is earlier.
-            progress.rewound = true;
-            self.at = Some(Position { epoch: stored.epoch, sequence: stored.start - 1 });
+            // What is stored is what is published now, so it counts, although its epoch is earlier.
+            progress.history_reset = true;
+            self.at = Some(Position { epoch: stored.epoch, offset: stored.start - 1 });
         }
         let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
@@ -192,11 +195,11 @@ impl Reader {
             }
             Some((stored, Expected::From(_) | Expected::Any)) => {
                 let before = progress.events.len();
-                for message in backlog {
+                for message in history {
                     self.read(message, progress);
                 }
                 progress.repaired += (progress.events.len() - before) as u64;
-                // What came meanwhile is here, though the backlog may not have it: it can be too large, or off.
+                // What came meanwhile is here, though the history may not have it: it can be too large, or off.
                 self.read_held(Some(stored), progress);
                 self.skip_to(stored, progress);
             }
@@ -211,7 +214,7 @@ impl Reader {
         for message in self.repair.take().unwrap_or_default().messages {
             let is_beyond = |stored: &Stored| match self.expected(message.epoch, message.start) {
                 Expected::From(next) => {
-                    message.epoch == stored.epoch && message.first > next.max(stored.sequence.saturating_add(1))
+                    message.epoch == stored.epoch && message.first > next.max(stored.offset.saturating_add(1))
                 }
                 Expected::Any | Expected::Stale => false,
             };
@@ -221,14 +224,14 @@ impl Reader {
         }
     }
 
-    /// What the backlog did not have is lost.
+    /// What the history did not have is lost.
     fn skip_to(&mut self, stored: &Stored, progress: &mut Progress) {
         if let Expected::From(next) = self.expected(stored.epoch, stored.start)
-            && stored.sequence >= next
+            && stored.offset >= next
         {
-            progress.count_lost((stored.sequence - next).saturating_add(1));
-            self.note_rewind(stored.epoch, stored.start, progress);
-            self.at = Some(Position { epoch: stored.epoch, sequence: stored.sequence });
+            progress.count_lost((stored.offset - next).saturating_add(1));
+            self.note_reset(stored.epoch, stored.start, progress);
+            self.at = Some(Position { epoch: stored.epoch, offset: stored.offset });
         }
     }
 
@@ -241,15 +244,15 @@ impl Reader {
     fn expected(&self, epoch: u64, start: u64) -> Expected {
         match self.at {
             None => Expected::Any,
-            Some(at) if epoch == at.epoch => Expected::From(at.sequence.saturating_add(1)),
+            Some(at) if epoch == at.epoch => Expected::From(at.offset.saturating_add(1)),
             Some(at) if epoch < at.epoch => Expected::Stale,
-            Some(at) => Expected::From(at.sequence.saturating_add(1).min(start)),
+            Some(at) => Expected::From(at.offset.saturating_add(1).min(start)),
         }
     }
 
     /// A new epoch that starts before what was read begins without it.
-    fn note_rewind(&self, epoch: u64, start: u64, progress: &mut Progress) {
-        progress.rewound |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.sequence);
+    fn note_reset(&self, epoch: u64, start: u64, progress: &mut Progress) {
+        progress.history_reset |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.offset);
     }
 
     /// Takes a message that nothing is missing before. One that brings nothing new does not move the position: Redis takes
@@ -281,8 +284,8 @@ impl Reader {
         if seen >= message.count {
             return;
         }
-        self.note_rewind(message.epoch, message.start, progress);
-        self.at = Some(Position { epoch: message.epoch, sequence: message.last() });
+        self.note_reset(message.epoch, message.start, progress);
+        self.at = Some(Position { epoch: message.epoch, offset: message.last() });
         let Ok(events) = message.events() else {
             progress.count_lost(message.count - seen);
             return;

@@ -1,4 +1,4 @@
--- Publishes messages: numbers their events, keeps them in their rooms' histories, and sends them out.
+-- Publishes messages: gives their events offsets, keeps them in their rooms' histories, and sends them out.
 --
 -- KEYS: position and history (or the position again, if the room has no history) of each message's room. In a
 --       cluster, all are in one slot.
@@ -11,14 +11,14 @@
 --       6 for how long it keeps them, in ms
 --       7 the encoded events
 --
--- A position is '<epoch> <start> <sequence> <writer> <read> <origin>:<number> ...'.
+-- A position is '<epoch> <start> <offset> <writer> <read> <origin>:<number> ...'.
 -- The writer is this server's replication id: when another server wrote the position, or nobody, a new epoch
 -- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
 -- The origins come most recent first, each with the number of the last event that it published. An origin's numbers
 -- grow, so a message whose number is not larger was published before: its publisher missed the answer and tries again,
 -- or gave up on it long ago. It is not published again.
 --
--- Lua writes numbers with 14 digits, so those of events are exact up to 10^14. Epochs are larger and need
+-- Lua writes numbers with 14 digits, so offsets are exact up to 10^14. Epochs are larger and need
 -- '%.0f'.
 
 local MAX_ORIGINS_LENGTH = 1650 -- 64 origins whose numbers have 8 digits
@@ -29,8 +29,8 @@ local info = call('INFO', 'replication')
 local _, before_id = find(info, 'master_replid:', 1, true)
 local writer = sub(info, before_id + 1, before_id + 16)
 
-local function store(position, epoch_and_start, sequence, is_read, origins)
-  local text = epoch_and_start .. sequence .. ' ' .. writer .. ' ' .. is_read .. origins
+local function store(position, epoch_and_start, offset, is_read, origins)
+  local text = epoch_and_start .. offset .. ' ' .. writer .. ' ' .. is_read .. origins
   call('SET', position, text, 'PX', is_read == '1' and ARGV[1] or ARGV[2])
 end
 
@@ -39,9 +39,9 @@ local function publish(message)
   local at = message * 7 - 4
   local origin, number, count, kept = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
 
-  local epoch_and_start, sequence, last_writer, is_read, origins =
+  local epoch_and_start, offset, last_writer, is_read, origins =
     match(call('GET', position) or '', '^(%d+ %d+ )(%d+) (%x+) ([01])(.*)$')
-  if sequence then
+  if offset then
     local from, to = find(origins, origin, 1, true)
     if from then
       local published, less_recent = match(origins, '^(%d+)(.*)', to + 1)
@@ -51,13 +51,13 @@ local function publish(message)
       origins = match(origins, '^(.*) ') -- drops the least recent
     end
   else
-    call('DEL', history) -- its events have other numbers
-    sequence, is_read, origins = 0, '0', ''
+    call('DEL', history) -- its events have offsets of another epoch
+    offset, is_read, origins = 0, '0', ''
   end
 
   -- Each number is made into text once: that costs more than any other step but the commands.
-  local last = sequence + count .. ''
-  local first = count == '1' and last or sequence + 1 .. ''
+  local last = offset + count .. ''
+  local first = count == '1' and last or offset + 1 .. ''
   if last_writer ~= writer then
     local time = call('TIME')
     local now = time[1] * 1000000 + time[2]
@@ -66,7 +66,7 @@ local function publish(message)
   end
 
   local sent = epoch_and_start .. first .. ' ' .. count .. '\n' .. ARGV[at + 6]
-  -- The keys first, then the channel: if a step fails, nothing was sent under a number that will be given
+  -- The keys first, then the channel: if a step fails, nothing was sent at an offset that will be given
   -- again.
   if kept > 0 then
     -- Messages beyond the last `kept` are removed a few at a time: that costs less.

@@ -18,7 +18,7 @@ use crate::attempts::{Attempts, Outcome, Step};
 use crate::commands::{Commands, Script};
 use crate::keys::{Keys, PROBES};
 use crate::message::{EVENT_OVERHEAD, Encoder};
-use crate::options::{Backlog, BacklogRules};
+use crate::options::{HistoryRules, Retention};
 use crate::queue::{LaneKey, Queue, Waiting, deadline_of};
 use crate::seal::Seal;
 use crate::topology::Topology;
@@ -28,7 +28,7 @@ const SCRIPT: &str = include_str!("publish.lua");
 /// Events of one room go into messages of up to so many bytes; a larger event has one of its own.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message over this is not kept in a backlog: a hundred of them would be more than Redis lets wait for
+/// A message over this is not kept in a history: a hundred of them would be more than Redis lets wait for
 /// a subscriber.
 const MAX_KEPT_BYTES: usize = 128 * 1024;
 
@@ -39,15 +39,15 @@ const POSITION_AGE: Duration = Duration::from_secs(2 * 3600);
 /// is cut off only briefly takes to come back.
 const UNREAD_POSITION_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// The backlog of a probe room, so that probes prove that the node may use all commands that it needs.
-const PROBE_BACKLOG: Backlog = Backlog { events: 1, age: Duration::from_secs(30) };
+/// The history of a probe room, so that probes prove that the node may use all commands that it needs.
+const PROBE_RETENTION: Retention = Retention { events: 1, age: Duration::from_secs(30) };
 
 /// Publishes of one node.
 pub(crate) struct Publisher {
     commands: Arc<Commands>,
     keys: Keys,
     seal: Seal,
-    backlog: BacklogRules,
+    history: HistoryRules,
     digest: String,
     runtime: Handle,
     queue: Mutex<Queue>,
@@ -58,11 +58,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(commands: Arc<Commands>, keys: Keys, seal: Seal, backlog: BacklogRules) -> Arc<Self> {
+    pub(crate) fn new(commands: Arc<Commands>, keys: Keys, seal: Seal, history: HistoryRules) -> Arc<Self> {
         use sha1::Digest;
         let digest = sha1::Sha1::digest(SCRIPT).iter().map(|byte| format!("{byte:02x}")).collect();
         let (runtime, queue, topology_wanted) = (Handle::current(), Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { commands, keys, seal, backlog, digest, runtime, queue, topology_wanted, failed: Notify::new() })
+        Arc::new(Self { commands, keys, seal, history, digest, runtime, queue, topology_wanted, failed: Notify::new() })
     }
 
     /// Takes a publish into its place in the order.
@@ -157,26 +157,26 @@ impl Publisher {
         let mut arguments = Vec::with_capacity(2 + messages.len() * 7);
         arguments.extend([millis(POSITION_AGE), millis(UNREAD_POSITION_AGE)]);
         for (room, encoder) in messages {
-            let backlog = self.backlog_of(room);
-            let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { backlog.events };
+            let retention = self.retention_of(room);
+            let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { retention.events };
             let (position, channel) = (self.keys.position(room), self.keys.channel(room));
             // While a slot is on its way, Redis refuses a script one of whose keys does not exist.
-            let backlog_key = if backlog.events == 0 { position.clone() } else { self.keys.backlog(room) };
-            keys.extend([position, backlog_key]);
+            let history_key = if retention.events == 0 { position.clone() } else { self.keys.history(room) };
+            keys.extend([position, history_key]);
             arguments.push(Value::from(&channel));
             arguments.push(format!(" {}:", encoder.origin).into());
             arguments.extend([encoder.last_number, encoder.count].map(|number| Value::Integer(number.cast_signed())));
-            arguments.extend([Value::Integer(kept.into()), millis(backlog.age)]);
+            arguments.extend([Value::Integer(kept.into()), millis(retention.age)]);
             arguments.push(Value::Bytes(encoder.finish(&channel, &self.seal)));
         }
         (Script { text: SCRIPT, digest: &self.digest, keys, arguments }, message_of)
     }
 
-    fn backlog_of(&self, room: &RoomName) -> Backlog {
+    fn retention_of(&self, room: &RoomName) -> Retention {
         match room {
-            room if room.starts_with(PROBES) => PROBE_BACKLOG,
-            room if room.is_of_nodes() => Backlog::NONE,
-            room => self.backlog.of(room),
+            room if room.starts_with(PROBES) => PROBE_RETENTION,
+            room if room.is_of_nodes() => Retention::NONE,
+            room => self.history.of(room),
         }
     }
 

@@ -11,8 +11,8 @@ use crate::position::Reader;
 /// Who waits for a subscription.
 pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
 
-/// The place of a server in the list of those that the node knows.
-pub(crate) type ShardIndex = usize;
+/// The place of a server's session among all sessions of the node.
+pub(crate) type SessionIndex = usize;
 
 /// What is known of a room.
 #[derive(Debug)]
@@ -32,17 +32,17 @@ pub(crate) enum Stage {
     /// It waits for its server.
     Queued,
     /// Its server was asked, and may have confirmed the subscription, but not told the position.
-    Asked { shard: ShardIndex, confirmed: bool },
+    Asked { session: SessionIndex, confirmed: bool },
     /// It is read.
-    Subscribed { shard: ShardIndex },
+    Subscribed { session: SessionIndex },
 }
 
 impl Stage {
-    /// The server that was asked.
-    pub(crate) fn shard(self) -> Option<ShardIndex> {
+    /// The session of the server that was asked.
+    pub(crate) fn session(self) -> Option<SessionIndex> {
         match self {
             Self::Queued => None,
-            Self::Asked { shard, .. } | Self::Subscribed { shard } => Some(shard),
+            Self::Asked { session, .. } | Self::Subscribed { session } => Some(session),
         }
     }
 }
@@ -52,7 +52,7 @@ impl Room {
     pub(crate) fn new(name: &RoomName) -> Self {
         let mut reader = Reader::default();
         if name.starts_with(PROBES) {
-            // A probe room is new, so it has no position yet. Setting one makes the node ask for its backlog, too,
+            // A probe room is new, so it has no position yet. Setting one makes the node ask for its history, too,
             // which proves the right to do so.
             reader.on_subscribed(None);
         }

@@ -17,7 +17,7 @@ use crate::link::Link;
 use crate::metrics::RedisMetrics;
 use crate::probes::Probes;
 use crate::publisher::Publisher;
-use crate::room::ShardIndex;
+use crate::room::SessionIndex;
 use crate::subscriptions::{Known, Subscriptions};
 use crate::topology::Topology;
 
@@ -71,8 +71,8 @@ pub(crate) struct Subscriber {
     links: Vec<Link>,
     /// Connections that ended and have not been replaced, to the same server or another.
     lost_links: usize,
-    reports: mpsc::Sender<(ShardIndex, u64, Report)>,
-    inbox: mpsc::Receiver<(ShardIndex, u64, Report)>,
+    reports: mpsc::Sender<(SessionIndex, u64, Report)>,
+    inbox: mpsc::Receiver<(SessionIndex, u64, Report)>,
     probes: Probes,
     /// Whether most of the servers have been usable at some time. From then on, one that evicts keys only causes a
     /// warning.
@@ -141,7 +141,7 @@ impl Subscriber {
             }
             let is_full = self.shared.events.lock().is_full(0);
             tokio::select! {
-                Some((shard, generation, report)) = self.inbox.recv(), if !is_full => self.on_report(shard, generation, report),
+                Some((session, generation, report)) = self.inbox.recv(), if !is_full => self.on_report(session, generation, report),
                 Some(topology) = self.topology_inbox.recv() => self.on_topology(topology),
                 () = self.shared.wake.notified() => {}
                 () = self.shared.taken.notified(), if is_full => {}
@@ -154,9 +154,9 @@ impl Subscriber {
     /// Hands on what the subscriptions have to say.
     fn flush(&mut self) {
         let mut subscriptions = self.shared.subscriptions.lock();
-        for (shard, link) in self.links.iter().enumerate() {
+        for (session, link) in self.links.iter().enumerate() {
             if let Some(output) = &link.output
-                && let Some(bytes) = subscriptions.take_output(shard)
+                && let Some(bytes) = subscriptions.take_output(session)
             {
                 // A connection that has just ended will report it.
                 let _ = output.send(bytes);
@@ -180,8 +180,8 @@ impl Subscriber {
 
     // === connections ===
 
-    fn on_report(&mut self, shard: ShardIndex, generation: u64, report: Report) {
-        let link = &mut self.links[shard];
+    fn on_report(&mut self, session: SessionIndex, generation: u64, report: Report) {
+        let link = &mut self.links[session];
         if link.generation != generation {
             return;
         }
@@ -193,8 +193,8 @@ impl Subscriber {
                     self.lost_links -= 1;
                     self.shared.metrics.reconnects.inc();
                 }
-                subscriptions.on_connected(shard, now);
-                let server = subscriptions.server(shard);
+                subscriptions.on_connected(session, now);
+                let server = subscriptions.server(session);
                 tracing::info!(%server, "connected to Redis");
                 if let Some(policy) = &evicts {
                     tracing::warn!(%server, policy, "Redis may evict rooms' positions; set maxmemory-policy to noeviction");
@@ -203,21 +203,21 @@ impl Subscriber {
                 self.probes.on_connected(server);
             }
             Report::Received(all) => {
-                subscriptions.on_heard(shard, now);
+                subscriptions.on_heard(session, now);
                 for incoming in all {
-                    subscriptions.on_incoming(shard, incoming, now);
+                    subscriptions.on_incoming(session, incoming, now);
                 }
                 return;
             }
             Report::Ended(error) => {
-                let server = subscriptions.server(shard);
+                let server = subscriptions.server(session);
                 if link.was_open() {
                     tracing::warn!(%server, %error, "the subscriber connection to Redis ended");
                 } else {
                     tracing::debug!(%server, %error, "the subscriber connection to Redis was not opened");
                 }
                 link.on_ended(error.to_string(), now);
-                self.lost_links += usize::from(subscriptions.on_disconnected(shard));
+                self.lost_links += usize::from(subscriptions.on_disconnected(session));
             }
         }
         drop(subscriptions);
@@ -228,11 +228,11 @@ impl Subscriber {
     fn connect_due(&mut self) {
         let now = Instant::now();
         let leaving = self.is_leaving();
-        for Known { index: shard, server, owns, .. } in self.shared.subscriptions.lock().servers() {
-            if self.links.len() <= shard {
+        for Known { index: session, server, owns, .. } in self.shared.subscriptions.lock().servers() {
+            if self.links.len() <= session {
                 self.links.push(Link::new(now));
             }
-            let link = &mut self.links[shard];
+            let link = &mut self.links[session];
             if owns && !leaving && link.output.is_none() && link.retry_at <= now {
                 link.generation += 1;
                 let (output, to_write) = mpsc::unbounded_channel();
@@ -240,7 +240,7 @@ impl Subscriber {
                 let (reports, generation) = (self.reports.clone(), link.generation);
                 let report = async move |report| {
                     // The task may have ended.
-                    let _ = reports.send((shard, generation, report)).await;
+                    let _ = reports.send((session, generation, report)).await;
                 };
                 tokio::spawn(connection::run(server, Arc::clone(&self.credentials), to_write, report));
             }
@@ -248,10 +248,10 @@ impl Subscriber {
     }
 
     /// Gives a connection up that seems to be alive and is not.
-    fn reset(&mut self, shard: ShardIndex, server: &Server, why: &str) {
+    fn give_up(&mut self, session: SessionIndex, server: &Server, why: &str) {
         tracing::warn!(%server, "{why}; closing the subscriber connection to Redis");
-        self.links[shard].give_up(why, Instant::now());
-        self.lost_links += usize::from(self.shared.subscriptions.lock().on_disconnected(shard));
+        self.links[session].give_up(why, Instant::now());
+        self.lost_links += usize::from(self.shared.subscriptions.lock().on_disconnected(session));
         self.update_status();
     }
 
@@ -269,16 +269,16 @@ impl Subscriber {
             }
             (subscriptions.on_tick(now), subscriptions.servers())
         };
-        for shard in lost {
-            self.reset(shard, &servers[shard].server, "Redis does not answer");
+        for session in lost {
+            self.give_up(session, &servers[session].server, "Redis does not answer");
         }
-        self.reset_due(&servers);
+        self.give_up_due(&servers);
         self.connect_due();
         self.ask_topology(self.commands.max_topology_age());
         let owners = servers.iter().filter(|known| known.owns);
         for Known { index, server, .. } in self.probes.publish_due(&self.publisher, owners, now) {
             self.shared.metrics.probes_lost.inc();
-            self.reset(*index, server, "probes do not come back");
+            self.give_up(*index, server, "probes do not come back");
         }
         self.update_status();
     }
@@ -396,16 +396,16 @@ impl Subscriber {
     }
 
     /// Ends connections that are of no more use.
-    fn reset_due(&mut self, servers: &[Known]) {
+    fn give_up_due(&mut self, servers: &[Known]) {
         let now = Instant::now();
         for Known { index, server, owns, is_connected } in servers {
             let Some(link) = self.links.get_mut(*index) else { continue };
             let evicts = link.evicts.is_some() && !self.has_worked;
             if link.leave_at.is_some_and(|at| at <= now) {
                 link.leave_at = None;
-                self.reset(*index, server, "another server is the master now");
+                self.give_up(*index, server, "another server is the master now");
             } else if *owns && *is_connected && evicts && now.duration_since(link.connected_at) > EVICTION_INTERVAL {
-                self.reset(*index, server, "the maxmemory-policy is not noeviction");
+                self.give_up(*index, server, "the maxmemory-policy is not noeviction");
             }
         }
     }

@@ -9,7 +9,7 @@
 //!      the connection ended · Redis refused (MOVED, …) · the slot moved away (sunsubscribe)
 //! ```
 //!
-//! A room keeps its [`Reader`] through all of it. When it is subscribed again, the backlog is asked for what
+//! A room keeps its [`Reader`] through all of it. When it is subscribed again, the history is asked for what
 //! was missed meanwhile, and only then do newer events go on: the members see one unbroken order.
 
 #[cfg(test)]
@@ -25,13 +25,13 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 
 use crate::keys::{Keys, is_of_nodes};
-use crate::message::{Message, Unreadable};
+use crate::message::{DecodeError, Message};
 use crate::metrics::RedisMetrics;
 use crate::position::{Progress, Reader, Stored};
 use crate::resp::Incoming;
-use crate::room::{Room, ShardIndex, Stage, Waiter};
+use crate::room::{Room, SessionIndex, Stage, Waiter};
 use crate::seal::Seal;
-use crate::shard::{Answer, Ask, Shard};
+use crate::session::{Answer, Ask, ServerSession};
 use crate::topology::Topology;
 
 /// How long a subscription may take before those who wait for it are told that it failed.
@@ -45,25 +45,25 @@ const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Subscriptions {
     keys: Keys,
     seal: Seal,
-    linger: Duration,
+    unsubscribe_delay: Duration,
     metrics: RedisMetrics,
     rooms: HashMap<RoomName, Room>,
-    shards: Vec<Shard>,
+    sessions: Vec<ServerSession>,
     topology: Option<Topology>,
-    /// Rooms whose slot nobody is known to own.
-    homeless: VecDeque<(u16, RoomName)>,
+    /// Rooms whose slot has no known owner.
+    unassigned: VecDeque<(u16, RoomName)>,
     topology_wanted: bool,
     /// When a dropped message was last logged.
     dropped_logged_at: Option<Instant>,
     /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
     joining: VecDeque<(Instant, RoomName)>,
-    lingering: VecDeque<(Instant, RoomName)>,
+    unsubscribing: VecDeque<(Instant, RoomName)>,
     events: Vec<Envelope>,
 }
 
 /// A server, as the subscriber's task needs to know it.
 pub(crate) struct Known {
-    pub(crate) index: ShardIndex,
+    pub(crate) index: SessionIndex,
     pub(crate) server: Server,
     /// Whether it owns slots now.
     pub(crate) owns: bool,
@@ -71,20 +71,20 @@ pub(crate) struct Known {
 }
 
 impl Subscriptions {
-    pub(crate) fn new(keys: Keys, seal: Seal, linger: Duration, metrics: RedisMetrics) -> Self {
+    pub(crate) fn new(keys: Keys, seal: Seal, unsubscribe_delay: Duration, metrics: RedisMetrics) -> Self {
         Self {
             keys,
             seal,
             dropped_logged_at: None,
-            linger,
+            unsubscribe_delay,
             metrics,
             rooms: HashMap::new(),
-            shards: Vec::new(),
+            sessions: Vec::new(),
             topology: None,
-            homeless: VecDeque::new(),
+            unassigned: VecDeque::new(),
             topology_wanted: true,
             joining: VecDeque::new(),
-            lingering: VecDeque::new(),
+            unsubscribing: VecDeque::new(),
             events: Vec::new(),
         }
     }
@@ -114,9 +114,9 @@ impl Subscriptions {
     /// Stops to deliver a room's events. It is read on for a while: members who come back at once cost nothing.
     pub(crate) fn unsubscribe(&mut self, room: &RoomName, now: Instant) {
         if let Some(state) = self.rooms.get_mut(room) {
-            let until = now + self.linger;
+            let until = now + self.unsubscribe_delay;
             state.kept_until = Some(until);
-            self.lingering.push_back((until, room.clone()));
+            self.unsubscribing.push_back((until, room.clone()));
         }
     }
 
@@ -126,59 +126,59 @@ impl Subscriptions {
     /// where they are until their server ends it, which Redis does when it has given their slot away.
     pub(crate) fn set_topology(&mut self, topology: Topology, now: Instant) {
         for server in topology.servers() {
-            if !self.shards.iter().any(|shard| shard.server == server) {
-                self.shards.push(Shard::new(server, now));
+            if !self.sessions.iter().any(|session| session.server == server) {
+                self.sessions.push(ServerSession::new(server, now));
             }
         }
         self.topology = Some(topology);
-        let mut waiting = mem::take(&mut self.homeless);
-        waiting.extend(self.shards.iter_mut().flat_map(Shard::take_queue));
+        let mut waiting = mem::take(&mut self.unassigned);
+        waiting.extend(self.sessions.iter_mut().flat_map(ServerSession::take_queue));
         for (slot, room) in waiting {
             // It may have been left meanwhile.
             if self.rooms.get(&room).is_some_and(|state| state.stage == Stage::Queued) {
                 self.enqueue(slot, room);
             }
         }
-        self.shards.iter_mut().for_each(Shard::sort_queue);
+        self.sessions.iter_mut().for_each(ServerSession::sort_queue);
         self.ask_all(now);
     }
 
     /// All servers that ever owned something.
     pub(crate) fn servers(&self) -> Vec<Known> {
         let owners = self.topology.as_ref().map(Topology::servers).unwrap_or_default();
-        let known = |(index, shard): (ShardIndex, &Shard)| Known {
+        let known = |(index, session): (SessionIndex, &ServerSession)| Known {
             index,
-            server: shard.server.clone(),
-            owns: owners.contains(&shard.server),
-            is_connected: shard.is_connected(),
+            server: session.server.clone(),
+            owns: owners.contains(&session.server),
+            is_connected: session.is_connected(),
         };
-        self.shards.iter().enumerate().map(known).collect()
+        self.sessions.iter().enumerate().map(known).collect()
     }
 
     /// One of them.
-    pub(crate) fn server(&self, shard: ShardIndex) -> &Server {
-        &self.shards[shard].server
+    pub(crate) fn server(&self, session: SessionIndex) -> &Server {
+        &self.sessions[session].server
     }
 
     /// What one of them answered when it last refused a subscription.
-    pub(crate) fn refusal(&self, shard: ShardIndex) -> Option<&String> {
-        self.shards[shard].refusal.as_ref()
+    pub(crate) fn refusal(&self, session: SessionIndex) -> Option<&String> {
+        self.sessions[session].refusal.as_ref()
     }
 
-    pub(crate) fn on_connected(&mut self, shard: ShardIndex, now: Instant) {
-        self.shards[shard].on_connected(now);
+    pub(crate) fn on_connected(&mut self, session: SessionIndex, now: Instant) {
+        self.sessions[session].on_connected(now);
         self.ask_all(now);
     }
 
     /// All its rooms wait again. `true`: it was connected.
-    pub(crate) fn on_disconnected(&mut self, shard: ShardIndex) -> bool {
-        let was_connected = self.shards[shard].is_connected();
-        self.shards[shard].on_disconnected();
-        let of_shard = |(_, room): &(&RoomName, &mut Room)| room.stage.shard() == Some(shard);
+    pub(crate) fn on_disconnected(&mut self, session: SessionIndex) -> bool {
+        let was_connected = self.sessions[session].is_connected();
+        self.sessions[session].on_disconnected();
+        let of_session = |(_, room): &(&RoomName, &mut Room)| room.stage.session() == Some(session);
         let lost: Vec<_> = self
             .rooms
             .iter_mut()
-            .filter(of_shard)
+            .filter(of_session)
             .map(|(name, room)| {
                 room.stage = Stage::Queued;
                 (room.slot, name.clone())
@@ -188,13 +188,13 @@ impl Subscriptions {
         for (slot, room) in lost {
             self.enqueue(slot, room);
         }
-        self.shards.iter_mut().for_each(Shard::sort_queue);
+        self.sessions.iter_mut().for_each(ServerSession::sort_queue);
         self.topology_wanted = true;
         was_connected
     }
 
     /// Takes what a server sent.
-    pub(crate) fn on_incoming(&mut self, shard: ShardIndex, incoming: Incoming, now: Instant) {
+    pub(crate) fn on_incoming(&mut self, session: SessionIndex, incoming: Incoming, now: Instant) {
         match incoming {
             Incoming::Message { channel, payload } => self.on_message(&channel, payload, now),
             Incoming::Subscribed { channel } => {
@@ -203,10 +203,10 @@ impl Subscriptions {
                     *confirmed = true;
                 }
             }
-            Incoming::Unsubscribed { channel } => self.on_unsubscribed(shard, &channel),
+            Incoming::Unsubscribed { channel } => self.on_unsubscribed(session, &channel),
             Incoming::Reply(reply) => {
-                if let Some((ask, replies)) = self.shards[shard].on_reply(reply) {
-                    self.on_answers(shard, ask, replies, now);
+                if let Some((ask, replies)) = self.sessions[session].on_reply(reply) {
+                    self.on_answers(session, ask, replies, now);
                     self.ask_all(now);
                 }
             }
@@ -214,61 +214,61 @@ impl Subscriptions {
     }
 
     /// A server said something, so it is there.
-    pub(crate) fn on_heard(&mut self, shard: ShardIndex, now: Instant) {
-        self.shards[shard].on_heard(now);
+    pub(crate) fn on_heard(&mut self, session: SessionIndex, now: Instant) {
+        self.sessions[session].on_heard(now);
     }
 
     /// Nobody was listened to for a while: nobody's silence counts.
     pub(crate) fn on_paused(&mut self, now: Instant) {
-        self.shards.iter_mut().for_each(|shard| shard.on_heard(now));
+        self.sessions.iter_mut().for_each(|session| session.on_heard(now));
     }
 
     // === time ===
 
     /// Ends what has lasted long enough, and asks silent servers for a sign of life. Those that gave none
     /// are lost, and returned.
-    pub(crate) fn on_tick(&mut self, now: Instant) -> Vec<ShardIndex> {
+    pub(crate) fn on_tick(&mut self, now: Instant) -> Vec<SessionIndex> {
         while let Some((_, room)) = pop_due(&mut self.joining, now) {
             if let Some(state) = self.rooms.get_mut(&room) {
                 let reason = format!("Redis did not confirm the subscription within {ANSWER_DEADLINE:?}");
                 state.answer_until(now, &Err(BrokerError::Unavailable { reason }));
             }
         }
-        while let Some((_, room)) = pop_due(&mut self.lingering, now) {
+        while let Some((_, room)) = pop_due(&mut self.unsubscribing, now) {
             if self.rooms.get(&room).is_some_and(|state| state.kept_until.is_some_and(|until| until <= now))
                 && let Some(state) = self.rooms.remove(&room)
             {
                 // A server may have taken the subscription of a room that waits, and refused to say more of it.
-                let may_have = |shard| state.stage.shard().is_none_or(|own| own == shard);
-                for (_, shard) in self.shards.iter_mut().enumerate().filter(|(shard, _)| may_have(*shard)) {
-                    shard.unsubscribe(&self.keys, &room, now);
+                let may_have = |session| state.stage.session().is_none_or(|own| own == session);
+                for (_, session) in self.sessions.iter_mut().enumerate().filter(|(session, _)| may_have(*session)) {
+                    session.unsubscribe(&self.keys, &room, now);
                 }
             }
         }
-        for shard in &mut self.shards {
-            shard.ping(&self.keys, now);
+        for session in &mut self.sessions {
+            session.ping(&self.keys, now);
         }
         self.ask_all(now);
-        (0..self.shards.len()).filter(|shard| self.shards[*shard].is_lost(now)).collect()
+        (0..self.sessions.len()).filter(|session| self.sessions[*session].is_lost(now)).collect()
     }
 
     /// Asks every server something, so that every event that it has accepted by now comes before the answer.
     pub(crate) fn ask_whether_all_came(&mut self, now: Instant) {
-        for shard in self.shards.iter_mut().filter(|shard| shard.is_connected()) {
-            shard.ask(&self.keys, Ask::Ping, now);
+        for session in self.sessions.iter_mut().filter(|session| session.is_connected()) {
+            session.ask(&self.keys, Ask::Ping, now);
         }
     }
 
     /// Whether nothing is asked that was not answered.
     pub(crate) fn has_all_answers(&self) -> bool {
-        self.shards.iter().all(Shard::has_all_answers)
+        self.sessions.iter().all(ServerSession::has_all_answers)
     }
 
     // === what comes of it ===
 
     /// What is to be written to a server.
-    pub(crate) fn take_output(&mut self, shard: ShardIndex) -> Option<Bytes> {
-        self.shards[shard].take_output()
+    pub(crate) fn take_output(&mut self, session: SessionIndex) -> Option<Bytes> {
+        self.sessions[session].take_output()
     }
 
     /// The events to deliver, in order.
@@ -291,10 +291,10 @@ impl Subscriptions {
 
     fn enqueue(&mut self, slot: u16, room: RoomName) {
         let owner = self.topology.as_ref().and_then(|topology| topology.owner(slot));
-        match self.shards.iter_mut().find(|shard| Some(&shard.server) == owner) {
-            Some(shard) => shard.enqueue(slot, room),
+        match self.sessions.iter_mut().find(|session| Some(&session.server) == owner) {
+            Some(session) => session.enqueue(slot, room),
             None => {
-                self.homeless.push_back((slot, room));
+                self.unassigned.push_back((slot, room));
                 self.topology_wanted = true;
             }
         }
@@ -303,13 +303,13 @@ impl Subscriptions {
     /// Asks every server about the rooms that wait for it, as many as may be asked about at once.
     fn ask_all(&mut self, now: Instant) {
         let has_slots = self.topology.as_ref().is_some_and(Topology::has_slots);
-        for (index, shard) in self.shards.iter_mut().enumerate() {
-            while let Some(group) = shard.next_group(has_slots) {
+        for (index, session) in self.sessions.iter_mut().enumerate() {
+            while let Some(group) = session.next_group(has_slots) {
                 let mut asked = Vec::with_capacity(group.len());
                 for name in group {
                     // It may have been left meanwhile.
                     if let Some(room) = self.rooms.get_mut(&name).filter(|room| room.stage == Stage::Queued) {
-                        room.stage = Stage::Asked { shard: index, confirmed: false };
+                        room.stage = Stage::Asked { session: index, confirmed: false };
                         let from = room.reader.resume_from();
                         if from.is_some() {
                             room.reader.start_repair();
@@ -318,7 +318,7 @@ impl Subscriptions {
                     }
                 }
                 if !asked.is_empty() {
-                    shard.ask(&self.keys, Ask::Subscribe(asked), now);
+                    session.ask(&self.keys, Ask::Subscribe(asked), now);
                 }
             }
         }
@@ -328,12 +328,12 @@ impl Subscriptions {
         let Some(name) = self.room_of(channel) else { return };
         match Message::decode(payload, channel, &self.seal) {
             Ok(message) => self.advance(&name, now, |reader, progress| reader.on_live(message, progress)),
-            Err(error) => self.drop_unreadable(&name, error, now),
+            Err(error) => self.drop_message(&name, error, now),
         }
     }
 
-    fn drop_unreadable(&mut self, room: &RoomName, error: Unreadable, now: Instant) {
-        self.metrics.unreadable.inc();
+    fn drop_message(&mut self, room: &RoomName, error: DecodeError, now: Instant) {
+        self.metrics.decode_errors.inc();
         if self.dropped_logged_at.is_none_or(|at| now.duration_since(at) >= DROPPED_LOG_INTERVAL) {
             self.dropped_logged_at = Some(now);
             tracing::warn!(%room, %error, "dropped a message on a room's channel; for 10 s, others are only counted");
@@ -341,25 +341,25 @@ impl Subscriptions {
     }
 
     /// Redis gave the room's slot to another server, unless we left.
-    fn on_unsubscribed(&mut self, shard: ShardIndex, channel: &[u8]) {
+    fn on_unsubscribed(&mut self, session: SessionIndex, channel: &[u8]) {
         if let Some(name) = self.room_of(channel)
-            && !self.shards[shard].is_leaving(&name)
+            && !self.sessions[session].is_leaving(&name)
         {
-            self.queue_again(shard, &name);
+            self.queue_again(session, &name);
         }
     }
 
     /// The room waits again, if this server had it. Where it belongs must be asked first.
-    fn queue_again(&mut self, shard: ShardIndex, name: &RoomName) {
-        if let Some(room) = self.rooms.get_mut(name).filter(|room| room.stage.shard() == Some(shard)) {
+    fn queue_again(&mut self, session: SessionIndex, name: &RoomName) {
+        if let Some(room) = self.rooms.get_mut(name).filter(|room| room.stage.session() == Some(session)) {
             room.stage = Stage::Queued;
-            self.homeless.push_back((room.slot, name.clone()));
+            self.unassigned.push_back((room.slot, name.clone()));
             self.topology_wanted = true;
             self.metrics.resubscriptions.inc();
         }
     }
 
-    fn on_answers(&mut self, shard: ShardIndex, ask: Ask, replies: Vec<BytesFrame>, now: Instant) {
+    fn on_answers(&mut self, session: SessionIndex, ask: Ask, replies: Vec<BytesFrame>, now: Instant) {
         let (rooms, is_repair) = match ask {
             Ask::Subscribe(rooms) => (rooms, false),
             Ask::Repair(room, from) => (vec![(room, Some(from))], true),
@@ -370,49 +370,49 @@ impl Subscriptions {
         for ((room, from), answer) in rooms.iter().zip(answers) {
             match answer {
                 Ok(answer) => {
-                    if is_repair || self.on_subscribed(shard, room) {
-                        self.on_answer(shard, room, *from, answer, now);
+                    if is_repair || self.on_subscribed(session, room) {
+                        self.on_answer(session, room, *from, answer, now);
                     }
                 }
                 Err(error) => {
-                    let server = &self.shards[shard].server;
+                    let server = &self.sessions[session].server;
                     tracing::debug!(%server, %room, %error, "Redis refused a subscription");
-                    self.shards[shard].refusal = Some(error);
-                    self.queue_again(shard, room);
+                    self.sessions[session].refusal = Some(error);
+                    self.queue_again(session, room);
                 }
             }
         }
     }
 
     /// The answer to a SSUBSCRIBE came: the room is read from now on, if the confirmation came before.
-    fn on_subscribed(&mut self, shard: ShardIndex, name: &RoomName) -> bool {
+    fn on_subscribed(&mut self, session: SessionIndex, name: &RoomName) -> bool {
         let Some(room) = self.rooms.get_mut(name) else { return false };
-        if room.stage != (Stage::Asked { shard, confirmed: true }) {
-            self.queue_again(shard, name);
+        if room.stage != (Stage::Asked { session, confirmed: true }) {
+            self.queue_again(session, name);
             return false;
         }
-        room.stage = Stage::Subscribed { shard };
+        room.stage = Stage::Subscribed { session };
         room.answer_all();
         true
     }
 
-    /// The position, and the backlog if it was asked for, of a room that is read from here.
-    fn on_answer(&mut self, shard: ShardIndex, name: &RoomName, from: Option<u64>, answer: Answer, now: Instant) {
-        let subscribed = |room: &&mut Room| room.stage == Stage::Subscribed { shard };
+    /// The position, and the history if it was asked for, of a room that is read from here.
+    fn on_answer(&mut self, session: SessionIndex, name: &RoomName, from: Option<u64>, answer: Answer, now: Instant) {
+        let subscribed = |room: &&mut Room| room.stage == Stage::Subscribed { session };
         let Some(room) = self.rooms.get_mut(name).filter(subscribed) else { return };
         let stored = answer.position.as_deref().and_then(Stored::parse);
         match from {
             None => room.reader.on_subscribed(stored),
             Some(from) => {
                 let channel = self.keys.channel(name);
-                let mut backlog = Vec::with_capacity(answer.backlog.len());
-                for message in answer.backlog {
+                let mut history = Vec::with_capacity(answer.history.len());
+                for message in answer.history {
                     match Message::decode(message, channel.as_bytes(), &self.seal) {
-                        Ok(message) => backlog.push(message),
-                        Err(error) => self.drop_unreadable(name, error, now),
+                        Ok(message) => history.push(message),
+                        Err(error) => self.drop_message(name, error, now),
                     }
                 }
-                self.advance(name, now, |reader, progress| reader.on_repair(from, stored.as_ref(), &backlog, progress));
+                self.advance(name, now, |reader, progress| reader.on_repair(from, stored.as_ref(), &history, progress));
             }
         }
     }
@@ -424,19 +424,19 @@ impl Subscriptions {
         step(&mut room.reader, &mut progress);
         self.metrics.repaired.inc_by(progress.repaired);
         self.metrics.duplicates.inc_by(progress.duplicates);
-        self.metrics.rewinds.inc_by(u64::from(progress.rewound));
+        self.metrics.history_resets.inc_by(u64::from(progress.history_reset));
         if progress.lost > 0 && !is_of_nodes(name) {
             self.metrics.lost.inc_by(progress.lost);
-            tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the backlog");
+            tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the history");
         }
         if room.kept_until.is_none() {
             let envelopes =
                 progress.events.into_iter().map(|(origin, event)| event.into_envelope(origin, name.clone()));
             self.events.extend(envelopes);
         }
-        if let (Some(from), Some(shard)) = (progress.repair_from, room.stage.shard()) {
+        if let (Some(from), Some(session)) = (progress.repair_from, room.stage.session()) {
             self.metrics.gaps.inc();
-            self.shards[shard].ask(&self.keys, Ask::Repair(name.clone(), from), now);
+            self.sessions[session].ask(&self.keys, Ask::Repair(name.clone(), from), now);
         }
     }
 }

@@ -106,16 +106,16 @@ async fn subscriptions_that_redis_ends_come_back_without_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_backlog_repairs_is_announced() {
+async fn what_no_history_repairs_is_announced() {
     let _turn = turn().await;
     let redis = RedisServer::start(RedisOptions::default()).await;
     let mut nodes = Vec::new();
     for _ in 0..3 {
-        nodes.push(start_node(&["--demo", "--redis", &redis.url(), "--redis-backlog", "off"]).await);
+        nodes.push(start_node(&["--demo", "--redis", &redis.url(), "--redis-history", "off"]).await);
     }
     let scene = Scene::of(nodes, RATE, true).await;
     let kill = async |scene: &mut Scene| kill_subscriptions(&redis, scene).await;
-    let report = scene.go_through("CLIENT KILL TYPE pubsub, three times, no backlog", kill).await;
+    let report = scene.go_through("CLIENT KILL TYPE pubsub, three times, no history", kill).await;
     report.assert_every_loss_announced();
     assert!(report.verdict.lost() > 0, "nothing was lost, so nothing was shown: {report}");
 }

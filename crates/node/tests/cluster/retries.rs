@@ -17,7 +17,7 @@ const ANSWERED: Duration = Duration::from_millis(3500);
 
 async fn node(redis: &str) -> Node {
     // Rooms are forgotten as soon as their last member has left.
-    start_node(&["--demo", "--redis", redis, "--redis-linger", "0s"]).await
+    start_node(&["--demo", "--redis", redis, "--redis-unsubscribe-delay", "0s"]).await
 }
 
 async fn connect(node: &Node) -> Client {

@@ -1,6 +1,6 @@
 //! Connections that end, and servers that come back with less than they had.
 
-use super::world::{LINGER_MS, TICK_MS, World};
+use super::world::{TICK_MS, UNSUBSCRIBE_DELAY_MS, World};
 
 /// All events, for longer than any test lasts.
 const ALL: (u64, u64) = (1000, 3_600_000);
@@ -8,8 +8,8 @@ const FOUR: (u64, u64) = (4, 3_600_000);
 const NONE: (u64, u64) = (0, 0);
 
 /// A single server of one room, which is subscribed.
-fn single(backlog: (u64, u64)) -> World {
-    World::ready(false, &[backlog])
+fn single(retention: (u64, u64)) -> World {
+    World::ready(false, &[retention])
 }
 
 fn publish(world: &mut World, count: u64) {
@@ -34,7 +34,7 @@ fn what_was_missed_comes_before_what_is_newer() {
 }
 
 #[test]
-fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_history_begins() {
+fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_epoch_begins() {
     let mut world = single(ALL);
     (0..3).for_each(|_| publish(&mut world, 1));
     world.exchange_all();
@@ -45,7 +45,7 @@ fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_history_begins(
     world.connect_all();
     world.exchange_all();
     assert_eq!(world.delivered(0), [1, 2, 3, 4, 5]);
-    assert_eq!((world.metrics.rewinds.get(), world.metrics.lost.get()), (1, 0));
+    assert_eq!((world.metrics.history_resets.get(), world.metrics.lost.get()), (1, 0));
 }
 
 #[test]
@@ -60,13 +60,13 @@ fn a_server_that_lost_everything_is_read_from_its_first_event() {
     publish(&mut world, 1);
     world.exchange_all();
     assert_eq!(world.delivered(0), [1, 2, 3, 4, 5]);
-    assert_eq!((world.metrics.rewinds.get(), world.metrics.lost.get()), (1, 0));
+    assert_eq!((world.metrics.history_resets.get(), world.metrics.lost.get()), (1, 0));
 }
 
 #[test]
-fn what_the_backlog_no_longer_has_is_counted() {
-    for (backlog, delivered, lost) in [(FOUR, vec![1, 2, 6, 7, 8, 9, 10], 3), (NONE, vec![1, 2, 10], 7)] {
-        let mut world = single(backlog);
+fn what_the_history_no_longer_has_is_counted() {
+    for (retention, delivered, lost) in [(FOUR, vec![1, 2, 6, 7, 8, 9, 10], 3), (NONE, vec![1, 2, 10], 7)] {
+        let mut world = single(retention);
         publish(&mut world, 2);
         world.exchange_all();
         world.cut(0);
@@ -169,7 +169,7 @@ fn what_redis_had_lost_and_is_told_again_is_not_delivered_again() {
 }
 
 #[test]
-fn an_event_of_a_history_that_was_lost_meanwhile_is_not_asked_for_again_and_again() {
+fn an_event_of_an_epoch_that_was_lost_meanwhile_is_not_asked_for_again_and_again() {
     let faults: [fn(&mut World); 2] = [|world| world.restart(0), |world| world.fail_over(0, 2)];
     for fault in faults {
         let mut world = World::ready(true, &[ALL]);
@@ -192,12 +192,12 @@ fn an_event_of_a_history_that_was_lost_meanwhile_is_not_asked_for_again_and_agai
 }
 
 #[test]
-fn a_history_that_fell_back_and_moved_on_twice_is_read_from_where_it_first_fell_back() {
+fn a_room_that_fell_back_and_moved_on_twice_is_read_from_where_it_first_fell_back() {
     let mut world = World::ready(true, &[ALL]);
     (0..3).for_each(|_| publish(&mut world, 1));
     world.exchange_all();
     world.fail_over(0, 2);
-    // These are 2 and 3 of the second history, and 4 of the third.
+    // These are 2 and 3 of the second epoch, and 4 of the third.
     (0..2).for_each(|_| publish(&mut world, 1));
     world.fail_over(0, 0);
     publish(&mut world, 1);
@@ -207,16 +207,16 @@ fn a_history_that_fell_back_and_moved_on_twice_is_read_from_where_it_first_fell_
 }
 
 #[test]
-fn a_history_that_fell_back_twice_is_read_from_where_it_first_fell_back() {
+fn a_room_that_fell_back_twice_is_read_from_where_it_first_fell_back() {
     let mut world = World::ready(true, &[ALL]);
     (0..3).for_each(|_| publish(&mut world, 1));
     world.exchange_all();
     world.fail_over(0, 2);
     (0..2).for_each(|_| publish(&mut world, 1));
-    // Of 4 and 5, which were 2 and 3 of the second history, only 4 is left.
+    // Of 4 and 5, which were 2 and 3 of the second epoch, only 4 is left.
     world.fail_over(0, 1);
     world.connect(0);
-    // The first of the third history comes before the answer about the second.
+    // The first of the third epoch comes before the answer about the second.
     world.serve(0, 1);
     publish(&mut world, 1);
     world.exchange_all();
@@ -267,18 +267,18 @@ fn a_room_is_read_on_for_a_while_after_it_was_left() {
     world.unsubscribe(0);
     publish(&mut world, 1);
     world.exchange_all();
-    world.pass(LINGER_MS - 1);
+    world.pass(UNSUBSCRIBE_DELAY_MS - 1);
     world.exchange_all();
     assert_eq!(world.servers.subscribed_at(&world.rooms[0].name), [0]);
     // Who comes back in time is subscribed at once, and gets what is published from then on.
     world.subscribe(0);
     publish(&mut world, 1);
-    world.pass(LINGER_MS);
+    world.pass(UNSUBSCRIBE_DELAY_MS);
     world.exchange_all();
     assert_eq!((world.delivered(0), world.servers.subscribed_at(&world.rooms[0].name)), (vec![2], vec![0]));
 
     world.unsubscribe(0);
-    world.pass(LINGER_MS);
+    world.pass(UNSUBSCRIBE_DELAY_MS);
     world.exchange_all();
     assert!(world.servers.subscribed_at(&world.rooms[0].name).is_empty());
     publish(&mut world, 1);
@@ -294,19 +294,19 @@ fn a_room_is_read_on_for_a_while_after_it_was_left() {
 fn a_room_that_is_left_twice_is_read_on_for_a_while_after_the_second_time() {
     let mut world = single(ALL);
     world.unsubscribe(0);
-    world.pass(LINGER_MS - 1);
+    world.pass(UNSUBSCRIBE_DELAY_MS - 1);
     world.subscribe(0);
     world.unsubscribe(0);
     world.pass(1);
     world.exchange_all();
     assert_eq!(world.servers.subscribed_at(&world.rooms[0].name), [0]);
-    world.pass(LINGER_MS - 1);
+    world.pass(UNSUBSCRIBE_DELAY_MS - 1);
     world.exchange_all();
     assert!(world.servers.subscribed_at(&world.rooms[0].name).is_empty());
 }
 
 #[test]
-fn what_comes_while_a_gap_is_repaired_is_read_though_no_backlog_has_it() {
+fn what_comes_while_a_gap_is_repaired_is_read_though_no_history_has_it() {
     let mut world = single(NONE);
     publish(&mut world, 1);
     world.exchange_all();
@@ -325,7 +325,7 @@ fn an_event_of_an_earlier_subscription_does_not_set_the_position_of_a_new_one() 
     let mut world = single(NONE);
     world.unsubscribe(0);
     publish(&mut world, 1);
-    world.pass(LINGER_MS);
+    world.pass(UNSUBSCRIBE_DELAY_MS);
     // Redis ends the subscription. What it had sent before is still under way when the room is wanted again.
     world.serve(0, 1);
     world.subscribe(0);

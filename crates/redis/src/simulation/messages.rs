@@ -9,7 +9,7 @@ use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::message::{EVENT_OVERHEAD, Encoder, Message, Unreadable, numbers};
+use crate::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, numbers};
 use crate::seal::Seal;
 
 fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
@@ -32,7 +32,7 @@ fn send_sealed(encoder: Encoder, seal: &Seal) -> Bytes {
     RoomKeys::default().publish(moment, &publish, true).expect("it is new")
 }
 
-fn decode(bytes: Bytes) -> Result<Message, Unreadable> {
+fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
     Message::decode(bytes, CHANNEL.as_bytes(), &Seal::default())
 }
 
@@ -145,11 +145,11 @@ fn a_sealed_message_is_read_by_whoever_has_the_secret() {
     assert_eq!(read(&by_old, &old), whole);
     assert_eq!(read(&by_old, &both), whole, "a secret that is being replaced");
     assert_eq!(read(&send_sealed(one_event_with(&both), &both), &new), whole, "the first secret signs");
-    assert_eq!(read(&by_old, &new), Err(Unreadable::WrongMac));
-    assert_eq!(read(&by_old, &Seal::default()), Err(Unreadable::Sealed));
-    assert_eq!(read(&send(one_event()), &old), Err(Unreadable::NotSealed));
+    assert_eq!(read(&by_old, &new), Err(DecodeError::WrongMac));
+    assert_eq!(read(&by_old, &Seal::default()), Err(DecodeError::Sealed));
+    assert_eq!(read(&send(one_event()), &old), Err(DecodeError::NotSealed));
     let elsewhere = Message::decode(by_old.clone(), b"test:{1}:c0:other", &old);
-    assert_eq!(elsewhere.err(), Some(Unreadable::WrongMac), "a message can't be moved to another room");
+    assert_eq!(elsewhere.err(), Some(DecodeError::WrongMac), "a message can't be moved to another room");
     let header = by_old.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     for at in header..by_old.len() {
         let mut forged = by_old.to_vec();

@@ -17,8 +17,8 @@ fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {
 
 fn by(origin: u64, number: u64, epoch: u64, start: u64, first: u64, count: u64) -> Message {
     let mut encoder = Encoder::new(NodeId::from_u64(origin), &Seal::default());
-    for offset in 0..count {
-        encoder.push(number + offset, &Name::default(), b"", std::time::Instant::now());
+    for index in 0..count {
+        encoder.push(number + index, &Name::default(), b"", std::time::Instant::now());
     }
     let mut bytes = format!("{epoch} {start} {first} {count}\n").into_bytes();
     bytes.extend_from_slice(&encoder.finish("channel", &Seal::default()));
@@ -31,9 +31,9 @@ fn live(reader: &mut Reader, message: Message) -> Progress {
     progress
 }
 
-fn repair(reader: &mut Reader, asked: u64, stored: &Stored, backlog: &[Message]) -> Progress {
+fn repair(reader: &mut Reader, asked: u64, stored: &Stored, history: &[Message]) -> Progress {
     let mut progress = Progress::default();
-    reader.on_repair(asked, Some(stored), backlog, &mut progress);
+    reader.on_repair(asked, Some(stored), history, &mut progress);
     progress
 }
 
@@ -42,14 +42,14 @@ fn numbers(progress: &Progress) -> Vec<u64> {
 }
 
 /// A position that no origin is known to have written.
-fn stored(epoch: u64, start: u64, sequence: u64) -> Stored {
-    Stored { epoch, start, sequence, origins: Vec::new() }
+fn stored(epoch: u64, start: u64, offset: u64) -> Stored {
+    Stored { epoch, start, offset, origins: Vec::new() }
 }
 
 /// One that has read up to this number of epoch 7.
-fn reader_at(sequence: u64) -> Reader {
+fn reader_at(offset: u64) -> Reader {
     let mut reader = Reader::default();
-    reader.on_subscribed(Some(stored(7, 1, sequence)));
+    reader.on_subscribed(Some(stored(7, 1, offset)));
     reader
 }
 
@@ -62,8 +62,8 @@ fn a_gap_is_repaired_in_order() {
     let held = live(&mut reader, message(7, 1, 57, 2));
     assert_eq!(held, Progress::default(), "it waits, and the question is asked once");
     let now_stored = stored(7, 1, 56);
-    let backlog = [message(7, 1, 53, 2), message(7, 1, 55, 1), message(7, 1, 56, 1)];
-    let repaired = repair(&mut reader, 54, &now_stored, &backlog);
+    let history = [message(7, 1, 53, 2), message(7, 1, 55, 1), message(7, 1, 56, 1)];
+    let repaired = repair(&mut reader, 54, &now_stored, &history);
     assert_eq!(numbers(&repaired), [54, 55, 56, 57, 58]);
     assert_eq!((repaired.repaired, repaired.lost), (3, 0));
 }
@@ -79,19 +79,19 @@ fn what_was_read_of_a_message_is_not_read_again() {
 #[test]
 fn the_picture_in_the_documentation() {
     let mut reader = reader_at(52);
-    let rewind = live(&mut reader, message(9, 50, 50, 1));
-    assert_eq!((numbers(&rewind), rewind.lost, rewind.rewound), (vec![50], 0, true));
+    let reset = live(&mut reader, message(9, 50, 50, 1));
+    assert_eq!((numbers(&reset), reset.lost, reset.history_reset), (vec![50], 0, true));
     assert_eq!(numbers(&live(&mut reader, message(9, 50, 51, 2))), [51, 52]);
 }
 
 #[test]
-fn a_message_of_a_history_that_was_superseded_is_dropped() {
+fn a_message_of_an_epoch_that_was_superseded_is_dropped() {
     let mut reader = reader_at(52);
     assert_eq!(live(&mut reader, message(6, 1, 53, 1)).repair_from, Some(1), "unless it is what is stored");
     let now_stored = stored(7, 1, 53);
-    let backlog = [message(6, 1, 51, 1), message(7, 1, 52, 1), message(7, 1, 53, 1)];
-    let repaired = repair(&mut reader, 1, &now_stored, &backlog);
-    assert_eq!((numbers(&repaired), repaired.rewound), (vec![53], false));
+    let history = [message(6, 1, 51, 1), message(7, 1, 52, 1), message(7, 1, 53, 1)];
+    let repaired = repair(&mut reader, 1, &now_stored, &history);
+    assert_eq!((numbers(&repaired), repaired.history_reset), (vec![53], false));
 }
 
 /// Redis came back empty, on a machine whose clock is behind.
@@ -101,7 +101,7 @@ fn what_is_stored_now_is_read_although_its_epoch_is_earlier() {
     assert_eq!(live(&mut reader, by(2, 1, 6, 1, 1, 2)).repair_from, Some(1));
     let now_stored = stored(6, 1, 2);
     let repaired = repair(&mut reader, 1, &now_stored, &[by(2, 1, 6, 1, 1, 2)]);
-    assert_eq!((numbers(&repaired).len(), repaired.rewound), (2, true));
+    assert_eq!((numbers(&repaired).len(), repaired.history_reset), (2, true));
     assert_eq!(numbers(&live(&mut reader, by(2, 3, 6, 1, 3, 1))).len(), 1);
 }
 
@@ -115,8 +115,8 @@ fn a_bounded_number_of_messages_waits_and_what_was_let_go_is_a_gap() {
         live(&mut reader, message(7, 1, number, 1));
     }
     assert_eq!(reader.held(), HELD as usize);
-    let backlog = [message(7, 1, 1, 1), message(7, 1, 2, 1)];
-    let repaired = repair(&mut reader, 1, &stored(7, 1, 2), &backlog);
+    let history = [message(7, 1, 1, 1), message(7, 1, 2, 1)];
+    let repaired = repair(&mut reader, 1, &stored(7, 1, 2), &history);
     assert_eq!((numbers(&repaired).len(), repaired.lost), (HELD as usize + 1, 0));
     assert_eq!(live(&mut reader, message(7, 1, HELD + 100, 1)).repair_from, Some(HELD + 2));
 }
@@ -151,7 +151,7 @@ fn copies_of_messages_and_forged_numbers_silence_no_room() {
 fn what_was_published_before_a_subscription_is_not_delivered_when_it_is_published_again() {
     let mut reader = Reader::default();
     let origins = vec![(NodeId::from_u64(2), 7), (NodeId::from_u64(1), 52)];
-    reader.on_subscribed(Some(Stored { epoch: 7, start: 1, sequence: 52, origins }));
+    reader.on_subscribed(Some(Stored { epoch: 7, start: 1, offset: 52, origins }));
     // Redis has lost 52, and its publisher tries again.
     let (again, newer) = (by(1, 52, 9, 52, 52, 1), by(1, 53, 9, 52, 53, 1));
     assert_eq!(live(&mut reader, again.clone()).duplicates, 1);
@@ -163,16 +163,16 @@ fn what_was_published_before_a_subscription_is_not_delivered_when_it_is_publishe
 
 #[test]
 fn messages_that_wait_for_a_repair_are_bounded_in_bytes() {
-    let large = |sequence| {
+    let large = |offset| {
         let mut encoder = Encoder::new(NodeId::from_u64(1), &Seal::default());
-        encoder.push(sequence, &Name::default(), &vec![0; 4 * 1024 * 1024], std::time::Instant::now());
+        encoder.push(offset, &Name::default(), &vec![0; 4 * 1024 * 1024], std::time::Instant::now());
         let events = encoder.finish("channel", &Seal::default());
-        let bytes = [format!("7 1 {sequence} 1\n").as_bytes(), &events].concat();
+        let bytes = [format!("7 1 {offset} 1\n").as_bytes(), &events].concat();
         Message::decode(bytes.into(), b"channel", &Seal::default()).unwrap()
     };
     let mut reader = reader_at(0);
-    for sequence in 2..10 {
-        live(&mut reader, large(sequence));
+    for offset in 2..10 {
+        live(&mut reader, large(offset));
     }
     assert_eq!(reader.held(), 3, "a fourth would be over 16 MiB");
 }

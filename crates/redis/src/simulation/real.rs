@@ -19,7 +19,7 @@ use crate::message::Encoder;
 use crate::position::Stored;
 use crate::resp::{Incoming, bytes_of, put_command, strings_of};
 use crate::seal::Seal;
-use crate::shard::READ_BACKLOG;
+use crate::session::READ_HISTORY;
 
 const SCRIPT: &str = include_str!("../publish.lua");
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ async fn the_model_publishes_as_redis_does() {
     both.server.command(&["DEBUG", "CHANGE-REPL-ID"]).await;
     both.publish(&[(0, 2, 100, 30_000), (1, 1, 4, 30_000), (0, 1, 100, 30_000)]).await;
     both.publish(&[(0, 1, 100, 30_000)]).await;
-    // As when nobody published for hours; though the backlog should have gone long before.
+    // As when nobody published for hours; though the history should have gone long before.
     both.server.command(&["DEL", &both.keys.position(&both.rooms[0].0)]).await;
     both.rooms[0].1.forget_position();
     both.publish(&[(0, 2, 100, 30_000), (2, 1, 100, 30_000)]).await;
@@ -70,8 +70,8 @@ async fn the_model_publishes_as_redis_does() {
 async fn a_room_that_redis_refuses_does_not_fail_others() {
     let mut both = Both::start().await;
     both.publish(&[(0, 1, 100, 30_000), (1, 2, 4, 30_000)]).await;
-    both.server.command(&["DEL", &both.keys.backlog(&both.rooms[1].0)]).await;
-    both.server.command(&["SET", &both.keys.backlog(&both.rooms[1].0), "not a list"]).await;
+    both.server.command(&["DEL", &both.keys.history(&both.rooms[1].0)]).await;
+    both.server.command(&["SET", &both.keys.history(&both.rooms[1].0), "not a list"]).await;
     let messages = vec![(0, both.message(&(0, 1, 100, 30_000))), (1, both.message(&(1, 1, 4, 30_000)))];
     let (reply, received) = both.run(&messages).await;
     let BytesFrame::Array { data, .. } = reply else { panic!("{reply:?}") };
@@ -164,7 +164,7 @@ impl Both {
     async fn run(&mut self, messages: &[(usize, Publish)]) -> (BytesFrame, Vec<(Bytes, Bytes)>) {
         let keys = messages.iter().flat_map(|(room, _)| {
             let name = &self.rooms[*room].0;
-            [self.keys.position(name), self.keys.backlog(name)].map(String::into_bytes)
+            [self.keys.position(name), self.keys.history(name)].map(String::into_bytes)
         });
         let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
         words.extend(keys);
@@ -194,20 +194,20 @@ impl Both {
 
     async fn compare(&mut self, room: usize) {
         let (name, model) = &mut self.rooms[room];
-        let (position, backlog) = (self.keys.position(name), self.keys.backlog(name));
+        let (position, history) = (self.keys.position(name), self.keys.history(name));
         let (real, _) = self.connection.ask(&[b"GET", position.as_bytes()]).await;
         assert_eq!(real.and_then(bytes_of), model.position(0).map(Bytes::from), "{name}: position");
-        for from in 0..=model.sequence() + 2 {
+        for from in 0..=model.offset() + 2 {
             let from_text = from.to_string();
-            let words = ["EVAL", READ_BACKLOG, "2", &position, &backlog, &from_text];
+            let words = ["EVAL", READ_HISTORY, "2", &position, &history, &from_text];
             let (real, _) = self.connection.ask(&words).await;
             let Some(BytesFrame::Array { data, .. }) = real else { panic!("{real:?}") };
             let [real_position, messages] = <[_; 2]>::try_from(data).unwrap();
             assert_eq!(bytes_of(real_position), model.position(0).map(Bytes::from), "{name}: position");
-            assert_eq!(strings_of(messages).unwrap(), model.backlog(0, from), "{name}: backlog from {from}");
+            assert_eq!(strings_of(messages).unwrap(), model.history(0, from), "{name}: history from {from}");
         }
-        let (position_ms, backlog_ms) = model.live_for();
-        for (key, left) in [(position, position_ms), (backlog, backlog_ms)] {
+        let (position_ms, history_ms) = model.live_for();
+        for (key, left) in [(position, position_ms), (history, history_ms)] {
             let real: i64 = self.server.command(&["PTTL", &key]).await.parse().unwrap();
             let is_near = |left: u64| (left as i64 - DEADLINE.as_millis() as i64..=left as i64).contains(&real);
             assert!(left.map_or(real == -2, is_near), "{key} lives for {real} ms, not {left:?}");

@@ -11,7 +11,7 @@ pub(super) struct Publish {
     pub(super) number: u64,
     /// How many events it has.
     pub(super) count: u64,
-    /// How many messages the backlog keeps at least; 0: it has none.
+    /// How many messages the history keeps at least; 0: it has none.
     pub(super) kept: u64,
     /// How long it keeps them.
     pub(super) kept_ms: u64,
@@ -42,7 +42,7 @@ impl Moment<'_> {
 struct Position {
     epoch: u64,
     start: u64,
-    sequence: u64,
+    offset: u64,
     writer: String,
     is_read: bool,
     /// The last number of each origin, the most recent first.
@@ -55,11 +55,11 @@ struct Position {
 pub(super) struct RoomKeys {
     position: Option<Position>,
     /// The last messages.
-    backlog: Vec<Bytes>,
-    backlog_expires: u64,
-    /// What is in no key: which of all accepted events have the numbers 1, 2, ….
-    pub(super) history: Vec<usize>,
-    /// Whether an event of the history is no longer in the backlog.
+    history: Vec<Bytes>,
+    history_expires: u64,
+    /// What is in no key: which of all accepted events have the offsets 1, 2, ….
+    pub(super) timeline: Vec<usize>,
+    /// Whether an event of the timeline is no longer in the history.
     pub(super) trimmed: bool,
 }
 
@@ -74,9 +74,9 @@ impl RoomKeys {
         }
         let stored = self.position.take();
         if stored.is_none() {
-            self.backlog.clear();
+            self.history.clear();
         }
-        let first = stored.as_ref().map_or(0, |stored| stored.sequence) + 1;
+        let first = stored.as_ref().map_or(0, |stored| stored.offset) + 1;
         let (epoch, start) = match &stored {
             Some(stored) if stored.writer == moment.writer => (stored.epoch, stored.start),
             stored => (moment.micros.max(stored.as_ref().map_or(0, |stored| stored.epoch) + 1), first),
@@ -89,7 +89,7 @@ impl RoomKeys {
         self.position = Some(Position {
             epoch,
             start,
-            sequence: last,
+            offset: last,
             writer: moment.writer.to_owned(),
             is_read,
             origins,
@@ -99,13 +99,13 @@ impl RoomKeys {
         sent.extend_from_slice(&publish.events);
         let sent = Bytes::from(sent);
         if publish.kept > 0 {
-            self.backlog.push(sent.clone());
+            self.history.push(sent.clone());
             let kept = usize::try_from(publish.kept).expect("a small number");
-            if self.backlog.len() * 8 > kept * 9 {
-                self.backlog.drain(..self.backlog.len() - kept);
+            if self.history.len() * 8 > kept * 9 {
+                self.history.drain(..self.history.len() - kept);
                 self.trimmed = true;
             }
-            self.backlog_expires = moment.millis() + publish.kept_ms;
+            self.history_expires = moment.millis() + publish.kept_ms;
         } else {
             self.trimmed = true;
         }
@@ -115,44 +115,44 @@ impl RoomKeys {
     /// What GET of the position answers.
     pub(super) fn position(&mut self, millis: u64) -> Option<String> {
         self.expire(millis);
-        self.position.as_ref().map(|Position { epoch, start, sequence, writer, is_read, origins, .. }| {
+        self.position.as_ref().map(|Position { epoch, start, offset, writer, is_read, origins, .. }| {
             let origins: String = origins.iter().map(|(origin, number)| format!(" {origin:016x}:{number}")).collect();
-            format!("{epoch} {start} {sequence} {writer} {}{origins}", u8::from(*is_read))
+            format!("{epoch} {start} {offset} {writer} {}{origins}", u8::from(*is_read))
         })
     }
 
     /// The number of the room's last event.
-    pub(super) fn sequence(&self) -> u64 {
-        self.position.as_ref().map_or(0, |position| position.sequence)
+    pub(super) fn offset(&self) -> u64 {
+        self.position.as_ref().map_or(0, |position| position.offset)
     }
 
-    /// As many of the backlog's last messages as there are events from a number on.
-    pub(super) fn backlog(&mut self, millis: u64, from: u64) -> Vec<Bytes> {
+    /// As many of the history's last messages as there are events from an offset on.
+    pub(super) fn history(&mut self, millis: u64, from: u64) -> Vec<Bytes> {
         self.expire(millis);
-        let wanted = usize::try_from((self.sequence() + 1).saturating_sub(from)).expect("a small number");
-        self.backlog[self.backlog.len().saturating_sub(wanted)..].to_vec()
+        let wanted = usize::try_from((self.offset() + 1).saturating_sub(from)).expect("a small number");
+        self.history[self.history.len().saturating_sub(wanted)..].to_vec()
     }
 
     /// Loses the position as when nobody published for long.
     pub(super) fn forget_position(&mut self) {
         self.position = None;
-        self.history.clear();
+        self.timeline.clear();
     }
 
-    /// For how many milliseconds after the epoch's beginning position and backlog are kept, if they are there.
+    /// For how many milliseconds after the epoch's beginning position and history are kept, if they are there.
     pub(super) fn live_for(&self) -> (Option<u64>, Option<u64>) {
         let since = self.position.as_ref().map_or(0, |position| position.epoch / 1000);
-        let backlog = (!self.backlog.is_empty()).then(|| self.backlog_expires - since);
-        (self.position.as_ref().map(|position| position.expires - since), backlog)
+        let history = (!self.history.is_empty()).then(|| self.history_expires - since);
+        (self.position.as_ref().map(|position| position.expires - since), history)
     }
 
     fn expire(&mut self, millis: u64) {
         if self.position.as_ref().is_some_and(|position| position.expires <= millis) {
             self.position = None;
-            self.history.clear();
+            self.timeline.clear();
         }
-        if !self.backlog.is_empty() && self.backlog_expires <= millis {
-            self.backlog.clear();
+        if !self.history.is_empty() && self.history_expires <= millis {
+            self.history.clear();
             self.trimmed = true;
         }
     }

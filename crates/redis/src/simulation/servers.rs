@@ -49,7 +49,7 @@ pub(super) struct Servers {
     migrating: BTreeMap<u16, usize>,
     micros: u64,
     writers: u64,
-    /// How often a history lost events that it had.
+    /// How often a room lost events that it had.
     pub(super) rollbacks: usize,
     /// How often rooms came to another writer, with or without loss.
     pub(super) successions: usize,
@@ -156,7 +156,7 @@ impl Servers {
         let keys = node.data.entry(room.clone()).or_default();
         let subscriber = node.connection.as_mut().filter(|to| to.channels.contains(&channel));
         let Some(sent) = keys.publish(moment, publish, subscriber.is_some()) else { return Ok(false) };
-        keys.history.extend(accepted);
+        keys.timeline.extend(accepted);
         node.past.push(node.data.clone());
         if let Some(connection) = subscriber {
             connection.output.push_back(push("smessage", &channel, blob(sent)));
@@ -171,7 +171,7 @@ impl Servers {
         self.nodes[holder].data.get(room).cloned().unwrap_or_default()
     }
 
-    /// Whether an event was dropped from a backlog.
+    /// Whether an event was dropped from a history.
     pub(super) fn has_trimmed(&self) -> bool {
         self.nodes.iter().flat_map(|node| node.data.values()).any(|keys| keys.trimmed)
     }
@@ -262,7 +262,7 @@ impl Servers {
                 let from = from.parse().expect("a number");
                 let keys = self.nodes[node].data.get_mut(&room(position).expect("a room's key"));
                 let (position, messages) =
-                    keys.map(|keys| (keys.position(millis), keys.backlog(millis, from))).unwrap_or_default();
+                    keys.map(|keys| (keys.position(millis), keys.history(millis, from))).unwrap_or_default();
                 let position = position.map_or(BytesFrame::Null, |position| blob(position.into()));
                 vec![array(vec![position, array(messages.into_iter().map(blob).collect())])]
             }

@@ -1,6 +1,6 @@
 //! Slots that move between the members of a cluster, and how much is asked of them at once.
 
-use super::world::{LINGER_MS, TICK_MS, World};
+use super::world::{TICK_MS, UNSUBSCRIBE_DELAY_MS, World};
 
 const ALL: (u64, u64) = (1000, 3_600_000);
 
@@ -27,8 +27,8 @@ fn go_on(world: &mut World) {
 /// Where Redis has the room, and where the node thinks it is.
 fn place(world: &World, room: usize) -> (Vec<usize>, Option<usize>) {
     let name = &world.rooms[room].name;
-    let shard = world.subscriptions.subscribed_to(name);
-    let node = shard.map(|shard| world.servers.index_of(world.subscriptions.server(shard)));
+    let session = world.subscriptions.subscribed_to(name);
+    let node = session.map(|session| world.servers.index_of(world.subscriptions.server(session)));
     (world.servers.subscribed_at(name), node)
 }
 
@@ -47,7 +47,7 @@ fn a_room_follows_its_slot() {
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![1], Some(1)));
     assert_eq!(world.delivered(0), [1, 2, 3]);
-    assert_eq!((world.metrics.lost.get(), world.metrics.rewinds.get()), (0, 0));
+    assert_eq!((world.metrics.lost.get(), world.metrics.history_resets.get()), (0, 0));
     assert_eq!(place(&world, 1), (vec![1], Some(1)), "the other one stays");
 }
 
@@ -109,7 +109,7 @@ fn a_room_that_is_left_while_its_keys_are_on_their_way_is_not_subscribed_for_eve
     world.connect_all();
     world.exchange_all();
     world.unsubscribe(0);
-    wait(&mut world, LINGER_MS);
+    wait(&mut world, UNSUBSCRIBE_DELAY_MS);
     assert_eq!(place(&world, 0), (vec![], None));
 }
 
@@ -118,7 +118,7 @@ fn an_end_that_redis_refuses_does_not_disturb_the_next_question() {
     let mut world = World::ready(true, &[ALL, ALL, ALL]);
     world.unsubscribe(0);
     world.unsubscribe(2);
-    wait(&mut world, LINGER_MS - 2);
+    wait(&mut world, UNSUBSCRIBE_DELAY_MS - 2);
     // Redis ends the first one's subscription before the node can, and the other's by the node's wish.
     move_away(&mut world, 0);
     world.pass(1);
@@ -133,7 +133,7 @@ fn an_end_that_redis_refuses_does_not_disturb_the_next_question() {
 fn a_room_whose_end_was_refused_follows_its_slot_later() {
     let mut world = World::ready(true, &[ALL, ALL]);
     world.unsubscribe(0);
-    wait(&mut world, LINGER_MS - 1);
+    wait(&mut world, UNSUBSCRIBE_DELAY_MS - 1);
     world.cut(0);
     move_away(&mut world, 0);
     world.connect(0);

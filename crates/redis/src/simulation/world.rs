@@ -12,12 +12,12 @@ use super::servers::Servers;
 use crate::message::Encoder;
 use crate::metrics::RedisMetrics;
 use crate::resp::Incoming;
-use crate::room::ShardIndex;
+use crate::room::SessionIndex;
 use crate::seal::Seal;
 use crate::subscriptions::Subscriptions;
 use crate::topology::Topology;
 
-pub(super) const LINGER_MS: u64 = 5000;
+pub(super) const UNSUBSCRIBE_DELAY_MS: u64 = 5000;
 
 /// How long the publisher tries a publish again.
 const RETRY_MS: u64 = 3000;
@@ -36,11 +36,11 @@ type Event = (u64, u64);
 pub(super) struct Room {
     pub(super) name: RoomName,
     /// What is kept of it: so many events, for so long.
-    backlog: (u64, u64),
+    retention: (u64, u64),
     is_wanted: bool,
     /// How many events had been accepted, in all rooms, when it was known to be subscribed.
     since: Option<usize>,
-    /// The sequence number before the first that is read.
+    /// The offset before the first that is read.
     base: Option<u64>,
     answer: Option<(u64, oneshot::Receiver<Result<(), BrokerError>>)>,
     pub(super) refusals: usize,
@@ -68,15 +68,15 @@ pub(super) struct World {
 impl World {
     /// Two servers, and rooms of which so many events are kept for so many milliseconds each. Nothing is
     /// connected.
-    pub(super) fn new(is_cluster: bool, backlogs: &[(u64, u64)]) -> Self {
+    pub(super) fn new(is_cluster: bool, retentions: &[(u64, u64)]) -> Self {
         let mut servers = Servers::new(2, is_cluster);
         let metrics = RedisMetrics::new();
         let keys = servers.keys().clone();
         let subscriptions =
-            Subscriptions::new(keys, Seal::default(), Duration::from_millis(LINGER_MS), metrics.clone());
-        let room = |(number, backlog): (usize, &(u64, u64))| Room {
+            Subscriptions::new(keys, Seal::default(), Duration::from_millis(UNSUBSCRIBE_DELAY_MS), metrics.clone());
+        let room = |(number, retention): (usize, &(u64, u64))| Room {
             name: RoomName::new(&format!("room-{number}")).expect("a valid name"),
-            backlog: *backlog,
+            retention: *retention,
             is_wanted: false,
             since: None,
             base: None,
@@ -84,7 +84,7 @@ impl World {
             refusals: 0,
             delivered: Vec::new(),
         };
-        let rooms: Vec<_> = backlogs.iter().enumerate().map(room).collect();
+        let rooms: Vec<_> = retentions.iter().enumerate().map(room).collect();
         for (number, room) in rooms.iter().enumerate() {
             servers.assign(&room.name, number % 2);
         }
@@ -107,9 +107,9 @@ impl World {
     }
 
     /// The same, with everything subscribed and answered.
-    pub(super) fn ready(is_cluster: bool, backlogs: &[(u64, u64)]) -> Self {
-        let mut world = Self::new(is_cluster, backlogs);
-        (0..backlogs.len()).for_each(|room| world.subscribe(room));
+    pub(super) fn ready(is_cluster: bool, retentions: &[(u64, u64)]) -> Self {
+        let mut world = Self::new(is_cluster, retentions);
+        (0..retentions.len()).for_each(|room| world.subscribe(room));
         world.learn(0);
         world.connect_all();
         world.exchange_all();
@@ -150,8 +150,8 @@ impl World {
 
     /// A room's time after its last member has left passes, though not for publishers, which go on trying.
     pub(super) fn forget(&mut self) {
-        self.last.values_mut().for_each(|(at, ..)| *at += LINGER_MS);
-        self.pass(LINGER_MS);
+        self.last.values_mut().for_each(|(at, ..)| *at += UNSUBSCRIBE_DELAY_MS);
+        self.pass(UNSUBSCRIBE_DELAY_MS);
         self.exchange_all();
     }
 
@@ -166,7 +166,7 @@ impl World {
         for (_, number) in &events {
             encoder.push(*number, &name, number.to_string().as_bytes(), self.began);
         }
-        let (kept, kept_ms) = self.rooms[room].backlog;
+        let (kept, kept_ms) = self.rooms[room].retention;
         let kept = if is_large { 0 } else { kept };
         let number = encoder.last_number;
         // Nobody seals here, so the channel makes no difference.
@@ -194,17 +194,17 @@ impl World {
 
     // === the way between ===
 
-    fn shard_of(&self, node: usize) -> Option<(ShardIndex, bool)> {
+    fn session_of(&self, node: usize) -> Option<(SessionIndex, bool)> {
         let mut known = self.subscriptions.servers().into_iter();
         known.find(|known| self.servers.index_of(&known.server) == node).map(|known| (known.index, known.owns))
     }
 
     /// A connection to a server, if one is due.
     pub(super) fn connect(&mut self, node: usize) {
-        let Some((shard, true)) = self.shard_of(node) else { return };
+        let Some((session, true)) = self.session_of(node) else { return };
         if self.servers.is_master(node) && !self.servers.is_connected(node) {
             self.servers.connect(node);
-            self.subscriptions.on_connected(shard, self.now());
+            self.subscriptions.on_connected(session, self.now());
         }
         self.look();
     }
@@ -223,8 +223,8 @@ impl World {
 
     fn tell_of_ends(&mut self, nodes: &[usize]) {
         for node in nodes {
-            let (shard, _) = self.shard_of(*node).expect("it was connected");
-            self.subscriptions.on_disconnected(shard);
+            let (session, _) = self.session_of(*node).expect("it was connected");
+            self.subscriptions.on_disconnected(session);
         }
         self.look();
     }
@@ -239,11 +239,11 @@ impl World {
     pub(super) fn deliver(&mut self, node: usize, count: usize) -> usize {
         for delivered in 0..count {
             let Some(frame) = self.servers.next_output(node) else { return delivered };
-            let (shard, _) = self.shard_of(node).expect("it is connected");
+            let (session, _) = self.session_of(node).expect("it is connected");
             let now = self.now();
-            self.subscriptions.on_heard(shard, now);
+            self.subscriptions.on_heard(session, now);
             if let Some(incoming) = Incoming::of(frame) {
-                self.subscriptions.on_incoming(shard, incoming, now);
+                self.subscriptions.on_incoming(session, incoming, now);
             }
             self.look();
         }
@@ -316,8 +316,8 @@ impl World {
         self.elapsed_ms += millis;
         self.servers.pass(millis);
         let lost = self.subscriptions.on_tick(self.now());
-        for shard in lost {
-            self.cut(self.servers.index_of(self.subscriptions.server(shard)));
+        for session in lost {
+            self.cut(self.servers.index_of(self.subscriptions.server(session)));
         }
         self.look();
     }
@@ -389,27 +389,27 @@ impl World {
             // As long as nothing is lost, all members have one order, whenever they came: that of the first time.
             let mut seen = BTreeSet::new();
             let has_one_order = self.servers.rollbacks == 0;
-            let mut history = of_room.filter(|event| seen.insert(**event) || !has_one_order);
+            let mut timeline = of_room.filter(|event| seen.insert(**event) || !has_one_order);
             for event in delivered {
-                let comes = history.any(|accepted| accepted == event);
-                assert!(comes, "{name}: {event:?} is not in the order of the history: {delivered:?}");
+                let comes = timeline.any(|accepted| accepted == event);
+                assert!(comes, "{name}: {event:?} is not in the order in which it was accepted: {delivered:?}");
             }
             let expected = if room.is_wanted { vec![self.servers.owner(name)] } else { vec![] };
             assert_eq!(self.servers.subscribed_at(name), expected, "{name}: where it is subscribed");
             assert!(room.answer.is_none(), "{name}: somebody still waits");
             let Some(since) = room.since.filter(|_| room.is_wanted) else { continue };
-            let history = self.servers.room(name).history;
+            let timeline = self.servers.room(name).timeline;
             // A publish that was tried again was accepted when it was accepted first.
             let before: BTreeSet<_> = self.accepted[..since].iter().map(|(_, event)| event).collect();
             let is_missing = |place: &&usize| {
                 let event = &self.accepted[**place].1;
                 !before.contains(event) && !distinct.contains(event)
             };
-            missing += history.iter().filter(is_missing).count() as u64;
+            missing += timeline.iter().filter(is_missing).count() as u64;
         }
         let lost = self.metrics.lost.get();
-        assert_eq!(self.metrics.unreadable.get(), 0, "unreadable");
-        // A history that began with a rollback, and ended, leaves no trace when the backlog has dropped it.
+        assert_eq!(self.metrics.decode_errors.get(), 0, "decode errors");
+        // An epoch that began with a rollback, and ended, leaves no trace when the history has dropped it.
         let Servers { rollbacks, successions, .. } = self.servers;
         if rollbacks == 0 || successions == 1 || !self.servers.has_trimmed() {
             assert!(missing <= lost, "{missing} events are missing, {lost} are counted");
@@ -419,7 +419,7 @@ impl World {
         }
         if self.servers.rollbacks == 0 && !self.has_left {
             let read = |room: &Room| {
-                let end = self.servers.room(&room.name).history.len() as u64;
+                let end = self.servers.room(&room.name).timeline.len() as u64;
                 (end - room.base.unwrap_or(end), room.delivered.len() as u64)
             };
             let (accepted, delivered) = self.rooms.iter().map(read).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));

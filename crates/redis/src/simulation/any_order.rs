@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::world::{LINGER_MS, World};
+use super::world::{UNSUBSCRIBE_DELAY_MS, World};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -85,7 +85,7 @@ fn any_op_of_members() -> impl Strategy<Value = Op> {
         2 => room.clone().prop_map(|room| Op::Subscribe { room }),
         2 => room.prop_map(|room| Op::Unsubscribe { room }),
         // Longer than a room is read on after its last member has left.
-        1 => Just(Op::Pass { millis: LINGER_MS }),
+        1 => Just(Op::Pass { millis: UNSUBSCRIBE_DELAY_MS }),
     ]
 }
 

@@ -26,10 +26,10 @@ const MAX_GROUP: usize = 64;
 /// A server that owes an answer and says nothing for so long is lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Reads a room's position, and the messages of its backlog that end with the event numbered `ARGV[1]` or a later one.
+/// Reads a room's position, and the messages of its history that end with the event at offset `ARGV[1]` or a later one.
 /// Each message has at least one event, so they are among as many last messages as events are wanted; there may be
 /// older messages before them. When none is wanted, an empty range is read: a probe proves the right to read one.
-pub(crate) const READ_BACKLOG: &str = "\
+pub(crate) const READ_HISTORY: &str = "\
     local position = redis.call('GET', KEYS[1]) \
     local last = position and string.match(position, '^%d+ %d+ (%d+)') \
     local wanted = last and last - ARGV[1] + 1 or 0 \
@@ -40,9 +40,9 @@ pub(crate) const READ_BACKLOG: &str = "\
 /// A group of commands.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    /// Rooms to subscribe to; each with the number from which its backlog is wanted, if it was read before.
+    /// Rooms to subscribe to; each with the offset from which its history is wanted, if it was read before.
     Subscribe(Vec<(RoomName, Option<u64>)>),
-    /// A room's backlog from a number on.
+    /// A room's history from an offset on.
     Repair(RoomName, u64),
     /// To end a room's subscription.
     Leave(RoomName),
@@ -52,7 +52,7 @@ pub(crate) enum Ask {
 
 /// One server.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct ServerSession {
     pub(crate) server: Server,
     /// Since when it is connected.
     connected: bool,
@@ -73,7 +73,7 @@ pub(crate) struct Shard {
     pub(crate) refusal: Option<String>,
 }
 
-impl Shard {
+impl ServerSession {
     pub(crate) fn new(server: Server, now: Instant) -> Self {
         Self {
             server,
@@ -169,7 +169,7 @@ impl Shard {
             match from {
                 None => put_command(&mut self.output, ["GET", &position].iter()),
                 Some(from) => {
-                    let words = ["EVAL", READ_BACKLOG, "2", &position, &keys.backlog(room), &from.to_string()];
+                    let words = ["EVAL", READ_HISTORY, "2", &position, &keys.history(room), &from.to_string()];
                     put_command(&mut self.output, words.iter());
                 }
             }
@@ -247,8 +247,8 @@ impl Shard {
 pub(crate) struct Answer {
     /// What is under its position key.
     pub(crate) position: Option<Bytes>,
-    /// The messages of its backlog, if they were asked for.
-    pub(crate) backlog: Vec<Bytes>,
+    /// The messages of its history, if they were asked for.
+    pub(crate) history: Vec<Bytes>,
 }
 
 impl Answer {
@@ -267,16 +267,16 @@ impl Answer {
         Ok(asked.iter().map(answer).collect())
     }
 
-    fn of_room(with_backlog: bool, reply: BytesFrame) -> Result<Self, String> {
+    fn of_room(with_history: bool, reply: BytesFrame) -> Result<Self, String> {
         if let Some(error) = error_of(&reply) {
             return Err(error);
         }
-        if !with_backlog {
-            return Ok(Self { position: bytes_of(reply), backlog: Vec::new() });
+        if !with_history {
+            return Ok(Self { position: bytes_of(reply), history: Vec::new() });
         }
         let BytesFrame::Array { data, .. } = reply else { return Err(unexpected()) };
-        let [position, backlog] = <[_; 2]>::try_from(data).map_err(|_| unexpected())?;
-        Ok(Self { position: bytes_of(position), backlog: strings_of(backlog).ok_or_else(unexpected)? })
+        let [position, history] = <[_; 2]>::try_from(data).map_err(|_| unexpected())?;
+        Ok(Self { position: bytes_of(position), history: strings_of(history).ok_or_else(unexpected)? })
     }
 }
 
