@@ -9,8 +9,8 @@ use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, numbers};
-use crate::seal::Seal;
+use crate::state::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, numbers};
+use crate::state::seal::Seal;
 
 fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
     let name = prop_oneof![8 => ".{0,20}", 1 => "[a-z]{255}"];

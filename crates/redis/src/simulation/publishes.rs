@@ -14,9 +14,9 @@ use roomcast_protocol::Name;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::attempts::{Attempt, Attempts, Failed, Ran, Step};
-use crate::queue::{Answered, DEADLINE, LaneKey, Queue, Waiting, deadline_of};
-use crate::topology::Topology;
+use crate::state::attempts::{Attempt, Attempts, Failed, Ran, Step};
+use crate::state::queue::{Answered, DEADLINE, LaneKey, Queue, Waiting, deadline_of};
+use crate::state::topology::Topology;
 
 /// The resolution of simulated time.
 const STEP: Duration = Duration::from_millis(10);

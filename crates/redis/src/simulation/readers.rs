@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use roomcast_core::NodeId;
 use roomcast_protocol::Name;
 
-use crate::message::{Encoder, Message};
-use crate::position::{Progress, Reader, Stored};
-use crate::seal::Seal;
+use crate::state::message::{Encoder, Message};
+use crate::state::position::{Progress, Reader, Stored};
+use crate::state::seal::Seal;
 
 /// Events `first..first + count` of an epoch, by one origin that numbers them like Redis.
 fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {

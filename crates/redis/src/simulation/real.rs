@@ -13,15 +13,15 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::connection::{self, Credentials, Report};
-use crate::keys::Keys;
-use crate::message::Encoder;
-use crate::position::Stored;
-use crate::resp::{Incoming, bytes_of, put_command, strings_of};
-use crate::seal::Seal;
-use crate::session::READ_HISTORY;
+use crate::io::connection::{self, Credentials, Report};
+use crate::state::keys::Keys;
+use crate::state::message::Encoder;
+use crate::state::position::Stored;
+use crate::state::resp::{Incoming, bytes_of, put_command, strings_of};
+use crate::state::seal::Seal;
+use crate::state::session::READ_HISTORY;
 
-const SCRIPT: &str = include_str!("../publish.lua");
+const SCRIPT: &str = include_str!("../io/publish.lua");
 const DEADLINE: Duration = Duration::from_secs(20);
 const POSITION_MS: u64 = 7_200_000;
 const UNREAD_MS: u64 = 300_000;

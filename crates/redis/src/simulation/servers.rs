@@ -12,9 +12,9 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
 use super::script::{Moment, Publish, RoomKeys};
-use crate::keys::{Keys, SLOTS};
-use crate::resp::bytes_of;
-use crate::topology::Topology;
+use crate::state::keys::{Keys, SLOTS};
+use crate::state::resp::bytes_of;
+use crate::state::topology::Topology;
 
 /// One server's data.
 type Data = BTreeMap<RoomName, RoomKeys>;

@@ -9,13 +9,13 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::script::Publish;
 use super::servers::Servers;
-use crate::message::Encoder;
 use crate::metrics::RedisMetrics;
-use crate::resp::Incoming;
-use crate::room::SessionIndex;
-use crate::seal::Seal;
-use crate::subscriptions::Subscriptions;
-use crate::topology::Topology;
+use crate::state::message::Encoder;
+use crate::state::resp::Incoming;
+use crate::state::room::SessionIndex;
+use crate::state::seal::Seal;
+use crate::state::subscriptions::Subscriptions;
+use crate::state::topology::Topology;
 
 pub(super) const UNSUBSCRIBE_DELAY_MS: u64 = 5000;
 

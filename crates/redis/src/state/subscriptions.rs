@@ -24,15 +24,15 @@ use fred::types::config::Server;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 
-use crate::keys::{Keys, is_of_nodes};
-use crate::message::{DecodeError, Message};
 use crate::metrics::RedisMetrics;
-use crate::position::{Progress, Reader, Stored};
-use crate::resp::Incoming;
-use crate::room::{Room, SessionIndex, Stage, Waiter};
-use crate::seal::Seal;
-use crate::session::{Answer, Ask, ServerSession};
-use crate::topology::Topology;
+use crate::state::keys::{Keys, is_of_nodes};
+use crate::state::message::{DecodeError, Message};
+use crate::state::position::{Progress, Reader, Stored};
+use crate::state::resp::Incoming;
+use crate::state::room::{Room, SessionIndex, Stage, Waiter};
+use crate::state::seal::Seal;
+use crate::state::session::{Answer, Ask, ServerSession};
+use crate::state::topology::Topology;
 
 /// How long a subscription may take before those who wait for it are told that it failed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);

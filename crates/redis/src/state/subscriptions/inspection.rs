@@ -1,7 +1,7 @@
 //! What tests look at.
 
 use super::{Room, SessionIndex, Stage, Subscriptions};
-use crate::session::ServerSession;
+use crate::state::session::ServerSession;
 
 impl Subscriptions {
     /// The offset that a room's reader waits for. `None`: nothing was read yet.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use roomcast_core::{BrokerError, RoomName};
 use tokio::sync::oneshot;
 
-use crate::keys::{Keys, PROBES};
-use crate::position::Reader;
+use crate::state::keys::{Keys, PROBES};
+use crate::state::position::Reader;
 
 /// Who waits for a subscription.
 pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
@@ -26,7 +26,7 @@ pub(crate) struct Room {
     waiters: Vec<(Instant, Waiter)>,
 }
 
-/// How far its subscription is; the diagram is with [`Subscriptions`](crate::subscriptions::Subscriptions).
+/// How far its subscription is; the diagram is with [`Subscriptions`](crate::state::subscriptions::Subscriptions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It waits for its server.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::resp::{Incoming, bytes_of, error_of, put_command};
+use crate::state::resp::{Incoming, bytes_of, error_of, put_command};
 
 /// How long opening a connection may take: TCP, TLS and HELLO.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -21,8 +21,8 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::attempts::{Attempt, Failed, Ran};
-use crate::topology::Topology;
+use crate::state::attempts::{Attempt, Failed, Ran};
+use crate::state::topology::Topology;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

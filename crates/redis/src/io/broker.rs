@@ -15,15 +15,15 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::commands::Commands;
-use crate::connection::Credentials;
-use crate::keys::Keys;
+use crate::io::commands::Commands;
+use crate::io::connection::Credentials;
+use crate::io::publisher::Publisher;
+use crate::io::subscriber::{Shared, Subscriber};
 use crate::metrics::RedisMetrics;
 use crate::options::RedisOptions;
-use crate::publisher::Publisher;
-use crate::seal::Seal;
-use crate::subscriber::{Shared, Subscriber};
-use crate::subscriptions::Subscriptions;
+use crate::state::keys::Keys;
+use crate::state::seal::Seal;
+use crate::state::subscriptions::Subscriptions;
 
 /// How long [`check`] waits until Redis is proven to work, and then for its version and mode.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);

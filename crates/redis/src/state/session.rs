@@ -13,8 +13,8 @@ use fred::types::config::Server;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
-use crate::keys::Keys;
-use crate::resp::{bytes_of, error_of, put_command, strings_of};
+use crate::state::keys::Keys;
+use crate::state::resp::{bytes_of, error_of, put_command, strings_of};
 
 /// How many rooms may be asked about at once. It bounds what waits in Redis' output buffer for us, which
 /// Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).

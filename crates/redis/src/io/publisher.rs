@@ -14,14 +14,14 @@ use roomcast_core::{BoxFuture, BrokerError, Envelope, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::attempts::{Attempts, Outcome, Step};
-use crate::commands::{Commands, Script};
-use crate::keys::{Keys, PROBES};
-use crate::message::{EVENT_OVERHEAD, Encoder};
+use crate::io::commands::{Commands, Script};
 use crate::options::{HistoryRules, Retention};
-use crate::queue::{LaneKey, Queue, Waiting, deadline_of};
-use crate::seal::Seal;
-use crate::topology::Topology;
+use crate::state::attempts::{Attempts, Outcome, Step};
+use crate::state::keys::{Keys, PROBES};
+use crate::state::message::{EVENT_OVERHEAD, Encoder};
+use crate::state::queue::{LaneKey, Queue, Waiting, deadline_of};
+use crate::state::seal::Seal;
+use crate::state::topology::Topology;
 
 const SCRIPT: &str = include_str!("publish.lua");
 

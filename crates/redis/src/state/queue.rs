@@ -13,9 +13,9 @@ use fred::types::config::Server;
 use roomcast_core::{BrokerError, Envelope, RoomName};
 use tokio::sync::oneshot;
 
-use crate::attempts::{Outcome, is_of_the_server};
-use crate::keys::{Keys, is_of_nodes};
-use crate::topology::Topology;
+use crate::state::attempts::{Outcome, is_of_the_server};
+use crate::state::keys::{Keys, is_of_nodes};
+use crate::state::topology::Topology;
 
 /// How many events may wait to be published.
 const MAX_WAITING_EVENTS: usize = 65_536;

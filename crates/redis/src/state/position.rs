@@ -19,7 +19,7 @@
 
 use roomcast_core::NodeId;
 
-use crate::message::{Event, Message};
+use crate::state::message::{Event, Message};
 
 /// How many messages, and how many bytes of them, may wait while a repair is under way. Further ones are dropped, and
 /// found missing afterwards.

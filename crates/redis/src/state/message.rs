@@ -15,7 +15,7 @@ use roomcast_core::{Envelope, NodeId, RoomName};
 use roomcast_protocol::Name;
 use thiserror::Error;
 
-use crate::seal::{MAC_LEN, Seal};
+use crate::state::seal::{MAC_LEN, Seal};
 
 /// The versions of the encoding: without a MAC, and with one. A node drops, counts and logs what it can't read.
 const VERSION: u8 = 1;

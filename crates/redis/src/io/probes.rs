@@ -12,10 +12,10 @@ use roomcast_core::{BoxFuture, BrokerError, Envelope, NodeId, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot;
 
-use crate::keys::{Keys, PROBES, SLOTS};
-use crate::publisher::Publisher;
-use crate::subscriptions::{Known, Subscriptions};
-use crate::topology::Topology;
+use crate::io::publisher::Publisher;
+use crate::state::keys::{Keys, PROBES, SLOTS};
+use crate::state::subscriptions::{Known, Subscriptions};
+use crate::state::topology::Topology;
 
 /// How often each server is probed, and how long an echo may be missing before the connection is opened anew.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);

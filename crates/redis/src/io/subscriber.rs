@@ -10,16 +10,16 @@ use roomcast_core::{BrokerStatus, EventQueue};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::commands::Commands;
-use crate::connection::{self, Credentials, Fitness, Report};
-use crate::keys::PROBES;
-use crate::link::Link;
+use crate::io::commands::Commands;
+use crate::io::connection::{self, Credentials, Fitness, Report};
+use crate::io::link::Link;
+use crate::io::probes::Probes;
+use crate::io::publisher::Publisher;
 use crate::metrics::RedisMetrics;
-use crate::probes::Probes;
-use crate::publisher::Publisher;
-use crate::room::SessionIndex;
-use crate::subscriptions::{Known, Subscriptions};
-use crate::topology::Topology;
+use crate::state::keys::PROBES;
+use crate::state::room::SessionIndex;
+use crate::state::subscriptions::{Known, Subscriptions};
+use crate::state::topology::Topology;
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fred::error::{Error, ErrorKind};
 use fred::types::config::Server;
 
-use crate::topology::Redirection;
+use crate::state::topology::Redirection;
 
 /// How long to wait before a batch is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);

@@ -1,0 +1,16 @@
+//! Connections, tasks and time around `state`. Imports `state`, `metrics` and `options`; nothing but tests imports it.
+//!
+//! A publish enters at `broker`, and goes through `publisher` and `commands` to `publish.lua` in Redis. What Redis sends
+//! enters at `connection`, and goes through `subscriber` back to `broker`, where the hub takes it.
+//!
+//! Reading order: `commands` (scripts and topology, through fred) → `publish.lua` and `publisher` (publishes) →
+//! `connection` and `link` (one subscriber connection, and its server over all connections) → `probes` → `subscriber`
+//! (the task around them) → `broker` (all of it as a `Broker`).
+
+pub(crate) mod broker;
+pub(crate) mod commands;
+pub(crate) mod connection;
+mod link;
+mod probes;
+mod publisher;
+mod subscriber;

@@ -1,0 +1,22 @@
+//! What a node has to do with Redis, as values: no I/O, no tasks, and time is an argument, so tests can try every order of
+//! events. Imports nothing of this crate but `metrics`.
+//!
+//! A publish enters at [`queue::Queue::push`] and leaves as a batch (`Queue::next_batch`); `attempts` decides where it is
+//! sent and how often. What Redis sends enters at [`subscriptions::Subscriptions::on_incoming`]. Events leave through
+//! `Subscriptions::take_events`, commands through `take_output`.
+//!
+//! Reading order: `keys` (where a room is kept) → `message` and `seal` (what is sent) → `queue` and `attempts` (publishes)
+//! → `position` (what a reader has missed) → `room`, `resp` and `session` (what one server is asked, and answers) →
+//! `subscriptions` (which rooms are read from which server) → `topology` (which server owns which room).
+
+pub(crate) mod attempts;
+pub(crate) mod keys;
+pub(crate) mod message;
+pub(crate) mod position;
+pub(crate) mod queue;
+pub(crate) mod resp;
+pub(crate) mod room;
+pub(crate) mod seal;
+pub(crate) mod session;
+pub(crate) mod subscriptions;
+pub(crate) mod topology;
