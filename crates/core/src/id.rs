@@ -63,9 +63,9 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A text that is no id of a node or connection.
+/// A text that is not the id of a node or connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{text:?} is no id of a {what}, which looks like {example}")]
+#[error("invalid {what} id {text:?}: expected something like {example}")]
 pub struct InvalidId {
     /// The text.
     pub text: String,
@@ -108,7 +108,7 @@ impl FromStr for ConnectionId {
 #[non_exhaustive]
 pub enum InvalidName {
     /// Empty or too long.
-    #[error("a {what} has 1 to {max} bytes, this one {len}")]
+    #[error("invalid {what}: it must have 1 to {max} bytes, not {len}")]
     Length {
         /// Of what the name is.
         what: &'static str,
@@ -119,7 +119,7 @@ pub enum InvalidName {
     },
     /// A character that is not allowed.
     #[error(
-        "a {what} must not contain '/', control characters, invisible characters or white space; this one contains {character:?}"
+        "invalid {what}: it must not contain '/', control characters, invisible characters or white space, but contains {character:?}"
     )]
     Character {
         /// Of what the name is.
@@ -185,6 +185,11 @@ impl RoomName {
     pub fn new(room: &str) -> Result<Self, InvalidName> {
         check("room name", room)?;
         Ok(Self(room.into()))
+    }
+
+    /// A room's name as it came from another node; unlike clients, nodes name internal rooms too.
+    pub fn from_wire(room: &str) -> Self {
+        Self(room.into())
     }
 
     /// The room of all connections of a user. Its name has a `/`, so no client can name it.

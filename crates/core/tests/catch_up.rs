@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Client, event, publish, room, within};
 use futures_util::FutureExt;
-use roomcast_core::{Broker, Command, Envelope, Hub, HubOptions, MemoryBroker, NodeId, RoomName};
+use roomcast_core::{Broker, Command, Hub, HubOptions, MemoryBroker, NodeId, Publish, RoomName};
 use roomcast_protocol::CloseCode;
 use tokio::time::Instant;
 
@@ -43,8 +43,8 @@ fn publish_late(broker: &MemoryBroker, to: &RoomName) {
 fn publish_burst(broker: &MemoryBroker, to: &RoomName, accepted_at: std::time::Instant) {
     for number in 0..EVENTS {
         let (room, event, payload) = (to.clone(), event("event"), payload(number).into());
-        let envelope = Envelope { origin: NodeId::from_u64(1), room, event, payload, accepted_at };
-        assert_eq!(broker.publish(envelope).now_or_never(), Some(Ok(())));
+        let publish = Publish { origin: NodeId::from_u64(1), room, event, payload, accepted_at };
+        assert_eq!(broker.publish(publish).now_or_never(), Some(Ok(())));
     }
 }
 
@@ -135,7 +135,7 @@ async fn when_leave_returns_nothing_that_was_held_back_is_queued_any_more() {
     publish_late(&broker, &lobby);
     run(&hub);
     tokio::time::sleep(MAX_WAIT / 4).await;
-    hub.leave(leaves.peer(), &lobby);
+    hub.local().leave(leaves.peer(), &lobby);
     let before = leaves.queued().len();
     assert!((1..EVENTS).contains(&before), "{before} were queued");
     receive_burst(&mut stays).await;

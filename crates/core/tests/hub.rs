@@ -14,8 +14,8 @@ use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, Command, Envelope, FRAME_OVERHEAD, Hub, HubOptions, JoinError,
-    MemoryBroker, MemoryBus, NodeId, PublishError, RoomName,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Codec, Command, FRAME_OVERHEAD, Hub, HubOptions, JoinError,
+    MemoryBroker, MemoryBus, NodeId, Position, Publication, Publish, PublishError, RoomName,
 };
 use roomcast_protocol::CloseCode;
 use tokio::sync::watch;
@@ -76,8 +76,8 @@ fn when_leave_returns_nothing_is_queued_any_more() {
     let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
     let lobby = room("lobby");
     let member = || {
-        let client = Client::of(hub.connect(None));
-        assert_eq!(hub.join(client.peer(), &lobby).now_or_never(), Some(Ok(())));
+        let client = Client::of(hub.local().connect(None, Codec::default()));
+        assert_eq!(hub.local().join(client.peer(), &lobby).now_or_never(), Some(Ok(())));
         client
     };
     // Fan-out stops at those before and behind the leaver, until it has left.
@@ -96,7 +96,7 @@ fn when_leave_returns_nothing_is_queued_any_more() {
             hub.run().now_or_never()
         });
         fan_out.recv_timeout(Duration::from_secs(10)).expect("fan-out begins");
-        hub.leave(leaver.peer(), &lobby);
+        hub.local().leave(leaver.peer(), &lobby);
         leaver.queued();
         leave.send(()).expect("those who stop it are there");
         assert_eq!(running.join().expect("the hub does not panic"), None);
@@ -213,11 +213,11 @@ async fn the_end_of_a_connection_takes_it_out_of_its_rooms() {
     drop(client);
     assert_eq!(spy.subscribed(), ["shared"]);
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (1, 1));
-    assert_eq!(hub.members(&room("shared")).len(), 1);
-    assert!(hub.connection(id).is_none());
+    assert_eq!(hub.local().members(&room("shared")).len(), 1);
+    assert!(hub.local().connection(id).is_none());
     drop(stays);
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
-    assert_eq!((spy.subscribed(), hub.connection_count()), (vec![], 0));
+    assert_eq!((spy.subscribed(), hub.local().connection_count()), (vec![], 0));
     assert_eq!(hub.metrics().outbound_memory.get(), 0);
 }
 
@@ -225,8 +225,8 @@ async fn the_end_of_a_connection_takes_it_out_of_its_rooms() {
 async fn a_user_is_reached_when_the_broker_is_back_and_nobody_waits_for_it() {
     let (spy, hub) = slow_broker();
     spy.status.send_replace(BrokerStatus::Down);
-    let mut client = Client::of(hub.connect(Some(user("ann"))));
-    assert_eq!(hub.join_user(client.peer()).now_or_never(), Some(Ok(())));
+    let mut client = Client::of(hub.local().connect(Some(user("ann")), Codec::default()));
+    assert_eq!(hub.local().join_user(client.peer()).now_or_never(), Some(Ok(())));
     spy.answer(&Err(BrokerError::Unavailable { reason: "it is away".to_owned() }));
     spy.status.send_replace(BrokerStatus::Up);
     let reached = async {
@@ -246,8 +246,8 @@ async fn a_connection_that_has_ended_joins_nothing() {
     let client = Client::connect(&hub, None).await;
     let peer = Arc::clone(client.peer());
     drop(client);
-    assert_eq!(hub.join(&peer, &room("lobby")).await, Err(JoinError::Closed));
-    assert_eq!((hub.members(&room("lobby")), spy.subscribed()), (vec![], vec![]));
+    assert_eq!(hub.local().join(&peer, &room("lobby")).await, Err(JoinError::Closed));
+    assert_eq!((hub.local().members(&room("lobby")), spy.subscribed()), (vec![], vec![]));
     assert_eq!(hub.metrics().memberships.get(), 0);
 }
 
@@ -259,11 +259,11 @@ async fn a_connection_is_in_as_many_rooms_as_it_may_be_and_no_more() {
     join(&hub, &client, &room("two")).await;
     // Joining again is no further room.
     join(&hub, &client, &room("two")).await;
-    assert_eq!(hub.join(client.peer(), &room("three")).await, Err(JoinError::TooManyRooms { max: 2 }));
-    assert_eq!(hub.members(&room("three")), []);
+    assert_eq!(hub.local().join(client.peer(), &room("three")).await, Err(JoinError::TooManyRooms { max: 2 }));
+    assert_eq!(hub.local().members(&room("three")), []);
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (2, 2));
-    hub.leave(client.peer(), &room("one"));
-    hub.leave(client.peer(), &room("one"));
+    hub.local().leave(client.peer(), &room("one"));
+    hub.local().leave(client.peer(), &room("one"));
     join(&hub, &client, &room("three")).await;
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (2, 2));
 }
@@ -275,14 +275,14 @@ async fn a_join_is_answered_when_the_subscription_is_and_not_before() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let (first, second) = (Client::connect(&hub, None).await, Client::connect(&hub, None).await);
-    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
-    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    let mut first_joins = Box::pin(hub.local().join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.local().join(second.peer(), &lobby));
     assert_eq!(first_joins.as_mut().now_or_never(), None);
     // It finds a member there, but the room's events do not come yet.
     assert_eq!(second_joins.as_mut().now_or_never(), None, "the second member was answered too early");
     spy.answer(&Ok(()));
     assert_eq!(within("both answers", async { (first_joins.await, second_joins.await) }).await, (Ok(()), Ok(())));
-    assert_eq!(hub.members(&lobby).len(), 2);
+    assert_eq!(hub.local().members(&lobby).len(), 2);
 }
 
 #[tokio::test]
@@ -290,11 +290,11 @@ async fn a_join_whose_subscription_fails_leaves_nothing_behind() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let client = Client::connect(&hub, None).await;
-    let mut joins = Box::pin(hub.join(client.peer(), &lobby));
+    let mut joins = Box::pin(hub.local().join(client.peer(), &lobby));
     assert_eq!(joins.as_mut().now_or_never(), None);
     assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
     assert_eq!(within("the answer", joins).await, Err(JoinError::Broker(BrokerError::Closed)));
-    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+    assert_eq!((hub.local().members(&lobby), spy.subscribed()), (vec![], vec![]));
     assert_eq!((hub.metrics().rooms.get(), hub.metrics().memberships.get()), (0, 0));
 }
 
@@ -304,18 +304,18 @@ async fn who_joins_while_others_fail_waits_for_a_subscription_of_its_own() {
     let lobby = room("lobby");
     let [first, second, third] = [(); 3].map(|()| Client::connect(&hub, None));
     let (first, second, third) = (first.await, second.await, third.await);
-    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
-    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    let mut first_joins = Box::pin(hub.local().join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.local().join(second.peer(), &lobby));
     assert_eq!((first_joins.as_mut().now_or_never(), second_joins.as_mut().now_or_never()), (None, None));
     assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
     assert!(within("the first's answer", first_joins).await.is_err());
     // The second has not seen its failure yet, so the room is not empty.
-    let mut third_joins = Box::pin(hub.join(third.peer(), &lobby));
+    let mut third_joins = Box::pin(hub.local().join(third.peer(), &lobby));
     assert_eq!(third_joins.as_mut().now_or_never(), None, "nobody has confirmed a subscription");
     assert!(within("the second's answer", second_joins).await.is_err());
     assert_eq!(spy.answer(&Ok(())), 1);
     assert_eq!(within("the third's answer", third_joins).await, Ok(()));
-    assert_eq!(hub.members(&lobby).len(), 1);
+    assert_eq!(hub.local().members(&lobby).len(), 1);
 }
 
 #[tokio::test]
@@ -323,8 +323,8 @@ async fn nobody_is_left_a_member_of_a_room_whose_subscription_failed() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let (first, second) = (Client::connect(&hub, None).await, Client::connect(&hub, None).await);
-    let mut first_joins = Box::pin(hub.join(first.peer(), &lobby));
-    let mut second_joins = Box::pin(hub.join(second.peer(), &lobby));
+    let mut first_joins = Box::pin(hub.local().join(first.peer(), &lobby));
+    let mut second_joins = Box::pin(hub.local().join(second.peer(), &lobby));
     assert_eq!(first_joins.as_mut().now_or_never(), None);
     let mut second_answer = second_joins.as_mut().now_or_never();
     spy.answer(&Err(BrokerError::Closed));
@@ -335,7 +335,7 @@ async fn nobody_is_left_a_member_of_a_room_whose_subscription_failed() {
         second_answer = second_joins.as_mut().now_or_never();
     }
     assert_eq!(second_answer, Some(Err(JoinError::Broker(BrokerError::Closed))));
-    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+    assert_eq!((hub.local().members(&lobby), spy.subscribed()), (vec![], vec![]));
 }
 
 #[tokio::test]
@@ -343,10 +343,10 @@ async fn a_join_that_is_given_up_half_way_is_ended_by_leave() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let client = Client::connect(&hub, None).await;
-    assert_eq!(hub.join(client.peer(), &lobby).now_or_never(), None);
-    assert_eq!((hub.members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
-    hub.leave(client.peer(), &lobby);
-    assert_eq!((hub.members(&lobby), spy.subscribed()), (vec![], vec![]));
+    assert_eq!(hub.local().join(client.peer(), &lobby).now_or_never(), None);
+    assert_eq!((hub.local().members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
+    hub.local().leave(client.peer(), &lobby);
+    assert_eq!((hub.local().members(&lobby), spy.subscribed()), (vec![], vec![]));
 }
 
 #[tokio::test]
@@ -354,17 +354,17 @@ async fn a_join_that_fails_after_a_leave_does_not_end_a_later_membership() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let mut client = Client::connect(&hub, None).await;
-    let mut old_join = Box::pin(hub.join(client.peer(), &lobby));
+    let mut old_join = Box::pin(hub.local().join(client.peer(), &lobby));
     assert_eq!(old_join.as_mut().now_or_never(), None);
-    hub.leave(client.peer(), &lobby);
+    hub.local().leave(client.peer(), &lobby);
     let old_subscription = spy.take_held();
-    let mut new_join = Box::pin(hub.join(client.peer(), &lobby));
+    let mut new_join = Box::pin(hub.local().join(client.peer(), &lobby));
     assert_eq!(new_join.as_mut().now_or_never(), None);
     drop(old_subscription);
     assert!(within("the old join's answer", old_join).await.is_err());
     assert_eq!(spy.answer(&Ok(())), 1);
     assert_eq!(within("the new join's answer", new_join).await, Ok(()));
-    assert_eq!((hub.members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
+    assert_eq!((hub.local().members(&lobby).len(), spy.subscribed()), (1, vec!["lobby".to_owned()]));
     publish(&hub, &lobby, "arrives").await;
     assert_eq!(client.payload().await, "arrives");
 }
@@ -374,15 +374,15 @@ async fn of_two_joins_that_wait_for_one_membership_the_newer_decides() {
     let (spy, hub) = slow_broker();
     let lobby = room("lobby");
     let client = Client::connect(&hub, None).await;
-    let mut older = Box::pin(hub.join(client.peer(), &lobby));
+    let mut older = Box::pin(hub.local().join(client.peer(), &lobby));
     assert_eq!(older.as_mut().now_or_never(), None);
     assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
-    let mut newer = Box::pin(hub.join(client.peer(), &lobby));
+    let mut newer = Box::pin(hub.local().join(client.peer(), &lobby));
     assert_eq!(newer.as_mut().now_or_never(), None, "it waits for a subscription that has not failed");
     assert!(within("the older join's answer", older).await.is_err());
     assert_eq!(spy.answer(&Ok(())), 1);
     assert_eq!(within("the newer join's answer", newer).await, Ok(()));
-    assert_eq!(hub.members(&lobby).len(), 1);
+    assert_eq!(hub.local().members(&lobby).len(), 1);
 }
 
 #[tokio::test]
@@ -391,16 +391,16 @@ async fn a_failed_join_does_not_end_a_membership_that_outlasts_failures() {
     spy.status.send_replace(BrokerStatus::Down);
     let lobby = room("lobby");
     let client = Client::connect(&hub, None).await;
-    let joins = || Box::pin(hub.join(client.peer(), &lobby));
+    let joins = || Box::pin(hub.local().join(client.peer(), &lobby));
     // Before and after: whichever comes first, the membership outlasts the failure.
     let mut before = joins();
     assert_eq!(before.as_mut().now_or_never(), None);
-    assert_eq!(within("an answer", hub.join_eventually(client.peer(), &lobby)).await, Ok(()));
+    assert_eq!(within("an answer", hub.local().join_eventually(client.peer(), &lobby)).await, Ok(()));
     let mut after = joins();
     assert_eq!(after.as_mut().now_or_never(), None);
     assert_eq!(spy.answer(&Err(BrokerError::Closed)), 1);
     assert!(within("both answers", async { before.await.is_err() && after.await.is_err() }).await);
-    assert_eq!(hub.members(&lobby).len(), 1);
+    assert_eq!(hub.local().members(&lobby).len(), 1);
     // The broker is back: a join waits for a new subscription instead of the one that failed.
     let mut joins_again = joins();
     assert_eq!(joins_again.as_mut().now_or_never(), None);
@@ -454,7 +454,7 @@ async fn a_closed_hub_delivers_what_was_accepted_and_ends() {
 // === what they use ===
 
 async fn join(hub: &Hub, client: &Client, room: &RoomName) {
-    within("an answer to a join", hub.join(client.peer(), room)).await.expect("there is no reason not to");
+    within("an answer to a join", hub.local().join(client.peer(), room)).await.expect("there is no reason not to");
 }
 
 /// A hub whose subscriptions wait for the test's answer.
@@ -473,8 +473,8 @@ struct Flood {
 }
 
 impl Broker for Flood {
-    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.inner.publish(envelope)
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.publish(publish)
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
@@ -485,13 +485,14 @@ impl Broker for Flood {
         self.inner.unsubscribe(room);
     }
 
-    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+    fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
         if self.turns_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
-            return self.inner.next_events(events);
+            return self.inner.next_publications(publications);
         }
         let accepted_at = Instant::now();
         let origin = NodeId::from_u64(1);
-        events.push(Envelope { origin, room: room("lobby"), event: event("event"), payload: "x".into(), accepted_at });
+        let publish = Publish { origin, room: room("lobby"), event: event("event"), payload: "x".into(), accepted_at };
+        publications.push(publish.accepted(Position { epoch: 1, offset: 1 }));
         Box::pin(ready(true))
     }
 

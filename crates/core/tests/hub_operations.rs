@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use roomcast_core::{Hub, HubOptions, MemoryBus, RoomName, UserId};
+use roomcast_core::{Codec, Hub, HubOptions, MemoryBus, RoomName, UserId};
 
 const ROOMS: usize = 3;
 const USERS: usize = 2;
@@ -99,12 +99,12 @@ impl<'a> World<'a> {
             Op::Disconnect(who) => drop(self.entries.swap_remove(who.index(self.entries.len()))),
             Op::Join(who, number) => {
                 let (hub, entry) = self.entry(who);
-                now(hub.join(entry.client.peer(), &name(number))).expect("there is place");
+                now(hub.local().join(entry.client.peer(), &name(number))).expect("there is place");
                 entry.memberships.insert(Target::Room(number));
             }
             Op::Leave(who, number) => {
                 let (hub, entry) = self.entry(who);
-                hub.leave(entry.client.peer(), &name(number));
+                hub.local().leave(entry.client.peer(), &name(number));
                 entry.memberships.remove(&Target::Room(number));
             }
         }
@@ -118,8 +118,8 @@ impl<'a> World<'a> {
     }
 
     fn connect(&mut self, hub: usize, user: Option<usize>) {
-        let connection = self.hubs[hub].connect(user.map(user_id));
-        now(self.hubs[hub].join_user(connection.peer())).expect("there is place");
+        let connection = self.hubs[hub].local().connect(user.map(user_id), Codec::default());
+        now(self.hubs[hub].local().join_user(connection.shared())).expect("there is place");
         let client = Client::of(connection);
         let memberships = user.map(Target::User).into_iter().collect();
         self.entries.push(Entry { client, hub, memberships, expected: BTreeMap::new() });
@@ -176,7 +176,7 @@ impl<'a> World<'a> {
             assert_eq!(metrics.memberships.get() as usize, memberships().count(), "memberships of hub {index}");
             let rooms = memberships().collect::<BTreeSet<_>>().len();
             assert_eq!(metrics.rooms.get() as usize, rooms, "rooms of hub {index}");
-            assert_eq!(hub.connection_count(), entries().count(), "connections of hub {index}");
+            assert_eq!(hub.local().connection_count(), entries().count(), "connections of hub {index}");
             let published = metrics.publishes.with_label_values(&["ok"]).get();
             assert_eq!(published, self.published[index], "publishes of hub {index}");
             assert_eq!(metrics.deliveries.get(), self.delivered[index], "deliveries of hub {index}");

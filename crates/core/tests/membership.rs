@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use roomcast_core::{Left, Membership, RoomName};
+use roomcast_core::{Left, RoomMembers, RoomName};
 
 /// Few, so that they become empty and come back.
 const ROOMS: [&str; 4] = ["a", "b", "a-b", "ü"];
@@ -43,7 +43,7 @@ struct Model {
 }
 
 impl Model {
-    fn join(&mut self, rooms: &mut Membership<usize>, room: usize) {
+    fn join(&mut self, rooms: &mut RoomMembers<usize>, room: usize) {
         let (first, member) = (self.of(room).count() == 0, self.joins);
         let joined = rooms.join(&name(room), member);
         assert_eq!(joined.first, first, "whether {member} is the first of room {room}");
@@ -52,7 +52,7 @@ impl Model {
         self.joins += 1;
     }
 
-    fn leave(&mut self, rooms: &mut Membership<usize>, room: usize, slot: usize) {
+    fn leave(&mut self, rooms: &mut RoomMembers<usize>, room: usize, slot: usize) {
         let found = self.entries.iter().position(|entry| (entry.room, entry.slot) == (room, slot));
         let expected = found.map(|index| {
             self.entries.swap_remove(index);
@@ -65,7 +65,7 @@ impl Model {
         self.entries.iter().filter(move |entry| entry.room == room)
     }
 
-    fn assert_same(&self, rooms: &Membership<usize>) {
+    fn assert_same(&self, rooms: &RoomMembers<usize>) {
         for room in 0..ROOMS.len() {
             let mut members: Vec<usize> = rooms.members(&name(room)).copied().collect();
             let mut expected: Vec<usize> = self.of(room).map(|entry| entry.member).collect();
@@ -85,7 +85,7 @@ fn name(room: usize) -> RoomName {
 proptest! {
     #[test]
     fn a_membership_is_a_list_of_rooms_and_members(ops in vec(any_op(), 0..100)) {
-        let (mut rooms, mut model) = (Membership::new(), Model::default());
+        let (mut rooms, mut model) = (RoomMembers::new(), Model::default());
         for op in ops {
             match op {
                 Op::Join(room) => model.join(&mut rooms, room),

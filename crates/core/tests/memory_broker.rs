@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use roomcast_core::{Broker, BrokerError, Envelope, MemoryBroker, MemoryBus, NodeId, RoomName, check_event};
+use roomcast_core::{
+    Broker, BrokerError, MemoryBroker, MemoryBus, NodeId, Publication, Publish, RoomName, check_event,
+};
 use roomcast_testkit::broker_contract;
 
 /// How many events may wait for one node, and how many bytes.
@@ -80,13 +82,13 @@ fn subscribe(node: &MemoryBroker, room: &str) {
 fn publish(node: &MemoryBroker, room: &str, payload: Bytes) -> Result<(), BrokerError> {
     let room = RoomName::new(room).expect("a valid name");
     let event = check_event("event").expect("a valid name");
-    let envelope = Envelope { origin: NodeId::random(), room, event, payload, accepted_at: Instant::now() };
-    node.publish(envelope).now_or_never().expect("a memory broker answers at once")
+    let publish = Publish { origin: NodeId::random(), room, event, payload, accepted_at: Instant::now() };
+    node.publish(publish).now_or_never().expect("a memory broker answers at once")
 }
 
 /// What waits for the node's hub now.
-fn read(node: &MemoryBroker) -> Vec<Envelope> {
+fn read(node: &MemoryBroker) -> Vec<Publication> {
     let mut events = Vec::new();
-    assert_ne!(node.next_events(&mut events).now_or_never(), Some(false), "nobody closed");
+    assert_ne!(node.next_publications(&mut events).now_or_never(), Some(false), "nobody closed");
     events
 }

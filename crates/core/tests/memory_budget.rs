@@ -24,7 +24,7 @@ fn close_code(client: &Client) -> Option<CloseCode> {
 
 async fn until_memory_fits(hub: &Hub) {
     let fits = async {
-        while hub.is_short_of_memory() {
+        while hub.local().is_short_of_memory() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -64,7 +64,7 @@ async fn over_the_outbound_budget_the_connections_that_hold_most_are_closed_firs
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(clients.iter().map(close_code).collect::<Vec<_>>(), [None, None, Some(CloseCode::SLOW_CONSUMER)]);
-    assert!(hub.is_short_of_memory(), "the driver of the closed one has not run");
+    assert!(hub.local().is_short_of_memory(), "the driver of the closed one has not run");
     clients[2].queued();
     until_memory_fits(&hub).await;
     assert_eq!(clients.iter().map(close_code).collect::<Vec<_>>(), [None, None, None]);
@@ -103,7 +103,7 @@ async fn events_that_many_share_are_given_back_though_no_single_member_frees_the
     }
     // The driver of a connection that closes discards its output.
     let drivers = async {
-        while hub.is_short_of_memory() || hub.metrics().outbound_memory.get() == 0 {
+        while hub.local().is_short_of_memory() || hub.metrics().outbound_memory.get() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
             for member in members.iter_mut().filter(|member| member.connection.outbox.is_closed()) {
                 member.queued();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use roomcast_core::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeId, NodeInfo, Nodes};
 
 fn info(node: u64) -> NodeInfo {
-    NodeInfo { node: NodeId::from_u64(node), version: "1.0.0".to_owned(), connections: 0, uptime_seconds: 0 }
+    NodeInfo::new(NodeId::from_u64(node), "1.0.0")
 }
 
 fn live(nodes: &Nodes) -> Vec<u64> {
@@ -20,7 +20,9 @@ fn a_node_lives_while_it_says_so_and_no_longer() {
     assert!(nodes.on_heartbeat(info(1), Duration::ZERO, start), "it is new");
     assert!(nodes.on_heartbeat(info(2), Duration::ZERO, start), "it is new");
     let later = start + HEARTBEAT_INTERVAL;
-    assert!(!nodes.on_heartbeat(NodeInfo { connections: 7, ..info(1) }, Duration::ZERO, later), "it is known");
+    let mut again = info(1);
+    again.connections = 7;
+    assert!(!nodes.on_heartbeat(again, Duration::ZERO, later), "it is known");
     assert_eq!(nodes.live().find(|node| node.node.as_u64() == 1).map(|node| node.connections), Some(7));
 
     nodes.expire(start + NODE_TIMEOUT - Duration::from_millis(1));
@@ -36,7 +38,7 @@ fn a_node_lives_while_it_says_so_and_no_longer() {
 fn a_node_that_has_left_is_gone_at_once_whatever_comes_late_from_it() {
     let (mut nodes, start) = (Nodes::new(), Instant::now());
     nodes.on_heartbeat(info(1), Duration::ZERO, start);
-    nodes.on_goodbye(NodeId::from_u64(1), start);
+    nodes.on_leave(NodeId::from_u64(1), start);
     assert!(!nodes.on_heartbeat(info(1), Duration::ZERO, start), "it was known");
     assert!(!nodes.is_live(NodeId::from_u64(1)));
     assert!(live(&nodes).is_empty());
@@ -79,6 +81,6 @@ fn a_nodes_clock_is_never_taken_to_be_later_than_it_is() {
     // The best one is too old to be believed, because clocks drift.
     nodes.on_heartbeat(info(1), seconds(130), start + seconds(32));
     assert_eq!(clock_at(&nodes, 33), almost(131));
-    nodes.on_goodbye(NodeId::from_u64(1), start + seconds(33));
+    nodes.on_leave(NodeId::from_u64(1), start + seconds(33));
     assert_eq!(clock_at(&nodes, 33), None);
 }

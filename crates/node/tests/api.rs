@@ -61,9 +61,9 @@ async fn a_backend_joins_and_removes_connections_and_sees_the_rooms() {
 
     let hall = body(&get(&node.internal, "/v1/rooms/hall").await);
     let member = json!({ "connection": id, "user": null });
-    assert_eq!(hall, json!({ "count": 1, "members": [member], "missing_nodes": [] }));
+    assert_eq!(hall, json!({ "count": 1, "members": [member], "unresponsive_nodes": [] }));
     let empty = body(&get(&node.internal, "/v1/rooms/nobody").await);
-    assert_eq!(empty, json!({ "count": 0, "members": [], "missing_nodes": [] }));
+    assert_eq!(empty, json!({ "count": 0, "members": [], "unresponsive_nodes": [] }));
 
     // The demo puts everybody into the room main.
     let room = |name: &str| json!({ "room": name, "members": 1 });
@@ -75,7 +75,7 @@ async fn a_backend_joins_and_removes_connections_and_sees_the_rooms() {
     ];
     for (query, rooms, next) in pages {
         let page = body(&get(&node.internal, &format!("/v1/rooms{query}")).await);
-        assert_eq!(page, json!({ "rooms": rooms, "next": next, "missing_nodes": [] }), "{query}");
+        assert_eq!(page, json!({ "rooms": rooms, "next": next, "unresponsive_nodes": [] }), "{query}");
     }
 
     let nodes = body(&get(&node.internal, "/v1/nodes").await);

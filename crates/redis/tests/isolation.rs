@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use roomcast_core::{Broker, BrokerError, BrokerStatus, Envelope, NodeId, RoomName, check_event};
+use roomcast_core::{Broker, BrokerError, BrokerStatus, NodeId, Publish, RoomName, check_event};
 use roomcast_redis::{RedisBroker, RedisOptions};
 use roomcast_testkit::{RedisOptions as ServerOptions, RedisServer};
 use tokio::time::timeout;
@@ -30,14 +30,14 @@ fn room(name: &str) -> RoomName {
 async fn publish(broker: &RedisBroker, to: &RoomName, payload: impl Into<Bytes>) -> Result<(), BrokerError> {
     let (origin, accepted_at) = (NodeId::from_u64(1), Instant::now());
     let event = check_event("event").expect("a valid name");
-    let published = broker.publish(Envelope { origin, room: to.clone(), event, payload: payload.into(), accepted_at });
+    let published = broker.publish(Publish { origin, room: to.clone(), event, payload: payload.into(), accepted_at });
     timeout(DEADLINE, published).await.expect("an answer")
 }
 
 /// The payloads of the next events.
 async fn next(broker: &RedisBroker) -> Vec<String> {
     let mut events = Vec::new();
-    assert!(timeout(DEADLINE, broker.next_events(&mut events)).await.expect("an event"), "the broker is open");
+    assert!(timeout(DEADLINE, broker.next_publications(&mut events)).await.expect("an event"), "the broker is open");
     events.into_iter().map(|event| String::from_utf8_lossy(&event.payload).into_owned()).collect()
 }
 

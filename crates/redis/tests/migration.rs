@@ -8,7 +8,7 @@ use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::Builder;
 use fred::types::config::Config;
-use roomcast_core::{Broker, BrokerStatus, Envelope, NodeId, RoomName, check_event};
+use roomcast_core::{Broker, BrokerStatus, NodeId, Publish, RoomName, check_event};
 use roomcast_redis::{RedisBroker, RedisOptions};
 use roomcast_testkit::RedisCluster;
 use tokio::time::timeout;
@@ -24,15 +24,15 @@ async fn start(cluster: &RedisCluster) -> Arc<RedisBroker> {
     Arc::new(broker)
 }
 
-fn envelope(room: &RoomName, number: usize) -> Envelope {
+fn publish(room: &RoomName, number: usize) -> Publish {
     let event = check_event("numbered").expect("a valid name");
     let payload = number.to_string().into();
-    Envelope { origin: NodeId::from_u64(1), room: room.clone(), event, payload, accepted_at: Instant::now() }
+    Publish { origin: NodeId::from_u64(1), room: room.clone(), event, payload, accepted_at: Instant::now() }
 }
 
 async fn next(broker: &RedisBroker) -> Vec<String> {
     let mut events = Vec::new();
-    assert!(timeout(DEADLINE, broker.next_events(&mut events)).await.expect("an event"), "the broker is open");
+    assert!(timeout(DEADLINE, broker.next_publications(&mut events)).await.expect("an event"), "the broker is open");
     events.into_iter().map(|event| String::from_utf8_lossy(&event.payload).into_owned()).collect()
 }
 
@@ -50,11 +50,11 @@ async fn a_room_is_read_on_wherever_its_slot_goes_and_misses_nothing() {
         let from = cluster.owner_of_slot(slot).await;
         let during = tokio::spawn({
             let (publisher, room) = (Arc::clone(&publisher), room.clone());
-            async move { publisher.publish(envelope(&room, round * 2)).await }
+            async move { publisher.publish(publish(&room, round * 2)).await }
         });
         cluster.migrate_slot(slot, cluster.next_master(from).await).await;
         during.await.expect("no panic").expect("the publish is taken");
-        publisher.publish(envelope(&room, round * 2 + 1)).await.expect("the publish is taken");
+        publisher.publish(publish(&room, round * 2 + 1)).await.expect("the publish is taken");
         expected.extend([(round * 2).to_string(), (round * 2 + 1).to_string()]);
         while came.len() < expected.len() {
             came.extend(next(&reader).await);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roomcast_core::{Broker, BrokerStatus, Envelope, NodeId, RoomName, check_event};
+use roomcast_core::{Broker, BrokerStatus, NodeId, Publish, RoomName, check_event};
 use roomcast_redis::{RedisBroker, RedisOptions};
 use roomcast_testkit::{RedisServer, Sentinels};
 use tokio::time::timeout;
@@ -56,13 +56,13 @@ async fn nobody_stays_with_a_former_master_that_does_not_step_down() {
         timeout(DEADLINE, up).await.expect("the new master works").expect("the broker lives");
         let event = check_event("event").expect("a valid name");
         let (origin, accepted_at) = (NodeId::from_u64(node), Instant::now());
-        let envelope = Envelope { origin, room: lobby.clone(), event, payload: "x".into(), accepted_at };
-        broker.publish(envelope).await.expect("the new master takes it");
+        let publish = Publish { origin, room: lobby.clone(), event, payload: "x".into(), accepted_at };
+        broker.publish(publish).await.expect("the new master takes it");
     }
     for broker in &brokers {
         let mut events = Vec::new();
         while events.len() < brokers.len() {
-            assert!(timeout(DEADLINE, broker.next_events(&mut events)).await.expect("all events come"));
+            assert!(timeout(DEADLINE, broker.next_publications(&mut events)).await.expect("all events come"));
         }
     }
 }

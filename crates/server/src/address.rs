@@ -39,7 +39,7 @@ impl Room<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be asked.
     pub async fn members(&self) -> Result<Arc<Members>, CallError> {
-        Ok(self.cluster.hub().cluster_members(&RoomName::new(self.name)?).await?)
+        Ok(self.cluster.hub().cluster().members(&RoomName::new(self.name)?).await?)
     }
 }
 
@@ -60,7 +60,7 @@ impl User<'_> {
     /// did not answer.
     pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
-        Ok(self.cluster.hub().notify_user(&user, event, payload.into()).await?)
+        Ok(self.cluster.hub().cluster().notify_user(&user, event, payload.into()).await?)
     }
 
     /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have
@@ -79,7 +79,7 @@ impl User<'_> {
     /// `INVALID_ARGUMENT` for the user's id, the code or the reason, otherwise as [`notify`](Self::notify).
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
-        Ok(self.cluster.hub().close_user(&user, close).await?)
+        Ok(self.cluster.hub().cluster().close_user(&user, close).await?)
     }
 }
 
@@ -100,7 +100,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
     pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        Ok(self.cluster.hub().notify_connection(self.id, event_name(event)?, payload.into()).await?)
+        Ok(self.cluster.hub().cluster().notify_connection(self.id, event_name(event)?, payload.into()).await?)
     }
 
     /// Closes it.
@@ -108,7 +108,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().close_connection(self.id, close_frame(code, reason)?).await?)
+        Ok(self.cluster.hub().cluster().close_connection(self.id, close_frame(code, reason)?).await?)
     }
 
     /// Makes it a member of a room: when this returns, every event published later reaches it.
@@ -117,7 +117,7 @@ impl Connection<'_> {
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
     /// [`Connection`].
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().join_connection(self.id, &RoomName::new(room)?).await?)
+        Ok(self.cluster.hub().cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to it any more. To have been no
@@ -126,7 +126,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
     pub async fn leave(&self, room: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().leave_connection(self.id, &RoomName::new(room)?).await?)
+        Ok(self.cluster.hub().cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
     }
 }
 

@@ -117,12 +117,12 @@ impl Cluster {
 
     /// This run of this node.
     pub fn node(&self) -> NodeId {
-        self.hub().node()
+        self.hub().local().id()
     }
 
     /// How many connections this node has.
     pub fn connection_count(&self) -> usize {
-        self.hub().connection_count()
+        self.hub().local().connection_count()
     }
 
     /// Whether the broker that connects the nodes works, now and from now on.
@@ -150,13 +150,13 @@ impl Cluster {
     /// # Errors
     /// `UNAVAILABLE` if the other nodes can't be asked.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
-        Ok(self.hub().cluster_rooms(query).await?)
+        Ok(self.hub().cluster().rooms(query).await?)
     }
 
     /// The live nodes, this one included. A node that dies is among them for 13 s at the most; while the
     /// broker is down nobody can be heard, and who was there last counts as live.
     pub fn nodes(&self) -> Vec<NodeInfo> {
-        self.hub().nodes()
+        self.hub().cluster().nodes()
     }
 
     /// Adds the metrics of rooms, deliveries and the broker to what a registry gathers.
@@ -173,8 +173,8 @@ impl Cluster {
     /// the time-out. Stop accepting connections before.
     pub async fn drain(&self, plan: DrainPlan) {
         let started = Instant::now();
-        self.hub().start_drain();
-        let peers = self.hub().connections();
+        self.hub().local().start_drain();
+        let peers = self.hub().local().connections();
         let timeout = plan.timeout.min(FAR);
         let pace =
             plan.spread.min(timeout).checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
@@ -189,11 +189,11 @@ impl Cluster {
         }
         drop(peers);
         self.await_none_left(started + timeout).await;
-        for peer in self.hub().connections() {
+        for peer in self.hub().local().connections() {
             peer.outbox.close(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled"));
         }
         self.await_none_left(Instant::now() + DRAIN_FLUSH).await;
-        self.hub().say_goodbye().await;
+        self.hub().cluster().leave().await;
     }
 
     async fn await_none_left(&self, deadline: Instant) {

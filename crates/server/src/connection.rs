@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{Connection, Place, UserId};
+use roomcast_core::{Codec, Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 
 use crate::call::{Call, Cancel, CancelCause, Responder};
@@ -41,9 +41,9 @@ pub(crate) async fn open(
 ) -> Option<Open> {
     let transport = upgraded.await?;
     let hub = routes.cluster.hub();
-    let connection = hub.connect(user);
+    let connection = hub.local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(&routes.metrics);
-    let peer = Arc::clone(connection.peer());
+    let peer = Arc::clone(connection.shared());
     let link = Link::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
     let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
     let accepted = routes.connect(socket.clone()).await;
@@ -85,7 +85,7 @@ impl Open {
         socket.link.end(end.cancel_cause());
         socket.link.set_handler_knows_end();
         self.connection.leave_rooms();
-        if routes.cluster.hub().is_short_of_memory()
+        if routes.cluster.hub().local().is_short_of_memory()
             && let Some(lane) = lane.take()
         {
             lane.abort();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use roomcast_core::{AskError, BrokerError, InvalidId, InvalidName, JoinError, PublishError};
+use roomcast_core::{BrokerError, InvalidId, InvalidName, JoinError, PublishError, RequestError};
 use serde_json::json;
 use thiserror::Error;
 
@@ -116,13 +116,13 @@ impl From<InvalidId> for CallError {
     }
 }
 
-impl From<AskError> for CallError {
-    fn from(error: AskError) -> Self {
+impl From<RequestError> for CallError {
+    fn from(error: RequestError) -> Self {
         let code = match error {
-            AskError::Join(error) => return error.into(),
-            AskError::NotFound { .. } => Code::NotFound,
-            AskError::NoAnswer { .. } => Code::DeadlineExceeded,
-            AskError::TooManyRequests => Code::ResourceExhausted,
+            RequestError::Join(error) => return error.into(),
+            RequestError::NotFound { .. } => Code::NotFound,
+            RequestError::NoResponse { .. } => Code::DeadlineExceeded,
+            RequestError::TooManyRequests => Code::ResourceExhausted,
             _ => Code::Unavailable,
         };
         Self::new(code, error.to_string())

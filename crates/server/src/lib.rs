@@ -101,10 +101,11 @@ pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 pub use upgrade::{SocketIoUpgrade, UpgradeRejection};
 
 pub use roomcast_core::{
-    Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members, MemoryBroker,
-    MemoryBus, NodeId, NodeInfo, PublishError, Reached, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
+    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members,
+    MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication, PublicationQueue, Publish, PublishError, Reached,
+    Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
 };
-pub use roomcast_protocol::{CloseCode, CloseFrame, SUBPROTOCOL};
+pub use roomcast_protocol::{CloseCode, CloseFrame, Name, NameError, SUBPROTOCOL};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

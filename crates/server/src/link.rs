@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use roomcast_core::{Outgoing, Peer, Rejected};
+use roomcast_core::{LocalConnection, Outgoing, Rejected};
 use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, StartError, Violation, encode_frame};
 use thiserror::Error;
 
@@ -68,7 +68,7 @@ pub enum NotifyError {
 /// What the driver, handlers and notifiers of one connection share.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) peer: Arc<LocalConnection>,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
@@ -87,7 +87,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(
-        peer: Arc<Peer>,
+        peer: Arc<LocalConnection>,
         peer_addr: Option<SocketAddr>,
         options: Arc<Options>,
         metrics: Arc<Metrics>,

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{Members, RoomName, check_event};
+use roomcast_core::{ConnectionId, Members, NodeId, RoomName, UserId, check_event};
 use roomcast_protocol::Name;
+use serde::Serialize;
 
 use crate::error::{CallError, Code};
 use crate::extract::Request;
@@ -116,13 +117,13 @@ impl RoomAction {
             let Request { socket, payload, cancel, .. } = request;
             let hub = socket.cluster.hub();
             match self {
-                Self::Join => hub.join(&socket.link.peer, &room).await?,
-                Self::Leave => hub.leave(&socket.link.peer, &room),
+                Self::Join => hub.local().join(&socket.link.peer, &room).await?,
+                Self::Leave => hub.local().leave(&socket.link.peer, &room),
                 Self::Publish if cancel.is_none() => {
                     publishing::publish_unawaited(&socket.link, hub, room, event, payload).await?;
                 }
                 Self::Publish => publishing::publish(&socket.link, hub, room, event, payload).await?,
-                Self::Members => return members_json(&*hub.cluster_members(&room).await?),
+                Self::Members => return members_json(&*hub.cluster().members(&room).await?),
             }
             Ok(Bytes::new())
         })
@@ -146,9 +147,28 @@ impl RoomAction {
     }
 }
 
+/// What clients get for `rooms/members/<room>`.
+#[derive(Serialize)]
+struct MembersBody<'a> {
+    count: usize,
+    members: Vec<MemberBody<'a>>,
+    unresponsive_nodes: &'a [NodeId],
+}
+
+#[derive(Serialize)]
+struct MemberBody<'a> {
+    connection: ConnectionId,
+    user: Option<&'a UserId>,
+}
+
 fn members_json(members: &Members) -> Result<Bytes, CallError> {
-    match serde_json::to_vec(members) {
-        Ok(json) => Ok(json.into()),
-        Err(error) => Err(CallError::new(Code::Internal, error.to_string())),
-    }
+    let listed = members.members.iter();
+    let json = serde_json::to_vec(&MembersBody {
+        count: members.count,
+        members: listed
+            .map(|member| MemberBody { connection: member.connection, user: member.user.as_ref() })
+            .collect(),
+        unresponsive_nodes: &members.unresponsive_nodes,
+    });
+    json.map(Bytes::from).map_err(|error| CallError::new(Code::Internal, error.to_string()))
 }

@@ -206,12 +206,12 @@ impl Router {
     /// The limit on connections, if it is reached.
     pub(crate) fn take_place(&self) -> Result<Place, usize> {
         let max = self.routes.cluster.options().max_connections;
-        self.routes.cluster.hub().take_place(max).ok_or(max)
+        self.routes.cluster.hub().local().take_place(max).ok_or(max)
     }
 
     /// Whether the open connections exceed a memory budget.
     pub(crate) fn is_short_of_memory(&self) -> bool {
-        self.routes.cluster.hub().is_short_of_memory()
+        self.routes.cluster.hub().local().is_short_of_memory()
     }
 
     pub(crate) fn routes(&self) -> Arc<Routes> {
@@ -265,7 +265,7 @@ impl Routes {
     pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
-            socket.cluster.hub().join_user(&socket.link.peer).await?;
+            socket.cluster.hub().local().join_user(&socket.link.peer).await?;
             match on_connect {
                 Some(on_connect) => on_connect(socket).await,
                 None => Ok(Bytes::new()),

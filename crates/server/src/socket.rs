@@ -65,7 +65,7 @@ impl Socket {
     /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().join(&self.link.peer, &room).await?)
+        Ok(self.cluster.hub().local().join(&self.link.peer, &room).await?)
     }
 
     /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
@@ -79,7 +79,7 @@ impl Socket {
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().join_eventually(&self.link.peer, &room).await?)
+        Ok(self.cluster.hub().local().join_eventually(&self.link.peer, &room).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to the client any more.
@@ -88,7 +88,7 @@ impl Socket {
     /// `INVALID_ARGUMENT` for the name.
     pub fn leave(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        self.cluster.hub().leave(&self.link.peer, &room);
+        self.cluster.hub().local().leave(&self.link.peer, &room);
         Ok(())
     }
 

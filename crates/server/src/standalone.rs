@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use prometheus::{Histogram, HistogramOpts, IntGauge};
-use roomcast_core::{Budget, ConnectionId, NodeId, NodeLoad, Outbox, Peer, UserId};
+use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
 use crate::driver::Driver;
 use crate::inbox::Inbox;
@@ -52,7 +52,7 @@ pub(crate) fn link(options: Option<Arc<Options>>, peer_addr: Option<SocketAddr>,
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
-    let peer = Peer::new(ConnectionId { node: standalone.node, serial }, user, outbox);
+    let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
     Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
 }
 

@@ -47,9 +47,9 @@ async fn clients_see_the_members_of_all_nodes() {
     let ((mut on_a, _), (mut on_b, id)) = (connect(&url_a).await, connect(&url_b).await);
     on_b.call("rooms/join/lobby", "").await.unwrap();
     let member = json!({ "connection": id.to_string(), "user": null });
-    assert_eq!(members(&mut on_a).await, json!({ "count": 1, "members": [member], "missing_nodes": [] }));
+    assert_eq!(members(&mut on_a).await, json!({ "count": 1, "members": [member], "unresponsive_nodes": [] }));
     on_b.call("rooms/leave/lobby", "").await.unwrap();
-    assert_eq!(members(&mut on_a).await, json!({ "count": 0, "members": [], "missing_nodes": [] }));
+    assert_eq!(members(&mut on_a).await, json!({ "count": 0, "members": [], "unresponsive_nodes": [] }));
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use roomcast_core::{Broker, BrokerError, MAX_ROOM_NAME_LEN};
+use roomcast_core::{Broker, BrokerError, MAX_ROOM_NAME_LEN, RoomName};
 
-use cluster::{Cluster, DEADLINE, envelope, room, text};
+use cluster::{Cluster, DEADLINE, publish, room, text};
 
 /// Publishers in the steps about order, and the events that each of them publishes.
 const PUBLISHERS: usize = 3;
@@ -28,6 +28,8 @@ pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     effective(Cluster::new("a subscription that is answered is effective", nodes(2).await)).await;
     own_node(Cluster::new("the publisher's own node gets its events", nodes(1).await)).await;
     unsubscribed(Cluster::new("an unsubscribed room's events stop", nodes(2).await)).await;
+    numbered(Cluster::new("events are numbered alike on all nodes", nodes(2).await)).await;
+    internal_names(Cluster::new("rooms that no client can name work like others", nodes(2).await)).await;
     independent(Cluster::new("rooms are independent", nodes(3).await)).await;
     at_most_once(Cluster::new("at most once, however often a node subscribes", nodes(2).await)).await;
     payloads(Cluster::new("payloads pass unchanged", nodes(2).await)).await;
@@ -72,6 +74,37 @@ async fn one_order(mut cluster: Cluster) {
                 numbers.into_iter().eq(0..EVENTS),
                 "{step}: publisher {publisher}'s events are not in its order, each once"
             );
+        }
+    }
+    cluster.close();
+}
+
+/// All nodes see an event at the same position, and a room's offsets grow by one.
+async fn numbered(mut cluster: Cluster) {
+    let room = room("contract-numbered");
+    cluster.subscribe_all(&room).await;
+    for number in 0..EVENTS {
+        cluster.nodes[number % 2].publish(&room, "numbered", number.to_string()).await;
+    }
+    let mut positions = Vec::new();
+    for node in &mut cluster.nodes {
+        positions.push(node.take(EVENTS).await.into_iter().map(|event| event.position).collect::<Vec<_>>());
+    }
+    let step = cluster.step;
+    assert_eq!(positions[0], positions[1], "{step}");
+    for (before, after) in positions[0].iter().zip(&positions[0][1..]) {
+        assert_eq!((before.epoch, before.offset + 1), (after.epoch, after.offset), "{step}");
+    }
+    cluster.close();
+}
+
+/// By these rooms nodes reach one another.
+async fn internal_names(mut cluster: Cluster) {
+    for room in [RoomName::internal("node", "contract"), RoomName::internal("user", "contract")] {
+        cluster.subscribe_all(&room).await;
+        cluster.nodes[0].publish(&room, "event", "internal").await;
+        for node in &mut cluster.nodes {
+            node.expect(&room, "internal").await;
         }
     }
     cluster.close();
@@ -260,9 +293,9 @@ async fn names(mut cluster: Cluster) {
     for (index, name) in names.into_iter().enumerate() {
         let room = room(name);
         cluster.subscribe_all(&room).await;
-        let envelope = envelope(&room, names[names.len() - 1 - index], Bytes::new());
-        let sent = envelope.clone();
-        let accepted = cluster.nodes[0].broker.publish(envelope);
+        let publish = publish(&room, names[names.len() - 1 - index], Bytes::new());
+        let sent = publish.clone();
+        let accepted = cluster.nodes[0].broker.publish(publish);
         cluster.nodes[0].handle.within("an answer to a publish", accepted).await.expect("the broker takes one event");
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
             let got = node.next().await;
@@ -282,7 +315,7 @@ async fn cancel_safe(cluster: Cluster) {
     let mut events = Vec::new();
     {
         let node = &cluster.nodes[0];
-        let mut half_way = pin!(node.broker.next_events(&mut events));
+        let mut half_way = pin!(node.broker.next_publications(&mut events));
         assert!(half_way.as_mut().now_or_never().is_none(), "{}: nothing was published yet", cluster.step);
         publisher.publish(&room, "numbered", "0").await;
     }
@@ -300,7 +333,7 @@ async fn cancel_safe(cluster: Cluster) {
         while events.len() < EVENTS {
             tokio::select! {
                 biased;
-                open = handle.broker.next_events(&mut events) => assert!(open, "{}: nobody closed", handle.step),
+                open = handle.broker.next_publications(&mut events) => assert!(open, "{}: nobody closed", handle.step),
                 () = tokio::task::yield_now() => {}
             }
         }
@@ -334,7 +367,7 @@ async fn closed_after_the_accepted(mut cluster: Cluster) {
 async fn closed_while_waiting(mut cluster: Cluster) {
     let closer = cluster.nodes[0].handle();
     let mut events = Vec::new();
-    let waiting = closer.broker.next_events(&mut events);
+    let waiting = closer.broker.next_publications(&mut events);
     let closing = async { closer.broker.close() };
     let open = closer.within("the end of a wait", async { tokio::join!(biased; waiting, closing).0 }).await;
     assert!(!open && events.is_empty(), "{}: the wait ended with {open} and {events:?}", cluster.step);

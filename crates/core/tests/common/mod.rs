@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, Connection, Envelope, Hub, HubOptions, MemoryBroker, MemoryBus,
-    Outgoing, Peer, RoomName, UserId, check_event,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Codec, Connection, Hub, HubOptions, LocalConnection, MemoryBroker,
+    MemoryBus, Outgoing, Publication, Publish, RoomName, UserId, check_event,
 };
 use roomcast_protocol::{Frame, Name};
 use tokio::runtime::Runtime;
@@ -77,8 +77,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(hub: &Arc<Hub>, user: Option<UserId>) -> Self {
-        let connection = hub.connect(user);
-        within("an answer to a connect", hub.join_user(connection.peer())).await.expect("there is no reason not to");
+        let connection = hub.local().connect(user, Codec::default());
+        within("an answer to a connect", hub.local().join_user(connection.shared()))
+            .await
+            .expect("there is no reason not to");
         Self::of(connection)
     }
 
@@ -88,12 +90,12 @@ impl Client {
 
     pub async fn member(hub: &Arc<Hub>, of: &RoomName) -> Self {
         let client = Self::connect(hub, None).await;
-        within("an answer to a join", hub.join(client.peer(), of)).await.expect("there is no reason not to");
+        within("an answer to a join", hub.local().join(client.peer(), of)).await.expect("there is no reason not to");
         client
     }
 
-    pub fn peer(&self) -> &Arc<Peer> {
-        self.connection.peer()
+    pub fn peer(&self) -> &Arc<LocalConnection> {
+        self.connection.shared()
     }
 
     /// The next event's name and payload.
@@ -129,7 +131,7 @@ impl Client {
 
     /// The payloads of all that is queued now.
     pub fn queued(&mut self) -> Vec<String> {
-        self.received.extend(take(self.connection.peer(), &Context::from_waker(Waker::noop())));
+        self.received.extend(take(self.connection.shared(), &Context::from_waker(Waker::noop())));
         self.received.drain(..).map(|(_, payload)| payload).collect()
     }
 
@@ -142,14 +144,14 @@ impl Client {
     }
 }
 
-fn take(peer: &Peer, cx: &Context<'_>) -> Vec<(String, String)> {
+fn take(peer: &LocalConnection, cx: &Context<'_>) -> Vec<(String, String)> {
     let mut queue = VecDeque::new();
     peer.outbox.awake();
     peer.outbox.take_or_sleep(&mut queue, cx);
     queue.into_iter().flat_map(|outgoing| written(peer, outgoing)).collect()
 }
 
-fn written(peer: &Peer, outgoing: Outgoing) -> Vec<(String, String)> {
+fn written(peer: &LocalConnection, outgoing: Outgoing) -> Vec<(String, String)> {
     peer.outbox.wrote(std::iter::once(&outgoing));
     let mut bytes = outgoing.bytes;
     let mut events = Vec::new();
@@ -238,8 +240,8 @@ impl Spy {
 }
 
 impl Broker for Spy {
-    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.inner.publish(envelope)
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.inner.publish(publish)
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
@@ -258,8 +260,8 @@ impl Broker for Spy {
         self.inner.unsubscribe(room);
     }
 
-    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
-        self.inner.next_events(events)
+    fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
+        self.inner.next_publications(publications)
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

@@ -13,7 +13,7 @@ pub(crate) struct MembersBody {
     /// Who they are, at most 10,000 of each node
     members: Vec<MemberBody>,
     /// Ids of nodes that did not answer in time, so that their members are missing
-    missing_nodes: Vec<String>,
+    unresponsive_nodes: Vec<String>,
 }
 
 /// A member of a room.
@@ -34,7 +34,7 @@ impl From<&Members> for MembersBody {
             connection: member.connection.to_string(),
             user: member.user.as_ref().map(ToString::to_string),
         });
-        Self { count: members.count, members: listed.collect(), missing_nodes: texts(&members.missing_nodes) }
+        Self { count: members.count, members: listed.collect(), unresponsive_nodes: texts(&members.unresponsive_nodes) }
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct RoomsBody {
     #[schema(required = true)]
     next: Option<String>,
     /// Ids of nodes that did not answer in time, so that their rooms and members are missing
-    missing_nodes: Vec<String>,
+    unresponsive_nodes: Vec<String>,
 }
 
 /// A room that has members.
@@ -65,7 +65,11 @@ struct RoomBody {
 impl From<Rooms> for RoomsBody {
     fn from(rooms: Rooms) -> Self {
         let listed = rooms.rooms.into_iter().map(|room| RoomBody { room: room.room.into(), members: room.members });
-        Self { rooms: listed.collect(), next: rooms.next.map(String::from), missing_nodes: texts(&rooms.missing_nodes) }
+        Self {
+            rooms: listed.collect(),
+            next: rooms.next.map(String::from),
+            unresponsive_nodes: texts(&rooms.unresponsive_nodes),
+        }
     }
 }
 
@@ -76,12 +80,12 @@ pub(crate) struct ReachedBody {
     /// How many, at least one
     connections: usize,
     /// Ids of nodes that did not answer in time; what they did is not known
-    missing_nodes: Vec<String>,
+    unresponsive_nodes: Vec<String>,
 }
 
 impl From<Reached> for ReachedBody {
     fn from(reached: Reached) -> Self {
-        Self { connections: reached.connections, missing_nodes: texts(&reached.missing_nodes) }
+        Self { connections: reached.connections, unresponsive_nodes: texts(&reached.unresponsive_nodes) }
     }
 }
 

@@ -258,11 +258,14 @@ impl Gathering {
         let listed: Vec<_> = rooms.iter().map(|(room, ids)| json!({ "room": room, "members": ids.len() })).collect();
         let mut expected = vec![
             ("/v1/nodes".to_owned(), json!(nodes)),
-            ("/v1/rooms?limit=1000".to_owned(), json!({ "rooms": listed, "next": null, "missing_nodes": missing })),
+            (
+                "/v1/rooms?limit=1000".to_owned(),
+                json!({ "rooms": listed, "next": null, "unresponsive_nodes": missing }),
+            ),
         ];
         for (room, ids) in &rooms {
             let members: Vec<_> = ids.iter().map(|id| json!({ "connection": id, "user": null })).collect();
-            let all = json!({ "count": ids.len(), "members": members, "missing_nodes": missing });
+            let all = json!({ "count": ids.len(), "members": members, "unresponsive_nodes": missing });
             expected.push((format!("/v1/rooms/{}", encode(room)), all.clone()));
             expected.push((format!("rooms/members/{room}"), all));
         }

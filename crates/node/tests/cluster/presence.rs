@@ -29,7 +29,7 @@ async fn every_node_lists_the_same_members_rooms_and_nodes() {
     gathering.settled("rooms are new").await;
     let page = |rooms: &[(&str, usize)], next: Option<&str>| {
         let rooms: Vec<_> = rooms.iter().map(|(room, members)| json!({ "room": room, "members": members })).collect();
-        json!({ "rooms": rooms, "next": next, "missing_nodes": [] })
+        json!({ "rooms": rooms, "next": next, "unresponsive_nodes": [] })
     };
     let first = [("all", 12), ("b", 1), ("bb", 1)];
     let second = [("c", 2), ("café", 3), ("main", 15)];

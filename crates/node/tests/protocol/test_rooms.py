@@ -134,7 +134,7 @@ def test_members_is_json_with_a_count_and_each_connection_and_its_user(node, con
     clients = [connect(node) for _ in range(3)]
     join("counted", *clients)
     answer = json.loads(clients[0].call("rooms/members/counted"))
-    assert set(answer) == {"count", "members", "missing_nodes"}
+    assert set(answer) == {"count", "members", "unresponsive_nodes"}
     assert answer["count"] == 3
     own_ids = [connection_id(client) for client in clients]
     assert sorted(member["connection"] for member in answer["members"]) == sorted(own_ids)
@@ -143,7 +143,7 @@ def test_members_is_json_with_a_count_and_each_connection_and_its_user(node, con
 
 
 def test_a_room_without_members_has_count_0(node, connect):
-    assert json.loads(connect(node).call("rooms/members/empty")) == {"count": 0, "members": [], "missing_nodes": []}
+    assert json.loads(connect(node).call("rooms/members/empty")) == {"count": 0, "members": [], "unresponsive_nodes": []}
 
 
 def test_join_publish_and_leave_work_as_notifications_and_are_not_answered(node, connect):

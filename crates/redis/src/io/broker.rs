@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, Broker, BrokerError, BrokerStatus, Envelope, EventQueue, RoomName};
+use roomcast_core::{BoxFuture, Broker, BrokerError, BrokerStatus, Publication, PublicationQueue, Publish, RoomName};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -60,7 +60,7 @@ impl RedisBroker {
         let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.history);
         let shared = Arc::new(Shared {
             subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.unsubscribe_delay, metrics.clone())),
-            events: Mutex::new(EventQueue::default()),
+            events: Mutex::new(PublicationQueue::default()),
             wake: Notify::new(),
             taken: Notify::new(),
             status: watch::Sender::new(BrokerStatus::Down),
@@ -154,8 +154,8 @@ fn trusting(pem: &[u8]) -> Result<tokio_rustls::TlsConnector, RedisError> {
 }
 
 impl Broker for RedisBroker {
-    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.publisher.publish(envelope)
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.publisher.publish(publish)
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
@@ -171,9 +171,9 @@ impl Broker for RedisBroker {
         self.shared.subscriptions.lock().unsubscribe(room, Instant::now());
     }
 
-    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+    fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
         Box::pin(poll_fn(|cx| {
-            let polled = self.shared.events.lock().poll_events(cx, events);
+            let polled = self.shared.events.lock().poll_publications(cx, publications);
             self.shared.taken.notify_one();
             polled
         }))
@@ -212,7 +212,7 @@ mod tests {
         let broker = RedisBroker::start(RedisOptions::new("redis://127.0.0.1:1")).unwrap();
         broker.publisher.failed.notify_one();
         let mut events = Vec::new();
-        let next = tokio::time::timeout(CHECK_TIMEOUT, broker.next_events(&mut events));
+        let next = tokio::time::timeout(CHECK_TIMEOUT, broker.next_publications(&mut events));
         assert!(!next.await.expect("it ends"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::types::config::Server;
 use futures_util::FutureExt;
-use roomcast_core::{BoxFuture, BrokerError, Envelope, NodeId, RoomName};
+use roomcast_core::{BoxFuture, BrokerError, NodeId, Publish, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot;
 
@@ -144,7 +144,7 @@ impl Probes {
                 continue;
             }
             probe.sent_at = now;
-            probe.publishing = Some(publisher.probe(Envelope {
+            probe.publishing = Some(publisher.probe(Publish {
                 origin: self.origin,
                 room: probe.room.clone(),
                 event: Name::default(),

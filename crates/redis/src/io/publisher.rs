@@ -10,7 +10,7 @@ use fred::types::Value;
 use fred::types::config::Server;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, BrokerError, Envelope, RoomName};
+use roomcast_core::{BoxFuture, BrokerError, Publish, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -66,17 +66,17 @@ impl Publisher {
     }
 
     /// Takes a publish into its place in the order.
-    pub(crate) fn publish(self: &Arc<Self>, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.accept(envelope, false)
+    pub(crate) fn publish(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.accept(publish, false)
     }
 
     /// As [`publish`](Self::publish), but also to a server that counts as down: so it is seen to be up again.
-    pub(crate) fn probe(self: &Arc<Self>, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.accept(envelope, true)
+    pub(crate) fn probe(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.accept(publish, true)
     }
 
-    fn accept(self: &Arc<Self>, envelope: Envelope, is_probe: bool) -> BoxFuture<'static, Result<(), BrokerError>> {
-        let pushed = self.queue.lock().push(envelope, is_probe, Instant::now());
+    fn accept(self: &Arc<Self>, publish: Publish, is_probe: bool) -> BoxFuture<'static, Result<(), BrokerError>> {
+        let pushed = self.queue.lock().push(publish, is_probe, Instant::now());
         match pushed {
             Ok((answered, new_lane)) => {
                 if let Some(lane) = new_lane {
@@ -107,7 +107,7 @@ impl Publisher {
     }
 
     async fn send(&self, batch: &[Waiting], script: &Script<'_>) -> Outcome {
-        let owner = || batch.first().and_then(|first| self.queue.lock().owner_of(&first.envelope.room));
+        let owner = || batch.first().and_then(|first| self.queue.lock().owner_of(&first.publish.room));
         let mut attempts = Attempts::until(deadline_of(batch, Instant::now()));
         let mut step = attempts.next(owner(), Instant::now());
         loop {
@@ -139,18 +139,18 @@ impl Publisher {
         let mut messages: Vec<(&RoomName, Encoder)> = Vec::new();
         let mut open: HashMap<&RoomName, usize> = HashMap::new();
         let mut message_of = Vec::with_capacity(batch.len());
-        for Waiting { number, envelope, .. } in batch {
-            let size = EVENT_OVERHEAD + envelope.event.len() + envelope.payload.len();
+        for Waiting { number, publish, .. } in batch {
+            let size = EVENT_OVERHEAD + publish.event.len() + publish.payload.len();
             let fits = |index: &usize| {
                 let encoder = &messages[*index].1;
-                encoder.origin == envelope.origin && encoder.len() + size <= MAX_MESSAGE_BYTES
+                encoder.origin == publish.origin && encoder.len() + size <= MAX_MESSAGE_BYTES
             };
-            let index = open.get(&envelope.room).copied().filter(fits).unwrap_or_else(|| {
-                messages.push((&envelope.room, Encoder::new(envelope.origin, &self.seal)));
+            let index = open.get(&publish.room).copied().filter(fits).unwrap_or_else(|| {
+                messages.push((&publish.room, Encoder::new(publish.origin, &self.seal)));
                 messages.len() - 1
             });
-            open.insert(&envelope.room, index);
-            messages[index].1.push(*number, &envelope.event, &envelope.payload, envelope.accepted_at);
+            open.insert(&publish.room, index);
+            messages[index].1.push(*number, &publish.event, &publish.payload, publish.accepted_at);
             message_of.push(index);
         }
         let mut keys = Vec::with_capacity(messages.len() * 2);

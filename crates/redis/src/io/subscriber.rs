@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fred::types::config::Server;
 use parking_lot::Mutex;
-use roomcast_core::{BrokerStatus, EventQueue};
+use roomcast_core::{BrokerStatus, PublicationQueue};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -49,7 +49,7 @@ const MAX_REPORTS: usize = 64;
 /// What the task shares with the broker.
 pub(crate) struct Shared {
     pub(crate) subscriptions: Mutex<Subscriptions>,
-    pub(crate) events: Mutex<EventQueue>,
+    pub(crate) events: Mutex<PublicationQueue>,
     /// There is something to write, or to end.
     pub(crate) wake: Notify,
     /// The hub has taken events.
@@ -139,7 +139,7 @@ impl Subscriber {
                     break;
                 }
             }
-            let is_full = self.shared.events.lock().is_full(0);
+            let is_full = self.shared.events.lock().is_full();
             tokio::select! {
                 Some((session, generation, report)) = self.inbox.recv(), if !is_full => self.on_report(session, generation, report),
                 Some(topology) = self.topology_inbox.recv() => self.on_topology(topology),
@@ -260,7 +260,7 @@ impl Subscriber {
     fn on_tick(&mut self) {
         let now = Instant::now();
         // While the hub has no place for events, connections are not read.
-        let is_paused = self.shared.events.lock().is_full(0);
+        let is_paused = self.shared.events.lock().is_full();
         let (lost, servers) = {
             let mut subscriptions = self.shared.subscriptions.lock();
             if is_paused {

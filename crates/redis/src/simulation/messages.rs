@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 
-use super::script::{Moment, Publish, RoomKeys};
+use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::state::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, numbers};
 use crate::state::seal::Seal;
 
@@ -27,7 +27,7 @@ fn send(encoder: Encoder) -> Bytes {
 fn send_sealed(encoder: Encoder, seal: &Seal) -> Bytes {
     let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, encoder.count);
     let events = encoder.finish(CHANNEL, seal);
-    let publish = Publish { origin, number, count, kept: 0, kept_ms: 0, position_ms: 1, unread_ms: 1, events };
+    let publish = PublishedMessage { origin, number, count, kept: 0, kept_ms: 0, position_ms: 1, unread_ms: 1, events };
     let moment = Moment { micros: 1_700_000_000_000_000, writer: "0" };
     RoomKeys::default().publish(moment, &publish, true).expect("it is new")
 }
@@ -173,10 +173,10 @@ fn an_event_is_as_old_as_its_origin_says_within_reason() {
         let mut encoder = Encoder::new(NodeId::from_u64(3), &Seal::default());
         encoder.push(1, &Name::new("event").unwrap(), b"payload", accepted_at);
         let event = decode(send(encoder)).unwrap().events().unwrap().remove(0);
-        let envelope = event.into_envelope(NodeId::from_u64(3), RoomName::new("lobby").unwrap());
-        let (event, room) = (envelope.event.as_str(), &*envelope.room);
-        assert_eq!((event, room, &envelope.payload[..]), ("event", "lobby", &b"payload"[..]));
-        let read = envelope.accepted_at.elapsed().as_secs();
+        let publish = event.into_publication(NodeId::from_u64(3), RoomName::new("lobby").unwrap());
+        let (event, room) = (publish.event.as_str(), &*publish.room);
+        assert_eq!((event, room, &publish.payload[..]), ("event", "lobby", &b"payload"[..]));
+        let read = publish.accepted_at.elapsed().as_secs();
         assert!(read == most || read == most + 1, "{age} s ago became {read} s");
     }
 }

@@ -9,11 +9,11 @@ use fred::error::{Error, ErrorKind};
 use fred::types::config::Server;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use roomcast_core::{BrokerError, Envelope, NodeId, RoomName};
+use roomcast_core::{BrokerError, NodeId, Publish, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::script::{Moment, Publish, RoomKeys};
+use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::state::attempts::{Attempt, Attempts, Failed, Ran, Step};
 use crate::state::queue::{Answered, DEADLINE, LaneKey, Queue, Waiting, deadline_of};
 use crate::state::topology::Topology;
@@ -35,7 +35,7 @@ enum Op {
 struct Sent {
     at: Instant,
     attempt: Attempt,
-    publish: Publish,
+    publish: PublishedMessage,
     /// Nobody waits for the answer any more.
     is_abandoned: bool,
 }
@@ -98,14 +98,14 @@ impl Way {
     }
 
     fn publish(&mut self, is_probe: bool) {
-        let envelope = Envelope {
+        let publish = Publish {
             origin: NodeId::from_u64(1),
             room: RoomName::new("room").expect("a valid name"),
             event: Name::default(),
             payload: Bytes::new(),
             accepted_at: self.now,
         };
-        match self.queue.push(envelope, is_probe, self.now) {
+        match self.queue.push(publish, is_probe, self.now) {
             Ok((answered, lane)) => {
                 self.asked.push((self.now, answered));
                 self.lane = lane.or(self.lane.take());
@@ -184,7 +184,7 @@ impl Way {
         match step {
             Step::Send(attempt) => {
                 let number = under_way.batch.last().expect("a batch has events").number;
-                let publish = Publish {
+                let publish = PublishedMessage {
                     origin: 1,
                     number,
                     count: under_way.batch.len() as u64,

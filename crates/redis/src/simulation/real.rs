@@ -12,7 +12,7 @@ use roomcast_testkit::{RedisOptions, RedisServer};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
-use super::script::{Moment, Publish, RoomKeys};
+use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::io::connection::{self, Credentials, Report};
 use crate::state::keys::Keys;
 use crate::state::message::Encoder;
@@ -106,7 +106,7 @@ struct Both {
     /// How many of the rooms are subscribed to.
     subscribed: usize,
     /// What was published last.
-    last: Vec<(usize, Publish)>,
+    last: Vec<(usize, PublishedMessage)>,
 }
 
 impl Both {
@@ -161,7 +161,7 @@ impl Both {
     }
 
     /// Runs the script on the server: its answer, and what it sent.
-    async fn run(&mut self, messages: &[(usize, Publish)]) -> (BytesFrame, Vec<(Bytes, Bytes)>) {
+    async fn run(&mut self, messages: &[(usize, PublishedMessage)]) -> (BytesFrame, Vec<(Bytes, Bytes)>) {
         let keys = messages.iter().flat_map(|(room, _)| {
             let name = &self.rooms[*room].0;
             [self.keys.position(name), self.keys.history(name)].map(String::into_bytes)
@@ -169,7 +169,7 @@ impl Both {
         let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
         words.extend(keys);
         words.extend([POSITION_MS, UNREAD_MS].map(|millis| millis.to_string().into_bytes()));
-        for (room, Publish { origin, number, count, kept, kept_ms, events, .. }) in messages {
+        for (room, PublishedMessage { origin, number, count, kept, kept_ms, events, .. }) in messages {
             words.push(self.keys.channel(&self.rooms[*room].0).into());
             words.push(format!(" {origin:016x}:").into());
             words.extend([*number, *count, *kept, *kept_ms].map(|number| number.to_string().into_bytes()));
@@ -179,7 +179,7 @@ impl Both {
         (reply.unwrap(), received)
     }
 
-    fn message(&mut self, (_, count, kept, kept_ms): &(usize, u64, u64, u64)) -> Publish {
+    fn message(&mut self, (_, count, kept, kept_ms): &(usize, u64, u64, u64)) -> PublishedMessage {
         let mut encoder = Encoder::new(NodeId::from_u64(1), &Seal::default());
         for _ in 0..*count {
             self.number += 1;
@@ -189,7 +189,7 @@ impl Both {
         // The script does not look at them.
         let events = encoder.finish("", &Seal::default());
         let (position_ms, unread_ms) = (POSITION_MS, UNREAD_MS);
-        Publish { origin, number, count, kept: *kept, kept_ms: *kept_ms, position_ms, unread_ms, events }
+        PublishedMessage { origin, number, count, kept: *kept, kept_ms: *kept_ms, position_ms, unread_ms, events }
     }
 
     async fn compare(&mut self, room: usize) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// What the script is told about a message.
 #[derive(Debug, Clone)]
-pub(super) struct Publish {
+pub(super) struct PublishedMessage {
     /// Who publishes it.
     pub(super) origin: u64,
     /// The number that the origin gave to its last event.
@@ -65,7 +65,12 @@ pub(super) struct RoomKeys {
 
 impl RoomKeys {
     /// The script's loop, once. Returns what is sent to the channel. `None`: the origin published it before.
-    pub(super) fn publish(&mut self, moment: Moment<'_>, publish: &Publish, is_subscribed: bool) -> Option<Bytes> {
+    pub(super) fn publish(
+        &mut self,
+        moment: Moment<'_>,
+        publish: &PublishedMessage,
+        is_subscribed: bool,
+    ) -> Option<Bytes> {
         self.expire(moment.millis());
         if let Some(stored) = &self.position
             && stored.origins.iter().any(|(origin, last)| *origin == publish.origin && *last >= publish.number)

@@ -11,7 +11,7 @@ use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
-use super::script::{Moment, Publish, RoomKeys};
+use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::state::keys::{Keys, SLOTS};
 use crate::state::resp::bytes_of;
 use crate::state::topology::Topology;
@@ -142,7 +142,7 @@ impl Servers {
     pub(super) fn publish(
         &mut self,
         room: &RoomName,
-        publish: &Publish,
+        publish: &PublishedMessage,
         accepted: impl Iterator<Item = usize>,
     ) -> Result<bool, ()> {
         if self.migrating.contains_key(&Keys::slot(room)) {

@@ -7,7 +7,7 @@ use roomcast_core::{BrokerError, NodeId, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::script::Publish;
+use super::script::PublishedMessage;
 use super::servers::Servers;
 use crate::metrics::RedisMetrics;
 use crate::state::message::Encoder;
@@ -59,7 +59,7 @@ pub(super) struct World {
     /// All events that were accepted: their rooms and themselves.
     accepted: Vec<(usize, Event)>,
     /// The last publish of each room and origin.
-    last: BTreeMap<(usize, u64), (u64, Publish, Vec<Event>)>,
+    last: BTreeMap<(usize, u64), (u64, PublishedMessage, Vec<Event>)>,
     numbers: u64,
     /// Whether a room was left.
     has_left: bool,
@@ -172,7 +172,8 @@ impl World {
         // Nobody seals here, so the channel makes no difference.
         let encoded = encoder.finish("", &Seal::default());
         let (position_ms, unread_ms) = (7_200_000, 300_000);
-        let publish = Publish { origin, number, count, kept, kept_ms, position_ms, unread_ms, events: encoded };
+        let publish =
+            PublishedMessage { origin, number, count, kept, kept_ms, position_ms, unread_ms, events: encoded };
         self.last.insert((room, origin), (self.elapsed_ms, publish, events));
         self.publish_last(room, origin);
     }
@@ -332,10 +333,10 @@ impl World {
                 self.servers.take(node, &bytes);
             }
         }
-        for envelope in self.subscriptions.take_events() {
-            let room = self.rooms.iter_mut().find(|room| room.name == envelope.room).expect("a room of this world");
-            let number = std::str::from_utf8(&envelope.payload).expect("a number").parse().expect("a number");
-            room.delivered.push((envelope.origin.as_u64(), number));
+        for publish in self.subscriptions.take_events() {
+            let room = self.rooms.iter_mut().find(|room| room.name == publish.room).expect("a room of this world");
+            let number = std::str::from_utf8(&publish.payload).expect("a number").parse().expect("a number");
+            room.delivered.push((publish.origin.as_u64(), number));
         }
         for room in &mut self.rooms {
             if let (None, Some(next)) = (room.base, self.subscriptions.reads_from(&room.name)) {

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use roomcast_core::{Envelope, NodeId, RoomName};
+use roomcast_core::{NodeId, Position, Publication, RoomName};
 use roomcast_protocol::Name;
 use thiserror::Error;
 
@@ -55,6 +55,7 @@ pub(crate) struct Event {
     sent_at: u64,
     pub(crate) name: Name,
     pub(crate) payload: Bytes,
+    pub(crate) position: Position,
 }
 
 /// Why a message on a room's channel is dropped.
@@ -150,7 +151,8 @@ impl Message {
         let capacity = rest.len() / EVENT_OVERHEAD;
         let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
         while !rest.is_empty() {
-            events.push(take_event(&mut rest).ok_or(DecodeError::Format)?);
+            let position = Position { epoch: self.epoch, offset: self.first.saturating_add(events.len() as u64) };
+            events.push(take_event(&mut rest, position).ok_or(DecodeError::Format)?);
         }
         if events.len() as u64 == self.count { Ok(events) } else { Err(DecodeError::Format) }
     }
@@ -178,7 +180,7 @@ fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Decode
     Ok(NodeId::from_u64(preamble.get_u64()))
 }
 
-fn take_event(rest: &mut Bytes) -> Option<Event> {
+fn take_event(rest: &mut Bytes, position: Position) -> Option<Event> {
     if rest.len() < EVENT_OVERHEAD {
         return None;
     }
@@ -188,13 +190,14 @@ fn take_event(rest: &mut Bytes) -> Option<Event> {
     }
     let name = Name::from_bytes(rest.split_to(name_len))?;
     let payload_len = rest.get_u32() as usize;
-    (rest.len() >= payload_len).then(|| Event { number, sent_at, name, payload: rest.split_to(payload_len) })
+    (rest.len() >= payload_len).then(|| Event { number, sent_at, name, payload: rest.split_to(payload_len), position })
 }
 
 impl Event {
     /// As the hub takes it.
-    pub(crate) fn into_envelope(self, origin: NodeId, room: RoomName) -> Envelope {
-        Envelope { origin, room, event: self.name, payload: self.payload, accepted_at: instant_of(self.sent_at) }
+    pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
+        let Self { name: event, payload, position, .. } = self;
+        Publication { origin, room, event, payload, accepted_at: instant_of(self.sent_at), position }
     }
 }
 

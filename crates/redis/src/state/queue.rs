@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fred::types::config::Server;
-use roomcast_core::{BrokerError, Envelope, RoomName};
+use roomcast_core::{BrokerError, Publish, RoomName};
 use tokio::sync::oneshot;
 
 use crate::state::attempts::{Outcome, is_of_the_server};
@@ -69,7 +69,7 @@ pub(crate) struct Queue {
 pub(crate) struct Waiting {
     /// Grows with each publish of this node.
     pub(crate) number: u64,
-    pub(crate) envelope: Envelope,
+    pub(crate) publish: Publish,
     deadline: Instant,
     is_probe: bool,
     answer: oneshot::Sender<Result<(), BrokerError>>,
@@ -81,7 +81,7 @@ impl Queue {
     /// A probe is also sent to a server that counts as down, to find out when it is up again.
     pub(crate) fn push(
         &mut self,
-        envelope: Envelope,
+        publish: Publish,
         is_probe: bool,
         now: Instant,
     ) -> Result<(Answered, Option<LaneKey>), BrokerError> {
@@ -89,13 +89,13 @@ impl Queue {
             return Err(BrokerError::Closed);
         }
         if !is_probe {
-            self.check_up(&envelope.room)?;
+            self.check_up(&publish.room)?;
         }
-        if envelope.payload.len() > MAX_PAYLOAD {
-            return Err(BrokerError::TooLarge { size: envelope.payload.len(), max: MAX_PAYLOAD });
+        if publish.payload.len() > MAX_PAYLOAD {
+            return Err(BrokerError::TooLarge { size: publish.payload.len(), max: MAX_PAYLOAD });
         }
-        let size = envelope.size();
-        let reserve = usize::from(is_of_nodes(&envelope.room));
+        let size = publish.size();
+        let reserve = usize::from(is_of_nodes(&publish.room));
         let max_events = MAX_WAITING_EVENTS + reserve * NODES_RESERVE_EVENTS;
         let max_bytes = MAX_WAITING_BYTES + reserve * NODES_RESERVE_BYTES;
         let is_full = self.waiting_events >= max_events || self.waiting_bytes + size > max_bytes;
@@ -106,9 +106,9 @@ impl Queue {
         self.waiting_bytes += size;
         self.last_number += 1;
         let (answer, answered) = oneshot::channel();
-        let lane = self.lane_of(&envelope.room);
+        let lane = self.lane_of(&publish.room);
         let is_new = !self.lanes.contains_key(&lane);
-        let waiting = Waiting { number: self.last_number, envelope, deadline: now + DEADLINE, is_probe, answer };
+        let waiting = Waiting { number: self.last_number, publish, deadline: now + DEADLINE, is_probe, answer };
         self.lanes.entry(lane.clone()).or_default().push_back(waiting);
         Ok((answered, is_new.then_some(lane)))
     }
@@ -117,14 +117,14 @@ impl Queue {
     pub(crate) fn next_batch(&mut self, lane: &LaneKey, now: Instant) -> Option<Vec<Waiting>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.lanes.get(lane).and_then(VecDeque::front) {
-            bytes += next.envelope.size();
+            bytes += next.publish.size();
             if !batch.is_empty() && (batch.len() >= MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES) {
                 break;
             }
             let refused = match next.deadline.saturating_duration_since(now) < MIN_TRY {
                 true => Err(BrokerError::Overloaded { waiting: self.waiting_events }),
                 false if next.is_probe => Ok(()),
-                false => self.check_up(&next.envelope.room),
+                false => self.check_up(&next.publish.room),
             };
             let Some(next) = self.lanes.get_mut(lane).and_then(VecDeque::pop_front) else { break };
             match refused {
@@ -207,7 +207,7 @@ impl Queue {
 
     fn answer(&mut self, waiting: Waiting, result: Result<(), BrokerError>) {
         self.waiting_events -= 1;
-        self.waiting_bytes -= waiting.envelope.size();
+        self.waiting_bytes -= waiting.publish.size();
         // The caller may have stopped waiting for the outcome.
         let _ = waiting.answer.send(result);
     }

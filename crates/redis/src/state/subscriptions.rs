@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fred::types::config::Server;
 use redis_protocol::resp3::types::BytesFrame;
-use roomcast_core::{BrokerError, Envelope, RoomName};
+use roomcast_core::{BrokerError, Publication, RoomName};
 
 use crate::metrics::RedisMetrics;
 use crate::state::keys::{Keys, is_of_nodes};
@@ -58,7 +58,7 @@ pub(crate) struct Subscriptions {
     /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
     joining: VecDeque<(Instant, RoomName)>,
     unsubscribing: VecDeque<(Instant, RoomName)>,
-    events: Vec<Envelope>,
+    events: Vec<Publication>,
 }
 
 /// A server, as the subscriber's task needs to know it.
@@ -272,7 +272,7 @@ impl Subscriptions {
     }
 
     /// The events to deliver, in order.
-    pub(crate) fn take_events(&mut self) -> Vec<Envelope> {
+    pub(crate) fn take_events(&mut self) -> Vec<Publication> {
         mem::take(&mut self.events)
     }
 
@@ -430,9 +430,9 @@ impl Subscriptions {
             tracing::warn!(room = %name, events = progress.lost, "events were missed and are no longer in the history");
         }
         if room.kept_until.is_none() {
-            let envelopes =
-                progress.events.into_iter().map(|(origin, event)| event.into_envelope(origin, name.clone()));
-            self.events.extend(envelopes);
+            let publications =
+                progress.events.into_iter().map(|(origin, event)| event.into_publication(origin, name.clone()));
+            self.events.extend(publications);
         }
         if let (Some(from), Some(session)) = (progress.repair_from, room.stage.session()) {
             self.metrics.gaps.inc();

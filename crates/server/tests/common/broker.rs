@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use roomcast::{Broker, BrokerError, BrokerStatus, MemoryBroker, RoomName};
-use roomcast_core::{BoxFuture, Envelope};
+use roomcast_core::{BoxFuture, Publication, Publish};
 use tokio::sync::{oneshot, watch};
 
 /// What becomes of the stream of events.
@@ -62,15 +62,15 @@ impl TestBroker {
 }
 
 impl Broker for TestBroker {
-    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>> {
-        if !self.holds.load(Ordering::Acquire) || envelope.room.starts_with("node") {
-            return self.inner.publish(envelope);
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+        if !self.holds.load(Ordering::Acquire) || publish.room.starts_with("node") {
+            return self.inner.publish(publish);
         }
         let (answered, answer) = oneshot::channel();
-        let (room, len) = (envelope.room.to_string(), envelope.payload.len());
+        let (room, len) = (publish.room.to_string(), publish.payload.len());
         self.held.lock().push_back(Held { room, len, answered });
         // It has its place in the room's order now.
-        let published = self.inner.publish(envelope);
+        let published = self.inner.publish(publish);
         Box::pin(async {
             let _ = answer.await;
             published.await
@@ -85,11 +85,11 @@ impl Broker for TestBroker {
         self.inner.unsubscribe(room);
     }
 
-    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool> {
+    fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
         let mut stream = self.stream.subscribe();
         Box::pin(async move {
             tokio::select! {
-                more = self.inner.next_events(events) => more,
+                more = self.inner.next_publications(publications) => more,
                 fate = stream.wait_for(|fate| *fate != Stream::Flows) => match *fate.expect("the broker is there") {
                     Stream::Panics => panic!("as the test wants it"),
                     Stream::Flows | Stream::Ends => false,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use roomcast_core::{BoxFuture, Broker, BrokerError, Envelope, NodeId, RoomName, check_event};
+use roomcast_core::{BoxFuture, Broker, BrokerError, NodeId, Publication, Publish, RoomName, check_event};
 
 /// No step waits longer for one thing.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ impl Handle {
         event: &str,
         payload: impl Into<Bytes>,
     ) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.broker.publish(envelope(room, event, payload.into()))
+        self.broker.publish(publish(room, event, payload.into()))
     }
 
     pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
@@ -78,7 +78,7 @@ impl Handle {
 /// One node as its hub has it.
 pub(super) struct Node {
     pub(super) handle: Handle,
-    waiting: VecDeque<Envelope>,
+    waiting: VecDeque<Publication>,
 }
 
 impl Deref for Node {
@@ -93,7 +93,7 @@ impl Node {
         self.handle.clone()
     }
 
-    pub(super) async fn next(&mut self) -> Envelope {
+    pub(super) async fn next(&mut self) -> Publication {
         while self.waiting.is_empty() {
             let open = self.read("an event").await;
             assert!(open, "{}: waited for an event, but the broker is closed", self.step);
@@ -101,7 +101,7 @@ impl Node {
         self.waiting.pop_front().expect("an event waits")
     }
 
-    pub(super) async fn take(&mut self, count: usize) -> Vec<Envelope> {
+    pub(super) async fn take(&mut self, count: usize) -> Vec<Publication> {
         let mut events = Vec::new();
         while events.len() < count {
             events.push(self.next().await);
@@ -125,7 +125,7 @@ impl Node {
 
     async fn read(&mut self, what: &str) -> bool {
         let mut events = Vec::new();
-        let open = self.within(what, self.broker.next_events(&mut events)).await;
+        let open = self.within(what, self.broker.next_publications(&mut events)).await;
         self.waiting.extend(events);
         open
     }
@@ -135,11 +135,11 @@ pub(super) fn room(name: &str) -> RoomName {
     RoomName::new(name).expect("a valid room name")
 }
 
-pub(super) fn envelope(room: &RoomName, event: &str, payload: Bytes) -> Envelope {
+pub(super) fn publish(room: &RoomName, event: &str, payload: Bytes) -> Publish {
     let event = check_event(event).expect("a valid event name");
-    Envelope { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
+    Publish { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
 }
 
-pub(super) fn text(event: &Envelope) -> String {
+pub(super) fn text(event: &Publication) -> String {
     String::from_utf8_lossy(&event.payload).into_owned()
 }

@@ -1,7 +1,7 @@
-//! Which other nodes there are, as one node hears: a pure map.
+//! Which other nodes there are: a pure map.
 //!
 //! ```text
-//!            heartbeat            goodbye
+//!            heartbeat             leave
 //!   unknown ───────────▶ live ───────────────▶ left
 //!      ▲                  │                     │
 //!      └── NODE_TIMEOUT without a heartbeat ────┴── NODE_TIMEOUT
@@ -11,14 +11,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::id::NodeId;
 
-/// How often a node says that it lives.
+/// How often a node sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A node that was not heard of for so long is gone: three heartbeats in a row were lost.
+/// A node without a heartbeat for so long is gone: three in a row were lost.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the best reading of another node's clock is used, and how far the two clocks may drift apart in that time:
@@ -26,11 +24,12 @@ pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_READING_AGE: Duration = Duration::from_secs(30);
 const MAX_DRIFT: Duration = Duration::from_millis(20);
 
-/// How many other nodes are known at once; more are not heard. About 200 bytes each.
+/// How many other nodes are known at once; heartbeats of more are ignored. About 200 bytes each.
 pub const MAX_NODES: usize = 1000;
 
-/// What a node says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One node of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeInfo {
     /// This run of it.
     pub node: NodeId,
@@ -38,22 +37,29 @@ pub struct NodeInfo {
     pub version: String,
     /// How many connections it has.
     pub connections: usize,
-    /// How long it has run. No time of a clock: those of two machines may differ.
+    /// How long it has run. Not a date: the clocks of two machines may differ.
     pub uptime_seconds: u64,
 }
 
-/// The other nodes that were heard of lately.
+impl NodeInfo {
+    /// A node that has just started and has no connections.
+    pub fn new(node: NodeId, version: impl Into<String>) -> Self {
+        Self { node, version: version.into(), connections: 0, uptime_seconds: 0 }
+    }
+}
+
+/// The other nodes that sent a heartbeat lately.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    heard: HashMap<NodeId, Heard>,
+    known: HashMap<NodeId, Known>,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct Known {
     info: NodeInfo,
     at: Instant,
     clock: Reading,
-    /// It said goodbye. It stays known as such for a while, since a heartbeat that it sent before may
+    /// It has left. It stays known as such for a while, since a heartbeat that it sent before may
     /// come after: only one room's events are in order.
     left: bool,
 }
@@ -81,7 +87,7 @@ impl Reading {
 }
 
 impl Nodes {
-    /// Nobody was heard of yet.
+    /// None.
     pub fn new() -> Self {
         Self::default()
     }
@@ -89,15 +95,15 @@ impl Nodes {
     /// A heartbeat of a node, sent when its clock showed `clock`. `true`: the node was unknown until now.
     pub fn on_heartbeat(&mut self, info: NodeInfo, clock: Duration, now: Instant) -> bool {
         let reading = Reading { shown: clock, arrived: now };
-        let has_place = self.heard.len() < MAX_NODES;
-        match self.heard.entry(info.node) {
+        let has_place = self.known.len() < MAX_NODES;
+        match self.known.entry(info.node) {
             Entry::Occupied(mut entry) => {
-                let heard = entry.get_mut();
-                (heard.info, heard.at, heard.clock) = (info, now, heard.clock.or_better(reading));
+                let known = entry.get_mut();
+                (known.info, known.at, known.clock) = (info, now, known.clock.or_better(reading));
                 false
             }
             Entry::Vacant(entry) if has_place => {
-                entry.insert(Heard { info, at: now, clock: reading, left: false });
+                entry.insert(Known { info, at: now, clock: reading, left: false });
                 true
             }
             Entry::Vacant(_) => false,
@@ -105,36 +111,36 @@ impl Nodes {
     }
 
     /// A node has left, for good: should it be started again, it is another.
-    pub fn on_goodbye(&mut self, node: NodeId, now: Instant) {
-        if let Some(heard) = self.heard.get_mut(&node) {
-            (heard.left, heard.at) = (true, now);
+    pub fn on_leave(&mut self, node: NodeId, now: Instant) {
+        if let Some(known) = self.known.get_mut(&node) {
+            (known.left, known.at) = (true, now);
         }
     }
 
-    /// Forgets whom nobody has heard of for too long.
+    /// Forgets nodes without a heartbeat for too long.
     pub fn expire(&mut self, now: Instant) {
-        self.heard.retain(|_, heard| now.saturating_duration_since(heard.at) < NODE_TIMEOUT);
+        self.known.retain(|_, known| now.saturating_duration_since(known.at) < NODE_TIMEOUT);
     }
 
-    /// Nobody could be heard for a time. Silence counts from now on.
+    /// No heartbeat could arrive for a time. Silence counts from now on.
     pub fn restart_clocks(&mut self, now: Instant) {
-        self.heard.values_mut().for_each(|heard| heard.at = now);
+        self.known.values_mut().for_each(|known| known.at = now);
     }
 
     /// Who lives, in no order.
     pub fn live(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.heard.values().filter(|heard| !heard.left).map(|heard| &heard.info)
+        self.known.values().filter(|known| !known.left).map(|known| &known.info)
     }
 
     /// Whether this node lives.
     pub fn is_live(&self, node: NodeId) -> bool {
-        self.heard.get(&node).is_some_and(|heard| !heard.left)
+        self.known.get(&node).is_some_and(|known| !known.left)
     }
 
     /// The least that a live node's clock shows at this time. A request that expires at this reading is carried out by
     /// this time, or never.
     pub fn clock_at(&self, node: NodeId, time: Instant) -> Option<Duration> {
-        let heard = self.heard.get(&node).filter(|heard| !heard.left)?;
-        Some(heard.clock.at(time).saturating_sub(MAX_DRIFT))
+        let known = self.known.get(&node).filter(|known| !known.left)?;
+        Some(known.clock.at(time).saturating_sub(MAX_DRIFT))
     }
 }

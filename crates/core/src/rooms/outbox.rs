@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roomcast_protocol::{CloseCode, CloseFrame, Opcode};
 
-use crate::load::NodeLoad;
-use crate::shedding::Held;
+use crate::rooms::load::NodeLoad;
 
 /// What is to be written: one or more whole WebSocket frames.
 #[derive(Debug, Clone)]
@@ -62,6 +61,21 @@ pub enum Rejected {
     Full,
     /// The connection has ended or is being closed.
     Closed,
+}
+
+/// What a connection makes its node hold, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Its end gives this back.
+    pub(crate) own: usize,
+    /// Given back when the last of the connections that share it ends.
+    pub(crate) shared: usize,
+}
+
+impl Held {
+    pub(crate) fn is_nothing(self) -> bool {
+        self == Self { own: 0, shared: 0 }
+    }
 }
 
 /// A queue of frames with one reader, the connection's driver, and any number of writers, none of which ever waits. Its
@@ -163,7 +177,7 @@ impl Outbox {
         state.queue.push_back(outgoing);
     }
 
-    pub(crate) fn load(&self) -> &NodeLoad {
+    pub(crate) fn load(&self) -> &Arc<NodeLoad> {
         &self.load
     }
 
@@ -323,7 +337,7 @@ mod tests {
     use prometheus::IntGauge;
 
     use super::*;
-    use crate::budget::Budget;
+    use crate::rooms::budget::Budget;
 
     fn frame(len: usize) -> Outgoing {
         Outgoing { bytes: vec![0; len].into(), accepted_at: None }

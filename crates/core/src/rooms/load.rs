@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use crate::budget::Budget;
+use crate::rooms::budget::Budget;
 
 /// The memory of all connections, and how many of their drivers lag.
 #[derive(Debug)]

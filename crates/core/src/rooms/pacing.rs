@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::id::RoomName;
-use crate::outbox::Outgoing;
-use crate::peer::Peer;
+use crate::rooms::batch::Batch;
+use crate::rooms::connection::LocalConnection;
 
 /// How long a member without space for the next batch may delay its room. After that, it gets the rest as it comes, and
 /// is closed when that exceeds its limit.
@@ -29,41 +29,34 @@ const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// closing connections does not give it back; the rest is for the members that catch up.
 const OUTBOUND_SHARE: usize = 4;
 
-/// Events of one room that are queued to its members together.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    pub(crate) outgoing: Outgoing,
-    pub(crate) events: u64,
-}
-
 /// The rooms that hold events back.
 #[derive(Debug)]
-pub(crate) struct Backlogs {
-    rooms: HashMap<RoomName, Backlog>,
+pub(crate) struct HeldRooms {
+    rooms: HashMap<RoomName, HeldRoom>,
     bytes: usize,
     max_bytes: usize,
 }
 
 /// One room's events in their order; there is at least one.
 #[derive(Debug, Default)]
-struct Backlog {
-    parcels: VecDeque<(Instant, Parcel)>,
+struct HeldRoom {
+    batches: VecDeque<(Instant, Batch)>,
     bytes: usize,
-    /// Members that had no space for the first parcel.
-    blocked: Vec<Arc<Peer>>,
+    /// Members that had no space for the first batch.
+    blocked: Vec<Arc<LocalConnection>>,
     /// Since when they are waited for.
     blocked_since: Option<Instant>,
     /// The connections that are no longer waited for, by their serials.
     given_up: HashSet<u64>,
 }
 
-/// Queues a parcel to all members of a room, if all but those given up have space for it.
+/// Queues a batch to all members of a room, if all but those given up have space for it.
 ///
 /// # Errors
 /// The members that have none; nothing is queued in that case.
-pub(crate) type TryQueue<'a> = &'a dyn Fn(&RoomName, &Parcel, &HashSet<u64>) -> Result<(), Vec<Arc<Peer>>>;
+pub(crate) type TryQueue<'a> = &'a dyn Fn(&Batch, &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>>;
 
-impl Backlogs {
+impl HeldRooms {
     /// None, of a node whose connections may hold so much output.
     pub(crate) fn new(outbound_memory: usize) -> Self {
         Self { rooms: HashMap::new(), bytes: 0, max_bytes: MAX_HELD_BYTES.min(outbound_memory / OUTBOUND_SHARE) }
@@ -74,29 +67,29 @@ impl Backlogs {
         !self.rooms.is_empty() && self.rooms.contains_key(room)
     }
 
-    /// Holds a parcel back.
-    pub(crate) fn push(&mut self, room: RoomName, parcel: Parcel, now: Instant) {
-        let bytes = parcel.outgoing.bytes.len();
-        let backlog = self.rooms.entry(room).or_default();
-        backlog.parcels.push_back((now, parcel));
-        backlog.bytes += bytes;
+    /// Holds a batch back.
+    pub(crate) fn push(&mut self, batch: Batch, now: Instant) {
+        let bytes = batch.memory();
+        let held = self.rooms.entry(batch.room.clone()).or_default();
+        held.batches.push_back((now, batch));
+        held.bytes += bytes;
         self.bytes += bytes;
     }
 
     /// When to call [`release_one`](Self::release_one) even if no member has made space. `None`: nothing is held.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.rooms.values().filter_map(Backlog::deadline).min()
+        self.rooms.values().filter_map(HeldRoom::deadline).min()
     }
 
-    /// Queues one parcel for which all members have space, or which has waited long enough. Returns whether there was
+    /// Queues one batch for which all members have space, or which has waited long enough. Returns whether there was
     /// one.
     pub(crate) fn release_one(&mut self, now: Instant, try_queue: TryQueue<'_>) -> bool {
         let crowded = (self.bytes > self.max_bytes).then(|| self.largest()).flatten();
         let mut released = None;
-        for (room, backlog) in &mut self.rooms {
-            if let Some(bytes) = backlog.release_one(room, now, crowded.as_ref() == Some(room), try_queue) {
+        for (room, held) in &mut self.rooms {
+            if let Some(bytes) = held.release_one(now, crowded.as_ref() == Some(room), try_queue) {
                 self.bytes -= bytes;
-                released = Some((room.clone(), backlog.parcels.is_empty()));
+                released = Some((room.clone(), held.batches.is_empty()));
                 break;
             }
         }
@@ -107,55 +100,47 @@ impl Backlogs {
     }
 
     /// Returns everything that is held, in each room's order.
-    pub(crate) fn drain(self) -> impl Iterator<Item = (RoomName, Parcel)> {
-        self.rooms
-            .into_iter()
-            .flat_map(|(room, backlog)| backlog.parcels.into_iter().map(move |(_, parcel)| (room.clone(), parcel)))
+    pub(crate) fn drain(self) -> impl Iterator<Item = Batch> {
+        self.rooms.into_values().flat_map(|held| held.batches).map(|(_, batch)| batch)
     }
 
     fn largest(&self) -> Option<RoomName> {
-        self.rooms.iter().max_by_key(|(_, backlog)| backlog.bytes).map(|(room, _)| room.clone())
+        self.rooms.iter().max_by_key(|(_, held)| held.bytes).map(|(room, _)| room.clone())
     }
 }
 
-impl Backlog {
+impl HeldRoom {
     fn deadline(&self) -> Option<Instant> {
-        let (held_since, _) = self.parcels.front()?;
+        let (held_since, _) = self.batches.front()?;
         let hold_ends = *held_since + MAX_HOLD;
         Some(self.blocked_since.map_or(hold_ends, |since| hold_ends.min(since + MAX_WAIT)))
     }
 
     /// Returns how many bytes were queued.
-    fn release_one(
-        &mut self,
-        room: &RoomName,
-        now: Instant,
-        waits_for_nobody: bool,
-        try_queue: TryQueue<'_>,
-    ) -> Option<usize> {
+    fn release_one(&mut self, now: Instant, waits_for_nobody: bool, try_queue: TryQueue<'_>) -> Option<usize> {
         let deadline = self.deadline()?;
-        let (_, parcel) = self.parcels.front()?;
+        let (_, batch) = self.batches.front()?;
         loop {
             // Checks only the last one; the others are checked once it has space.
-            while self.blocked.last().is_some_and(|peer| peer.outbox.has_space_for(&parcel.outgoing)) {
+            while self.blocked.last().is_some_and(|member| member.has_space_for(batch)) {
                 self.blocked.pop();
             }
             if !self.blocked.is_empty() {
                 if now < deadline && !waits_for_nobody {
                     return None;
                 }
-                let still_blocked = self.blocked.drain(..).filter(|peer| !peer.outbox.has_space_for(&parcel.outgoing));
-                self.given_up.extend(still_blocked.map(|peer| peer.id.serial));
+                let still_blocked = self.blocked.drain(..).filter(|member| !member.has_space_for(batch));
+                self.given_up.extend(still_blocked.map(|member| member.id.serial));
             }
-            match try_queue(room, parcel, &self.given_up) {
+            match try_queue(batch, &self.given_up) {
                 Ok(()) => break,
                 Err(blocked) => self.blocked = blocked,
             }
             self.blocked_since.get_or_insert(now);
         }
         self.blocked_since = None;
-        let bytes = parcel.outgoing.bytes.len();
-        self.parcels.pop_front();
+        let bytes = batch.memory();
+        self.batches.pop_front();
         self.bytes -= bytes;
         Some(bytes)
     }

@@ -1,14 +1,13 @@
-//! The door to other nodes.
+//! What a broker must do.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::envelope::Envelope;
+use crate::broker::publication::{Publication, Publish};
 use crate::id::RoomName;
 
 /// A future behind a pointer, so that the trait can be one.
@@ -16,7 +15,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Carries room events between nodes.
 ///
-/// What every implementation promises, and the contract suite checks:
+/// What every implementation promises. The contract suite checks all of it but the bound:
 ///
 /// * **One order.** All nodes get the events of one room in the same order: that in which the broker
 ///   accepted them. Nothing is promised between rooms.
@@ -26,10 +25,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **A subscription that is answered is effective**: every event accepted later is delivered.
 /// * **Also to the publisher's own node**, by the same way as to all others.
 /// * **At most once.** An event is never delivered twice.
+/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an epoch, a room's offsets grow by one.
+/// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
+///   contain a `/`. Decode a name with [`RoomName::from_wire`].
 /// * **Bounded.** A publish that finds no place fails; it does not wait.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes.
-    fn publish(&self, envelope: Envelope) -> BoxFuture<'static, Result<(), BrokerError>>;
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>>;
 
     /// Starts to receive a room's events on this node.
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
@@ -37,10 +39,10 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Stops to receive a room's events on this node. Events already under way may still come.
     fn unsubscribe(&self, room: &RoomName);
 
-    /// Waits for events and appends them, in order. Returns `false` if no more will come, because the broker was closed
-    /// or has failed for good; the node must then end. Only one task calls this, the hub's. Cancel safe: no event is
-    /// lost if the future is dropped.
-    fn next_events<'a>(&'a self, events: &'a mut Vec<Envelope>) -> BoxFuture<'a, bool>;
+    /// Waits for publications and appends them, in order. Returns `false` if no more will come, because the broker was
+    /// closed or has failed for good; the node must then end. Only one task calls this, the hub's. Cancel safe: no
+    /// publication is lost if the future is dropped.
+    fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool>;
 
     /// Whether it works, now and from now on.
     fn status(&self) -> watch::Receiver<BrokerStatus>;
@@ -59,7 +61,7 @@ pub enum BrokerStatus {
 }
 
 /// Why the broker did not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
     /// More events wait for delivery than may.

@@ -12,7 +12,7 @@ use crate::id::RoomName;
 /// A member is known by its slot in its room, so that leaving a room costs the same however many are
 /// in it. A room exists while it has members.
 #[derive(Debug)]
-pub struct Membership<M> {
+pub struct RoomMembers<M> {
     rooms: HashMap<RoomName, Slab<M>>,
 }
 
@@ -32,7 +32,7 @@ pub struct Left {
     pub last: bool,
 }
 
-impl<M> Membership<M> {
+impl<M> RoomMembers<M> {
     /// No rooms.
     pub fn new() -> Self {
         Self { rooms: HashMap::new() }
@@ -82,7 +82,7 @@ impl<M> Membership<M> {
     }
 }
 
-impl<M> Default for Membership<M> {
+impl<M> Default for RoomMembers<M> {
     fn default() -> Self {
         Self::new()
     }

@@ -7,30 +7,16 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use roomcast_protocol::{CloseCode, CloseFrame};
 
-use crate::budget::Budget;
-use crate::hub::Hub;
-use crate::peer::Peer;
+use crate::rooms::budget::Budget;
+use crate::rooms::connection::LocalConnection;
+use crate::rooms::local::LocalNode;
+use crate::rooms::outbox::Held;
 
 /// How often all connections may be examined: that takes milliseconds with 100,000 of them, and closed ones need time
 /// to release their memory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a connection makes its node hold, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
-    /// Its end gives this back.
-    pub(crate) own: usize,
-    /// Given back when the last of the connections that share it ends.
-    pub(crate) shared: usize,
-}
-
-impl Held {
-    fn is_nothing(self) -> bool {
-        self == Self { own: 0, shared: 0 }
-    }
-}
-
-impl Hub {
+impl LocalNode {
     /// Whether new connections are refused because the open ones exceed a memory budget.
     pub fn is_short_of_memory(&self) -> bool {
         self.load.inbound.is_exceeded() || self.load.outbound.is_exceeded()
@@ -45,15 +31,26 @@ impl Hub {
         tokio::join!(
             self.keep(
                 &load.inbound,
-                |peer| Held { own: peer.inbound(), shared: 0 },
+                |connection| Held { own: connection.inbound(), shared: 0 },
                 &too_much_input,
                 &metrics.shed_for_inbound
             ),
-            self.keep(&load.outbound, |peer| peer.outbox.held(), &too_much_output, &metrics.shed_for_outbound),
+            self.keep(
+                &load.outbound,
+                |connection| connection.outbox.held(),
+                &too_much_output,
+                &metrics.shed_for_outbound
+            ),
         );
     }
 
-    async fn keep(&self, budget: &Budget, held: impl Fn(&Peer) -> Held, close: &CloseFrame, count: &IntCounter) {
+    async fn keep(
+        &self,
+        budget: &Budget,
+        held: impl Fn(&LocalConnection) -> Held,
+        close: &CloseFrame,
+        count: &IntCounter,
+    ) {
         loop {
             budget.exceeded().await;
             self.close_largest(budget, &held, close, count);
@@ -67,12 +64,18 @@ impl Hub {
     /// shares it with few counts for less than its end frees, who shares it with many for more. The next look
     /// corrects that. Attributed in full, the members of one room would be closed by the thousand for one copy
     /// of their events; not attributed at all, those that hold it would stay.
-    fn close_largest(&self, budget: &Budget, held: impl Fn(&Peer) -> Held, close: &CloseFrame, count: &IntCounter) {
-        let mut all: Vec<(Held, Arc<Peer>)> = Vec::new();
-        for peer in self.connections.lock().values() {
-            let held = held(peer);
+    fn close_largest(
+        &self,
+        budget: &Budget,
+        held: impl Fn(&LocalConnection) -> Held,
+        close: &CloseFrame,
+        count: &IntCounter,
+    ) {
+        let mut all: Vec<(Held, Arc<LocalConnection>)> = Vec::new();
+        for connection in self.connections() {
+            let held = held(&connection);
             if !held.is_nothing() {
-                all.push((held, Arc::clone(peer)));
+                all.push((held, connection));
             }
         }
         let own: usize = all.iter().map(|(held, _)| held.own).sum();
@@ -81,17 +84,18 @@ impl Hub {
         let shared = budget.held().saturating_sub(own).min(counted);
         let share = |held: Held| held.own + (held.shared as u128 * shared as u128 / counted.max(1) as u128) as usize;
         // Those that are closed already give back what they hold as soon as they run.
-        let (closed, mut open): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, peer)| peer.outbox.is_closed());
+        let (closed, mut open): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, connection)| connection.outbox.is_closed());
         let given_back = closed.into_iter().map(|(held, _)| share(held)).sum();
         let mut excess = budget.excess().saturating_sub(given_back);
         open.sort_by_cached_key(|(held, _)| Reverse(share(*held)));
-        for (held, peer) in open {
+        for (held, connection) in open {
             if excess == 0 {
                 return;
             }
-            if peer.outbox.close(close.clone()) {
+            if connection.outbox.close(close.clone()) {
                 let bytes = held.own + held.shared;
-                tracing::info!(connection = %peer.id, bytes, reason = close.reason, "closed to free memory");
+                tracing::info!(connection = %connection.id, bytes, reason = close.reason, "closed to free memory");
                 count.inc();
                 excess = excess.saturating_sub(share(held));
             }

@@ -1,0 +1,75 @@
+//! What is published to a room, and what comes of it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use roomcast_protocol::Name;
+
+use crate::id::{NodeId, RoomName};
+
+/// A room event on its way to the broker. It has no call id: a call, and its cancellation, stay on the node that owns
+/// the connection.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The node that accepted the event.
+    pub origin: NodeId,
+    /// The room whose members get it.
+    pub room: RoomName,
+    /// The event's name.
+    pub event: Name,
+    /// The event's bytes.
+    pub payload: Bytes,
+    /// When this process accepted it: the start of its delivery latency.
+    pub accepted_at: Instant,
+}
+
+/// A room event that the broker has accepted, on its way to the members.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The node that accepted the event.
+    pub origin: NodeId,
+    /// The room whose members get it.
+    pub room: RoomName,
+    /// The event's name.
+    pub event: Name,
+    /// The event's bytes.
+    pub payload: Bytes,
+    /// When the event was accepted, by this process' clock: the start of its delivery latency.
+    pub accepted_at: Instant,
+    /// The event's place in its room.
+    pub position: Position,
+}
+
+/// A place in the order of a room's events. Positions of different epochs can't be compared: a new epoch begins when
+/// the broker no longer knows the room's last offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Which numbering of the room's events the offset belongs to.
+    pub epoch: u64,
+    /// The event's number. Offsets of one epoch grow, by one for each event.
+    pub offset: u64,
+}
+
+impl Publish {
+    /// The event's size in bytes, as queues count it.
+    pub fn size(&self) -> usize {
+        size(&self.room, &self.event, &self.payload)
+    }
+
+    /// The publication that comes of it.
+    pub fn accepted(self, position: Position) -> Publication {
+        let Self { origin, room, event, payload, accepted_at } = self;
+        Publication { origin, room, event, payload, accepted_at, position }
+    }
+}
+
+impl Publication {
+    /// The event's size in bytes, as queues count it.
+    pub fn size(&self) -> usize {
+        size(&self.room, &self.event, &self.payload)
+    }
+}
+
+fn size(room: &RoomName, event: &Name, payload: &Bytes) -> usize {
+    room.len() + event.as_bytes().len() + payload.len()
+}

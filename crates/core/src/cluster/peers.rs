@@ -1,0 +1,340 @@
+//! The way to the other nodes: heartbeats, requests and responses, over the broker.
+//!
+//! They are publications to internal rooms: `nodes/all`, and `node/<id>` for each node.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use roomcast_protocol::Name;
+use thiserror::Error;
+
+use crate::broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
+use crate::broker::publication::{Publication, Publish};
+use crate::cluster::message::{Message, Request, Response};
+use crate::cluster::nodes::{HEARTBEAT_INTERVAL, NodeInfo, Nodes};
+use crate::cluster::pending::{MAX_REQUESTS, PendingRequests, REQUEST_TIMEOUT, Responses};
+use crate::id::{NodeId, RoomName};
+use crate::rooms::local::LocalNode;
+
+/// The version that a node announces.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long a node that leaves waits for the broker to accept that message.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a request to other nodes failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum SendError {
+    /// The broker did not accept the request. It may have, all the same, if it was cut off then.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("too many requests to other nodes are pending ({MAX_REQUESTS}); try again later")]
+    TooManyRequests,
+}
+
+/// To whom a request goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    One(NodeId),
+    /// All other nodes.
+    All,
+}
+
+/// A request of another node, to be responded to.
+#[derive(Debug)]
+pub(crate) struct IncomingRequest {
+    pub(crate) from: NodeId,
+    pub(crate) id: u64,
+    pub(crate) request: Request,
+    pub(crate) payload: Bytes,
+}
+
+/// The other nodes, as this one knows them.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    local: Arc<LocalNode>,
+    broker: Arc<dyn Broker>,
+    nodes: Mutex<Nodes>,
+    requests: Mutex<PendingRequests>,
+    started_at: Instant,
+    /// Whether one of this node's own heartbeats has come back since the last was sent.
+    own_heartbeat_arrived: AtomicBool,
+    has_left: AtomicBool,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The runtime's clock, which tests can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Peers {
+    pub(crate) fn new(local: Arc<LocalNode>, broker: Arc<dyn Broker>) -> Self {
+        Self {
+            local,
+            broker,
+            nodes: Mutex::default(),
+            requests: Mutex::default(),
+            started_at: now(),
+            own_heartbeat_arrived: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
+        }
+    }
+
+    // === who is there ===
+
+    /// The live nodes, this one included. While the broker is down no heartbeat can arrive, and the nodes that were live
+    /// before stay so.
+    pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
+        let mut nodes: Vec<_> = self.nodes.lock().live().cloned().collect();
+        nodes.push(self.own_info());
+        nodes.sort_unstable_by_key(|node| node.node);
+        nodes
+    }
+
+    pub(crate) fn is_live(&self, node: NodeId) -> bool {
+        self.nodes.lock().is_live(node)
+    }
+
+    fn own_info(&self) -> NodeInfo {
+        NodeInfo {
+            node: self.local.id(),
+            version: VERSION.to_owned(),
+            connections: self.local.connection_count(),
+            uptime_seconds: self.clock().as_secs(),
+        }
+    }
+
+    /// This node's clock, by which other nodes' requests to it expire.
+    fn clock(&self) -> Duration {
+        now().saturating_duration_since(self.started_at)
+    }
+
+    /// Sends heartbeats, and forgets nodes that no longer do. Never returns.
+    pub(crate) async fn keep_in_touch(&self) {
+        let mut status = self.broker.status();
+        let mut subscribed = false;
+        loop {
+            self.count_nodes();
+            if *status.borrow() == BrokerStatus::Down {
+                if status.wait_for(|status| *status == BrokerStatus::Up).await.is_err() {
+                    std::future::pending::<()>().await; // it stays down
+                }
+                self.nodes.lock().restart_clocks(now());
+            }
+            // If it takes longer, the next turn tries again.
+            let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.send_heartbeat(&mut subscribed)).await;
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            let mut nodes = self.nodes.lock();
+            if self.own_heartbeat_arrived.swap(false, Ordering::AcqRel) {
+                nodes.expire(now());
+            } else {
+                nodes.restart_clocks(now()); // the others' heartbeats may be missing for the same reason
+            }
+        }
+    }
+
+    fn count_nodes(&self) {
+        let others = self.nodes.lock().live().count();
+        self.local.metrics().nodes.set(1 + others as i64);
+    }
+
+    async fn send_heartbeat(&self, subscribed: &mut bool) -> Result<(), BrokerError> {
+        if !*subscribed {
+            // Before the first heartbeat, because the others respond to it with theirs.
+            self.broker.subscribe(&RoomName::of_node(self.local.id())).await?;
+            self.broker.subscribe(&RoomName::of_all_nodes()).await?;
+            *subscribed = true;
+        }
+        if self.has_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.send(RoomName::of_all_nodes(), &self.heartbeat(), &[]).await
+    }
+
+    fn heartbeat(&self) -> Message {
+        let NodeInfo { version, connections, uptime_seconds, .. } = self.own_info();
+        Message::Heartbeat { version, connections, uptime_seconds, clock_ms: millis(self.clock()) }
+    }
+
+    /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
+    /// nobody sends it requests.
+    pub(crate) async fn leave(&self) {
+        // Should it not get through, the others miss the heartbeats.
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.start_leaving()).await;
+    }
+
+    pub(crate) fn start_leaving(&self) -> BoxFuture<'static, Result<(), BrokerError>> {
+        match self.has_left.swap(true, Ordering::AcqRel) {
+            true => Box::pin(std::future::ready(Ok(()))),
+            false => self.send(RoomName::of_all_nodes(), &Message::Leave, &[]),
+        }
+    }
+
+    // === messages ===
+
+    fn send(&self, room: RoomName, message: &Message, payload: &[u8]) -> BoxFuture<'static, Result<(), BrokerError>> {
+        // The head names the message.
+        let (event, payload) = (Name::default(), message.encode(payload));
+        self.broker.publish(Publish { origin: self.local.id(), room, event, payload, accepted_at: Instant::now() })
+    }
+
+    /// Takes a message of another node in, and returns the request that it makes, if any.
+    pub(crate) fn on_message(&self, publication: Publication) -> Option<IncomingRequest> {
+        let from = publication.origin;
+        if from == self.local.id() {
+            self.own_heartbeat_arrived.store(true, Ordering::Release);
+            return None;
+        }
+        let Some((message, payload)) = Message::decode(publication.payload) else {
+            tracing::debug!(%from, "dropped a message of another node: unknown version or invalid");
+            return None;
+        };
+        match message {
+            Message::Heartbeat { version, connections, uptime_seconds, clock_ms } => {
+                let info = NodeInfo { node: from, version, connections, uptime_seconds };
+                self.on_heartbeat(info, Duration::from_millis(clock_ms));
+            }
+            Message::Leave => {
+                tracing::info!(node = %from, "a node has left");
+                self.nodes.lock().on_leave(from, now());
+                self.requests.lock().on_leave(from);
+                self.count_nodes();
+            }
+            Message::Request { request, sent_ms, expires_ms, .. }
+                if request.has_effect() && !self.is_in_time(from, sent_ms, expires_ms.get(&self.local.id())) =>
+            {
+                tracing::debug!(%from, "dropped an expired request: its sender no longer waits for it");
+            }
+            Message::Request { id, request, .. } => return Some(IncomingRequest { from, id, request, payload }),
+            Message::Response { id, response } => {
+                let is_live = self.is_live(from);
+                self.requests.lock().on_response(id, from, is_live, response);
+            }
+            Message::Unknown => tracing::debug!(%from, "ignored a message of a newer node"),
+        }
+        None
+    }
+
+    fn on_heartbeat(&self, info: NodeInfo, clock: Duration) {
+        let from = info.node;
+        if self.nodes.lock().on_heartbeat(info, clock, now()) {
+            tracing::info!(node = %from, "a node has joined");
+            self.count_nodes();
+            // So that it knows this one at once. There is one such message for each new node, so there is no need for a
+            // brake.
+            if !self.has_left.load(Ordering::Acquire) {
+                drop(self.send(RoomName::of_node(from), &self.heartbeat(), &[]));
+            }
+        }
+    }
+
+    fn is_in_time(&self, from: NodeId, sent_ms: u64, expires_ms: Option<&u64>) -> bool {
+        match expires_ms {
+            Some(until) => millis(self.clock()) <= *until,
+            None => self
+                .nodes
+                .lock()
+                .clock_at(from, now())
+                .is_some_and(|clock| clock <= Duration::from_millis(sent_ms).saturating_add(REQUEST_TIMEOUT)),
+        }
+    }
+
+    /// Responds to a request. The requester waits for a limited time, so nothing is done if the response is lost.
+    pub(crate) fn respond(&self, to: NodeId, id: u64, response: Response) {
+        drop(self.send(RoomName::of_node(to), &Message::Response { id, response }, &[]));
+    }
+
+    // === requests ===
+
+    /// Fails at once while the broker is down.
+    pub(crate) fn check_reachable(&self) -> Result<(), BrokerError> {
+        match *self.broker.status().borrow() {
+            BrokerStatus::Up => Ok(()),
+            BrokerStatus::Down => {
+                Err(BrokerError::Unavailable { reason: "other nodes can't be reached without it".into() })
+            }
+        }
+    }
+
+    /// Sends a request. Once the broker has accepted it, the result waits for the responses. A request that fails takes
+    /// no effect later: nodes carry it out before that time, by their own clocks, or not at all.
+    ///
+    /// Dropping the future, or the result, leaves nothing behind.
+    pub(crate) async fn request(
+        &self,
+        target: Target,
+        request: Request,
+        payload: Bytes,
+    ) -> Result<SentRequest<'_>, SendError> {
+        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        let has_effect = request.has_effect();
+        let (room, nodes, expires_ms) = {
+            let known = self.nodes.lock();
+            let (room, nodes): (_, HashSet<_>) = match target {
+                Target::One(node) => (RoomName::of_node(node), HashSet::from([node])),
+                Target::All => (RoomName::of_all_nodes(), known.live().map(|node| node.node).collect()),
+            };
+            let expiry = |node: &NodeId| Some((*node, millis(known.clock_at(*node, deadline.into_std())?)));
+            let expires_ms = nodes.iter().filter(|_| has_effect).filter_map(expiry).collect();
+            (room, nodes, expires_ms)
+        };
+        self.check_reachable()?;
+        let started = self.requests.lock().start(nodes, matches!(target, Target::All));
+        let (id, completed) = started.ok_or(SendError::TooManyRequests)?;
+        let sent = SentRequest { peers: self, id, completed, deadline };
+        let message = Message::Request { id, request, sent_ms: millis(self.clock()), expires_ms };
+        let mut accepted = self.send(room, &message, &payload);
+        if let Some(accepted) = (&mut accepted).now_or_never() {
+            accepted?; // what is refused at once was not sent
+            return Ok(sent);
+        }
+        match tokio::time::timeout_at(deadline, accepted).await {
+            Ok(Ok(())) => Ok(sent),
+            Ok(Err(error)) => {
+                if has_effect {
+                    // The request may still arrive: report a failure only once it has expired.
+                    tokio::time::sleep_until(deadline).await;
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                let reason = format!("it did not accept the request within {REQUEST_TIMEOUT:?}");
+                Err(BrokerError::Unavailable { reason }.into())
+            }
+        }
+    }
+}
+
+/// A request that was sent, with its place in the table; dropping it gives the request up.
+#[derive(Debug)]
+pub(crate) struct SentRequest<'a> {
+    peers: &'a Peers,
+    id: u64,
+    completed: tokio::sync::oneshot::Receiver<()>,
+    deadline: tokio::time::Instant,
+}
+
+impl SentRequest<'_> {
+    /// Waits until all nodes have responded, or until the deadline.
+    pub(crate) async fn responses(mut self) -> Responses {
+        // After the deadline, nodes that have not responded are missing. The sender is in the table, where only this
+        // request's end removes it.
+        let _ = tokio::time::timeout_at(self.deadline, &mut self.completed).await;
+        self.peers.requests.lock().finish(self.id)
+    }
+}
+
+impl Drop for SentRequest<'_> {
+    fn drop(&mut self) {
+        self.peers.requests.lock().finish(self.id);
+    }
+}

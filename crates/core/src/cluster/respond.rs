@@ -1,0 +1,86 @@
+//! What this node does, or reports, when a request asks it to.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
+
+use crate::broker::contract::BrokerError;
+use crate::cluster::message::{JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response};
+use crate::id::{ConnectionId, RoomName};
+use crate::rooms::connection::LocalConnection;
+use crate::rooms::local::{JoinError, LocalNode};
+use crate::rooms::outbox::{Outgoing, Rejected};
+
+impl Request {
+    /// Whether responding takes so long that the node's publications should not wait for it.
+    pub(crate) fn takes_time(&self) -> bool {
+        !self.has_effect()
+    }
+}
+
+/// Carries out a request on this node.
+pub(crate) async fn respond(node: &LocalNode, request: Request, payload: Bytes) -> Response {
+    let reached = |count| Response::Reached { count };
+    match request {
+        Request::NotifyConnection { connection, event } => {
+            reached(notify(node.connection(connection), &event, &payload))
+        }
+        Request::NotifyUser { user, event } => reached(notify(node.connections_of(&user), &event, &payload)),
+        Request::CloseConnection { connection, code, reason } => {
+            reached(close(node.connection(connection), code, &reason))
+        }
+        Request::CloseUser { user, code, reason } => reached(close(node.connections_of(&user), code, &reason)),
+        Request::Join { connection, room } => join(node, connection, &room).await,
+        Request::Leave { connection, room } => {
+            let connection = node.connection(connection);
+            reached(connection.iter().map(|connection| node.leave(connection, &room)).count())
+        }
+        Request::Members { room } => {
+            let (count, members) = node.list_members(&room, MAX_LISTED_MEMBERS);
+            let members = members.into_iter().map(|member| Member { connection: member.connection, user: member.user });
+            Response::Members { count, members: members.collect() }
+        }
+        Request::Rooms { prefix, after, limit } => {
+            // One more than a list has, by which the requester sees that there are more.
+            Response::Rooms { rooms: node.list_rooms(&prefix, &after, limit.min(MAX_LISTED_ROOMS + 1)) }
+        }
+        Request::Unknown => Response::Unsupported,
+    }
+}
+
+async fn join(node: &LocalNode, connection: ConnectionId, room: &RoomName) -> Response {
+    let Some(connection) = node.connection(connection) else { return Response::Reached { count: 0 } };
+    match node.join(&connection, room).await {
+        Ok(()) => Response::Reached { count: 1 },
+        Err(JoinError::Closed) => Response::Reached { count: 0 },
+        Err(JoinError::TooManyRooms { max }) => Response::JoinFailed { error: JoinFailure::TooManyRooms { max } },
+        Err(JoinError::Broker(BrokerError::Unavailable { reason })) => {
+            Response::JoinFailed { error: JoinFailure::unavailable(reason) }
+        }
+        Err(JoinError::Broker(error)) => Response::JoinFailed { error: JoinFailure::unavailable(error.to_string()) },
+    }
+}
+
+/// Queues an event to connections, and returns to how many.
+fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &Name, payload: &Bytes) -> usize {
+    let queued = connections.into_iter().filter(|connection| {
+        let mut bytes = BytesMut::new();
+        connection.codec().encode(&mut bytes, event.clone(), payload.clone());
+        match connection.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None }) {
+            Ok(()) => true,
+            Err(Rejected::Full) => {
+                tracing::info!(connection = %connection.id, "slow consumer");
+                false
+            }
+            Err(Rejected::Closed) => false,
+        }
+    });
+    queued.count()
+}
+
+/// Closes connections, and returns how many were not being closed already.
+fn close(connections: impl IntoIterator<Item = Arc<LocalConnection>>, code: u16, reason: &str) -> usize {
+    let close = CloseFrame::new(CloseCode(code), reason);
+    connections.into_iter().filter(|connection| connection.outbox.close(close.clone())).count()
+}

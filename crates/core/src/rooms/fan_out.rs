@@ -1,0 +1,99 @@
+//! Publications on their way to the members of their rooms.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep_until};
+
+use crate::broker::contract::Broker;
+use crate::broker::publication::Publication;
+use crate::rooms::batch::{Batch, batches};
+use crate::rooms::connection::LocalConnection;
+use crate::rooms::local::LocalNode;
+use crate::rooms::pacing::HeldRooms;
+
+/// An event that is older than this when it arrives counts as missed during an outage of the node or of Redis. An event
+/// also looks late if its publisher's clock is that far behind: its members are then waited for without need.
+const LATE: Duration = Duration::from_millis(250);
+
+/// Delivers publications to a node's members, and holds back those of rooms that have to catch up.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    node: Arc<LocalNode>,
+    held: HeldRooms,
+}
+
+impl FanOut {
+    pub(crate) fn new(node: Arc<LocalNode>) -> Self {
+        let held = HeldRooms::new(node.options().outbound_memory);
+        Self { node, held }
+    }
+
+    /// Waits for publications, or until some that are held back may be delivered. Returns `false` when the broker has
+    /// ended.
+    pub(crate) async fn wait(&self, broker: &dyn Broker, publications: &mut Vec<Publication>) -> bool {
+        let Some(deadline) = self.held.deadline() else { return broker.next_publications(publications).await };
+        tokio::select! {
+            more = broker.next_publications(publications) => more,
+            () = self.node.load.space_made() => true,
+            () = sleep_until(deadline) => true,
+        }
+    }
+
+    /// Queues publications to the members of their rooms, then what was held back and can go now.
+    pub(crate) async fn deliver(&mut self, publications: impl Iterator<Item = Publication>) {
+        for batch in batches(publications) {
+            self.deliver_batch(batch);
+            self.pause().await;
+        }
+        while self.held.release_one(Instant::now(), &|batch, given_up| self.node.try_queue(batch, given_up)) {
+            self.pause().await;
+        }
+    }
+
+    /// Queues everything that is held back.
+    pub(crate) fn finish(self) {
+        for batch in self.held.drain() {
+            self.node.queue(&batch);
+        }
+    }
+
+    /// Lets the connections' tasks, and the hub's other work, have their turn.
+    async fn pause(&self) {
+        self.node.load.drivers_caught_up().await;
+        consume_budget().await;
+    }
+
+    /// A late batch waits for members that have no space for it.
+    fn deliver_batch(&mut self, batch: Batch) {
+        let is_late = batch.accepted_at.elapsed() > LATE;
+        if self.held.has(&batch.room) || (is_late && self.node.try_queue(&batch, &HashSet::new()).is_err()) {
+            self.held.push(batch, Instant::now());
+        } else if !is_late {
+            self.node.queue(&batch);
+        }
+    }
+}
+
+impl LocalNode {
+    /// Queues a batch to all members if each of them, except those given up, has space for it; otherwise returns the
+    /// members that have none.
+    fn try_queue(&self, batch: &Batch, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>> {
+        let shard = self.shard(&batch.room).lock();
+        let has_space =
+            |member: &&Arc<LocalConnection>| given_up.contains(&member.id.serial) || member.has_space_for(batch);
+        let blocked: Vec<_> = shard.rooms.members(&batch.room).filter(|member| !has_space(member)).cloned().collect();
+        if !blocked.is_empty() {
+            return Err(blocked);
+        }
+        self.metrics().deliveries.inc_by(shard.queue(batch) * batch.events());
+        Ok(())
+    }
+
+    fn queue(&self, batch: &Batch) {
+        let reached = self.shard(&batch.room).lock().queue(batch);
+        self.metrics().deliveries.inc_by(reached * batch.events());
+    }
+}

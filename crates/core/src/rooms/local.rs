@@ -1,0 +1,414 @@
+//! The connections and rooms of one node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::BuildHasher;
+use std::num::NonZeroU64;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::broker::contract::{Broker, BrokerError, BrokerStatus};
+use crate::id::{ConnectionId, NodeId, RoomName, UserId};
+use crate::metrics::HubMetrics;
+use crate::options::HubOptions;
+use crate::rooms::batch::Batch;
+use crate::rooms::budget::Budget;
+use crate::rooms::codec::Codec;
+use crate::rooms::connection::{LocalConnection, Membership};
+use crate::rooms::load::NodeLoad;
+use crate::rooms::membership::RoomMembers;
+use crate::rooms::outbox::{Outbox, Rejected};
+use crate::rooms::subscription::{Subscription, Subscriptions};
+
+/// Rooms are spread over so many locks.
+const SHARDS: usize = 64;
+
+/// How often failed subscriptions are retried while the broker works.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a connection did not become a member.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It is in as many rooms as it may be.
+    #[error("room limit reached: a connection can be in at most {max} rooms")]
+    TooManyRooms {
+        /// The most.
+        max: usize,
+    },
+    /// It has ended.
+    #[error("the connection has ended")]
+    Closed,
+    /// The room's events could not be subscribed to.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// One member of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its user, if it has one.
+    pub user: Option<UserId>,
+}
+
+/// The rooms whose names hash alike.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) rooms: RoomMembers<Arc<LocalConnection>>,
+    subscriptions: Subscriptions,
+}
+
+/// What one node holds: its connections, and the rooms that they are in.
+#[derive(Debug)]
+pub struct LocalNode {
+    id: NodeId,
+    options: HubOptions,
+    broker: Arc<dyn Broker>,
+    shards: Vec<Mutex<Shard>>,
+    hasher: std::hash::RandomState,
+    connections: Mutex<HashMap<u64, Arc<LocalConnection>>>,
+    next_connection: AtomicU64,
+    next_join: AtomicU64,
+    places_taken: AtomicUsize,
+    draining: AtomicBool,
+    pub(crate) load: Arc<NodeLoad>,
+    metrics: Arc<HubMetrics>,
+}
+
+impl LocalNode {
+    pub(crate) fn new(broker: Arc<dyn Broker>, options: HubOptions, metrics: Arc<HubMetrics>) -> Arc<Self> {
+        let shard = || Shard { rooms: RoomMembers::new(), subscriptions: Subscriptions::new(Arc::clone(&broker)) };
+        Arc::new(Self {
+            id: NodeId::random(),
+            options,
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            broker,
+            hasher: std::hash::RandomState::new(),
+            connections: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            next_join: AtomicU64::new(1),
+            places_taken: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            load: NodeLoad::new(
+                Budget::new(metrics.inbound_memory.clone(), options.inbound_memory),
+                Budget::new(metrics.outbound_memory.clone(), options.outbound_memory),
+            ),
+            metrics,
+        })
+    }
+
+    /// This run of this node.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    pub(crate) fn options(&self) -> &HubOptions {
+        &self.options
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &HubMetrics {
+        &self.metrics
+    }
+
+    // === connections ===
+
+    /// Takes one of `max` places for connections. A connection holds its place from before its upgrade until its end,
+    /// so there are never more, however many come at once. `None`: all are taken.
+    pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
+        let take = |taken| (taken < max).then_some(taken + 1);
+        self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(Place(Arc::clone(self)))
+    }
+
+    /// Adds a connection, which the node knows until the result is dropped.
+    pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> Connection {
+        let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
+        let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, user, codec, outbox);
+        self.connections.lock().insert(serial, Arc::clone(&connection));
+        if self.draining.load(Ordering::Acquire) {
+            connection.outbox.drain();
+        }
+        Connection { node: Arc::clone(self), connection }
+    }
+
+    fn leave_all(&self, connection: &LocalConnection) {
+        for Membership { room, slot, .. } in connection.rooms.lock().take().into_iter().flatten() {
+            self.remove_member(&room, slot);
+        }
+    }
+
+    fn disconnect(&self, connection: &LocalConnection) {
+        connection.outbox.seal();
+        self.leave_all(connection);
+        self.connections.lock().remove(&connection.id.serial);
+    }
+
+    /// From now on, new connections are told to leave as soon as they come. Those that are here are the caller's to
+    /// close, in its time.
+    pub fn start_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// A connection of this node.
+    pub fn connection(&self, id: ConnectionId) -> Option<Arc<LocalConnection>> {
+        if id.node != self.id {
+            return None;
+        }
+        self.connections.lock().get(&id.serial).cloned()
+    }
+
+    /// All connections of this node, as they are now.
+    pub fn connections(&self) -> Vec<Arc<LocalConnection>> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    /// How many connections this node has.
+    pub fn connection_count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    /// This node's connections of a user.
+    pub(crate) fn connections_of(&self, user: &UserId) -> Vec<Arc<LocalConnection>> {
+        let room = RoomName::of_user(user);
+        let shard = self.shard(&room).lock();
+        shard.rooms.members(&room).cloned().collect()
+    }
+
+    // === rooms ===
+
+    /// Makes a connection a member. When this returns, every event published later reaches it; joining
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the connection is then not a member, unless a later join made it one or it was one by
+    /// [`join_eventually`](Self::join_eventually).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
+    pub async fn join(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
+        let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
+        let Some(subscription) = self.add_member(connection, room, join)? else { return Ok(()) };
+        if let Err(error) = subscription.answered().await {
+            // It stays pending while the room has members, so that nobody takes the room for subscribed.
+            self.leave_if(connection, |membership| membership.room == *room && membership.join == join);
+            return Err(error.into());
+        }
+        self.shard(room).lock().subscriptions.confirm(room, &subscription);
+        Ok(())
+    }
+
+    /// Like [`join`](Self::join), but an unavailable broker is not an error: the connection becomes a member anyway,
+    /// and gets the room's events once the broker is back. Waits for the subscription only while the broker works.
+    ///
+    /// # Errors
+    /// [`JoinError`], except for an unavailable broker; the connection is then not a member.
+    ///
+    /// # Cancel safety
+    /// As [`join`](Self::join).
+    pub async fn join_eventually(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
+        let mut status = self.broker.status();
+        let Some(subscription) = self.add_member(connection, room, None)? else { return Ok(()) };
+        // If it failed or is still pending, `renew_subscriptions` takes over.
+        tokio::select! {
+            _ = subscription.answered() => {}
+            _ = status.wait_for(|status| *status == BrokerStatus::Down) => {}
+        }
+        Ok(())
+    }
+
+    /// Makes a connection reachable through its user, if it has one; works like
+    /// [`join_eventually`](Self::join_eventually).
+    ///
+    /// # Errors
+    /// [`JoinError`] if the connection has ended.
+    ///
+    /// # Cancel safety
+    /// As [`join`](Self::join).
+    pub async fn join_user(&self, connection: &Arc<LocalConnection>) -> Result<(), JoinError> {
+        match &connection.user {
+            Some(user) => self.join_eventually(connection, &RoomName::of_user(user)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
+    ///
+    /// `join` becomes the one whose failure ends the membership; `None`: none does.
+    fn add_member(
+        &self,
+        connection: &Arc<LocalConnection>,
+        room: &RoomName,
+        join: Option<NonZeroU64>,
+    ) -> Result<Option<Subscription>, JoinError> {
+        let mut rooms = connection.rooms.lock();
+        let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
+        // Under the shard's lock, so that the broker learns of first and last members in their order.
+        let mut shard = self.shard(room).lock();
+        if let Some(membership) = rooms.iter_mut().find(|membership| membership.room == *room) {
+            // Two joins may wait for one membership: the older must not end what the newer reports. One that
+            // outlasts failures keeps doing so.
+            membership.join = membership.join.and(join);
+            return Ok(shard.subscriptions.pending(room));
+        }
+        let own = usize::from(connection.user.is_some()); // the room of its user is not of its choice
+        if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
+            return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
+        }
+        let joined = shard.rooms.join(room, Arc::clone(connection));
+        if rooms.is_empty() {
+            rooms.reserve_exact(1); // most connections are in one room
+        }
+        rooms.push(Membership { room: room.clone(), slot: joined.slot, join });
+        self.metrics.memberships.inc();
+        if joined.first {
+            self.metrics.rooms.inc();
+            shard.subscriptions.start(room);
+        }
+        Ok(shard.subscriptions.pending(room))
+    }
+
+    /// Ends a membership. When this returns, no event of the room is queued to the connection any more.
+    pub fn leave(&self, connection: &LocalConnection, room: &RoomName) {
+        self.leave_if(connection, |membership| membership.room == *room);
+    }
+
+    fn leave_if(&self, connection: &LocalConnection, is_meant: impl Fn(&Membership) -> bool) {
+        let mut rooms = connection.rooms.lock();
+        let Some(rooms) = rooms.as_mut() else { return };
+        if let Some(index) = rooms.iter().position(is_meant) {
+            let Membership { room, slot, .. } = rooms.swap_remove(index);
+            self.remove_member(&room, slot);
+        }
+    }
+
+    fn remove_member(&self, room: &RoomName, slot: usize) {
+        let mut shard = self.shard(room).lock();
+        let Some(left) = shard.rooms.leave(room, slot) else { return };
+        self.metrics.memberships.dec();
+        if left.last {
+            self.metrics.rooms.dec();
+            shard.subscriptions.end(room);
+        }
+    }
+
+    /// A room's members on this node.
+    pub fn members(&self, room: &RoomName) -> Vec<Member> {
+        self.list_members(room, usize::MAX).1
+    }
+
+    /// How many members a room has on this node, and at most `max` of them.
+    pub(crate) fn list_members(&self, room: &RoomName, max: usize) -> (usize, Vec<Member>) {
+        let shard = self.shard(room).lock();
+        let listed = shard.rooms.members(room).take(max);
+        let listed = listed.map(|member| Member { connection: member.id, user: member.user.clone() }).collect();
+        (shard.rooms.count(room), listed)
+    }
+
+    /// The first `limit` rooms of this node by name, of those that begin with `prefix` and come after `after`, with
+    /// their numbers of members.
+    pub(crate) fn list_rooms(&self, prefix: &str, after: &str, limit: usize) -> Vec<(RoomName, usize)> {
+        let mut first = BTreeMap::new();
+        for shard in &self.shards {
+            for (room, members) in shard.lock().rooms.counts() {
+                let wanted = room.starts_with(prefix) && **room > *after && !room.is_internal();
+                let has_place = first.len() < limit || first.last_key_value().is_some_and(|(last, _)| room < last);
+                if wanted && has_place {
+                    first.insert(room.clone(), members);
+                    if first.len() > limit {
+                        first.pop_last();
+                    }
+                }
+            }
+        }
+        first.into_iter().collect()
+    }
+
+    /// Subscribes again to rooms that have members although their subscription failed. Never returns.
+    pub(crate) async fn renew_subscriptions(&self) {
+        let mut status = self.broker.status();
+        while status.wait_for(|status| *status == BrokerStatus::Up).await.is_ok() {
+            for shard in &self.shards {
+                shard.lock().subscriptions.renew_failed();
+            }
+            tokio::time::sleep(RENEWAL_INTERVAL).await;
+        }
+        std::future::pending().await // the broker has ended
+    }
+
+    pub(crate) fn shard(&self, room: &RoomName) -> &Mutex<Shard> {
+        &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
+    }
+}
+
+impl Shard {
+    /// Queues a batch to every member of its room, and returns how many took it. The caller holds the shard's lock, so
+    /// nothing of it follows a leave that has returned.
+    pub(crate) fn queue(&self, batch: &Batch) -> u64 {
+        let mut reached = 0;
+        for member in self.rooms.members(&batch.room) {
+            match member.push(batch) {
+                Ok(()) => reached += 1,
+                Err(Rejected::Full) => tracing::info!(connection = %member.id, room = %batch.room, "slow consumer"),
+                Err(Rejected::Closed) => {}
+            }
+        }
+        reached
+    }
+}
+
+/// One of the places that a node has for connections; given back when dropped.
+#[derive(Debug)]
+pub struct Place(Arc<LocalNode>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places_taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A connection's entry in its node. Dropping it takes the connection out of its rooms and out of the node, whatever
+/// ended it.
+pub struct Connection {
+    node: Arc<LocalNode>,
+    connection: Arc<LocalConnection>,
+}
+
+impl Connection {
+    /// Takes the connection out of its rooms, for good; it stays known while its last output is written.
+    pub fn leave_rooms(&self) {
+        self.node.leave_all(&self.connection);
+    }
+
+    /// The connection, to be shared.
+    pub fn shared(&self) -> &Arc<LocalConnection> {
+        &self.connection
+    }
+}
+
+impl Deref for Connection {
+    type Target = LocalConnection;
+    fn deref(&self) -> &LocalConnection {
+        &self.connection
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.node.disconnect(&self.connection);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
+    }
+}

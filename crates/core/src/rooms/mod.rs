@@ -1,0 +1,20 @@
+//! What one node holds: its connections, the rooms that they are in, and the output that waits for them.
+//!
+//! Imports the broker's contract, names and ids; knows nothing of other nodes. A connection enters by
+//! [`LocalNode::connect`], a publication by [`FanOut::deliver`]; it leaves by each member's [`Outbox`].
+
+pub(crate) mod batch;
+pub(crate) mod budget;
+pub(crate) mod codec;
+pub(crate) mod connection;
+pub(crate) mod fan_out;
+pub(crate) mod load;
+pub(crate) mod local;
+pub(crate) mod membership;
+pub(crate) mod outbox;
+pub(crate) mod pacing;
+pub(crate) mod shedding;
+pub(crate) mod subscription;
+
+#[cfg(doc)]
+use {fan_out::FanOut, local::LocalNode, outbox::Outbox};

@@ -1,0 +1,98 @@
+//! Subscriptions that the broker has not confirmed.
+//!
+//! ```text
+//!   first member ──▶ pending ──confirmed──▶ (not kept here)
+//!                     │  ▲
+//!                 failed │ a later join, or `renew_failed`
+//!                     ▼  │
+//!                   failed ──last member leaves──▶ (not kept here)
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{Shared, ready};
+
+use crate::broker::contract::{BoxFuture, Broker, BrokerError};
+use crate::id::RoomName;
+
+/// One room's subscription. All who wait for it share its outcome.
+#[derive(Debug, Clone)]
+pub(crate) struct Subscription(Shared<BoxFuture<'static, Result<(), BrokerError>>>);
+
+impl Subscription {
+    /// Waits for the broker's answer.
+    pub(crate) async fn answered(&self) -> Result<(), BrokerError> {
+        self.0.clone().await
+    }
+
+    /// The outcome, if there is one, even if nobody has waited for it.
+    fn outcome(&self) -> Option<Result<(), BrokerError>> {
+        self.0.clone().now_or_never()
+    }
+}
+
+/// The subscriptions that are pending or have failed, by room.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    broker: Arc<dyn Broker>,
+    unconfirmed: HashMap<RoomName, Subscription>,
+}
+
+impl Subscriptions {
+    /// None.
+    pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
+        Self { broker, unconfirmed: HashMap::new() }
+    }
+
+    /// A room has got its first member.
+    pub(crate) fn start(&mut self, room: &RoomName) {
+        let mut answer = self.broker.subscribe(room);
+        // An embedded broker answers at once.
+        let unconfirmed = match (&mut answer).now_or_never() {
+            Some(Ok(())) => None,
+            Some(refused) => Some(ready(refused).boxed()),
+            None => Some(answer),
+        };
+        match unconfirmed {
+            Some(answer) => drop(self.unconfirmed.insert(room.clone(), Subscription(answer.shared()))),
+            None => drop(self.unconfirmed.remove(room)),
+        }
+    }
+
+    /// What somebody who joins a room has to wait for. A failed subscription is started again. `None`: it is confirmed.
+    pub(crate) fn pending(&mut self, room: &RoomName) -> Option<Subscription> {
+        if matches!(self.unconfirmed.get(room)?.outcome(), Some(Err(_))) {
+            self.start(room);
+        }
+        self.unconfirmed.get(room).cloned()
+    }
+
+    /// A subscription has succeeded. Does nothing if the room was emptied meanwhile and is subscribed to anew.
+    pub(crate) fn confirm(&mut self, room: &RoomName, subscription: &Subscription) {
+        if self.unconfirmed.get(room).is_some_and(|current| current.0.ptr_eq(&subscription.0)) {
+            self.unconfirmed.remove(room);
+        }
+    }
+
+    /// A room has lost its last member.
+    pub(crate) fn end(&mut self, room: &RoomName) {
+        self.unconfirmed.remove(room);
+        self.broker.unsubscribe(room);
+    }
+
+    /// Starts those that have failed again.
+    pub(crate) fn renew_failed(&mut self) {
+        let broker = &self.broker;
+        self.unconfirmed.retain(|room, subscription| match subscription.outcome() {
+            // Its joiners no longer wait, so nobody else removes it.
+            Some(Ok(())) => false,
+            Some(Err(_)) => {
+                *subscription = Subscription(broker.subscribe(room).shared());
+                true
+            }
+            None => true,
+        });
+    }
+}
