@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use crate::calls::CallId;
 use crate::error::MalformedFrame;
-use crate::frame::{CallId, Frame, Name};
+use crate::frame::{Frame, Name};
 
 /// What a server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

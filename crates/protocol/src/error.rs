@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
+use crate::calls::CallId;
 use crate::close::{CloseCode, CloseFrame};
-use crate::frame::CallId;
 
 /// A message that is not a frame of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

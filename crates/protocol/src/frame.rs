@@ -15,6 +15,7 @@ use std::ops::Deref;
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::calls::CallId;
 use crate::error::MalformedFrame;
 
 /// The longest name in bytes: its length is one byte on the wire.
@@ -27,17 +28,7 @@ const RESPONSE: u8 = 4;
 
 const ID_LEN: usize = 4;
 
-/// A call's id, chosen by the client, unique among the calls it has in flight on one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallId(pub u32);
-
-impl fmt::Display for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The name of an event or a procedure: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
+/// The name of an event or a method: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Name(Bytes);
 
@@ -110,7 +101,7 @@ pub enum FrameRef<'a> {
     Request {
         /// The call.
         id: CallId,
-        /// The procedure.
+        /// The method.
         name: &'a str,
         /// The arguments' bytes.
         payload: &'a [u8],
@@ -205,7 +196,7 @@ pub enum Frame {
     Request {
         /// The call.
         id: CallId,
-        /// The procedure.
+        /// The method.
         name: Name,
         /// The arguments' bytes.
         payload: Bytes,

@@ -17,11 +17,11 @@ mod server;
 mod websocket;
 mod websocket_client;
 
-pub use calls::{CallKey, CallTable, StartError};
+pub use calls::{CallId, CallKey, CallTable, StartError};
 pub use client::{ClientConnection, ClientEvent};
 pub use close::{CloseCode, CloseFrame};
 pub use error::{MalformedFrame, Violation, WebSocketError};
-pub use frame::{CallId, Frame, FrameRef, MAX_NAME_LEN, Name, NameError};
+pub use frame::{Frame, FrameRef, MAX_NAME_LEN, Name, NameError};
 pub use keepalive::{KeepAlive, KeepAliveAction};
 pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN};
 pub use server::{Event, ServerConnection};

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::calls::CallId;
 use crate::close::CloseFrame;
 use crate::error::Violation;
-use crate::frame::{CallId, Frame, Name};
+use crate::frame::{Frame, Name};
 use crate::limits::Limits;
 use crate::websocket::{Decoder, Incoming, Unfinished};
 
@@ -22,7 +23,7 @@ pub enum Event {
     Request {
         /// The call.
         id: CallId,
-        /// The procedure.
+        /// The method.
         name: Name,
         /// The arguments' bytes.
         payload: Bytes,

@@ -1,13 +1,13 @@
 //! How a call fails.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast_core::{BrokerError, InvalidId, InvalidName, JoinError, PublishError, RequestError};
+use roomcast_protocol::{CloseCode, CloseFrame};
 use serde_json::json;
 use thiserror::Error;
-
-use crate::link::NotifyError;
 
 /// What kind of failure it is: gRPC's status codes, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +104,28 @@ impl CallError {
     }
 }
 
+/// The answer to a call whose handler panicked.
+pub(crate) fn panicked() -> CallError {
+    CallError::new(Code::Internal, "the handler panicked")
+}
+
+/// The answer to a call whose handler reached its deadline.
+pub(crate) fn took_too_long(timeout: Duration) -> CallError {
+    CallError::new(Code::DeadlineExceeded, format!("the handler took longer than {timeout:?}"))
+}
+
+/// Why a notification was not queued.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NotifyError {
+    /// The event's name is over 255 bytes.
+    #[error(transparent)]
+    NameTooLong(#[from] roomcast_protocol::NameError),
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Closed,
+}
+
 impl From<InvalidName> for CallError {
     fn from(error: InvalidName) -> Self {
         Self::invalid_argument(error.to_string())
@@ -158,4 +180,9 @@ impl From<NotifyError> for CallError {
         };
         Self::new(code, error.to_string())
     }
+}
+
+/// A client sends notifications faster than they are handled, and there is no place to keep more.
+pub(crate) fn overloaded() -> CloseFrame {
+    CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "notifications come faster than they are handled; try again later")
 }

@@ -60,45 +60,33 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod address;
+mod app;
 mod call;
-mod cluster;
 mod connection;
-mod driver;
+mod end;
 mod error;
-mod extract;
-mod handling;
-mod inbox;
-mod lane;
-mod link;
 mod metrics;
+mod node;
 mod options;
-mod publishing;
-mod rooms;
-mod router;
-mod session;
-mod socket;
-mod standalone;
-mod transport;
-mod tutorial;
-mod upgrade;
-mod writer;
+mod seed;
 
-pub mod raw;
-
-pub use address::{Connection, Room, User};
-pub use call::{Cancel, CancelCause, Cancelled};
-pub use cluster::{Cluster, ClusterFailure, DrainPlan};
-pub use error::{CallError, Code};
-pub use extract::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
-pub use link::{Disconnected, NotifyError};
+pub use app::handler::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
+pub use app::rooms::{RoomAccess, RoomAction};
+pub use app::router::Router;
+pub use app::socket::Socket;
+pub use app::upgrade::SocketIoUpgrade;
+pub use call::cancel::{Cancel, Cancelled};
+pub use connection::handshake::UpgradeRejection;
+pub use connection::notifier::Notifier;
+pub use end::{CancelCause, Disconnected};
+pub use error::{CallError, Code, NotifyError};
 pub use metrics::Metrics;
+pub use node::address::{Connection, Room, User};
+pub use node::cluster::{Cluster, ClusterFailure, DrainPlan};
 pub use options::Options;
-pub use rooms::{RoomAccess, RoomAction};
-pub use router::Router;
-pub use socket::Socket;
-pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
-pub use upgrade::{SocketIoUpgrade, UpgradeRejection};
+pub use seed::echo as raw;
+pub use seed::procedure::{Message, Procedure, Response};
+pub use seed::socket_io::SocketIo;
 
 pub use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members,

@@ -9,8 +9,8 @@ use prometheus::{
 };
 use roomcast_protocol::{CloseCode, SUBPROTOCOL};
 
-use crate::call::CancelCause;
-use crate::driver::End;
+use crate::end::CancelCause;
+use crate::end::End;
 use crate::error::{CallError, Code};
 
 /// From quick answers to calls that run for minutes.

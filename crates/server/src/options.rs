@@ -5,6 +5,9 @@ use std::time::Duration;
 use roomcast_core::HubOptions;
 use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
+/// Longer times mean the same: a later instant may not exist.
+pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Bounds and times of the connections of a [`Cluster`](crate::Cluster)'s node, or of one upgrade.
 ///
 /// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all

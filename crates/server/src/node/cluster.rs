@@ -12,10 +12,9 @@ use roomcast_protocol::{CloseCode, CloseFrame};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::address::{Connection, Room, User};
 use crate::error::CallError;
-use crate::link::FAR;
-use crate::options::Options;
+use crate::node::address::{Connection, Room, User};
+use crate::options::{FAR, Options};
 
 /// How often a drain looks whether the last connections have gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -132,17 +131,17 @@ impl Cluster {
 
     /// A room, on all nodes.
     pub fn room<'a>(&'a self, name: &'a str) -> Room<'a> {
-        Room { cluster: self, name }
+        Room { hub: self.hub(), name }
     }
 
     /// A user: all their connections, on all nodes.
     pub fn user<'a>(&'a self, id: &'a str) -> User<'a> {
-        User { cluster: self, id }
+        User { hub: self.hub(), id }
     }
 
     /// One connection, on whatever node it is. `"…".parse()` makes an id of its text.
     pub fn connection(&self, id: ConnectionId) -> Connection<'_> {
-        Connection { cluster: self, id }
+        Connection { hub: self.hub(), id }
     }
 
     /// The rooms that have members on any node, with their numbers of members.

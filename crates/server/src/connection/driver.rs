@@ -19,11 +19,12 @@ use roomcast_protocol::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::call::CancelCause;
-use crate::link::{Disconnected, FAR, Link};
-use crate::session::Session;
-use crate::transport::Transport;
-use crate::writer::Writer;
+use crate::connection::context::ConnectionContext;
+use crate::connection::session::Session;
+use crate::connection::transport::Transport;
+use crate::connection::writer::Writer;
+use crate::end::End;
+use crate::options::FAR;
 
 /// One read takes at most so many bytes. The buffer is the thread's, not the connection's: an idle
 /// connection holds none.
@@ -46,50 +47,13 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
 }
 
-/// How a connection ends.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The client sent a Close.
-    ByClient(Option<CloseFrame>),
-    /// This side closes.
-    ByServer(CloseFrame),
-    /// The connection is gone: why.
-    Lost(String),
-}
-
-impl End {
-    fn lost(error: &io::Error) -> Self {
-        Self::Lost(error.to_string())
-    }
-
-    /// As handlers and metrics get it. RFC 6455, section 7.1.5: 1005 stands for no code, 1006 for no Close.
-    pub(crate) fn disconnected(&self) -> Disconnected {
-        match self {
-            Self::ByClient(Some(close)) | Self::ByServer(close) => {
-                Disconnected { code: close.code, reason: close.reason.clone() }
-            }
-            Self::ByClient(None) => Disconnected { code: CloseCode(1005), reason: "closed by the client".into() },
-            Self::Lost(reason) => Disconnected { code: CloseCode(1006), reason: reason.clone() },
-        }
-    }
-
-    /// What calls in flight are told.
-    pub(crate) fn cancel_cause(&self) -> CancelCause {
-        match self {
-            Self::ByServer(close) if close.code == CloseCode::GOING_AWAY => CancelCause::Drain,
-            Self::ByClient(_) | Self::ByServer(_) => CancelCause::Closed,
-            Self::Lost(_) => CancelCause::Lost,
-        }
-    }
-}
-
 /// A connection's socket and what is on its way there.
 #[derive(Debug)]
 pub(crate) struct Driver<S> {
     transport: Transport,
     writer: Writer,
     pub(crate) session: S,
-    link: Arc<Link>,
+    context: Arc<ConnectionContext>,
     keep_alive: KeepAlive,
     /// When the keep-alive's timer goes off.
     keep_alive_at: Instant,
@@ -100,13 +64,18 @@ pub(crate) struct Driver<S> {
 impl<S> Drop for Driver<S> {
     /// Output that it has taken but not written no longer counts.
     fn drop(&mut self) {
-        self.link.peer.outbox.wrote(self.writer.queue.iter());
+        self.context.peer.outbox.wrote(self.writer.queue.iter());
     }
 }
 
 impl<S: Session> Driver<S> {
-    pub(crate) fn new(transport: Transport, link: Arc<Link>, session: S, delivery_latency: Histogram) -> Self {
-        let (interval, timeout) = (link.options.ping_interval.min(FAR), link.options.pong_timeout.min(FAR));
+    pub(crate) fn new(
+        transport: Transport,
+        context: Arc<ConnectionContext>,
+        session: S,
+        delivery_latency: Histogram,
+    ) -> Self {
+        let (interval, timeout) = (context.options.ping_interval.min(FAR), context.options.pong_timeout.min(FAR));
         Self {
             transport,
             writer: Writer::new(delivery_latency),
@@ -114,7 +83,7 @@ impl<S: Session> Driver<S> {
             keep_alive: KeepAlive::new(interval, timeout),
             keep_alive_at: Instant::now() + interval,
             message_due: None,
-            link,
+            context,
         }
     }
 
@@ -125,7 +94,7 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
-        self.link.peer.outbox.awake();
+        self.context.peer.outbox.awake();
         // Input first: what it makes the handlers answer at once goes out in one write.
         if let Poll::Ready(end) = self.poll_input(cx) {
             return Poll::Ready(end);
@@ -137,7 +106,7 @@ impl<S: Session> Driver<S> {
     }
 
     fn message_timeout(&self) -> Duration {
-        let more = self.link.options.max_payload.saturating_sub(DEFAULT_MAX_PAYLOAD).div_ceil(MIN_BYTES_PER_SECOND);
+        let more = self.context.options.max_payload.saturating_sub(DEFAULT_MAX_PAYLOAD).div_ceil(MIN_BYTES_PER_SECOND);
         (MESSAGE_TIMEOUT + Duration::from_secs(more as u64)).min(FAR)
     }
 
@@ -145,7 +114,7 @@ impl<S: Session> Driver<S> {
         for _ in 0..READS_PER_TURN {
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let read = self.transport.poll_read(cx, buffer);
-                read.map_ok(|len| (len, self.session.on_bytes(&self.link, &buffer[..len])))
+                read.map_ok(|len| (len, self.session.on_bytes(&self.context, &buffer[..len])))
             });
             match read {
                 Poll::Pending => return Poll::Pending,
@@ -170,7 +139,7 @@ impl<S: Session> Driver<S> {
     /// cost more than most calls do.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
-            let deadlines = [self.message_due, self.link.next_deadline().map(Instant::from)];
+            let deadlines = [self.message_due, self.context.calls.next_deadline().map(Instant::from)];
             let next = deadlines.into_iter().flatten().fold(self.keep_alive_at, Instant::min);
             if next != timer.deadline() {
                 timer.as_mut().reset(next);
@@ -179,7 +148,7 @@ impl<S: Session> Driver<S> {
                 return Poll::Pending;
             }
             let now = Instant::now();
-            self.link.end_overdue_calls(now.into_std());
+            self.context.end_overdue_calls(now.into_std());
             if self.message_due.is_some_and(|due| due <= now) {
                 let reason = format!("a message was not whole after {:?}", self.message_timeout());
                 return Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::POLICY_VIOLATION, reason)));
@@ -189,12 +158,12 @@ impl<S: Session> Driver<S> {
                     KeepAliveAction::Ping(next) => {
                         let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
                         // A full outbox has told itself to close.
-                        let _ = self.link.peer.outbox.push(ping);
+                        let _ = self.context.peer.outbox.push(ping);
                         self.keep_alive_at = now + next;
                     }
                     KeepAliveAction::Rest(next) => self.keep_alive_at = now + next,
                     KeepAliveAction::Lost => {
-                        let waited = self.link.options.pong_timeout;
+                        let waited = self.context.options.pong_timeout;
                         return Poll::Ready(End::Lost(format!("nothing was heard for {waited:?} after a ping")));
                     }
                 }
@@ -203,18 +172,18 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let outbox = &self.link.peer.outbox;
+        let outbox = &self.context.peer.outbox;
         while outbox.take_or_sleep(&mut self.writer.queue, cx) {
             match outbox.take_command() {
                 Some(Command::Close(close)) => return Poll::Ready(End::ByServer(close)),
-                Some(Command::Drain) => self.link.start_drain(),
+                Some(Command::Drain) => self.context.calls.start_drain(),
                 None => {}
             }
         }
         if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
             return Poll::Ready(End::lost(&error));
         }
-        match self.link.is_drained() {
+        match self.context.calls.is_drained() {
             true => Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away"))),
             false => Poll::Pending,
         }
@@ -222,7 +191,7 @@ impl<S: Session> Driver<S> {
 
     /// Flushes pending output and does the closing handshake (RFC 6455, section 7.1).
     pub(crate) async fn close(&mut self, end: &End) {
-        self.session.on_end(&self.link);
+        self.session.on_end(&self.context);
         let close = match end {
             End::Lost(_) => return,
             End::ByClient(close) => {
@@ -230,7 +199,7 @@ impl<S: Session> Driver<S> {
             }
             End::ByServer(close) => close.clone(),
         };
-        let outbox = &self.link.peer.outbox;
+        let outbox = &self.context.peer.outbox;
         let closes_first = matches!(end, End::ByServer(_));
         if closes_first && close.code == CloseCode::SLOW_CONSUMER {
             outbox.discard();
@@ -252,7 +221,7 @@ impl<S: Session> Driver<S> {
                 closed?;
                 answered = true;
             }
-            self.writer.poll_write(cx, &mut self.transport, &self.link.peer.outbox)
+            self.writer.poll_write(cx, &mut self.transport, &self.context.peer.outbox)
         })
         .await?;
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await?;

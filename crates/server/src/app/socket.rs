@@ -7,33 +7,33 @@ use bytes::Bytes;
 use roomcast_core::{ConnectionId, RoomName, UserId};
 use roomcast_protocol::{CloseCode, CloseFrame};
 
-use crate::cluster::Cluster;
-use crate::error::CallError;
-use crate::link::{Link, NotifyError};
-use crate::tutorial::Notifier;
+use crate::connection::context::ConnectionContext;
+use crate::connection::notifier::Notifier;
+use crate::error::{CallError, NotifyError};
+use crate::node::cluster::Cluster;
 
 /// A client's connection. Cheap to clone; does not keep it open.
 #[derive(Debug, Clone)]
 pub struct Socket {
-    pub(crate) link: Arc<Link>,
+    pub(crate) context: Arc<ConnectionContext>,
     pub(crate) cluster: Cluster,
 }
 
 impl Socket {
     /// The connection's id, unique in the cluster.
     pub fn id(&self) -> ConnectionId {
-        self.link.peer.id
+        self.context.peer.id
     }
 
     /// Whose connection it is, if the upgrade said so.
     pub fn user(&self) -> Option<&UserId> {
-        self.link.peer.user.as_ref()
+        self.context.peer.user.as_ref()
     }
 
     /// The client's address, if the server was made to tell it (axum's
     /// `into_make_service_with_connect_info::<SocketAddr>()`).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.link.peer_addr
+        self.context.peer_addr
     }
 
     /// The cluster that it is connected to.
@@ -47,12 +47,12 @@ impl Socket {
     /// # Errors
     /// [`NotifyError`] if the name is too long or the connection is known to have ended.
     pub fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), NotifyError> {
-        self.link.notify(event, payload.into())
+        self.context.notify(event, payload.into())
     }
 
     /// Something to send events by, that others can keep.
     pub fn notifier(&self) -> Notifier {
-        Notifier::new(Arc::clone(&self.link))
+        Notifier::new(Arc::clone(&self.context))
     }
 
     /// Makes the connection a member of a room: when this returns, every event published later reaches it.
@@ -65,7 +65,7 @@ impl Socket {
     /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().local().join(&self.link.peer, &room).await?)
+        Ok(self.cluster.hub().local().join(&self.context.peer, &room).await?)
     }
 
     /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
@@ -79,7 +79,7 @@ impl Socket {
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().local().join_eventually(&self.link.peer, &room).await?)
+        Ok(self.cluster.hub().local().join_eventually(&self.context.peer, &room).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to the client any more.
@@ -88,19 +88,19 @@ impl Socket {
     /// `INVALID_ARGUMENT` for the name.
     pub fn leave(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        self.cluster.hub().local().leave(&self.link.peer, &room);
+        self.cluster.hub().local().leave(&self.context.peer, &room);
         Ok(())
     }
 
     /// The names of the rooms that the connection is in.
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.link.peer.rooms()
+        self.context.peer.rooms()
     }
 
     /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a sentence.
     /// A code that RFC 6455 forbids to send becomes 1000.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let code = if code.is_valid_on_the_wire() { code } else { CloseCode::NORMAL };
-        self.link.peer.outbox.close(CloseFrame::new(code, reason));
+        self.context.peer.outbox.close(CloseFrame::new(code, reason));
     }
 }

@@ -8,12 +8,12 @@ use axum::response::Response;
 use roomcast_core::Outgoing;
 use roomcast_protocol::{Decoder, Incoming, Opcode, Unfinished, Violation, encode_message};
 
-use crate::driver::End;
-use crate::link::Link;
+use crate::connection::context::ConnectionContext;
+use crate::connection::handshake::{Handshake, UpgradeRejection};
+use crate::connection::session::Session;
+use crate::end::End;
 use crate::options::Options;
-use crate::session::Session;
-use crate::standalone;
-use crate::upgrade::{Handshake, UpgradeRejection};
+use crate::seed::standalone;
 
 /// Conformance suites send messages of 16 MiB in fragments of 64 bytes.
 const MAX_FRAGMENTS: u32 = 16 * 1024 * 1024 / 64;
@@ -38,10 +38,10 @@ impl EchoUpgrade {
         tokio::spawn(async move {
             let Some(transport) = upgraded.await else { return };
             let session = Echo { decoder: Some(Decoder::new(options.max_payload, MAX_FRAGMENTS)) };
-            let link = standalone::link(Some(Arc::new(options)), None, None);
-            let mut driver = standalone::driver(transport, Arc::clone(&link), session);
+            let context = standalone::link(Some(Arc::new(options)), None, None);
+            let mut driver = standalone::driver(transport, Arc::clone(&context), session);
             let end = driver.run().await;
-            link.end(end.cancel_cause());
+            context.end(end.cancel_cause());
             driver.close(&end).await;
         });
         response
@@ -65,7 +65,7 @@ impl Echo {
 }
 
 impl Session for Echo {
-    fn on_bytes(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
+    fn on_bytes(&mut self, context: &Arc<ConnectionContext>, mut input: &[u8]) -> Result<(), End> {
         while let Some(incoming) = self.decode(&mut input)? {
             let (opcode, payload) = match incoming {
                 Incoming::Text(text) => (Opcode::Text, text),
@@ -76,7 +76,7 @@ impl Session for Echo {
             };
             // Queues every Pong, not only the newest: the suites count them.
             let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
-            if link.peer.outbox.push(echoed).is_err() {
+            if context.peer.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");
             }
         }
@@ -87,7 +87,7 @@ impl Session for Echo {
         self.decoder.as_mut().map_or(Unfinished::Nothing, Decoder::unfinished)
     }
 
-    fn on_end(&mut self, _link: &Link) {
+    fn on_end(&mut self, _link: &ConnectionContext) {
         if let Some(decoder) = &mut self.decoder {
             decoder.skip_messages();
         }

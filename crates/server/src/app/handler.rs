@@ -8,9 +8,9 @@ use roomcast_protocol::Name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::Cancel;
+use crate::app::socket::Socket;
+use crate::call::cancel::Cancel;
 use crate::error::{CallError, Code};
-use crate::socket::Socket;
 
 /// A call or notification on its way to its handler.
 #[derive(Debug, Clone)]

@@ -4,19 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::handling::{Handled, Handling, catch_panic, panicked, took_too_long};
-use crate::link::{Link, Permit};
+use crate::app::handling::{Handling, catch_panic};
+use crate::connection::context::{ConnectionContext, Permit};
+use crate::error::{CallError, took_too_long};
 
 /// How long the notifications that came before a connection's end may still take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Notifications whose handling waits for something. Most never come here: their handling is done at
-/// once, and the lane of most connections is never used.
+/// once, and the queue of most connections is never used.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
+pub(crate) struct NotificationQueue {
     state: Arc<Mutex<State>>,
     worker: Option<JoinHandle<()>>,
 }
@@ -33,21 +35,22 @@ impl std::fmt::Debug for State {
     }
 }
 
-impl Lane {
+impl NotificationQueue {
     /// Whether nothing is being handled.
     pub(crate) fn is_idle(&self) -> bool {
         !self.state.lock().working
     }
 
     /// Puts a notification behind those before it. `false`: as many wait as may.
-    pub(crate) fn push(&mut self, link: &Arc<Link>, handling: Handling, cost: usize) -> bool {
+    pub(crate) fn push(&mut self, context: &Arc<ConnectionContext>, handling: Handling, cost: usize) -> bool {
         let mut state = self.state.lock();
-        if !Permit::fits(link, cost) || state.waiting.len() >= link.options.max_waiting_notifications {
+        if state.waiting.len() >= context.options.max_waiting_notifications {
             return false;
         }
-        state.waiting.push_back((handling, Permit::take(link, cost)));
+        let Some(permit) = Permit::take(context, cost) else { return false };
+        state.waiting.push_back((handling, permit));
         if !std::mem::replace(&mut state.working, true) {
-            self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(link))));
+            self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(context))));
         }
         true
     }
@@ -70,7 +73,7 @@ impl Lane {
     }
 }
 
-async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
+async fn work(state: Arc<Mutex<State>>, context: Arc<ConnectionContext>) {
     loop {
         let next = {
             let mut state = state.lock();
@@ -79,22 +82,22 @@ async fn work(state: Arc<Mutex<State>>, link: Arc<Link>) {
             next
         };
         let Some((handling, _permit)) = next else { return };
-        let timeout = link.options.call_timeout;
+        let timeout = context.options.call_timeout;
         match tokio::time::timeout(timeout, catch_panic(handling)).await {
-            Ok(handled) => report(&link, handled),
-            Err(_) => report(&link, Some(Err(took_too_long(timeout)))),
+            Ok(handled) => report(&context, handled.into_result()),
+            Err(_) => report(&context, Err(took_too_long(timeout))),
         }
     }
 }
 
 /// A failed notification is counted, logged and dropped.
-pub(crate) fn report(link: &Link, handled: Handled) {
-    if let Err(error) = handled.unwrap_or_else(|| Err(panicked())) {
-        link.metrics.on_notification_failed(error.code);
-        if link.is_first_failure() {
-            tracing::warn!(connection = %link.peer.id, %error, "a notification failed; later ones are logged at debug");
+pub(crate) fn report(context: &ConnectionContext, result: Result<Bytes, CallError>) {
+    if let Err(error) = result {
+        context.metrics.on_notification_failed(error.code);
+        if context.is_first_failure() {
+            tracing::warn!(connection = %context.peer.id, %error, "a notification failed; later ones are logged at debug");
         } else {
-            tracing::debug!(connection = %link.peer.id, %error, "a notification failed");
+            tracing::debug!(connection = %context.peer.id, %error, "a notification failed");
         }
     }
 }

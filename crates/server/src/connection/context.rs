@@ -1,4 +1,4 @@
-//! One connection, as everything but its driver sees it.
+//! What everything but a connection's driver uses of it: its calls, its output, its bounds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,26 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use roomcast_core::{LocalConnection, Outgoing, Rejected};
-use roomcast_protocol::{CallId, CallTable, CloseCode, CloseFrame, Frame, Name, StartError, Violation, encode_frame};
-use thiserror::Error;
+use roomcast_protocol::{CallId, Frame, Name, encode_frame};
 
-use crate::call::{Call, CancelCause, Responder};
-use crate::error::{CallError, Code};
-use crate::handling::took_too_long;
+use crate::call::running::Call;
+use crate::call::table::{Calls, Refusal};
+use crate::connection::publish_share::PublishShare;
+use crate::end::CancelCause;
+use crate::error::{CallError, Code, NotifyError, took_too_long};
 use crate::metrics::{Metrics, Outcome};
-use crate::options::Options;
-use crate::publishing::PublishShare;
+use crate::options::{FAR, Options};
 
 /// How long output to an ended connection is accepted, and dropped, by those who can't know of its end yet.
 const END_GRACE: Duration = Duration::from_secs(1);
 
-/// Longer times mean the same: a later instant may not exist.
-pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 /// Memory that a notification takes beside its name and payload while it waits: its handler's future and its place
-/// in the lane. Measured with a handler that holds nothing of its own.
+/// in the queue. Measured with a handler that holds nothing of its own.
 const NOTIFICATION_OVERHEAD: usize = 256;
 
 /// The same for a call: its handler's future and task, its cancellation and its entry in the table.
@@ -42,42 +38,16 @@ pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
     CALL_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-// Quoted and escaped: a client's reason may contain line breaks and control characters.
-#[error("the connection has ended: {code} {reason:?}")]
-pub struct Disconnected {
-    /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
-    pub code: CloseCode,
-    /// The close frame's reason, or what was observed.
-    pub reason: String,
-}
-
-/// Why a notification was not queued.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum NotifyError {
-    /// The event's name is over 255 bytes.
-    #[error(transparent)]
-    NameTooLong(#[from] roomcast_protocol::NameError),
-    /// The connection has ended.
-    #[error("the connection has ended")]
-    Closed,
-}
-
 /// What the driver, handlers and notifiers of one connection share.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnectionContext {
     pub(crate) peer: Arc<LocalConnection>,
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) calls: Mutex<CallTable<Arc<Call>>>,
-    /// No running call reaches its deadline before this; `None`: none was started since the last look.
-    next_deadline: Mutex<Option<Instant>>,
+    pub(crate) calls: Calls,
     /// Created for the first publish that the broker does not accept at once.
     pub(crate) publish_share: OnceLock<Arc<PublishShare>>,
-    draining: AtomicBool,
     ended: OnceLock<Instant>,
     /// The connection's handler was told that it has ended.
     handler_knows_end: AtomicBool,
@@ -85,7 +55,7 @@ pub(crate) struct Link {
     logged_failure: AtomicBool,
 }
 
-impl Link {
+impl ConnectionContext {
     pub(crate) fn new(
         peer: Arc<LocalConnection>,
         peer_addr: Option<SocketAddr>,
@@ -93,14 +63,12 @@ impl Link {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            calls: Mutex::new(CallTable::new(options.max_calls)),
+            calls: Calls::new(options.max_calls, options.call_timeout.min(FAR)),
             peer,
             peer_addr,
             options,
             metrics,
-            next_deadline: Mutex::default(),
             publish_share: OnceLock::new(),
-            draining: AtomicBool::new(false),
             ended: OnceLock::new(),
             handler_knows_end: AtomicBool::new(false),
             logged_failure: AtomicBool::new(false),
@@ -165,58 +133,21 @@ impl Link {
 
     // === calls ===
 
-    /// Whether a call may begin; if not, what to answer it.
-    ///
-    /// # Errors
-    /// The Close to send if the client broke the protocol.
-    pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<Result<(), CallError>, CloseFrame> {
-        let admitted = match self.calls.lock().admit(id) {
-            Err(StartError::Duplicate(id)) => return Err(Violation::DuplicateCallId(id).close_frame()),
-            admitted => admitted.map_err(|error| CallError::new(Code::ResourceExhausted, error.to_string())),
-        };
-        if self.draining.load(Ordering::Acquire) {
-            return Ok(Err(CallError::new(Code::Unavailable, "the node is going away")));
-        }
+    /// Whether a call may begin.
+    pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<(), Refusal> {
+        self.calls.admit(id)?;
         if !Permit::fits(self, cost) {
             let max = self.options.max_inbound;
             let message = format!("calls and notifications in progress take more than {max} bytes of memory");
-            return Ok(Err(CallError::new(Code::ResourceExhausted, message)));
+            return Err(Refusal::Answer(CallError::new(Code::ResourceExhausted, message)));
         }
-        Ok(admitted)
-    }
-
-    /// Enters a call that was just admitted and is not answered at once.
-    pub(crate) fn start_call(self: &Arc<Self>, id: CallId, call: &Arc<Call>, cost: usize) -> Responder {
-        let key = self.calls.lock().start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls");
-        self.next_deadline.lock().get_or_insert_with(|| self.deadline_of(call));
-        Responder::new(Arc::clone(self), key, call, Permit::take(self, cost))
-    }
-
-    fn deadline_of(&self, call: &Call) -> Instant {
-        call.started() + self.options.call_timeout.min(FAR)
-    }
-
-    /// When to call [`end_overdue_calls`](Self::end_overdue_calls) next. One time for all of a connection's
-    /// calls: since they all get the same, a later call is never due before an earlier one.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        *self.next_deadline.lock()
+        Ok(())
     }
 
     /// Cancels the calls that have reached their deadline, and answers them.
     pub(crate) fn end_overdue_calls(&self, now: Instant) {
-        let mut overdue = Vec::new();
-        let mut calls = self.calls.lock();
-        let (due, later): (Vec<_>, Vec<_>) = calls
-            .running()
-            .map(|(key, call)| (key, self.deadline_of(call)))
-            .partition(|(_, deadline)| *deadline <= now);
-        for (key, _) in due {
-            overdue.extend(calls.answer(key));
-            self.respond(key.id(), Err(took_too_long(self.options.call_timeout)));
-        }
-        drop(calls);
-        *self.next_deadline.lock() = later.into_iter().map(|(_, deadline)| deadline).min();
-        for call in overdue {
+        let timeout = self.options.call_timeout;
+        for call in self.calls.take_overdue(now, |id| self.respond(id, Err(took_too_long(timeout)))) {
             call.count(Outcome::Failed(Code::DeadlineExceeded));
             call.stop(CancelCause::Deadline);
         }
@@ -231,30 +162,18 @@ impl Link {
 
     /// A Reset came.
     pub(crate) fn reset_call(&self, id: CallId) {
-        let cancelled = self.calls.lock().cancel(id);
-        if let Some(call) = cancelled {
+        if let Some(call) = self.calls.cancel(id) {
             call.cancel(CancelCause::Reset);
         }
     }
 
     // === the end ===
 
-    /// From now on, calls are refused: the connection closes when those in flight have ended.
-    pub(crate) fn start_drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    /// Whether the connection waits for its last calls before it closes.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.draining.load(Ordering::Acquire) && self.calls.lock().is_empty()
-    }
-
     /// The connection has ended: no more output is taken, and every call is cancelled.
     pub(crate) fn end(&self, cause: CancelCause) {
         let _ = self.ended.set(Instant::now());
         self.peer.outbox.seal();
-        let cancelled = self.calls.lock().cancel_all();
-        for call in cancelled {
+        for call in self.calls.cancel_all() {
             call.cancel(cause);
         }
     }
@@ -263,32 +182,32 @@ impl Link {
 /// A share of what a connection may have received and not dealt with; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    link: Arc<Link>,
+    context: Arc<ConnectionContext>,
     bytes: usize,
 }
 
 impl Permit {
     /// Whether so many bytes are within the bound. A share alone always is. Called while bytes are handled, when no
     /// unfinished message is counted.
-    pub(crate) fn fits(link: &Link, bytes: usize) -> bool {
-        let held = link.peer.inbound();
-        held == 0 || held + bytes <= link.options.max_inbound
+    fn fits(context: &ConnectionContext, bytes: usize) -> bool {
+        let held = context.peer.inbound();
+        held == 0 || held + bytes <= context.options.max_inbound
     }
 
-    /// Takes a share. Only the driver's task does, so what fitted a moment ago still does.
-    pub(crate) fn take(link: &Arc<Link>, bytes: usize) -> Self {
-        link.peer.charge_inbound(bytes);
-        Self { link: Arc::clone(link), bytes }
+    /// Takes a share. `None`: it would exceed the bound.
+    pub(crate) fn take(context: &Arc<ConnectionContext>, bytes: usize) -> Option<Self> {
+        Self::fits(context, bytes).then(|| Self::take_admitted(context, bytes))
+    }
+
+    /// Takes a share for a call that was just admitted: only the connection's own task takes shares, so it still fits.
+    pub(crate) fn take_admitted(context: &Arc<ConnectionContext>, bytes: usize) -> Self {
+        context.peer.charge_inbound(bytes);
+        Self { context: Arc::clone(context), bytes }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.peer.release_inbound(self.bytes);
+        self.context.peer.release_inbound(self.bytes);
     }
-}
-
-/// A client sends notifications faster than they are handled, and there is no place to keep more.
-pub(crate) fn overloaded() -> CloseFrame {
-    CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "notifications come faster than they are handled; try again later")
 }

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{ConnectionId, Members, Reached, RoomName, UserId, check_event};
+use roomcast_core::{ConnectionId, Hub, Members, Reached, RoomName, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
-use crate::cluster::Cluster;
 use crate::error::{CallError, Code};
 
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
 
-/// A room of a [`Cluster`].
+/// A room of a [`Cluster`](crate::Cluster).
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
-    pub(crate) cluster: &'a Cluster,
+    pub(crate) hub: &'a Hub,
     pub(crate) name: &'a str,
 }
 
@@ -29,7 +28,7 @@ impl Room<'_> {
     /// Once the future was polled the event is on its way, whether or not the result is awaited.
     pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
-        Ok(self.cluster.hub().publish(room, event, payload.into()).await?)
+        Ok(self.hub.publish(room, event, payload.into()).await?)
     }
 
     /// The room's members, on all nodes. All live nodes are asked; one that does not answer within two
@@ -39,14 +38,14 @@ impl Room<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be asked.
     pub async fn members(&self) -> Result<Arc<Members>, CallError> {
-        Ok(self.cluster.hub().cluster().members(&RoomName::new(self.name)?).await?)
+        Ok(self.hub.cluster().members(&RoomName::new(self.name)?).await?)
     }
 }
 
-/// A user of a [`Cluster`].
+/// A user of a [`Cluster`](crate::Cluster).
 #[derive(Debug, Clone, Copy)]
 pub struct User<'a> {
-    pub(crate) cluster: &'a Cluster,
+    pub(crate) hub: &'a Hub,
     pub(crate) id: &'a str,
 }
 
@@ -60,7 +59,7 @@ impl User<'_> {
     /// did not answer.
     pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
-        Ok(self.cluster.hub().cluster().notify_user(&user, event, payload.into()).await?)
+        Ok(self.hub.cluster().notify_user(&user, event, payload.into()).await?)
     }
 
     /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have
@@ -70,7 +69,7 @@ impl User<'_> {
     /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
     pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
-        Ok(self.cluster.hub().publish_to_user(&user, event, payload.into()).await?)
+        Ok(self.hub.publish_to_user(&user, event, payload.into()).await?)
     }
 
     /// Closes all connections of the user, on all nodes, and says how many.
@@ -79,18 +78,18 @@ impl User<'_> {
     /// `INVALID_ARGUMENT` for the user's id, the code or the reason, otherwise as [`notify`](Self::notify).
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
-        Ok(self.cluster.hub().cluster().close_user(&user, close).await?)
+        Ok(self.hub.cluster().close_user(&user, close).await?)
     }
 }
 
-/// A connection of a [`Cluster`], on whatever node.
+/// A connection of a [`Cluster`](crate::Cluster), on whatever node.
 ///
 /// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
 /// `DEADLINE_EXCEEDED` its node did not answer in time: it may have been done, and will not be done later. While the
 /// broker is down, the connections of this node can be reached, others are `UNAVAILABLE`.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection<'a> {
-    pub(crate) cluster: &'a Cluster,
+    pub(crate) hub: &'a Hub,
     pub(crate) id: ConnectionId,
 }
 
@@ -100,7 +99,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
     pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        Ok(self.cluster.hub().cluster().notify_connection(self.id, event_name(event)?, payload.into()).await?)
+        Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into()).await?)
     }
 
     /// Closes it.
@@ -108,7 +107,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().cluster().close_connection(self.id, close_frame(code, reason)?).await?)
+        Ok(self.hub.cluster().close_connection(self.id, close_frame(code, reason)?).await?)
     }
 
     /// Makes it a member of a room: when this returns, every event published later reaches it.
@@ -117,7 +116,7 @@ impl Connection<'_> {
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
     /// [`Connection`].
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().cluster().join_connection(self.id, &RoomName::new(room)?).await?)
+        Ok(self.hub.cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to it any more. To have been no
@@ -126,7 +125,7 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
     pub async fn leave(&self, room: &str) -> Result<(), CallError> {
-        Ok(self.cluster.hub().cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
+        Ok(self.hub.cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
     }
 }
 

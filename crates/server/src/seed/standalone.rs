@@ -7,14 +7,14 @@ use std::sync::{Arc, LazyLock};
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
-use crate::driver::Driver;
-use crate::inbox::Inbox;
-use crate::link::Link;
+use crate::connection::context::ConnectionContext;
+use crate::connection::driver::Driver;
+use crate::connection::session::{Rpc, Session};
+use crate::connection::transport::Transport;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
 use crate::options::Options;
-use crate::session::{Rpc, Session};
-use crate::transport::Transport;
-use crate::tutorial::LoopApp;
+use crate::seed::inbox::Inbox;
+use crate::seed::socket_io::LoopApp;
 
 /// What they share: counted, but registered nowhere.
 struct Standalone {
@@ -47,26 +47,30 @@ fn unlimited() -> Budget {
 }
 
 /// A connection that no hub knows.
-pub(crate) fn link(options: Option<Arc<Options>>, peer_addr: Option<SocketAddr>, user: Option<UserId>) -> Arc<Link> {
+pub(crate) fn link(
+    options: Option<Arc<Options>>,
+    peer_addr: Option<SocketAddr>,
+    user: Option<UserId>,
+) -> Arc<ConnectionContext> {
     let standalone = &*STANDALONE;
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
-    Link::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
+    ConnectionContext::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
 }
 
 /// A driver for such a connection.
-pub(crate) fn driver<S: Session>(transport: Transport, link: Arc<Link>, session: S) -> Driver<S> {
-    Driver::new(transport, link, session, STANDALONE.delivery_latency.clone())
+pub(crate) fn driver<S: Session>(transport: Transport, context: Arc<ConnectionContext>, session: S) -> Driver<S> {
+    Driver::new(transport, context, session, STANDALONE.delivery_latency.clone())
 }
 
 /// Runs the connection of a loop from its handshake to its end.
-pub(crate) async fn serve(transport: Transport, link: Arc<Link>, inbox: Arc<Inbox>) {
+pub(crate) async fn serve(transport: Transport, context: Arc<ConnectionContext>, inbox: Arc<Inbox>) {
     let app = LoopApp { inbox: Arc::clone(&inbox), method: Arc::clone(&STANDALONE.method) };
-    let mut driver = driver(transport, Arc::clone(&link), Rpc::new(&link, app));
+    let mut driver = driver(transport, Arc::clone(&context), Rpc::new(&context, app));
     let end = driver.run().await;
-    link.end(end.cancel_cause());
+    context.end(end.cancel_cause());
     inbox.end(end.disconnected());
     driver.close(&end).await;
 }

@@ -1,9 +1,5 @@
-//! The opening handshake (RFC 6455, section 4) and what a connection becomes after it.
+//! The opening handshake (RFC 6455, section 4).
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Version};
@@ -11,24 +7,14 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::upgrade::OnUpgrade;
-use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use crate::connection;
-use crate::inbox::Inbox;
-use crate::options::Options;
-use crate::router::Router;
-use crate::standalone;
-use crate::transport::Transport;
-use crate::tutorial::SocketIo;
+use crate::connection::transport::Transport;
 
 /// What a client's key is hashed with (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// How many events wait for the tutorial's loop at least, whatever it asks for.
-const MIN_INBOX: usize = 1024;
 
 /// Why a request is not upgraded to a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -182,91 +168,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|offered| offered.eq_ignore_ascii_case(token))
 }
 
-fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+pub(crate) fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|value| value.split(',')).map(str::trim)
-}
-
-/// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
-///
-/// Give it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
-/// [`on_upgrade`](Self::on_upgrade). Rejects what is no such handshake as RFC 6455 and the protocol have it.
-#[derive(Debug)]
-pub struct SocketIoUpgrade {
-    handshake: Handshake,
-    peer_addr: Option<SocketAddr>,
-    user: Option<UserId>,
-    options: Option<Arc<Options>>,
-}
-
-impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
-    type Rejection = UpgradeRejection;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, UpgradeRejection> {
-        let handshake = Handshake::from_parts(parts)?;
-        if !tokens(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == SUBPROTOCOL) {
-            return Err(UpgradeRejection::Subprotocol);
-        }
-        let peer_addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        Ok(Self { handshake, peer_addr, user: None, options: None })
-    }
-}
-
-impl SocketIoUpgrade {
-    /// Says whose connection this is. The application knows, from a cookie or a token.
-    #[must_use]
-    pub fn user(mut self, user: UserId) -> Self {
-        self.user = Some(user);
-        self
-    }
-
-    /// The client's address, if the server was made to tell it.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer_addr
-    }
-
-    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. Those of rooms and
-    /// of connections at once are a router's, which takes its cluster's options.
-    #[must_use]
-    pub fn options(mut self, options: Options) -> Self {
-        self.options = Some(Arc::new(options));
-        self
-    }
-
-    /// Gives the connection to a router's handlers. The result is the answer to the request.
-    pub fn route(self, router: &Router) -> Response {
-        let place = match router.take_place() {
-            Ok(place) => place,
-            Err(max) => return UpgradeRejection::TooManyConnections { max }.into_response(),
-        };
-        if router.is_short_of_memory() {
-            return UpgradeRejection::ShortOfMemory.into_response();
-        }
-        let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let opening = connection::open(upgraded, router.routes(), self.peer_addr, self.user, place);
-        tokio::spawn(connection::run(Box::pin(opening)));
-        response
-    }
-
-    /// Gives the connection to a loop of your own. Up to `buffer` requests, and at least 1,024, wait for
-    /// it to receive them; the client that sends still more is answered `RESOURCE_EXHAUSTED`, or closed with
-    /// 1013 if what it sends can't be answered. The result is the answer to the request.
-    pub fn on_upgrade<F, Fut>(self, buffer: usize, handler: F) -> Response
-    where
-        F: FnOnce(SocketIo) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let link = standalone::link(self.options, self.peer_addr, self.user);
-        let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
-        let socket = SocketIo::new(Arc::clone(&link), Arc::clone(&inbox));
-        tokio::spawn(async move {
-            if let Some(transport) = upgraded.await {
-                // A task of its own: the connection is read whatever the handler does.
-                tokio::spawn(handler(socket));
-                standalone::serve(transport, link, inbox).await;
-            }
-        });
-        response
-    }
 }

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::link::{Disconnected, Permit};
-use crate::tutorial::Procedure;
+use crate::connection::context::Permit;
+use crate::end::Disconnected;
+use crate::seed::procedure::Procedure;
 
 /// A bounded queue with one producer, the driver, which never waits, and one consumer.
 #[derive(Debug)]
@@ -27,16 +28,10 @@ impl Inbox {
         Self { state: Mutex::default(), capacity }
     }
 
-    /// Whether one more may be pushed.
-    pub(crate) fn has_room(&self) -> bool {
-        self.state.lock().queue.len() < self.capacity
-    }
-
-    /// Queues what there is room for.
-    pub(crate) fn push(&self, procedure: Procedure, payload: Option<Permit>) {
-        let mut state = self.state.lock();
-        state.queue.push_back((procedure, payload));
-        state.wake();
+    /// A place for one more. `None`: the queue is full.
+    pub(crate) fn reserve(&self) -> Option<Place<'_>> {
+        let state = self.state.lock();
+        (state.queue.len() < self.capacity).then_some(Place(state))
     }
 
     /// Nothing more comes.
@@ -63,6 +58,17 @@ impl Inbox {
                 Poll::Pending
             }
         }
+    }
+}
+
+/// A place in an [`Inbox`].
+pub(crate) struct Place<'a>(MutexGuard<'a, State>);
+
+impl Place<'_> {
+    /// Fills the place.
+    pub(crate) fn fill(mut self, procedure: Procedure, payload: Option<Permit>) {
+        self.0.queue.push_back((procedure, payload));
+        self.0.wake();
     }
 }
 

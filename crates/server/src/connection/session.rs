@@ -5,19 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, Unfinished, encode_message};
 
-use crate::driver::End;
-use crate::link::Link;
+use crate::connection::context::ConnectionContext;
+use crate::end::End;
 
 /// The meaning of a client's bytes.
 pub(crate) trait Session: Send {
     /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
-    fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End>;
+    fn on_bytes(&mut self, context: &Arc<ConnectionContext>, input: &[u8]) -> Result<(), End>;
 
     /// Whether a message is unfinished.
     fn unfinished(&mut self) -> Unfinished;
 
     /// The connection is ending: drops an unfinished message and keeps no more input.
-    fn on_end(&mut self, link: &Link);
+    fn on_end(&mut self, context: &ConnectionContext);
 
     /// Bytes came after this side's Close; nothing is done for them any more. Whether the client's Close
     /// is among them: then the connection can end.
@@ -30,13 +30,19 @@ pub(crate) trait App: Send {
     ///
     /// # Errors
     /// The Close to send if the connection can't go on.
-    fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
+    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
 
     /// A call came.
     ///
     /// # Errors
     /// The Close to send if the connection can't go on.
-    fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
+    fn on_request(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        id: CallId,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame>;
 }
 
 /// The protocol `websocket.io-rpc-v0.1`.
@@ -48,17 +54,17 @@ pub(crate) struct Rpc<A> {
 }
 
 impl<A: App> Rpc<A> {
-    pub(crate) fn new(link: &Link, app: A) -> Self {
-        Self { protocol: Some(ServerConnection::new(link.options.limits())), app }
+    pub(crate) fn new(context: &ConnectionContext, app: A) -> Self {
+        Self { protocol: Some(ServerConnection::new(context.options.limits())), app }
     }
 }
 
 impl<A: App> Session for Rpc<A> {
-    fn on_bytes(&mut self, link: &Arc<Link>, input: &[u8]) -> Result<(), End> {
+    fn on_bytes(&mut self, context: &Arc<ConnectionContext>, input: &[u8]) -> Result<(), End> {
         // An unfinished message counts only between reads, so that it is not counted twice once it is complete.
-        link.peer.release_inbound(self.buffered());
-        let handled = self.handle(link, input);
-        link.peer.charge_inbound(self.buffered());
+        context.peer.release_inbound(self.buffered());
+        let handled = self.handle(context, input);
+        context.peer.charge_inbound(self.buffered());
         handled
     }
 
@@ -66,8 +72,8 @@ impl<A: App> Session for Rpc<A> {
         self.protocol.as_mut().map_or(Unfinished::Nothing, ServerConnection::unfinished)
     }
 
-    fn on_end(&mut self, link: &Link) {
-        link.peer.release_inbound(self.buffered());
+    fn on_end(&mut self, context: &ConnectionContext) {
+        context.peer.release_inbound(self.buffered());
         if let Some(protocol) = &mut self.protocol {
             protocol.skip_messages();
         }
@@ -84,18 +90,18 @@ impl<A: App> Session for Rpc<A> {
 }
 
 impl<A: App> Rpc<A> {
-    fn handle(&mut self, link: &Arc<Link>, mut input: &[u8]) -> Result<(), End> {
+    fn handle(&mut self, context: &Arc<ConnectionContext>, mut input: &[u8]) -> Result<(), End> {
         while let Some(event) = self.receive(&mut input)? {
             match event {
                 Event::Notify { name, payload } => {
-                    link.metrics.notifications_received.inc();
-                    self.app.on_notify(link, name, payload).map_err(End::ByServer)?;
+                    context.metrics.notifications_received.inc();
+                    self.app.on_notify(context, name, payload).map_err(End::ByServer)?;
                 }
                 Event::Request { id, name, payload } => {
-                    self.app.on_request(link, id, name, payload).map_err(End::ByServer)?;
+                    self.app.on_request(context, id, name, payload).map_err(End::ByServer)?;
                 }
-                Event::Reset { id } => link.reset_call(id),
-                Event::Ping(payload) => link.peer.outbox.pong(encode_message(Opcode::Pong, &payload)),
+                Event::Reset { id } => context.reset_call(id),
+                Event::Ping(payload) => context.peer.outbox.pong(encode_message(Opcode::Pong, &payload)),
                 Event::Close(close) => return Err(End::ByClient(close)),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use prometheus::Histogram;
 use roomcast_core::{Outbox, Outgoing};
 
-use crate::transport::Transport;
+use crate::connection::transport::Transport;
 
 /// How many queued frames go to the kernel in one call.
 const MAX_SLICES: usize = 64;

@@ -8,11 +8,11 @@ use roomcast_core::{ConnectionId, Members, NodeId, RoomName, UserId, check_event
 use roomcast_protocol::Name;
 use serde::Serialize;
 
+use crate::app::handler::Request;
+use crate::app::handling::Handling;
+use crate::app::publishing;
+use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
-use crate::extract::Request;
-use crate::handling::Handling;
-use crate::publishing;
-use crate::socket::Socket;
 
 /// What a client wants of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,12 +117,12 @@ impl RoomAction {
             let Request { socket, payload, cancel, .. } = request;
             let hub = socket.cluster.hub();
             match self {
-                Self::Join => hub.local().join(&socket.link.peer, &room).await?,
-                Self::Leave => hub.local().leave(&socket.link.peer, &room),
+                Self::Join => hub.local().join(&socket.context.peer, &room).await?,
+                Self::Leave => hub.local().leave(&socket.context.peer, &room),
                 Self::Publish if cancel.is_none() => {
-                    publishing::publish_unawaited(&socket.link, hub, room, event, payload).await?;
+                    publishing::publish_unawaited(&socket.context, hub, room, event, payload).await?;
                 }
-                Self::Publish => publishing::publish(&socket.link, hub, room, event, payload).await?,
+                Self::Publish => publishing::publish(&socket.context, hub, room, event, payload).await?,
                 Self::Members => return members_json(&*hub.cluster().members(&room).await?),
             }
             Ok(Bytes::new())

@@ -8,18 +8,22 @@ use bytes::Bytes;
 use roomcast_core::{Codec, Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 
-use crate::call::{Call, Cancel, CancelCause, Responder};
-use crate::driver::{Driver, End};
-use crate::error::{CallError, Code};
-use crate::extract::Request;
-use crate::handling::{Begun, Handling, catch_panic, panicked};
-use crate::lane::{Lane, report};
-use crate::link::{Link, call_cost, notification_cost, overloaded};
+use crate::app::handler::Request;
+use crate::app::handling::{Begun, Handled, Handling, catch_panic};
+use crate::app::notifications::{NotificationQueue, report};
+use crate::app::router::Routes;
+use crate::app::socket::Socket;
+use crate::call::cancel::Cancel;
+use crate::call::running::Call;
+use crate::call::table::Refusal;
+use crate::connection::context::{ConnectionContext, call_cost, notification_cost};
+use crate::connection::driver::Driver;
+use crate::connection::responder::Responder;
+use crate::connection::session::{App, Rpc};
+use crate::connection::transport::Transport;
+use crate::end::{CancelCause, End};
+use crate::error::{CallError, Code, overloaded, panicked};
 use crate::metrics::OpenConnection;
-use crate::router::Routes;
-use crate::session::{App, Rpc};
-use crate::socket::Socket;
-use crate::transport::Transport;
 
 /// Runs a connection until its end.
 ///
@@ -44,12 +48,13 @@ pub(crate) async fn open(
     let connection = hub.local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(&routes.metrics);
     let peer = Arc::clone(connection.shared());
-    let link = Link::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
-    let socket = Socket { link: Arc::clone(&link), cluster: routes.cluster.clone() };
+    let context =
+        ConnectionContext::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
+    let socket = Socket { context: Arc::clone(&context), cluster: routes.cluster.clone() };
     let accepted = routes.connect(socket.clone()).await;
     let delivery_latency = hub.metrics().delivery_latency.clone();
-    let app = RouterApp { routes, socket, lane: None };
-    let driver = Driver::new(transport, Arc::clone(&link), Rpc::new(&link, app), delivery_latency);
+    let app = RouterApp { routes, socket, queue: None };
+    let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
     let mut open = Open { driver, connection, counted, _place: place };
     match accepted {
         Ok(()) => Some(open),
@@ -80,19 +85,19 @@ impl Open {
     /// Closes it, once it has left its rooms, and lets the handlers that run finish.
     async fn close(&mut self, end: &End) {
         self.counted.closed(end);
-        let RouterApp { routes, socket, lane } = &mut self.driver.session.app;
-        let mut lane = lane.take();
-        socket.link.end(end.cancel_cause());
-        socket.link.set_handler_knows_end();
+        let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
+        let mut queue = queue.take();
+        socket.context.end(end.cancel_cause());
+        socket.context.set_handler_knows_end();
         self.connection.leave_rooms();
         if routes.cluster.hub().local().is_short_of_memory()
-            && let Some(lane) = lane.take()
+            && let Some(queue) = queue.take()
         {
-            lane.abort();
+            queue.abort();
         }
         self.driver.close(end).await;
-        if let Some(lane) = lane {
-            lane.finish().await;
+        if let Some(queue) = queue {
+            queue.finish().await;
         }
     }
 }
@@ -102,23 +107,23 @@ struct RouterApp {
     routes: Arc<Routes>,
     socket: Socket,
     /// Made for the first notification that has to wait.
-    lane: Option<Lane>,
+    queue: Option<NotificationQueue>,
 }
 
 impl App for RouterApp {
-    fn on_notify(&mut self, link: &Arc<Link>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
         let Some(route) = self.routes.notification(&name) else {
-            report(link, Some(Err(unknown("event", &name))));
+            report(context, Err(unknown("event", &name)));
             return Ok(());
         };
         let cost = notification_cost(&name, &payload);
         let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
         // One that waits its turn behind others is not begun before it.
-        let in_turn = self.lane.as_ref().is_none_or(Lane::is_idle);
+        let in_turn = self.queue.as_ref().is_none_or(NotificationQueue::is_idle);
         match if in_turn { route.begin(request) } else { Begun::Waits(route.later(request)) } {
-            Begun::Done(handled) => report(link, handled),
+            Begun::Done(handled) => report(context, handled.into_result()),
             Begun::Waits(rest) => {
-                if !self.lane.get_or_insert_default().push(link, rest, cost) {
+                if !self.queue.get_or_insert_default().push(context, rest, cost) {
                     return Err(overloaded());
                 }
             }
@@ -126,28 +131,36 @@ impl App for RouterApp {
         Ok(())
     }
 
-    fn on_request(&mut self, link: &Arc<Link>, id: CallId, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let procedure = self.routes.call(&name);
-        let method = procedure.map_or(&self.routes.unknown, |procedure| &procedure.metrics);
-        let call = Call::new(Arc::clone(method), Arc::clone(&link.metrics));
+    fn on_request(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        id: CallId,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame> {
+        let route = self.routes.call(&name);
+        let metrics = route.map_or(&self.routes.unknown, |route| &route.metrics);
+        let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
-        let procedure = procedure.ok_or_else(|| unknown("procedure", &name));
-        let route = match link.admit_call(id, cost)?.and(procedure) {
-            Ok(procedure) => &procedure.route,
-            Err(error) => {
-                link.answer_at_once(id, &call, Err(error));
+        let admitted = context.admit_call(id, cost);
+        let known = || route.ok_or_else(|| Refusal::Answer(unknown("method", &name)));
+        let route = match admitted.and_then(|()| known()) {
+            Ok(route) => &route.route,
+            Err(Refusal::Answer(error)) => {
+                context.answer_at_once(id, &call, Err(error));
                 return Ok(());
             }
+            Err(Refusal::Close(close)) => return Err(close),
         };
         // A call that a quick handler answers at once never enters the table: no Reset can come in between.
         let cancel = Some(Cancel::new(&call));
         match route.begin(Request { name, payload, socket: self.socket.clone(), cancel }) {
-            Begun::Done(Some(result)) => link.answer_at_once(id, &call, result),
-            Begun::Done(None) => {
-                link.answer_at_once(id, &call, Err(panicked()));
+            Begun::Done(Handled::Returned(result)) => context.answer_at_once(id, &call, result),
+            Begun::Done(Handled::Panicked) => {
+                context.answer_at_once(id, &call, Err(panicked()));
                 call.stop(CancelCause::Panic);
             }
-            Begun::Waits(rest) => run_call(&call, link.start_call(id, &call, cost), rest),
+            Begun::Waits(rest) => run_call(&call, Responder::start(context, id, &call, cost), rest),
         }
         Ok(())
     }
@@ -161,8 +174,8 @@ fn unknown(what: &str, name: &Name) -> CallError {
 fn run_call(call: &Call, responder: Responder, handling: Handling) {
     let task = tokio::spawn(async move {
         match catch_panic(handling).await {
-            Some(result) => responder.answer(result),
-            None => responder.fail(CancelCause::Panic, panicked()),
+            Handled::Returned(result) => responder.answer(result),
+            Handled::Panicked => responder.fail(CancelCause::Panic, panicked()),
         }
     });
     call.adopt(task.abort_handle());

@@ -10,14 +10,14 @@ use prometheus::Registry;
 use roomcast_core::{BoxFuture, Place};
 use roomcast_protocol::{CloseCode, CloseFrame};
 
-use crate::cluster::Cluster;
+use crate::app::handler::{Handler, IntoAnswer, Request};
+use crate::app::handling::{self, Begun, Handled, Handling, catch_panic};
+use crate::app::rooms::{RoomAccess, RoomAction};
+use crate::app::socket::Socket;
+use crate::end::Disconnected;
 use crate::error::Code;
-use crate::extract::{Handler, IntoAnswer, Request};
-use crate::handling::{self, Begun, Handling, catch_panic};
-use crate::link::Disconnected;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
-use crate::rooms::{RoomAccess, RoomAction};
-use crate::socket::Socket;
+use crate::node::cluster::Cluster;
 
 /// How long the application's connect handler may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -265,19 +265,21 @@ impl Routes {
     pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
-            socket.cluster.hub().local().join_user(&socket.link.peer).await?;
+            socket.cluster.hub().local().join_user(&socket.context.peer).await?;
             match on_connect {
                 Some(on_connect) => on_connect(socket).await,
                 None => Ok(Bytes::new()),
             }
         }));
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Some(Ok(_))) => Ok(()),
-            Ok(Some(Err(error))) if error.code == Code::Unavailable => {
+            Ok(Handled::Returned(Ok(_))) => Ok(()),
+            Ok(Handled::Returned(Err(error))) if error.code == Code::Unavailable => {
                 Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, error.message))
             }
-            Ok(Some(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
-            Ok(None) => Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection")),
+            Ok(Handled::Returned(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
+            Ok(Handled::Panicked) => {
+                Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection"))
+            }
             Err(_) => Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "the server takes too long; try again later")),
         }
     }

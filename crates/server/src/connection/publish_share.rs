@@ -9,17 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, BrokerError, Hub, PublishError, RoomName};
-use roomcast_protocol::Name;
+use roomcast_core::{BoxFuture, BrokerError, PublishError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-
-use crate::error::CallError;
-use crate::lane;
-use crate::link::Link;
 
 /// How many bytes a connection may have published that the broker has not accepted yet. A larger publish may be under
 /// way alone.
@@ -28,7 +21,7 @@ const SHARE: usize = 1024 * 1024;
 /// A small publish counts as this many bytes: 256 of them use up a share.
 const MIN_COST: usize = SHARE / 256;
 
-type Publishing = BoxFuture<'static, Result<(), PublishError>>;
+pub(crate) type Publishing = BoxFuture<'static, Result<(), PublishError>>;
 
 /// A connection's publishes under way. Created for the first one that the broker does not accept at once; an embedded
 /// broker accepts all of them at once.
@@ -52,77 +45,14 @@ struct Waiting {
     begun: oneshot::Sender<UnderWay>,
 }
 
-/// Publishes for a client's call, and waits until the broker has accepted it.
-pub(crate) async fn publish(
-    link: &Link,
-    hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
-) -> Result<(), PublishError> {
-    match start(link, hub, room, event, payload).await? {
-        Some(publishing) => publishing.await,
-        None => Ok(()),
-    }
-}
-
-/// Publishes for a client's notification. Waits for room in the share, so that the client's next notification comes
-/// after it, but not for the broker; a failure is reported once it is known.
-pub(crate) async fn publish_unawaited(
-    link: &Arc<Link>,
-    hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
-) -> Result<(), CallError> {
-    if let Some(publishing) = start(link, hub, room, event, payload).await? {
-        let link = Arc::clone(link);
-        tokio::spawn(async move {
-            let result = publishing.await;
-            lane::report(&link, Some(result.map(|()| Bytes::new()).map_err(CallError::from)));
-        });
-    }
-    Ok(())
-}
-
-/// Begins a publish when there is room for it in the share. `None`: the broker has accepted it already.
-async fn start(
-    link: &Link,
-    hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
-) -> Result<Option<UnderWay>, PublishError> {
-    let cost = cost(&payload);
-    let begin = begin(hub, room, event, payload);
-    let mut publishing = match link.publish_share.get() {
-        Some(share) => share.begin(cost, begin).await?,
-        None => {
-            let mut publishing = begin();
-            if let Some(result) = (&mut publishing).now_or_never() {
-                return result.map(|()| None);
-            }
-            UnderWay::new(publishing, link.publish_share.get_or_init(Arc::default).count(cost))
-        }
-    };
-    match (&mut publishing).now_or_never() {
-        Some(result) => result.map(|()| None),
-        None => Ok(Some(publishing)),
-    }
-}
-
-fn begin(hub: &Arc<Hub>, room: RoomName, event: Name, payload: Bytes) -> impl FnOnce() -> Publishing + Send + use<> {
-    let hub = Arc::clone(hub);
-    move || Box::pin(hub.publish(room, event, payload))
-}
-
-fn cost(payload: &Bytes) -> usize {
-    payload.len().clamp(MIN_COST, SHARE)
+/// What a publish of so many bytes takes of a share.
+pub(crate) fn cost(payload: usize) -> usize {
+    payload.clamp(MIN_COST, SHARE)
 }
 
 impl PublishShare {
     /// Begins a publish when it is its turn and there is room for it.
-    async fn begin(
+    pub(crate) async fn begin(
         self: &Arc<Self>,
         cost: usize,
         begin: impl FnOnce() -> Publishing + Send + 'static,
@@ -148,7 +78,7 @@ impl PublishShare {
     }
 
     /// Counts a publish that was begun already.
-    fn count(self: &Arc<Self>, cost: usize) -> Counted {
+    pub(crate) fn count(self: &Arc<Self>, cost: usize) -> Counted {
         self.state.lock().under_way += cost;
         Counted { share: Arc::clone(self), cost }
     }
@@ -196,7 +126,7 @@ impl Drop for ForgetWhoLeft<'_> {
 }
 
 /// A part of a share; given back when dropped.
-struct Counted {
+pub(crate) struct Counted {
     share: Arc<PublishShare>,
     cost: usize,
 }
@@ -209,13 +139,13 @@ impl Drop for Counted {
 
 /// A publish that the broker has not accepted yet. It counts until then even if its call was cancelled: a client that
 /// cancels its calls must not have more under way than others.
-struct UnderWay {
+pub(crate) struct UnderWay {
     /// `None`: it is done.
     inner: Option<(Publishing, Counted)>,
 }
 
 impl UnderWay {
-    fn new(publishing: Publishing, counted: Counted) -> Self {
+    pub(crate) fn new(publishing: Publishing, counted: Counted) -> Self {
         Self { inner: Some((publishing, counted)) }
     }
 }

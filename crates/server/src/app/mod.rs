@@ -1,0 +1,14 @@
+//! What applications write: a router of handlers, and what their handlers use.
+//!
+//! Imports everything else in this crate. A request to upgrade enters by `upgrade`, a client's frame by `lifecycle`,
+//! which finds its handler in `router`; what a handler sends leaves by `socket`.
+
+pub(crate) mod handler;
+pub(crate) mod handling;
+pub(crate) mod lifecycle;
+pub(crate) mod notifications;
+pub(crate) mod publishing;
+pub(crate) mod rooms;
+pub(crate) mod router;
+pub(crate) mod socket;
+pub(crate) mod upgrade;

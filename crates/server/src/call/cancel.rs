@@ -1,0 +1,126 @@
+//! A call's cancellation, as its handler sees it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use crate::call::running::{Call, Work};
+use crate::end::CancelCause;
+use crate::error::{CallError, Code};
+
+/// The call was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the call was cancelled: {0}")]
+pub struct Cancelled(pub CancelCause);
+
+impl From<Cancelled> for CallError {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::new(Code::Cancelled, cancelled.to_string())
+    }
+}
+
+/// A call's cancellation, as its handler sees it. Cheap to clone.
+///
+/// A handler's future is dropped by itself at its next await when the call is cancelled; this is for
+/// what the handler starts beside it, and for work that does not await.
+///
+/// ```
+/// use roomcast::{Cancel, CallError, Cancelled};
+///
+/// async fn primes(cancel: Cancel) -> Result<String, CallError> {
+///     let count = cancel.spawn_blocking(|cancel| {
+///         let mut found = 0;
+///         for chunk in 0..1000 {
+///             if let Some(cause) = cancel.cause() {
+///                 return Err(Cancelled(cause)); // asked between chunks
+///             }
+///             found += chunk % 2;
+///         }
+///         Ok(found)
+///     });
+///     let count = count.await.map_err(|error| CallError::new(roomcast::Code::Internal, error.to_string()))??;
+///     Ok(count.to_string())
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cancel {
+    call: Arc<Call>,
+}
+
+impl Cancel {
+    pub(crate) fn new(call: &Arc<Call>) -> Self {
+        Self { call: Arc::clone(call) }
+    }
+
+    /// Whether the call was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cause().is_some()
+    }
+
+    /// Why the call was cancelled; `None` while it was not. Clean-up code (`Drop`) can ask too.
+    pub fn cause(&self) -> Option<CancelCause> {
+        self.call.cause()
+    }
+
+    /// Waits until the call is cancelled; for ever if it never is. Cancel safe.
+    pub async fn reset(&self) -> CancelCause {
+        loop {
+            let cancelled = self.call.cancelled.notified();
+            if let Some(cause) = self.cause() {
+                return cause;
+            }
+            cancelled.await;
+        }
+    }
+
+    /// Runs a future until it is done or the call is cancelled, whichever comes first.
+    ///
+    /// # Errors
+    /// [`Cancelled`] if the call was; the future is then dropped.
+    pub async fn abort_on_reset<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
+        tokio::select! {
+            biased;
+            cause = self.reset() => Err(Cancelled(cause)),
+            output = future => Ok(output),
+        }
+    }
+
+    /// Spawns a task in the call's scope: it stops, at its next await, when the call is cancelled. The
+    /// call counts as in flight until the task has ended. Once the call is answered it can no longer
+    /// be cancelled, and the task runs to its end.
+    pub fn spawn_and_abort_on_reset<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let work = Work::begin(&self.call);
+        let task = tokio::spawn(async move {
+            let output = future.await;
+            drop(work);
+            output
+        });
+        self.call.adopt(task.abort_handle());
+        task
+    }
+
+    /// Runs blocking or CPU-bound work on a thread of its own. It can't be stopped from outside: it
+    /// gets this handle, to ask between chunks whether it [`is_cancelled`](Self::is_cancelled).
+    /// The call counts as in flight until the work has returned.
+    pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
+    where
+        F: FnOnce(&Self) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let cancel = self.clone();
+        let counted = Work::begin(&self.call);
+        let task = tokio::task::spawn_blocking(move || {
+            let output = work(&cancel);
+            drop(counted);
+            output
+        });
+        self.call.adopt(task.abort_handle());
+        task
+    }
+}

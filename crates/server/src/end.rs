@@ -1,0 +1,99 @@
+//! How connections and calls end.
+
+use std::{fmt, io};
+
+use roomcast_protocol::{CloseCode, CloseFrame};
+use thiserror::Error;
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client sent a Close.
+    ByClient(Option<CloseFrame>),
+    /// This side closes.
+    ByServer(CloseFrame),
+    /// The connection is gone: why.
+    Lost(String),
+}
+
+impl End {
+    pub(crate) fn lost(error: &io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+
+    /// As handlers and metrics get it. RFC 6455, section 7.1.5: 1005 stands for no code, 1006 for no Close.
+    pub(crate) fn disconnected(&self) -> Disconnected {
+        match self {
+            Self::ByClient(Some(close)) | Self::ByServer(close) => {
+                Disconnected { code: close.code, reason: close.reason.clone() }
+            }
+            Self::ByClient(None) => Disconnected { code: CloseCode(1005), reason: "closed by the client".into() },
+            Self::Lost(reason) => Disconnected { code: CloseCode(1006), reason: reason.clone() },
+        }
+    }
+
+    /// Why the calls in flight are cancelled.
+    pub(crate) fn cancel_cause(&self) -> CancelCause {
+        match self {
+            Self::ByServer(close) if close.code == CloseCode::GOING_AWAY => CancelCause::Drain,
+            Self::ByClient(_) | Self::ByServer(_) => CancelCause::Closed,
+            Self::Lost(_) => CancelCause::Lost,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+// Quoted and escaped: a client's reason may contain line breaks and control characters.
+#[error("the connection has ended: {code} {reason:?}")]
+pub struct Disconnected {
+    /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
+    pub code: CloseCode,
+    /// The close frame's reason, or what was observed.
+    pub reason: String,
+}
+
+/// Why a call was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum CancelCause {
+    /// The client no longer wants it.
+    Reset = 1,
+    /// The connection was closed, by either side.
+    Closed,
+    /// The connection was lost: TCP reset, or no sign of life after a ping.
+    Lost,
+    /// The node's drain reached its deadline.
+    Drain,
+    /// It ran longer than a call may.
+    Deadline,
+    /// The handler panicked; what it had spawned in its scope stops.
+    Panic,
+}
+
+impl CancelCause {
+    const ALL: [Self; 6] = [Self::Reset, Self::Closed, Self::Lost, Self::Drain, Self::Deadline, Self::Panic];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::Drain => "drain",
+            Self::Deadline => "deadline",
+            Self::Panic => "panic",
+        }
+    }
+
+    pub(crate) fn from_bits(bits: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| *cause as u8 == bits)
+    }
+}
+
+impl fmt::Display for CancelCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,69 @@
+//! What the loop of the tutorial receives.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_protocol::Name;
+
+use crate::call::cancel::Cancel;
+use crate::connection::responder::Responder;
+use crate::error::{CallError, NotifyError};
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum Procedure {
+    /// An event, never answered.
+    Notify(Message),
+    /// A call: what is asked, how to answer, and how to learn that it is no longer wanted. Dropping the
+    /// [`Response`] unused answers with an error.
+    Call(Message, Response, Cancel),
+}
+
+/// A name and its payload.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub(super) name: Name,
+    pub(super) payload: Bytes,
+}
+
+impl Message {
+    /// The event's or procedure's name.
+    pub fn method(&self) -> &str {
+        &self.name
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+/// The right to answer one call, once.
+#[derive(Debug)]
+pub struct Response(pub(super) Responder);
+
+impl Response {
+    /// Answers the call. If it was cancelled meanwhile, nothing is sent: that is no error.
+    ///
+    /// Queues and does not wait for the client.
+    ///
+    /// # Errors
+    /// [`NotifyError::Closed`] once the connection is known to have ended.
+    pub async fn send(self, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
+        self.finish(Ok(Bytes::copy_from_slice(data.as_ref())))
+    }
+
+    /// Answers the call with an error.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn fail(self, error: CallError) -> Result<(), NotifyError> {
+        self.finish(Err(error))
+    }
+
+    fn finish(self, result: Result<Bytes, CallError>) -> Result<(), NotifyError> {
+        let context = Arc::clone(self.0.context());
+        self.0.answer(result);
+        context.check_end_is_unknown()
+    }
+}

@@ -1,0 +1,129 @@
+//! The loop API of the tutorial: receive, match, answer.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_core::{ConnectionId, UserId};
+use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
+
+use crate::call::cancel::Cancel;
+use crate::call::running::Call;
+use crate::call::table::Refusal;
+use crate::connection::context::{ConnectionContext, Permit, call_cost, notification_cost};
+use crate::connection::notifier::{Notifier, let_others_run};
+use crate::connection::responder::Responder;
+use crate::connection::session::App;
+use crate::end::Disconnected;
+use crate::error::{CallError, Code, NotifyError, overloaded};
+use crate::metrics::MethodMetrics;
+use crate::seed::inbox::Inbox;
+use crate::seed::procedure::{Message, Procedure, Response};
+
+/// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
+/// 1000, or 1011 if the handler panicked, and cancels the calls that still run.
+#[derive(Debug)]
+pub struct SocketIo {
+    context: Arc<ConnectionContext>,
+    inbox: Arc<Inbox>,
+}
+
+impl SocketIo {
+    pub(crate) fn new(context: Arc<ConnectionContext>, inbox: Arc<Inbox>) -> Self {
+        Self { context, inbox }
+    }
+
+    /// The next that the client asks for, in its order. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Disconnected`] once the connection has ended and everything before was received.
+    pub async fn recv(&mut self) -> Result<Procedure, Disconnected> {
+        let received = poll_fn(|cx| self.inbox.poll_recv(cx)).await;
+        if received.is_err() {
+            self.context.set_handler_knows_end();
+        }
+        received
+    }
+
+    /// Sends an event to the client. Queues and does not wait: a client that lets more than
+    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408.
+    ///
+    /// A connection's end is learnt from [`recv`](Self::recv). Until it has told of it, and for at most a
+    /// second, notifications to an ended connection are dropped without an error, as those on the wire are.
+    ///
+    /// # Errors
+    /// [`NotifyError`] if the name is too long or the connection is known to have ended.
+    pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
+        let_others_run().await;
+        self.context.notify(event, Bytes::copy_from_slice(data.as_ref()))
+    }
+
+    /// Something to send events by, that others can keep.
+    pub fn notifier(&self) -> Notifier {
+        Notifier::new(Arc::clone(&self.context))
+    }
+
+    /// The connection's id.
+    pub fn id(&self) -> ConnectionId {
+        self.context.peer.id
+    }
+
+    /// Whose connection it is, if the upgrade said so.
+    pub fn user(&self) -> Option<&UserId> {
+        self.context.peer.user.as_ref()
+    }
+}
+
+impl Drop for SocketIo {
+    fn drop(&mut self) {
+        self.context.set_handler_knows_end();
+        let close = match std::thread::panicking() {
+            true => CloseFrame::new(CloseCode::INTERNAL_ERROR, "the connection's handler failed"),
+            false => CloseFrame::new(CloseCode::NORMAL, "the connection's handler is done"),
+        };
+        self.context.peer.outbox.close(close);
+    }
+}
+
+/// Hands everything to a [`SocketIo`].
+#[derive(Debug)]
+pub(crate) struct LoopApp {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) method: Arc<MethodMetrics>,
+}
+
+impl App for LoopApp {
+    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+        let place = self.inbox.reserve().ok_or_else(overloaded)?;
+        let permit = Permit::take(context, notification_cost(&name, &payload)).ok_or_else(overloaded)?;
+        place.fill(Procedure::Notify(Message { name, payload }), Some(permit));
+        Ok(())
+    }
+
+    fn on_request(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        id: CallId,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame> {
+        let call = Call::new(Arc::clone(&self.method), Arc::clone(&context.metrics));
+        let cost = call_cost(&name, &payload);
+        match context.admit_call(id, cost) {
+            Ok(()) => match self.inbox.reserve() {
+                Some(place) => {
+                    let response = Response(Responder::start(context, id, &call, cost));
+                    let message = Message { name, payload };
+                    place.fill(Procedure::Call(message, response, Cancel::new(&call)), None);
+                }
+                None => {
+                    let message = "too many requests wait for this connection's handler";
+                    context.answer_at_once(id, &call, Err(CallError::new(Code::ResourceExhausted, message)));
+                }
+            },
+            Err(Refusal::Answer(error)) => context.answer_at_once(id, &call, Err(error)),
+            Err(Refusal::Close(close)) => return Err(close),
+        }
+        Ok(())
+    }
+}
