@@ -174,7 +174,7 @@ impl Clients {
         while let Some((_, client, id)) = self.deadlines.pop_front_if(|(deadline, ..)| *deadline <= now) {
             if let Some(pending) = self.clients[client as usize].calls.get_mut(&id) {
                 let in_time = std::mem::replace(pending, Pending { is_late: true, ..*pending });
-                self.recorder.counts.untold += 1;
+                self.recorder.counts.no_response += 1;
                 self.fail(client, in_time, "timed out", now);
             }
         }
@@ -263,7 +263,7 @@ impl Clients {
             }
             Some(End::Lost(why)) => {
                 self.recorder.closes.add("lost", 1);
-                self.recorder.counts.untold += 1;
+                self.recorder.counts.no_response += 1;
                 self.recorder.error(&format!("lost {why}"));
             }
             None => {}
@@ -290,12 +290,12 @@ impl Clients {
         self.recorder.counts.messages += 1;
         match frame {
             FrameRef::Notify { name: EVENT, payload } => self.on_event(client, payload, now),
-            FrameRef::Notify { .. } => self.recorder.counts.foreign += 1,
+            FrameRef::Notify { .. } => self.recorder.counts.unexpected += 1,
             FrameRef::Response { id, payload } => match self.give_up(client, id) {
                 Some(pending) => self.on_answer(client, pending, payload, now),
-                None => self.faults.stray += 1,
+                None => self.faults.unmatched += 1,
             },
-            FrameRef::Request { .. } | FrameRef::Reset { .. } => self.faults.stray += 1,
+            FrameRef::Request { .. } | FrameRef::Reset { .. } => self.faults.unmatched += 1,
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn parse() -> Command {
             let said = |key: &Key| Some((key.path.clone(), one(matches, &key.path)?));
             Command::Run(Box::new(Run {
                 scenario: one(matches, "scenario").unwrap_or_default(),
-                flags: keys.iter().filter(|key| !is_list_of_rules(key)).filter_map(said).collect(),
+                flags: keys.iter().filter(|key| !is_thresholds(key)).filter_map(said).collect(),
                 urls: all(matches, "url"),
                 metrics: all(matches, "metrics"),
                 processes: matches.get_one("processes").copied().unwrap_or_default(),
@@ -46,8 +46,7 @@ pub(crate) fn parse() -> Command {
                 ca: one(matches, "ca"),
                 json: one(matches, "json"),
                 html: one(matches, "html"),
-                require: all(matches, "require"),
-                allow: all(matches, "allow"),
+                thresholds: all(matches, "threshold"),
                 is_quiet: matches.get_flag("quiet"),
             }))
         }
@@ -60,9 +59,9 @@ pub(crate) fn parse() -> Command {
     }
 }
 
-/// These have flags of their own, which add to what the scenario says.
-fn is_list_of_rules(key: &Key) -> bool {
-    matches!(key.path.as_str(), "require" | "allow")
+/// It has a flag of its own, `--threshold`, which adds to the scenario's.
+fn is_thresholds(key: &Key) -> bool {
+    key.path == "thresholds"
 }
 
 fn clap(keys: &[Key]) -> Clap {
@@ -87,13 +86,12 @@ fn clap(keys: &[Key]) -> Clap {
             option("ca", "FILE", "Authorities (PEM) for wss://, besides the system's"),
             option("json", "FILE", "Writes the results; '-' prints them"),
             option("html", "FILE", "Writes the report"),
-            option("require", "RULE", "What the run must keep, such as p99<50ms; several").action(ArgAction::Append),
-            option("allow", "NAME", "What may be broken of the rules that hold anyway, such as errors; several")
+            option("threshold", "THRESHOLD", "Fails the run unless it is met, such as p99<50ms; repeatable")
                 .action(ArgAction::Append),
             option("quiet", "", "No progress").action(ArgAction::SetTrue),
         ])
         .next_help_heading("Keys of the scenario")
-        .args(keys.iter().filter(|key| !is_list_of_rules(key)).map(|key| {
+        .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
             let help = format!("{} [default: {}]", key.help, key.default);
             Arg::new(key.path.clone()).long(key.flag()).value_name("VALUE").help(help)
         }));

@@ -243,8 +243,8 @@ impl Fleet {
         self.clients.recorder.record(Operation::SendDelay, planned, now);
     }
 
-    /// Calls a procedure.
-    pub(crate) fn call_procedure(&mut self, client: u32, name: Name, planned: Nanos, now: Nanos) {
+    /// Calls a method.
+    pub(crate) fn call_method(&mut self, client: u32, name: Name, planned: Nanos, now: Nanos) {
         let (what, payload) = (What::Call { is_echo: &*name == "echo" }, self.clients.call_payload.clone());
         self.call(client, Call { what, planned, name, payload }, now);
         self.clients.recorder.record(Operation::SendDelay, planned, now);

@@ -18,13 +18,13 @@ mod progress;
 mod record;
 mod report;
 mod results;
-mod rules;
 mod run;
 mod scenario;
 mod scrape;
 mod stamp;
 mod stream;
 mod target;
+mod thresholds;
 mod timeline;
 mod worker;
 mod workers;
@@ -40,18 +40,18 @@ use serde::Deserialize;
 /// With what the line begins that `--json` writes.
 const RESULTS_START: &str = "{\"format\":";
 
-/// A rule was broken.
-const BROKEN: u8 = 1;
+/// The exit status when a threshold failed.
+const THRESHOLD_FAILED: u8 = 1;
 
-/// The run could not be made.
-const FAILED: u8 = 2;
+/// The exit status when the command could not be carried out.
+const ERROR: u8 = 2;
 
 fn main() -> ExitCode {
     match obey(command_line::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("roomcast-loadtest: {error}");
-            ExitCode::from(FAILED)
+            ExitCode::from(ERROR)
         }
     }
 }
@@ -99,7 +99,12 @@ fn read(files: &[String]) -> Result<Vec<(String, Results)>, Box<dyn Error>> {
             let no_results = |error| format!("{file} holds no results: {error}");
             let Format { format } = serde_json::from_str(json).map_err(no_results)?;
             if format != FORMAT {
-                return Err(format!("{file} is of format {format}, this version reads {FORMAT}").into());
+                let version = env!("CARGO_PKG_VERSION");
+                return Err(format!(
+                    "{file} has results of format {format}, and roomcast-loadtest {version} reads format {FORMAT}; make the \
+                     run again, or use the version that wrote the file"
+                )
+                .into());
             }
             Ok((file.clone(), serde_json::from_str(json).map_err(no_results)?))
         })

@@ -12,9 +12,9 @@ use crate::report::main_operation;
 use crate::results::{
     Cost, Counts, FORMAT, Faults, FaultyRoom, Latency, NodeSample, NodeSeries, Operation, Ramp, Results, Step,
 };
-use crate::rules;
 use crate::scenario::Scenario;
 use crate::scrape::{CPU_SECONDS, RESIDENT_BYTES, Scrape};
+use crate::thresholds::Thresholds;
 
 /// A step keeps up if it gets through so much of what is offered.
 const KEEPS_UP: f64 = 0.95;
@@ -26,6 +26,7 @@ const WORTH_A_STEP: f64 = 0.5;
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) scenario: Scenario,
+    pub(crate) thresholds: Thresholds,
     pub(crate) urls: Vec<String>,
     pub(crate) metrics: Vec<String>,
     pub(crate) started: SystemTime,
@@ -68,12 +69,12 @@ pub(crate) fn results(said: Said, gathered: &Gathered) -> Results {
         marks: gathered.marks.clone(),
         nodes: nodes(&said.metrics, &gathered.scrapes, schedule.start),
         cost: cost(gathered),
-        rules: Vec::new(),
+        thresholds: Vec::new(),
         passed: false,
         scenario: said.scenario,
     };
-    results.rules = rules::judge(&results);
-    results.passed = results.rules.iter().all(|rule| rule.kept || rule.allowed);
+    results.thresholds = said.thresholds.evaluate(&results);
+    results.passed = results.thresholds.iter().all(|threshold| threshold.passed);
     results
 }
 

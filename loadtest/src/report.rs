@@ -30,7 +30,7 @@ pub(crate) use format::time;
 pub(crate) use html::html;
 pub(crate) use summary::summary;
 
-/// What a run is about, and what a rule without a name of an operation means: the first of these that it has.
+/// What a run is about, and what a threshold without the name of an operation means: the first of these that it has.
 pub(crate) fn main_operation(operations: &BTreeMap<Operation, Latency>) -> Option<Operation> {
     use Operation::{Call, Cancel, Connect, Delivery, Join, Publish};
     [Delivery, Call, Cancel, Publish, Join, Connect].into_iter().find(|operation| operations.contains_key(operation))

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
 
-/// The JSON's version; another one is refused.
-pub(crate) const FORMAT: u32 = 1;
+/// The version of the JSON; others are refused.
+pub(crate) const FORMAT: u32 = 2;
 
 /// Something that takes time. Latencies of what is planned count from the planned time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Operation {
         Self::SendDelay,
     ];
 
-    /// As in JSON and in rules.
+    /// As in JSON and in thresholds.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -102,8 +102,8 @@ pub(crate) struct Results {
     pub(crate) marks: Vec<Mark>,
     pub(crate) nodes: Vec<NodeSeries>,
     pub(crate) cost: Cost,
-    pub(crate) rules: Vec<Rule>,
-    /// Every rule was kept, or its breach allowed.
+    pub(crate) thresholds: Vec<ThresholdResult>,
+    /// All thresholds passed.
     pub(crate) passed: bool,
 }
 
@@ -169,12 +169,11 @@ pub(crate) struct Counts {
     pub(crate) cancelled: u64,
     /// Planned, but there was no open connection to send it on, or too much was under way already.
     pub(crate) unsent: u64,
-    /// Failed without a word from the other side: calls, joins and publishes that were not answered in time, and connections that
-    /// ended without a close. The errors count them, too. Results of before did not tell.
-    #[serde(default)]
-    pub(crate) untold: u64,
+    /// Failed without a response: calls, joins and publishes that timed out, and connections that ended without a Close.
+    /// The errors count them, too.
+    pub(crate) no_response: u64,
     /// Notifications that this tool did not publish.
-    pub(crate) foreign: u64,
+    pub(crate) unexpected: u64,
     /// WebSocket messages sent and received by the generator.
     pub(crate) messages: u64,
 }
@@ -188,8 +187,8 @@ impl Counts {
             called: self.called + other.called,
             cancelled: self.cancelled + other.cancelled,
             unsent: self.unsent + other.unsent,
-            untold: self.untold + other.untold,
-            foreign: self.foreign + other.foreign,
+            no_response: self.no_response + other.no_response,
+            unexpected: self.unexpected + other.unexpected,
             messages: self.messages + other.messages,
         }
     }
@@ -208,8 +207,8 @@ pub(crate) struct Faults {
     pub(crate) misrouted: u64,
     /// Events and answers whose bytes changed.
     pub(crate) corrupted: u64,
-    /// Answers to calls that were cancelled, or never made.
-    pub(crate) stray: u64,
+    /// Responses that match no call in flight: to calls that were cancelled, answered already, or never made.
+    pub(crate) unmatched: u64,
     /// Cancelled calls that the node did not end.
     pub(crate) orphaned: u64,
 }
@@ -223,7 +222,7 @@ impl Faults {
             ("reordered", self.reordered),
             ("misrouted", self.misrouted),
             ("corrupted", self.corrupted),
-            ("stray", self.stray),
+            ("unmatched", self.unmatched),
             ("orphaned", self.orphaned),
         ]
     }
@@ -235,7 +234,7 @@ impl Faults {
             reordered: self.reordered + other.reordered,
             misrouted: self.misrouted + other.misrouted,
             corrupted: self.corrupted + other.corrupted,
-            stray: self.stray + other.stray,
+            unmatched: self.unmatched + other.unmatched,
             orphaned: self.orphaned + other.orphaned,
         }
     }
@@ -325,14 +324,12 @@ pub(crate) struct Cost {
     pub(crate) node_us_per_message: Option<f64>,
 }
 
-/// What a run must keep.
+/// A threshold, compared with what a run found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Rule {
+pub(crate) struct ThresholdResult {
     /// Such as `p99<50ms`.
-    pub(crate) rule: String,
-    /// What was found, with its unit.
+    pub(crate) threshold: String,
+    /// The value that it limits, with its unit.
     pub(crate) found: String,
-    pub(crate) kept: bool,
-    /// A breach does not fail the run.
-    pub(crate) allowed: bool,
+    pub(crate) passed: bool,
 }

@@ -11,7 +11,8 @@ use crate::control::{Assignment, Target};
 use crate::coordinator::{self, Plan};
 use crate::outcome::{self, Said};
 use crate::scenario::Scenario;
-use crate::{BROKEN, report, rules, target, write};
+use crate::thresholds::Thresholds;
+use crate::{THRESHOLD_FAILED, report, target, write};
 
 /// Descriptors that a worker needs besides its connections'.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -36,8 +37,7 @@ pub(crate) struct Run {
     pub(crate) ca: Option<String>,
     pub(crate) json: Option<String>,
     pub(crate) html: Option<String>,
-    pub(crate) require: Vec<String>,
-    pub(crate) allow: Vec<String>,
+    pub(crate) thresholds: Vec<String>,
     pub(crate) is_quiet: bool,
 }
 
@@ -45,9 +45,8 @@ impl Run {
     /// Makes the run, and tells how it was.
     pub(crate) fn make(self) -> Result<ExitCode, Box<dyn Error>> {
         let mut scenario = Scenario::load(&self.scenario, &self.flags)?;
-        scenario.require.extend(self.require.iter().cloned());
-        scenario.allow.extend(self.allow.iter().cloned());
-        rules::check(&scenario.require, &scenario.allow)?;
+        scenario.thresholds.extend(self.thresholds.iter().cloned());
+        let thresholds = Thresholds::new(&scenario.thresholds)?;
         let ca = self
             .ca
             .as_ref()
@@ -76,7 +75,7 @@ impl Run {
         let started = SystemTime::now();
         let plan = Plan { assignment, metrics: self.metrics.clone(), shows_progress: !self.is_quiet };
         let gathered = coordinator::run(plan)?;
-        let said = Said { scenario, urls: self.urls, metrics: self.metrics, started, interval };
+        let said = Said { scenario, thresholds, urls: self.urls, metrics: self.metrics, started, interval };
         let results = outcome::results(said, &gathered);
         match self.json.as_deref() {
             // Standard output is the results' alone.
@@ -89,7 +88,7 @@ impl Run {
         if let Some(file) = &self.html {
             write(file, &report::html(&results))?;
         }
-        Ok(if results.passed { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+        Ok(if results.passed { ExitCode::SUCCESS } else { ExitCode::from(THRESHOLD_FAILED) })
     }
 
     /// As many as were said, or as the connections need; never more than there are connections.

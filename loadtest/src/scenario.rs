@@ -37,8 +37,7 @@ pub(crate) struct Scenario {
     pub(crate) exec: String,
     #[serde(with = "human")]
     pub(crate) exec_after: Duration,
-    pub(crate) require: Vec<String>,
-    pub(crate) allow: Vec<String>,
+    pub(crate) thresholds: Vec<String>,
     pub(crate) publish: Publish,
     pub(crate) call: Call,
     pub(crate) cancel: Cancel,
@@ -63,7 +62,7 @@ pub(crate) struct Publish {
 pub(crate) struct Call {
     pub(crate) rate: f64,
     pub(crate) payload: usize,
-    pub(crate) procedures: BTreeMap<String, u32>,
+    pub(crate) methods: BTreeMap<String, u32>,
 }
 
 /// Calls that are cancelled.
@@ -74,7 +73,7 @@ pub(crate) struct Cancel {
     pub(crate) every: Duration,
     pub(crate) calls: u32,
     pub(crate) connections: u32,
-    pub(crate) procedure: String,
+    pub(crate) method: String,
     pub(crate) gauge: String,
     #[serde(with = "human")]
     pub(crate) after: Duration,

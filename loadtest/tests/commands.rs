@@ -76,9 +76,9 @@ async fn a_url_where_nobody_listens_fails_the_run() {
 }
 
 #[tokio::test]
-async fn calls_that_fail_are_errors_unless_they_are_allowed() {
+async fn calls_that_fail_are_errors_and_fail_the_run_unless_a_threshold_allows_them() {
     let node = start_node(&[]).await;
-    let scenario = "connections = 10\nduration = \"1s\"\n[call]\nrate = 100\nprocedures = { echo = 1, nonsense = 1 }\n";
+    let scenario = "connections = 10\nduration = \"1s\"\n[call]\nrate = 100\nmethods = { echo = 1, nonsense = 1 }\n";
     let file = write_file("errors.toml", scenario);
     let (outcome, results) = run_scenario("errors.json", &[text(&file), "--url", &node.url()]).await;
     outcome.assert_code(1);
@@ -88,7 +88,7 @@ async fn calls_that_fail_are_errors_unless_they_are_allowed() {
     assert!(outcome.stdout.contains("call NOT_FOUND"), "{}", outcome.printed());
     assert_eq!(node.metric(ECHOED).await, results.count("/counts/called") as f64);
 
-    let arguments = [text(&file), "--url", &node.url(), "--allow", "errors"];
+    let arguments = [text(&file), "--url", &node.url(), "--threshold", "errors>=10"];
     let (outcome, results) = run_scenario("errors-allowed.json", &arguments).await;
     outcome.assert_code(0);
     assert!(results.count("/errors/call NOT_FOUND") > 10, "{}", results.described());
@@ -98,22 +98,22 @@ async fn calls_that_fail_are_errors_unless_they_are_allowed() {
 async fn a_run_whose_program_fails_has_tested_nothing() {
     let node = start_node(&[]).await;
     let options =
-        ["call", "--duration=1s", "--exec-after=100ms", "--exec=false", "--allow=errors", "--url", &node.url()];
+        ["call", "--duration=1s", "--exec-after=100ms", "--exec=false", "--threshold=errors>=0", "--url", &node.url()];
     let (outcome, _) = run_scenario("exec-fails.json", &options).await;
     outcome.assert_code(1);
     assert!(outcome.stdout.contains("exec succeeds"), "{}", outcome.printed());
 }
 
 #[tokio::test]
-async fn rules_say_what_a_run_must_keep() {
+async fn thresholds_say_what_a_run_must_keep() {
     let node = start_node(&[]).await;
     let scenario = "
         connections = 20
         duration = \"1s\"
-        require = [
+        thresholds = [
             \"p50<10s\", \"p90<10000ms\", \"p99<=10s\", \"p999<10s\", \"max<10000000us\", \"mean>0us\", \"call.p99<10s\",
             \"publish.max<10s\", \"connect.mean<10s\", \"connections=20\", \"published>10\", \"delivered>=100\",
-            \"called>10\", \"cancelled=0\", \"foreign=0\", \"publish.rate>10\", \"delivery.rate>10\", \"call.rate>10\",
+            \"called>10\", \"cancelled=0\", \"unexpected=0\", \"publish.rate>10\", \"delivery.rate>10\", \"call.rate>10\",
             \"generator_busy<100\", \"lost=0\", \"errors<1\",
         ]
         [publish]
@@ -122,25 +122,24 @@ async fn rules_say_what_a_run_must_keep() {
         [call]
         rate = 50
     ";
-    let file = write_file("rules.toml", scenario);
-    let (outcome, results) = run_scenario("rules.json", &[text(&file), "--url", &node.url()]).await;
+    let file = write_file("thresholds.toml", scenario);
+    let (outcome, results) = run_scenario("thresholds.json", &[text(&file), "--url", &node.url()]).await;
     outcome.assert_code(0);
-    assert!(results.list("/rules").iter().all(|rule| rule["kept"] == true), "{:#}", results.at("/rules"));
+    assert!(results.list("/thresholds").len() > 21, "{:#}", results.at("/thresholds"));
+    assert_eq!(results.failed_thresholds(), [""; 0]);
 
-    let more = ["--require", "connections>20", "--require", "called<1", "--url", &node.url()];
-    let (outcome, results) = run_scenario("rules.json", &[&[text(&file)], &more[..]].concat()).await;
+    let more = ["--threshold", "connections>20", "--threshold", "called<1", "--url", &node.url()];
+    let (outcome, results) = run_scenario("thresholds.json", &[&[text(&file)], &more[..]].concat()).await;
     outcome.assert_code(1);
-    let broken = results.list("/rules").iter().filter(|rule| rule["kept"] == false);
-    let broken: Vec<_> = broken.map(|rule| &rule["rule"]).collect();
-    assert_eq!(broken, ["connections>20", "called<1"]);
-    assert_eq!(results.rule("connections>20")["found"], "20");
+    assert_eq!(results.failed_thresholds(), ["connections>20", "called<1"]);
+    assert_eq!(results.threshold("connections>20")["found"], "20");
     assert!(outcome.stdout.contains("connections>20"), "{}", outcome.printed());
 }
 
 #[tokio::test]
 async fn what_others_publish_is_counted_and_no_fault() {
     let node = start_node(&[]).await;
-    let json = new_file("foreign.json");
+    let json = new_file("unexpected.json");
     let idle = ["run", "connect", "--quiet", "--connections=20", "--duration=2s", "--json", text(&json)];
     let tool = Tool::start(&[&idle[..], &["--url", &node.url()]].concat());
     let connected = async || node.metric("roomcast_connections{protocol=\"websocket.io-rpc-v0.1\"}").await;
@@ -153,7 +152,7 @@ async fn what_others_publish_is_counted_and_no_fault() {
     outcome.assert_code(0);
     let results = Results::read(&json).expect("results are written");
     results.assert_no_fault();
-    assert_eq!(results.count("/counts/foreign"), 60);
+    assert_eq!(results.count("/counts/unexpected"), 60);
     assert_eq!(results.count("/counts/delivered"), 0);
 }
 
@@ -197,9 +196,9 @@ async fn what_makes_no_sense_is_refused_by_its_name() {
         (&["chat", "--url", url, "--publish-rate", "many"], "many"),
         (&["chat", "--url", url, "--publish-payload", "7"], "7"),
         (&["chat", "--url", url, "--nonsense"], "--nonsense"),
-        (&["chat", "--url", url, "--require", "p98<5ms"], "p98<5ms"),
-        (&["chat", "--url", url, "--require", "p99<5 parsecs"], "p99<5 parsecs"),
-        (&["chat", "--url", url, "--allow", "nonsense"], "nonsense"),
+        (&["chat", "--url", url, "--threshold", "p98<5ms"], "p98<5ms"),
+        (&["chat", "--url", url, "--threshold", "p99<5 parsecs"], "p99<5 parsecs"),
+        (&["chat", "--url", url, "--threshold", "errors"], "errors"),
         (&["chat", "--url", "http://127.0.0.1:9/socket"], "http://127.0.0.1:9/socket"),
         (&["chat", "--url", url, "--ca", "no-such-file.pem"], "no-such-file.pem"),
         // Not only when the run is over.
@@ -225,12 +224,14 @@ async fn a_text_that_looks_like_something_else_is_still_a_text() {
 
 #[tokio::test]
 async fn results_that_are_none_are_refused_by_their_names() {
-    let [nothing, other] = [("nothing.json", "{}"), ("other.json", "{\"format\": 987}")].map(|(name, content)| {
+    let files = [("nothing.json", "{}"), ("old.json", "{\"format\": 1}"), ("other.json", "{\"format\": 987}")];
+    let [nothing, old, other] = files.map(|(name, content)| {
         let file = write_file(name, content);
         text(&file).to_owned()
     });
     for command in [&["report"][..], &["curve", "refused.svg"]] {
         run(&[command, &[&nothing]].concat()).await.assert_refused(&["nothing.json"]);
+        run(&[command, &[&old]].concat()).await.assert_refused(&["old.json", "format 1", "reads format 2"]);
         run(&[command, &[&other]].concat()).await.assert_refused(&["other.json", "987"]);
         run(&[command, &["no-such-file.json"]].concat()).await.assert_refused(&["no-such-file.json"]);
     }
@@ -261,7 +262,7 @@ async fn results_that_are_printed_can_be_read_again() {
     let outcome = run(&[CALLS, &["--duration=1s", "--json=-", "--url", &node.url()]].concat()).await;
     outcome.assert_code(0);
     let results: Value = serde_json::from_str(&outcome.stdout).expect("nothing but JSON");
-    assert_eq!(results["format"], 1);
+    assert_eq!(results["format"], 2);
     assert!(results["counts"]["called"].as_u64() > Some(100));
 
     // As a log holds them.

@@ -42,16 +42,17 @@ async fn what_is_answered_after_its_time_is_an_error_and_no_fault() {
     let script = write_file("stop-for-long.sh", &format!("kill -STOP {pid}\nsleep 1.5\nkill -CONT {pid}\n"));
     let (url, exec) = (node.url(), format!("sh {}", text(&script)));
     let chat = ["chat", "--connections=50", "--publish-rooms=5", "--publish-rate=100", "--call-rate=100"];
-    let churn = ["--churn-leaves=50", "--timeout=500ms", "--allow=errors", "--allow=unsent", "--allow=untold"];
+    let churn = ["--churn-leaves=50", "--timeout=500ms", "--threshold=errors>=0"];
+    let any = ["--threshold=unsent>=0", "--threshold=no_response>=0"];
     let options = ["--duration=4s", "--exec", &exec, "--exec-after=1s", "--url", &url];
-    let (outcome, results) = run_scenario("answered-late.json", &[&chat[..], &churn, &options].concat()).await;
+    let (outcome, results) = run_scenario("answered-late.json", &[&chat[..], &churn, &any, &options].concat()).await;
     outcome.assert_code(0);
     for name in ["publish timed out", "call timed out", "leave timed out"] {
         assert!(results.count(&format!("/errors/{name}")) > 0, "{name}: {}", results.described());
     }
     let errors = results.at("/errors").as_object().expect("errors by name");
     let late = errors.iter().filter(|(name, _)| name.ends_with("timed out")).filter_map(|(_, count)| count.as_u64());
-    assert_eq!(results.count("/counts/untold"), late.sum::<u64>(), "{}", results.described());
+    assert_eq!(results.count("/counts/no_response"), late.sum::<u64>(), "{}", results.described());
 }
 
 /// Stops the tool in the middle of a run that measures so long, and lets it go on after a while.

@@ -1,6 +1,6 @@
 //! A run's report as a page that needs nothing besides itself.
 
-use crate::results::{NodeSeries, Results, Rule};
+use crate::results::{NodeSeries, Results, ThresholdResult};
 
 use super::format::{self, escaped};
 use super::plot::{self, Plot, Size};
@@ -36,18 +36,19 @@ fn section(title: &str, content: &str) -> String {
 
 fn header(results: &Results) -> String {
     let (class, word) = if results.passed { ("passed", "PASSED") } else { ("failed", "FAILED") };
-    let rules: String = results.rules.iter().map(rule).collect();
+    let thresholds: String = results.thresholds.iter().map(threshold).collect();
     let doubts = verdict::doubts(results);
     let doubts: String = doubts.iter().map(|doubt| format!("<p class=\"doubt\">{}</p>\n", escaped(doubt))).collect();
     let name = escaped(&results.scenario.name);
     format!(
-        "<header class=\"{class}\"><h1>{name} <b>{word}</b></h1>\n<ul class=\"rules\">{rules}</ul></header>\n{doubts}"
+        "<header class=\"{class}\"><h1>{name} <b>{word}</b></h1>\n<ul class=\"thresholds\">{thresholds}</ul></header>\n{doubts}"
     )
 }
 
-fn rule(rule: &Rule) -> String {
-    let (outcome, text, found) = (verdict::outcome(rule), escaped(&rule.rule), escaped(&rule.found));
-    format!("<li class=\"{outcome}\" title=\"{outcome}\"><code>{text}</code> {found}</li>\n")
+fn threshold(result: &ThresholdResult) -> String {
+    let class = if result.passed { "passed" } else { "failed" };
+    let (text, found) = (escaped(&result.threshold), escaped(&result.found));
+    format!("<li class=\"{class}\" title=\"{class}\"><code>{text}</code> {found}</li>\n")
 }
 
 fn key_figures(results: &Results) -> String {

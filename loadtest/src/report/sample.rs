@@ -6,8 +6,8 @@ use hdrhistogram::Histogram;
 
 use crate::record;
 use crate::results::{
-    Cost, Counts, Faults, FaultyRoom, Interval, Latency, Mark, NodeSample, NodeSeries, Operation, Ramp, Results, Rule,
-    ShortLatency, Step,
+    Cost, Counts, Faults, FaultyRoom, Interval, Latency, Mark, NodeSample, NodeSeries, Operation, Ramp, Results,
+    ShortLatency, Step, ThresholdResult,
 };
 use crate::scenario::Scenario;
 
@@ -55,12 +55,12 @@ pub(super) fn chat() -> Results {
             node_cpu: Some(48.9),
             node_us_per_message: Some(17.6),
         },
-        rules: vec![
-            rule("lost=0", "3", false),
-            rule("duplicated=0", "1", false),
-            rule("reordered=0", "0", true),
-            Rule { allowed: true, ..rule("unsent=0", "12", false) },
-            rule("p99<50ms", "80 ms", false),
+        thresholds: vec![
+            threshold("lost=0", "3", false),
+            threshold("duplicated=0", "1", false),
+            threshold("reordered=0", "0", true),
+            threshold("unsent>=0", "12", true),
+            threshold("p99<50ms", "80 ms", false),
         ],
         processes: 2,
         urls: vec!["ws://127.0.0.1:3000/socket".into(), "ws://127.0.0.1:3010/socket".into()],
@@ -98,7 +98,7 @@ pub(super) fn nothing() -> Results {
         marks: Vec::new(),
         nodes: Vec::new(),
         cost: Cost::default(),
-        rules: Vec::new(),
+        thresholds: Vec::new(),
         passed: false,
     }
 }
@@ -211,6 +211,6 @@ fn node(url: &str, share: f64) -> NodeSeries {
     NodeSeries { url: url.into(), samples: seconds.map(sample).collect(), failed: 4 }
 }
 
-fn rule(rule: &str, found: &str, kept: bool) -> Rule {
-    Rule { rule: rule.into(), found: found.into(), kept, allowed: false }
+fn threshold(threshold: &str, found: &str, passed: bool) -> ThresholdResult {
+    ThresholdResult { threshold: threshold.into(), found: found.into(), passed }
 }

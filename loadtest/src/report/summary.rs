@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::results::{Faults, Results, Rule};
+use crate::results::{Faults, Results, ThresholdResult};
 
 use super::format::{self, printable};
 use super::{tables, verdict};
@@ -19,7 +19,7 @@ pub(crate) fn summary(results: &Results) -> String {
         parts.push(tables::steps(results).text());
     }
     let doubts = verdict::doubts(results).into_iter().map(|doubt| format!("WARNING: {doubt}\n")).collect();
-    parts.extend([rules(results), doubts, verdict::verdict(results) + "\n"]);
+    parts.extend([thresholds(results), doubts, verdict::verdict(results) + "\n"]);
     parts.retain(|part| !part.is_empty());
     parts.join("\n")
 }
@@ -58,7 +58,7 @@ fn facts(results: &Results) -> String {
     let mut text = line("faults", &faults(&results.faults));
     text.extend(tables::faulty_rooms(results, ROOMS).text().lines().map(|row| line("", row)));
     let counts = &results.counts;
-    for (name, count) in [("unsent", counts.unsent), ("foreign", counts.foreign)] {
+    for (name, count) in [("unsent", counts.unsent), ("unexpected", counts.unexpected)] {
         if count > 0 {
             text += &line(name, &format::count(count));
         }
@@ -99,21 +99,23 @@ fn cost(results: &Results) -> String {
     format!("{messages} messages; CPU for each: {generator} generator, {nodes}; busiest generator at {busy}")
 }
 
-fn rules(results: &Results) -> String {
+/// Those that passed, then those that failed.
+fn thresholds(results: &Results) -> String {
     let mut text = String::new();
-    for outcome in ["kept", "allowed", "broken"] {
-        let rules = results.rules.iter().filter(|rule| verdict::outcome(rule) == outcome);
-        let rules: Vec<String> = rules.map(rule).collect();
-        if !rules.is_empty() {
-            text += &line(outcome, &rules.join(", "));
+    for (name, passed) in [("passed", true), ("failed", false)] {
+        let thresholds = results.thresholds.iter().filter(|threshold| threshold.passed == passed);
+        let thresholds: Vec<String> = thresholds.map(threshold).collect();
+        if !thresholds.is_empty() {
+            text += &line(name, &thresholds.join(", "));
         }
     }
     text
 }
 
-fn rule(rule: &Rule) -> String {
-    let says_all = rule.rule.ends_with(&format!("={}", rule.found));
-    printable(&if says_all { rule.rule.clone() } else { format!("{} ({})", rule.rule, rule.found) })
+fn threshold(result: &ThresholdResult) -> String {
+    let ThresholdResult { threshold, found, .. } = result;
+    let is_exact = threshold.ends_with(&format!("={found}"));
+    printable(&if is_exact { threshold.clone() } else { format!("{threshold} ({found})") })
 }
 
 fn line(name: &str, what: &str) -> String {

@@ -100,7 +100,7 @@ pub(super) fn counts(results: &Results) -> Table {
         ("called", counts.called),
         ("cancelled", counts.cancelled),
         ("unsent", counts.unsent),
-        ("foreign", counts.foreign),
+        ("unexpected", counts.unexpected),
     ];
     let mut table = Table::new(&["what", "count"]);
     table.rows = named.into_iter().map(|(name, count)| vec![name.into(), format::count(count)]).collect();

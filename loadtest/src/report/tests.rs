@@ -21,7 +21,7 @@ fn what_comes_from_outside_stays_text() {
     for text in [&mut results.scenario.name, &mut results.urls[0], &mut results.nodes[0].url, &mut results.started] {
         *text = sample::HOSTILE.into();
     }
-    results.rules[0].found = sample::HOSTILE.into();
+    results.thresholds[0].found = sample::HOSTILE.into();
     let runs = [(sample::HOSTILE.into(), results.clone())];
     for markup in [html(&results), curve(&runs)] {
         assert!(!markup.contains("<script>") && !markup.contains("alert('"), "{markup}");

@@ -1,35 +1,27 @@
 //! Whether a run passed, and whether its figures can be trusted.
 
-use crate::results::{Operation, Results, Rule};
+use crate::results::{Operation, Results, ThresholdResult};
 
 use super::{format, main_operation};
 
-/// `PASSED`, or `FAILED` with each rule that was broken: `p99=80 ms (must be <50ms)`.
+/// `PASSED`, or `FAILED` with each threshold that failed: `p99=80 ms (must be <50ms)`.
 pub(super) fn verdict(results: &Results) -> String {
     if results.passed {
         return "PASSED".into();
     }
-    let broken = results.rules.iter().filter(|rule| outcome(rule) == "broken");
-    let broken: Vec<String> = broken.map(breach).collect();
-    if broken.is_empty() { "FAILED".into() } else { format!("FAILED: {}", broken.join(", ")) }
+    let failed = results.thresholds.iter().filter(|threshold| !threshold.passed);
+    let failed: Vec<String> = failed.map(failure).collect();
+    if failed.is_empty() { "FAILED".into() } else { format!("FAILED: {}", failed.join(", ")) }
 }
 
-/// `kept`, `allowed` if it was broken and may be, or `broken`.
-pub(super) fn outcome(rule: &Rule) -> &'static str {
-    match (rule.kept, rule.allowed) {
-        (true, _) => "kept",
-        (false, true) => "allowed",
-        (false, false) => "broken",
-    }
-}
-
-fn breach(rule: &Rule) -> String {
-    let (name, limit) = rule.rule.split_at(rule.rule.find(['<', '=', '>']).unwrap_or(rule.rule.len()));
+fn failure(result: &ThresholdResult) -> String {
+    let threshold = &result.threshold;
+    let (name, limit) = threshold.split_at(threshold.find(['<', '=', '>']).unwrap_or(threshold.len()));
     let limit = match limit.strip_prefix('=').unwrap_or(limit) {
         "" => "0",
         limit => limit,
     };
-    format::printable(&format!("{name}={} (must be {limit})", rule.found))
+    format::printable(&format!("{name}={} (must be {limit})", result.found))
 }
 
 /// A generator that is busier than this was itself the limit.

@@ -11,18 +11,18 @@ use crate::scenario::activity::Activity;
 #[derive(Debug)]
 pub(crate) struct Calling {
     pacer: Pacer,
-    /// Each procedure with the sum of the weights up to it.
-    procedures: Vec<(Name, u32)>,
+    /// Each method with the sum of the weights up to it.
+    methods: Vec<(Name, u32)>,
     turn: u32,
 }
 
 impl Calling {
-    /// None if there are no procedures.
+    /// None if there are no methods.
     pub(crate) fn new(scenario: &Scenario, fleet: &Fleet, schedule: Schedule) -> Option<Self> {
         let mut sum = 0;
-        let procedures: Vec<_> = scenario
+        let methods: Vec<_> = scenario
             .call
-            .procedures
+            .methods
             .iter()
             .filter_map(|(name, weight)| {
                 sum += weight;
@@ -31,13 +31,13 @@ impl Calling {
             .collect();
         let share = fleet.clients.share;
         let rate = scenario.call.rate * f64::from(fleet.len()) / f64::from(scenario.connections);
-        (sum > 0).then(|| Self { pacer: Pacer::new(schedule, rate, share.phase()), procedures, turn: 0 })
+        (sum > 0).then(|| Self { pacer: Pacer::new(schedule, rate, share.phase()), methods, turn: 0 })
     }
 
-    fn any_procedure(&self) -> Option<Name> {
-        let (_, sum) = self.procedures.last()?;
+    fn any_method(&self) -> Option<Name> {
+        let (_, sum) = self.methods.last()?;
         let at = fastrand::u32(0..*sum);
-        self.procedures.iter().find(|(_, until)| at < *until).map(|(name, _)| name.clone())
+        self.methods.iter().find(|(_, until)| at < *until).map(|(name, _)| name.clone())
     }
 }
 
@@ -51,8 +51,8 @@ impl Activity for Calling {
             self.turn = (self.turn + 1) % fleet.len();
             let anybody = || fleet.any_usable(|_| Some(())).map(|(client, ())| client);
             let client = if fleet.is_usable(self.turn) { Some(self.turn) } else { anybody() };
-            match (client, self.any_procedure()) {
-                (Some(client), Some(name)) => fleet.call_procedure(client, name, planned, now),
+            match (client, self.any_method()) {
+                (Some(client), Some(name)) => fleet.call_method(client, name, planned, now),
                 _ => fleet.clients.recorder.counts.unsent += 1,
             }
         }

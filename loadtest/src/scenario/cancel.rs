@@ -23,7 +23,7 @@ const ASK_AGAIN_PART: Nanos = 10;
 #[derive(Debug)]
 pub(crate) struct Cancelling {
     cancel: Cancel,
-    procedure: Name,
+    method: Name,
     gauge: Name,
     timeout: Nanos,
     /// Waves still to come, the next one last.
@@ -65,12 +65,12 @@ impl Cancelling {
         // The last wave has to end in time.
         let mut waves: Vec<_> = every(cancel.every, start, end.saturating_sub(clock::nanos(cancel.after))).collect();
         waves.reverse();
-        let (procedure, gauge) = (Name::new(&cancel.procedure).ok()?, Name::new(&cancel.gauge).ok()?);
+        let (method, gauge) = (Name::new(&cancel.method).ok()?, Name::new(&cancel.gauge).ok()?);
         let clients: Vec<_> = (0..cancel.connections.min(fleet.len())).collect();
         let is_here = fleet.clients.share.index == 0 && !waves.is_empty() && !clients.is_empty();
         is_here.then(|| Self {
             cancel,
-            procedure,
+            method,
             gauge,
             timeout: fleet.clients.timeout,
             waves,
@@ -106,7 +106,7 @@ impl Cancelling {
             return;
         }
         let calls = ready.iter().cycle().take(self.cancel.calls as usize).map(|client| {
-            let name = self.procedure.clone();
+            let name = self.method.clone();
             (*client, fleet.call(*client, Call { what: What::Long, planned, name, payload: Bytes::new() }, now))
         });
         self.phase = Phase::Running { calls: calls.collect(), reset_at: planned + clock::nanos(self.cancel.after) };

@@ -173,8 +173,8 @@ fn overlay(table: &mut Table, over: Table, within: &str, source_name: &str) -> R
         let path = format!("{within}{name}");
         match (table.get_mut(&name), value) {
             (None, _) => return Err(ScenarioError::UnknownKey { source_name: source_name.to_owned(), key: path }),
-            // A table of procedures is a value, not a table of keys.
-            (Some(Value::Table(inner)), Value::Table(value)) if path != "call.procedures" => {
+            // A table of methods is a value, not a table of keys.
+            (Some(Value::Table(inner)), Value::Table(value)) if path != "call.methods" => {
                 overlay(inner, value, &format!("{path}."), source_name)?;
             }
             (Some(slot), value) => *slot = value,
@@ -231,12 +231,12 @@ mod tests {
             ("connections", "7"),
             ("duration", "1m 5s"),
             ("publish.rate", "2.5"),
-            ("call.procedures", "{ echo = 1, myip = 2 }"),
+            ("call.methods", "{ echo = 1, myip = 2 }"),
         ];
         let scenario = load("chat", &flags).expect("it is valid");
         assert_eq!((scenario.connections, scenario.duration.as_secs()), (7, 65));
         assert_eq!((scenario.publish.rate, scenario.publish.rooms, scenario.publish.payload), (2.5, 100, 128));
-        assert_eq!(scenario.call.procedures.len(), 2);
+        assert_eq!(scenario.call.methods.len(), 2);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) enum SetupError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("a procedure's name: {0}")]
+    #[error("a method's name: {0}")]
     Name(#[from] NameError),
 }
 

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use serde_json::Value;
 
-pub const FAULTS: [&str; 7] = ["lost", "duplicated", "reordered", "misrouted", "corrupted", "stray", "orphaned"];
+pub const FAULTS: [&str; 7] = ["lost", "duplicated", "reordered", "misrouted", "corrupted", "unmatched", "orphaned"];
 
 #[derive(Debug)]
 pub struct Results(pub Value);
@@ -85,12 +85,19 @@ impl Results {
         }
     }
 
-    /// A rule that begins so.
+    /// The result of the only threshold that begins so.
     #[track_caller]
-    pub fn rule(&self, begin: &str) -> &Value {
-        let begins = |rule: &&Value| rule["rule"].as_str().is_some_and(|rule| rule.starts_with(begin));
-        let rule = self.list("/rules").iter().find(begins);
-        rule.unwrap_or_else(|| panic!("no rule {begin} in:\n{}", self.at("/rules")))
+    pub fn threshold(&self, begin: &str) -> &Value {
+        let begins = |result: &&Value| result["threshold"].as_str().is_some_and(|text| text.starts_with(begin));
+        let found: Vec<_> = self.list("/thresholds").iter().filter(begins).collect();
+        let [only] = found[..] else { panic!("not one threshold {begin} in:\n{}", self.at("/thresholds")) };
+        only
+    }
+
+    /// The thresholds that failed.
+    pub fn failed_thresholds(&self) -> Vec<&str> {
+        let failed = self.list("/thresholds").iter().filter(|result| result["passed"] == false);
+        failed.filter_map(|result| result["threshold"].as_str()).collect()
     }
 
     /// What a person wants to see of them when a test fails.
