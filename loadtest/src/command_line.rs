@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
+use crate::coordinator::WORKER;
 use crate::run::Run;
-use crate::scenario::keys::{self, Key};
-use crate::workers::WORKER;
+use crate::scenario::{self, Key};
 
 /// What is to be done.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum Command {
 
 /// Reads the command line; ends the process with a message if it is wrong.
 pub(crate) fn parse() -> Command {
-    let keys = keys::keys();
+    let keys = scenario::keys();
     let matches = clap(&keys).get_matches();
     let all = |matches: &ArgMatches, name: &str| -> Vec<String> {
         matches.get_many(name).into_iter().flatten().cloned().collect()
@@ -71,49 +71,66 @@ fn clap(keys: &[Key]) -> Clap {
     let files = || Arg::new("file").value_name("FILE.json").required(true).num_args(1..);
     let run = Clap::new("run")
         .about("Runs a scenario")
-        .arg(Arg::new("scenario").value_name("SCENARIO").required(true).help("A built-in scenario, or a TOML file"))
-        .args([
-            option("url", "URL", "A node's socket, ws:// or wss://; several: connections go to them in turn")
+        .arg(
+            Arg::new("scenario")
+                .value_name("SCENARIO")
                 .required(true)
+                .help("Built-in scenario or TOML file; see `roomcast-loadtest scenarios`"),
+        )
+        .args([
+            option(
+                "url",
+                "URL",
+                "WebSocket URL of a node, ws:// or wss://; repeat it to spread connections over several",
+            )
+            .required(true)
+            .action(ArgAction::Append),
+            option("metrics", "URL", "Metrics URL of a node, scraped every second; repeatable")
                 .action(ArgAction::Append),
-            option("metrics", "URL", "A node's /metrics, scraped every second; several").action(ArgAction::Append),
-            option("processes", "N", "Generator processes; 0: as many as the connections need")
+            option("processes", "N", "Number of generator processes; 0 starts as many as the connections need")
                 .default_value("0")
                 .value_parser(clap::value_parser!(u32)),
-            option("sources", "ADDRS", "Own addresses from which connections are opened, in turn, with commas between")
+            option("sources", "ADDRS", "Local addresses to connect from, in turn, separated by commas")
                 .value_delimiter(',')
                 .value_parser(clap::value_parser!(IpAddr)),
-            option("ca", "FILE", "Authorities (PEM) for wss://, besides the system's"),
-            option("json", "FILE", "Writes the results; '-' prints them"),
-            option("html", "FILE", "Writes the report"),
-            option("threshold", "THRESHOLD", "Fails the run unless it is met, such as p99<50ms; repeatable")
-                .action(ArgAction::Append),
-            option("quiet", "", "No progress").action(ArgAction::SetTrue),
+            option("ca", "FILE", "CA certificates (PEM) to trust for wss://, besides the system's"),
+            option("json", "FILE", "Writes the results as JSON; '-' prints them"),
+            option("html", "FILE", "Writes the report as a page"),
+            option(
+                "threshold",
+                "THRESHOLD",
+                "Fails the run unless it is met, such as p99<50ms or errors<10; repeatable",
+            )
+            .action(ArgAction::Append),
+            option("quiet", "", "Show no progress").action(ArgAction::SetTrue),
         ])
-        .next_help_heading("Keys of the scenario")
+        .next_help_heading("Keys of the scenario (override its file)")
         .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
             let help = format!("{} [default: {}]", key.help, key.default);
             Arg::new(key.path.clone()).long(key.flag()).value_name("VALUE").help(help)
         }));
     Clap::new("roomcast-loadtest")
-        .about("How many clients will a cluster hold, how fast is it, and does it lose anything?")
+        .about(
+            "Measures how many clients a Roomcast cluster holds and how fast it is, and checks that it loses nothing",
+        )
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run)
         .subcommand(
             Clap::new("scenarios")
-                .about("Lists the built-in scenarios, or prints one; 'defaults' explains every key")
+                .about("Lists the built-in scenarios, or prints one; 'defaults' documents every key")
                 .arg(Arg::new("name").value_name("NAME")),
         )
-        .subcommand(Clap::new("report").about("Prints a run's summary, or compares runs").arg(files()).arg(option(
-            "html",
-            "FILE",
-            "Writes the first one's report",
-        )))
+        .subcommand(
+            Clap::new("report")
+                .about("Prints the summary of a run, or compares runs with the first")
+                .arg(files())
+                .arg(option("html", "FILE", "Writes the report of the first run as a page")),
+        )
         .subcommand(
             Clap::new("curve")
-                .about("Draws the capacity curves of runs with several steps")
+                .about("Draws the capacity curves of runs with several steps in one picture")
                 .arg(Arg::new("picture").value_name("OUT.svg").required(true))
                 .arg(files()),
         )

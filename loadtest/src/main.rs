@@ -1,44 +1,29 @@
-//! `roomcast-loadtest`: load for a Roomcast cluster, and whether anything is lost.
+//! `roomcast-loadtest`: a load test for a Roomcast cluster that checks every event.
+//!
+//! `command_line` → `run` → `coordinator` starts processes of this program as `generator`s. Each has many `client`s and a
+//! `ledger` of what their rooms must deliver. Their findings become `results`, and results a `report`. `scenario` is what the
+//! user asks for. Imports run in this order, never back; `clock`, `format` and `output` are for all.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks there")]
 
-mod clients;
+mod client;
 mod clock;
 mod command_line;
-mod connection;
-mod control;
 mod coordinator;
-mod fleet;
-mod handshake;
+mod format;
+mod generator;
 mod ledger;
-mod outcome;
-mod pacer;
-mod placement;
-mod progress;
-mod record;
+mod output;
 mod report;
 mod results;
 mod run;
 mod scenario;
-mod scrape;
-mod stamp;
-mod stream;
-mod target;
-mod thresholds;
-mod timeline;
-mod worker;
-mod workers;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use command_line::Command;
-use results::{FORMAT, Results};
-use scenario::keys;
-use serde::Deserialize;
-
-/// With what the line begins that `--json` writes.
-const RESULTS_START: &str = "{\"format\":";
+use results::{Results, ResultsError};
 
 /// The exit status when a threshold failed.
 const THRESHOLD_FAILED: u8 = 1;
@@ -58,11 +43,15 @@ fn main() -> ExitCode {
 
 fn obey(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     match command {
-        Command::Worker => worker::run()?,
-        Command::Run(run) => return run.make(),
-        Command::Scenarios(Some(name)) => print!("{}", keys::text(&name)?),
+        Command::Worker => generator::run()?,
+        Command::Run(run) => {
+            if !run.make()? {
+                return Ok(ExitCode::from(THRESHOLD_FAILED));
+            }
+        }
+        Command::Scenarios(Some(name)) => print!("{}", scenario::text(&name)?),
         Command::Scenarios(None) => {
-            for (name, text) in keys::BUILTIN {
+            for (name, text) in scenario::BUILTIN {
                 let purpose: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();
                 println!("{name:<10} {}", purpose.join(" "));
             }
@@ -74,48 +63,15 @@ fn obey(command: Command) -> Result<ExitCode, Box<dyn Error>> {
                 _ => print!("{}", report::compare(&runs)),
             }
             if let (Some(html), [(_, first), ..]) = (html, &runs[..]) {
-                write(&html, &report::html(first))?;
+                output::write(&html, &report::html(first))?;
             }
         }
-        Command::Curve { picture, files } => write(&picture, &report::curve(&read(&files)?))?,
+        Command::Curve { picture, files } => output::write(&picture, &report::curve(&read(&files)?))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is read of results first: the rest may be another version's.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
-
 /// The results in files, each with the file's name.
-fn read(files: &[String]) -> Result<Vec<(String, Results)>, Box<dyn Error>> {
-    files
-        .iter()
-        .map(|file| {
-            let text = std::fs::read_to_string(file).map_err(|error| format!("{file} can't be read: {error}"))?;
-            // The log of a Kubernetes Job has other lines, too.
-            let json = text.lines().find(|line| line.starts_with(RESULTS_START)).unwrap_or(&text);
-            let no_results = |error| format!("{file} holds no results: {error}");
-            let Format { format } = serde_json::from_str(json).map_err(no_results)?;
-            if format != FORMAT {
-                let version = env!("CARGO_PKG_VERSION");
-                return Err(format!(
-                    "{file} has results of format {format}, and roomcast-loadtest {version} reads format {FORMAT}; make the \
-                     run again, or use the version that wrote the file"
-                )
-                .into());
-            }
-            Ok((file.clone(), serde_json::from_str(json).map_err(no_results)?))
-        })
-        .collect()
-}
-
-/// Writes a file, or for `-` to standard output.
-fn write(file: &str, text: &str) -> Result<(), Box<dyn Error>> {
-    if file == "-" {
-        println!("{text}");
-        return Ok(());
-    }
-    std::fs::write(file, text).map_err(|error| format!("{file} can't be written: {error}").into())
+fn read(files: &[String]) -> Result<Vec<(String, Results)>, ResultsError> {
+    files.iter().map(|file| Ok((file.clone(), Results::read(file)?))).collect()
 }

@@ -1,18 +1,16 @@
 //! The command `run`: from what was said to a plan, and from what was found to files and an exit status.
 
 use std::error::Error;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 use std::time::SystemTime;
 
+use crate::client::Target;
 use crate::clock::{self, Nanos, SECOND};
-use crate::control::{Assignment, Target};
-use crate::coordinator::{self, Plan};
-use crate::outcome::{self, Said};
+use crate::coordinator::{self, Plan, Said};
+use crate::generator::Assignment;
+use crate::results::Thresholds;
 use crate::scenario::Scenario;
-use crate::thresholds::Thresholds;
-use crate::{THRESHOLD_FAILED, report, target, write};
+use crate::{output, report};
 
 /// Descriptors that a worker needs besides its connections'.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -42,25 +40,20 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Makes the run, and tells how it was.
-    pub(crate) fn make(self) -> Result<ExitCode, Box<dyn Error>> {
+    /// Makes the run. Whether all thresholds passed.
+    pub(crate) fn make(self) -> Result<bool, Box<dyn Error>> {
         let mut scenario = Scenario::load(&self.scenario, &self.flags)?;
         scenario.thresholds.extend(self.thresholds.iter().cloned());
         let thresholds = Thresholds::new(&scenario.thresholds)?;
         let ca = self
             .ca
             .as_ref()
-            .map(|file| std::fs::read_to_string(file).map_err(|error| format!("--ca {file} can't be read: {error}")));
-        // A run may take hours; that its results have no place is better known before.
-        for file in [&self.json, &self.html].into_iter().flatten().filter(|file| *file != "-") {
-            File::options()
-                .append(true)
-                .create(true)
-                .open(file)
-                .map_err(|error| format!("{file} can't be written: {error}"))?;
+            .map(|file| std::fs::read_to_string(file).map_err(|error| format!("can't read --ca {file}: {error}")));
+        for file in [&self.json, &self.html].into_iter().flatten() {
+            output::check(file)?;
         }
         let interval = interval(&scenario);
-        let targets = self.urls.iter().map(|url| target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let targets = self.urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
         let assignment = Assignment {
             index: 0,
             processes: self.processes(&scenario)?,
@@ -76,19 +69,19 @@ impl Run {
         let plan = Plan { assignment, metrics: self.metrics.clone(), shows_progress: !self.is_quiet };
         let gathered = coordinator::run(plan)?;
         let said = Said { scenario, thresholds, urls: self.urls, metrics: self.metrics, started, interval };
-        let results = outcome::results(said, &gathered);
+        let results = coordinator::results(said, &gathered);
         match self.json.as_deref() {
             // Standard output is the results' alone.
             Some("-") => eprint!("{}", report::summary(&results)),
             _ => print!("{}", report::summary(&results)),
         }
         if let Some(file) = &self.json {
-            write(file, &serde_json::to_string(&results)?)?;
+            output::write(file, &serde_json::to_string(&results)?)?;
         }
         if let Some(file) = &self.html {
-            write(file, &report::html(&results))?;
+            output::write(file, &report::html(&results))?;
         }
-        Ok(if results.passed { ExitCode::SUCCESS } else { ExitCode::from(THRESHOLD_FAILED) })
+        Ok(results.passed)
     }
 
     /// As many as were said, or as the connections need; never more than there are connections.
@@ -100,7 +93,7 @@ impl Run {
         match self.processes {
             0 => Ok(needed),
             said if said < needed => Err(format!(
-                "--processes {said}: {} connections need {needed}, as a process may open {descriptors} descriptors here",
+                "--processes {said} is too few: {} connections need {needed}, since a process may open {descriptors} files here",
                 scenario.connections
             )
             .into()),

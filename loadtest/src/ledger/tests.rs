@@ -1,9 +1,12 @@
 //! The ledger against deliveries whose faults are known.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::results::Faults;
 
 /// One publisher here, one elsewhere.
 fn room() -> Room {

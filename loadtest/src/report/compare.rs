@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::format::{self, printable};
 use crate::results::{Latency, Operation, Results};
 
-use super::format::{self, printable};
 use super::keys::keys;
 use super::table::Table;
 use super::{tables, verdict};
@@ -35,7 +35,7 @@ pub(crate) fn compare(runs: &[(String, Results)]) -> String {
         }
     }
     let mut text = table.text();
-    text += "!  worse than the first by more than 10 %\n";
+    text += "!  more than 10 % worse than the first run\n";
     for (label, results) in others {
         text += &differing_keys(&base.1, results, label);
     }
@@ -70,10 +70,10 @@ fn figures(runs: &[(String, Results)]) -> Vec<Figure> {
     figures.push(more_is_worse("errors", number, |run| Some(run.errors.values().sum::<u64>() as f64)));
     figures.push(less_is_worse("connections", number, |run| Some(run.ramp.connections as f64)));
     figures.push(less_is_worse("connections opened", format::per_second, |run| Some(run.ramp.connections_per_second)));
-    figures.push(more_is_worse("node memory by connection", format::bytes, |run| run.ramp.node_bytes_per_connection));
-    figures.push(more_is_worse("node CPU by message", format::time, |run| run.cost.node_us_per_message));
+    figures.push(more_is_worse("node memory per connection", format::bytes, |run| run.ramp.node_bytes_per_connection));
+    figures.push(more_is_worse("node CPU per message", format::time, |run| run.cost.node_us_per_message));
     figures
-        .push(more_is_worse("generator CPU by message", format::time, |run| Some(run.cost.generator_us_per_message)));
+        .push(more_is_worse("generator CPU per message", format::time, |run| Some(run.cost.generator_us_per_message)));
     figures.push(less_is_worse("knee", format::per_second, |run| Some(run.steps.get(run.knee?)?.offered)));
     figures
 }
@@ -109,6 +109,6 @@ fn differing_keys(base: &Results, other: &Results, label: &str) -> String {
     let differing = names.into_iter().filter(|key| base.get(*key) != other.get(*key));
     let differing = differing.map(|key| format!("{key} {} → {}", value(&base, key), value(&other, key)));
     let differing = differing.collect::<Vec<_>>().join(", ");
-    let line = || format!("WARNING: {} ran another scenario: {}\n", printable(label), printable(&differing));
+    let line = || format!("WARNING: {} ran a different scenario: {}\n", printable(label), printable(&differing));
     if differing.is_empty() { String::new() } else { line() }
 }

@@ -1,26 +1,27 @@
 //! A run's report as a page that needs nothing besides itself.
 
-use crate::results::{NodeSeries, Results, ThresholdResult};
+use crate::format::{self, escaped};
+use crate::results::{NodeSeries, Results, ThresholdResult, main_operation};
 
-use super::format::{self, escaped};
-use super::plot::{self, Plot, Size};
-use super::{capacity, generator, keys, main_operation, nodes, percentiles, summary, tables, verdict};
+use super::plots::{self, Plot, Size};
+use super::{keys, summary, tables, verdict};
 
 /// The whole page.
 pub(crate) fn html(results: &Results) -> String {
     let body = [
         header(results),
         section("Key figures", &key_figures(results)),
-        section("What was run", &what_was_run(results)),
+        section("Run", &what_was_run(results)),
         section("Operations", &tables::operations(results).html()),
-        section("Percentiles", &figures(&[percentiles::plot(results)])),
+        section("Percentiles", &figures(&[plots::percentiles(results)])),
         section("Capacity", &capacity(results)),
-        section("Over time", &figures(&generator::plots(results))),
-        section("What the nodes say", &node_metrics(results)),
-        section("In numbers", &numbers(results)),
+        section("Over time", &figures(&plots::over_time(results))),
+        section("Node metrics", &node_metrics(results)),
+        section("Counts", &numbers(results)),
         section("Scenario", &scenario(results)),
     ];
-    let (name, css) = (escaped(&results.scenario.name), concat!(include_str!("plot.css"), include_str!("page.css")));
+    let (name, css) =
+        (escaped(&results.scenario.name), concat!(include_str!("plots/plot.css"), include_str!("page.css")));
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -68,9 +69,9 @@ fn key_figures(results: &Results) -> String {
     figures.push((format::count(results.ramp.connections), "connections".into()));
     figures.push((format::per_second(results.ramp.connections_per_second), "connections opened".into()));
     let memory = results.ramp.node_bytes_per_connection;
-    figures.extend(memory.map(|memory| (format::bytes(memory), "node memory by connection".into())));
+    figures.extend(memory.map(|memory| (format::bytes(memory), "node memory per connection".into())));
     let cpu = results.cost.node_us_per_message;
-    figures.extend(cpu.map(|micros| (format::time(micros), "node CPU by message".into())));
+    figures.extend(cpu.map(|micros| (format::time(micros), "node CPU per message".into())));
     figures.push((format::count(results.faults.total()), "faults".into()));
     let figures: String = figures.iter().map(|(value, name)| format!("<li><b>{value}</b> {name}</li>\n")).collect();
     format!("<ul class=\"figures\">{figures}</ul>\n<p>{}</p>\n", summary::faults(&results.faults))
@@ -100,7 +101,7 @@ fn capacity(results: &Results) -> String {
     if results.steps.len() < 2 {
         return String::new();
     }
-    let plot = Plot { size: Size::WIDE, ..capacity::plot([results].into_iter()) };
+    let plot = Plot { size: Size::WIDE, ..plots::capacity([results].into_iter()) };
     figures(&[plot]) + &tables::steps(results).html()
 }
 
@@ -109,14 +110,14 @@ fn node_metrics(results: &Results) -> String {
         return String::new();
     }
     let legend: String = results.nodes.iter().enumerate().map(|(index, node)| legend(index, node)).collect();
-    let plots = figures(&nodes::plots(results));
-    let unchanged = escaped(&nodes::unchanged(results).join(", "));
+    let figures = figures(&plots::of_nodes(results));
+    let unchanged = escaped(&plots::unchanged(results).join(", "));
     let unchanged = if unchanged.is_empty() { unchanged } else { format!("<p>Unchanged: {unchanged}.</p>\n") };
-    format!("<ul class=\"legend\">{legend}</ul>\n<div class=\"small\">{plots}</div>\n{unchanged}")
+    format!("<ul class=\"legend\">{legend}</ul>\n<div class=\"small\">{figures}</div>\n{unchanged}")
 }
 
 fn legend(index: usize, node: &NodeSeries) -> String {
-    let (class, label) = (plot::class(index), escaped(nodes::label(node)));
+    let (class, label) = (plots::class(index), escaped(plots::label(node)));
     let line = format!("<path class=\"line {class}\" d=\"M0,4h14\"/>");
     format!("<li><svg class=\"plot\" viewBox=\"0 0 14 8\">{line}</svg> {label}</li>\n")
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use crate::scenario::Scenario;
-use crate::scenario::keys::DEFAULTS;
+use crate::scenario::{DEFAULTS, Scenario};
 
 /// Each key with its value as TOML.
 pub(super) fn keys(scenario: &Scenario) -> BTreeMap<String, String> {

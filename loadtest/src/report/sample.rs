@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use crate::record;
 use crate::results::{
     Cost, Counts, Faults, FaultyRoom, Interval, Latency, Mark, NodeSample, NodeSeries, Operation, Ramp, Results,
     ShortLatency, Step, ThresholdResult,
@@ -127,7 +126,7 @@ fn latency(median: f64, count: u64) -> Latency {
         let tail = (1.0 - part as f64 / (parts + 1) as f64).powf(-0.4);
         histogram.record_n((median * 0.76 * tail) as u64, count / parts).unwrap();
     }
-    record::latency(&histogram)
+    Latency::of(&histogram)
 }
 
 fn step(load: f64, from: f64) -> Step {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::{self, printable};
 use crate::results::{Faults, Results, ThresholdResult};
 
-use super::format::{self, printable};
 use super::{tables, verdict};
 
 /// No more than these are named, so that the verdict is on the same page.
@@ -48,8 +48,7 @@ pub(super) fn connections(results: &Results) -> String {
     let ramp = &results.ramp;
     let (count, seconds) = (format::count(ramp.connections), format::elapsed(ramp.seconds));
     let speed = format::per_second(ramp.connections_per_second);
-    let memory =
-        ramp.node_bytes_per_connection.map(|bytes| format!(", {} of the nodes' memory each", format::bytes(bytes)));
+    let memory = ramp.node_bytes_per_connection.map(|bytes| format!(", {} of node memory each", format::bytes(bytes)));
     format!("{count} in {seconds}, {speed}{}", memory.unwrap_or_default())
 }
 
@@ -84,19 +83,20 @@ fn most_frequent(counts: &BTreeMap<String, u64>) -> String {
         counts.iter().take(ERRORS).map(|(what, count)| format!("{} × {}", format::count(*count), printable(what)));
     let mut named: Vec<String> = named.collect();
     if counts.len() > ERRORS {
-        named.push(format!("{} more kinds", counts.len() - ERRORS));
+        named.push(format!("{} other kinds", counts.len() - ERRORS));
     }
     if named.is_empty() { "none".into() } else { named.join(", ") }
 }
 
 fn cost(results: &Results) -> String {
     let cost = &results.cost;
-    let nodes = cost
-        .node_us_per_message
-        .map_or("unknown for the nodes".into(), |micros| format!("{} nodes", format::time(micros)));
+    let nodes =
+        cost.node_us_per_message.map_or("nodes unknown".into(), |micros| format!("{} nodes", format::time(micros)));
     let (messages, generator) = (format::count(cost.messages), format::time(cost.generator_us_per_message));
     let busy = format::percent(cost.generator_busy);
-    format!("{messages} messages; CPU for each: {generator} generator, {nodes}; busiest generator at {busy}")
+    format!(
+        "{messages} messages; CPU per message: {generator} generator, {nodes}; busiest generator process: {busy} of a core"
+    )
 }
 
 /// Those that passed, then those that failed.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::format::{escaped, printable};
+use crate::format::{escaped, printable};
 
 #[derive(Debug, Clone)]
 pub(super) struct Table {

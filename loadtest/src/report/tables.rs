@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::results::{Latency, Operation, Results, Step};
+use crate::format;
+use crate::results::{Latency, Operation, Results, Step, main_operation};
 
 use super::table::Table;
-use super::{format, main_operation};
 
 pub(super) fn operations(results: &Results) -> Table {
     let mut table = Table::new(&["operation", "count", "per second", "p50", "p90", "p99", "p99.9", "max"]);
@@ -114,11 +114,11 @@ pub(super) fn cost(results: &Results) -> Table {
     let rows = [
         ("messages", format::count(cost.messages), format::count(cost.messages)),
         (
-            "CPU by message",
+            "CPU per message",
             format::time(cost.generator_us_per_message),
             of_nodes(cost.node_us_per_message, format::time),
         ),
-        ("CPU in all", cpu(cost.generator_cpu), of_nodes(cost.node_cpu, cpu)),
+        ("total CPU", cpu(cost.generator_cpu), of_nodes(cost.node_cpu, cpu)),
         ("CPU of the busiest process", format::percent(cost.generator_busy), "–".into()),
     ];
     let mut table = Table::new(&["cost", "generator", "nodes"]);

@@ -1,8 +1,7 @@
 //! Tests of the reports as wholes.
 
 use super::*;
-use crate::record;
-use crate::results::{Interval, Results};
+use crate::results::{Interval, Latency, Operation, Results};
 
 #[test]
 fn the_summary_ends_with_what_failed() {
@@ -52,14 +51,14 @@ fn a_comparison_marks_what_is_worse_and_names_the_keys_that_differ() {
     let base = sample::chat();
     let mut other = base.clone();
     other.scenario.publish.rate = 2000.0;
-    other.operations.insert(Operation::Publish, record::latency(&sample::histogram_to(100_000)));
+    other.operations.insert(Operation::Publish, Latency::of(&sample::histogram_to(100_000)));
     other.ramp.connections_per_second *= 1.5;
     let text = compare(&[("base".into(), base), ("other".into(), other)]);
     let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
     assert!(line("publish p99").ends_with('!'), "{text}");
     assert!(line("connections opened").ends_with("×1.50"), "{text}");
     assert!(line("delivery p99").ends_with("×1.00"), "{text}");
-    assert_eq!(line("WARNING: other ran"), "WARNING: other ran another scenario: publish.rate 1000 → 2000");
+    assert_eq!(line("WARNING: other ran"), "WARNING: other ran a different scenario: publish.rate 1000 → 2000");
 }
 
 #[test]
@@ -72,14 +71,14 @@ fn a_curve_shows_the_knee_and_what_was_not_reached() {
 }
 
 #[test]
-fn doubts_are_said() {
+fn a_generator_that_is_too_busy_or_too_late_is_warned_of() {
     let mut results = sample::chat();
-    assert!(!summary(&results).contains("the generator was measured"));
-    results.operations.insert(Operation::SendDelay, record::latency(&sample::histogram_to(9_000)));
+    assert!(!summary(&results).contains("limit of the generator"));
+    results.operations.insert(Operation::SendDelay, Latency::of(&sample::histogram_to(9_000)));
     results.cost.generator_busy = 0.93;
     let text = summary(&results);
     assert!(text.contains("WARNING: a generator process used 93 % of a CPU"), "{text}");
-    assert!(text.contains("the generator was measured"), "{text}");
+    assert!(text.contains("p99 of delivery is") && text.contains("limit of the generator"), "{text}");
 }
 
 #[test]

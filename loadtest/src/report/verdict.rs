@@ -1,8 +1,7 @@
 //! Whether a run passed, and whether its figures can be trusted.
 
-use crate::results::{Operation, Results, ThresholdResult};
-
-use super::{format, main_operation};
+use crate::format;
+use crate::results::{Operation, Results, ThresholdResult, main_operation};
 
 /// `PASSED`, or `FAILED` with each threshold that failed: `p99=80 ms (must be <50ms)`.
 pub(super) fn verdict(results: &Results) -> String {
@@ -31,17 +30,17 @@ const BUSY: f64 = 0.8;
 pub(super) fn doubts(results: &Results) -> Vec<String> {
     let mut doubts = Vec::new();
     if results.ended_early {
-        doubts.push("the run was ended early".into());
+        doubts.push("the run was interrupted".into());
     }
     if results.cost.generator_busy > BUSY {
         let busy = format::percent(results.cost.generator_busy);
-        doubts.push(format!("a generator process used {busy} of a CPU: it was measured, not the nodes"));
+        doubts.push(format!("a generator process used {busy} of a CPU, so the figures show the limit of the generator, not of the nodes; add --processes"));
     }
     doubts.extend(late_sending(results));
     let failed: u64 = results.nodes.iter().map(|node| node.failed).sum();
     if failed > 0 {
         doubts.push(format!(
-            "{} scrapes of the nodes' metrics failed: their plots and costs have gaps",
+            "{} scrapes of node metrics failed, so plots and costs of the nodes have gaps",
             format::count(failed)
         ));
     }
@@ -57,7 +56,7 @@ fn late_sending(results: &Results) -> Option<String> {
     (is_planned && delay > p99 / 2).then(|| {
         let (delay, p99, name) = (format::time(delay as f64), format::time(p99 as f64), operation.name());
         format!(
-            "{name} took {p99} (p99), but sending alone was {delay} late: the generator was measured, not the nodes"
+            "p99 of {name} is {p99}, of which sending late is {delay}, so the figures show the limit of the generator, not of the nodes"
         )
     })
 }

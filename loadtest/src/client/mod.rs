@@ -1,0 +1,14 @@
+//! One WebSocket client: a socket that never blocks, from its URL to its end.
+//!
+//! `target` is where it connects to, `stream` is TCP or TLS, `handshake` the opening handshake, `connection` the life of the
+//! socket. Frames come out as events; what they mean is not known here.
+//! Imports nothing of the crate; `roomcast-protocol` encodes and decodes.
+
+mod connection;
+mod handshake;
+mod stream;
+mod target;
+
+pub(crate) use connection::{Connection, End, Event, Output};
+pub(crate) use stream::{TlsError, tls_config};
+pub(crate) use target::Target;
