@@ -5,6 +5,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{serve, wait_until};
@@ -84,4 +85,27 @@ async fn a_node_that_has_drained_is_gone_at_once() {
     assert_eq!(closed.unwrap().0, 1001);
     wait_until("it is gone", || a.nodes().len() == 1).await;
     assert_eq!(a.connection(id).notify("hello", "you").await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer_its_close() {
+    let cluster = Cluster::embedded(Options::default());
+    let (handled, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let router = Router::new(cluster.clone()).on_disconnect({
+        let (handled, ended) = (Arc::clone(&handled), Arc::clone(&ended));
+        move |_, _| {
+            handled.fetch_add(1, Ordering::SeqCst);
+            let ended = Arc::clone(&ended);
+            async move {
+                tokio::task::yield_now().await;
+                ended.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let url = serve(router).await;
+    // It reads nothing, so it does not answer a Close.
+    let _silent = Client::connect(&url).await.unwrap();
+    wait_until("it is connected", || cluster.connection_count() == 1).await;
+    cluster.drain(DrainPlan { spread: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
+    assert_eq!((handled.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
 }

@@ -55,11 +55,11 @@ pub(crate) async fn open(
     let delivery_latency = hub.metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
-    let mut open = Open { driver, connection, counted, _place: place };
+    let open = Open { driver, connection, counted, _place: place };
     match accepted {
         Ok(()) => Some(open),
         Err(close) => {
-            open.close(&End::ByServer(close)).await;
+            open.refuse(close).await;
             None
         }
     }
@@ -68,7 +68,7 @@ pub(crate) async fn open(
 /// An open connection.
 pub(crate) struct Open {
     driver: Driver<Rpc<RouterApp>>,
-    /// Its entry in the hub, which counts it until this is dropped, so that a drain waits for its last output and its handlers.
+    /// Its entry in the node, which counts it until this is dropped: a drain waits for its last output and handlers.
     connection: Connection,
     counted: OpenConnection,
     /// Its place among the node's `max_connections`.
@@ -76,29 +76,41 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Closes it and runs its last handlers. They do not wait for the closing handshake, which a client can delay: a
+    /// drain would otherwise end before they have run.
     async fn finish(mut self, end: End) {
-        self.close(&end).await;
+        let queue = self.stop(&end);
         let RouterApp { routes, socket, .. } = &self.driver.session.app;
-        routes.disconnect(socket.clone(), end.disconnected()).await;
+        let (routes, socket) = (Arc::clone(routes), socket.clone());
+        let last_handlers = async {
+            if let Some(queue) = queue {
+                queue.finish().await;
+            }
+            routes.disconnect(socket, end.disconnected()).await;
+        };
+        tokio::join!(self.driver.close(&end), last_handlers);
     }
 
-    /// Closes it, once it has left its rooms, and lets the handlers that run finish.
-    async fn close(&mut self, end: &End) {
+    /// Closes it before any handler but the application's connect handler has run.
+    async fn refuse(mut self, close: CloseFrame) {
+        let end = End::ByServer(close);
+        self.stop(&end);
+        self.driver.close(&end).await;
+    }
+
+    /// Cancels its calls and takes it out of its rooms. Returns the notifications that handlers have not finished.
+    fn stop(&mut self, end: &End) -> Option<NotificationQueue> {
         self.counted.closed(end);
         let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
-        let mut queue = queue.take();
         socket.context.end(end.cancel_cause());
         socket.context.set_handler_knows_end();
         self.connection.leave_rooms();
-        if routes.cluster.hub().local().is_short_of_memory()
-            && let Some(queue) = queue.take()
-        {
+        let queue = queue.take()?;
+        if routes.cluster.hub().local().is_short_of_memory() {
             queue.abort();
+            return None;
         }
-        self.driver.close(end).await;
-        if let Some(queue) = queue {
-            queue.finish().await;
-        }
+        Some(queue)
     }
 }
 

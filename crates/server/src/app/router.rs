@@ -175,8 +175,9 @@ impl Router {
         })
     }
 
-    /// What happens last on each connection, within 10 s, when it has left its rooms and its calls are
-    /// cancelled. It runs for every connection whose connect handler succeeded.
+    /// What happens last on each connection, within 10 s, when it has left its rooms, its calls are cancelled and its
+    /// notifications are handled. It runs for every connection whose connect handler succeeded, also in a drain, which
+    /// waits for it for up to 2 s after its time-out. The client may not have answered the Close yet.
     #[must_use]
     pub fn on_disconnect<F, Fut>(self, handler: F) -> Self
     where
