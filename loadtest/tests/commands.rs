@@ -157,7 +157,7 @@ async fn what_others_publish_is_counted_and_no_fault() {
 }
 
 #[tokio::test]
-async fn a_node_with_tls_is_trusted_by_its_authority_only() {
+async fn a_node_with_tls_is_trusted_by_its_ca_certificate_only() {
     let (cert, key) = (new_file("cert.pem"), new_file("key.pem"));
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]);

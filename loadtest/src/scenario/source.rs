@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use roomcast_protocol::Name;
 use thiserror::Error;
 use toml::{Table, Value};
 
@@ -149,6 +150,12 @@ impl Scenario {
             !self.steps.is_empty() && self.steps.iter().all(is_load),
             "a list of numbers greater than 0",
         )?;
+        let methods = self.call.methods.keys().map(|method| ("call.methods", method));
+        for (key, method) in
+            methods.chain([("cancel.method", &self.cancel.method), ("cancel.gauge", &self.cancel.gauge)])
+        {
+            allow(key, format!("{method:?}"), Name::new(method).is_ok(), "names of at most 255 bytes")?;
+        }
         let publishes = self.publish.rate > 0.0;
         allow("publish.payload", self.publish.payload, self.publish.payload >= MIN_PAYLOAD, "at least 36")?;
         allow(
@@ -253,6 +260,7 @@ mod tests {
             ("chat", &[("duration", "soon")], "\"soon\" is not a duration such as 1m 30s"),
             ("chat", &[("publish.payload", "10")], "invalid publish.payload = 10: must be at least 36"),
             ("chat", &[("steps", "[]")], "invalid steps = []"),
+            ("cancel", &[("cancel.method", &"x".repeat(256))], "must be names of at most 255 bytes"),
         ] {
             let error = load(name, flags).expect_err("it is wrong");
             assert!(error.contains(expected), "{error}");
