@@ -42,7 +42,7 @@ pub(crate) struct Results {
     pub(crate) operations: BTreeMap<Operation, Latency>,
     pub(crate) counts: Counts,
     pub(crate) faults: Faults,
-    /// The rooms with faults, worst first, at most [`MAX_FAULTY_ROOMS`].
+    /// The rooms with faults, worst first, as many as [`FaultyRoom::worst`] keeps.
     pub(crate) faulty_rooms: Vec<FaultyRoom>,
     /// What went wrong without being a fault, by what it was: `call NOT_FOUND`, `connect refused`.
     pub(crate) errors: BTreeMap<String, u64>,
