@@ -23,8 +23,6 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 pub(crate) struct Calls {
     state: Mutex<State>,
-    /// How long a call may run.
-    timeout: Duration,
     draining: AtomicBool,
 }
 
@@ -37,9 +35,9 @@ struct State {
 
 impl Calls {
     /// No calls, of at most `max` at once.
-    pub(crate) fn new(max: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         let state = State { table: CallTable::new(max), next_deadline: None };
-        Self { state: Mutex::new(state), timeout, draining: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), draining: AtomicBool::new(false) }
     }
 
     /// Whether a call may begin.
@@ -55,10 +53,10 @@ impl Calls {
         }
     }
 
-    /// Enters a call that was just admitted.
-    pub(crate) fn start(&self, id: CallId, call: &Arc<Call>) -> CallKey {
+    /// Enters a call that was just admitted and may run for `timeout`, which is the same for all.
+    pub(crate) fn start(&self, id: CallId, call: &Arc<Call>, timeout: Duration) -> CallKey {
         let mut state = self.state.lock();
-        state.next_deadline.get_or_insert_with(|| call.started() + self.timeout);
+        state.next_deadline.get_or_insert_with(|| call.started() + timeout);
         state.table.start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls")
     }
 
@@ -92,10 +90,10 @@ impl Calls {
     }
 
     /// Takes the calls that have reached their deadline out, and has each answered as in [`answer`](Self::answer).
-    pub(crate) fn take_overdue(&self, now: Instant, respond: impl Fn(CallId)) -> Vec<Arc<Call>> {
+    pub(crate) fn take_overdue(&self, now: Instant, timeout: Duration, respond: impl Fn(CallId)) -> Vec<Arc<Call>> {
         let mut overdue = Vec::new();
         let mut state = self.state.lock();
-        let deadlines = state.table.running().map(|(key, call)| (key, call.started() + self.timeout));
+        let deadlines = state.table.running().map(|(key, call)| (key, call.started() + timeout));
         let (due, later): (Vec<_>, Vec<_>) = deadlines.partition(|(_, deadline)| *deadline <= now);
         for (key, _) in due {
             overdue.extend(state.table.answer(key));

@@ -63,7 +63,7 @@ impl ConnectionContext {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            calls: Calls::new(options.max_calls, options.call_timeout.min(FAR)),
+            calls: Calls::new(options.max_calls),
             peer,
             peer_addr,
             options,
@@ -144,10 +144,15 @@ impl ConnectionContext {
         Ok(())
     }
 
+    /// How long a call may run.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.options.call_timeout.min(FAR)
+    }
+
     /// Cancels the calls that have reached their deadline, and answers them.
     pub(crate) fn end_overdue_calls(&self, now: Instant) {
-        let timeout = self.options.call_timeout;
-        for call in self.calls.take_overdue(now, |id| self.respond(id, Err(took_too_long(timeout)))) {
+        let too_long = |id| self.respond(id, Err(took_too_long(self.options.call_timeout)));
+        for call in self.calls.take_overdue(now, self.call_timeout(), too_long) {
             call.count(Outcome::Failed(Code::DeadlineExceeded));
             call.stop(CancelCause::Deadline);
         }

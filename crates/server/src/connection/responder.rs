@@ -25,7 +25,7 @@ pub(crate) struct Responder {
 impl Responder {
     /// Starts a call that was just admitted and is not answered at once.
     pub(crate) fn start(context: &Arc<ConnectionContext>, id: CallId, call: &Arc<Call>, cost: usize) -> Self {
-        let key = context.calls.start(id, call);
+        let key = context.calls.start(id, call, context.call_timeout());
         let payload = Permit::take_admitted(context, cost);
         Self { context: Arc::clone(context), key, work: Work::begin(call), answered: false, _payload: payload }
     }
