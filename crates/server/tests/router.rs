@@ -7,6 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::routing::get;
 use common::{serve, wait_until, within_deadline};
 use parking_lot::Mutex;
@@ -51,6 +52,42 @@ async fn handlers_get_what_they_ask_for_and_answer_what_they_return() {
     assert!(client.call_text("text", [0xFF]).await.unwrap().contains("INVALID_ARGUMENT"));
     assert_eq!(client.call_text("nothing", "").await.unwrap(), "");
     assert!(client.call_text("no such", "").await.unwrap().contains("NOT_FOUND"));
+}
+
+/// What the application learns from a request to upgrade.
+#[derive(Clone)]
+struct Tenant(String);
+
+#[tokio::test]
+async fn a_connection_carries_its_user_and_data_of_the_application() {
+    let (router, _) = router();
+    let router = router
+        .call("tenant", async |Extension(Tenant(tenant)): Extension<Tenant>| tenant)
+        .call("number", async |Extension(number): Extension<u32>| number.to_string())
+        .call("me", async |user: UserId| user.to_string())
+        .on_connect(async |socket: Socket| match socket.get::<Tenant>() {
+            Some(Tenant(tenant)) if tenant == "closed" => Err(CallError::new(Code::PermissionDenied, "no such tenant")),
+            _ => Ok(()),
+        });
+    let serve = async |tenant: &'static str, user: Option<UserId>| {
+        let router = router.clone();
+        let upgrade = async move |upgrade: SocketIoUpgrade| {
+            let upgrade = match user {
+                Some(user) => upgrade.user(user),
+                None => upgrade,
+            };
+            upgrade.with(Tenant("overwritten".to_owned())).with(Tenant(tenant.to_owned())).route(&router)
+        };
+        common::listen(axum::Router::new().route("/socket", get(upgrade))).await
+    };
+    let mut ann = Client::connect(&serve("acme", Some(UserId::new("ann").unwrap())).await).await.unwrap();
+    assert_eq!(ann.call_text("tenant", "").await.unwrap(), "acme");
+    assert_eq!(ann.call_text("me", "").await.unwrap(), "ann");
+    assert!(ann.call_text("number", "").await.unwrap().contains("INTERNAL"), "no upgrade gives a number");
+    let mut nobody = Client::connect(&serve("acme", None).await).await.unwrap();
+    assert!(nobody.call_text("me", "").await.unwrap().contains("UNAUTHENTICATED"));
+    let mut refused = Client::connect(&serve("closed", None).await).await.unwrap();
+    assert_eq!(refused.closed().await.unwrap(), (1008, "no such tenant".to_owned()));
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
+use axum::Extension;
 use bytes::Bytes;
-use roomcast_core::BoxFuture;
+use roomcast_core::{BoxFuture, UserId};
 use roomcast_protocol::Name;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +58,7 @@ impl Request {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a handler can't ask for `{Self}`",
-    note = "handlers ask for Bytes, Text, Json<T>, Method, Socket, Cancel, or a type of yours that implements FromRequest"
+    note = "handlers ask for Bytes, Text, Json<T>, Method, Socket, UserId, Extension<T>, Cancel, or a type of yours that implements FromRequest"
 )]
 pub trait FromRequest: Sized {
     /// Takes it from the request.
@@ -152,6 +153,25 @@ impl FromRequest for Method {
 impl FromRequest for Socket {
     fn from_request(request: &Request) -> Result<Self, CallError> {
         Ok(request.socket.clone())
+    }
+}
+
+/// Data that the connection was given with [`SocketIoUpgrade::with`](crate::SocketIoUpgrade::with).
+impl<T: Clone + Send + Sync + 'static> FromRequest for Extension<T> {
+    fn from_request(request: &Request) -> Result<Self, CallError> {
+        request.socket.get().cloned().map(Self).ok_or_else(|| {
+            let data = std::any::type_name::<T>();
+            tracing::error!(method = request.method(), data, "a handler asks for data that no upgrade gives");
+            CallError::new(Code::Internal, "the server misses data of this connection")
+        })
+    }
+}
+
+/// The connection's user. Without one, the call fails with `UNAUTHENTICATED`.
+impl FromRequest for UserId {
+    fn from_request(request: &Request) -> Result<Self, CallError> {
+        let user = request.socket.user().cloned();
+        user.ok_or_else(|| CallError::new(Code::Unauthenticated, "this needs a user"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::http::Extensions;
 use bytes::Bytes;
 use roomcast_core::{Codec, Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
@@ -41,6 +42,7 @@ pub(crate) async fn open(
     routes: Arc<Routes>,
     peer_addr: Option<SocketAddr>,
     user: Option<UserId>,
+    extensions: Extensions,
     place: Place,
 ) -> Option<Open> {
     let transport = upgraded.await?;
@@ -48,8 +50,13 @@ pub(crate) async fn open(
     let connection = hub.local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(&routes.metrics);
     let peer = Arc::clone(connection.shared());
-    let context =
-        ConnectionContext::new(peer, peer_addr, Arc::clone(routes.cluster.options()), Arc::clone(&routes.metrics));
+    let context = ConnectionContext::new(
+        peer,
+        peer_addr,
+        extensions,
+        Arc::clone(routes.cluster.options()),
+        Arc::clone(&routes.metrics),
+    );
     let socket = Socket { context: Arc::clone(&context), cluster: routes.cluster.clone() };
     let accepted = routes.connect(socket.clone()).await;
     let delivery_latency = hub.metrics().delivery_latency.clone();

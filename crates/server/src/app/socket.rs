@@ -36,6 +36,11 @@ impl Socket {
         self.context.peer_addr
     }
 
+    /// Data that the connection was given at its [upgrade](crate::SocketIoUpgrade::with).
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.context.extensions.get()
+    }
+
     /// The cluster that it is connected to.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{Extensions, header};
 use axum::response::{IntoResponse, Response};
 use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
@@ -31,6 +31,7 @@ pub struct SocketIoUpgrade {
     peer_addr: Option<SocketAddr>,
     user: Option<UserId>,
     options: Option<Arc<Options>>,
+    extensions: Extensions,
 }
 
 impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
@@ -42,7 +43,7 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
             return Err(UpgradeRejection::Subprotocol);
         }
         let peer_addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        Ok(Self { handshake, peer_addr, user: None, options: None })
+        Ok(Self { handshake, peer_addr, user: None, options: None, extensions: Extensions::new() })
     }
 }
 
@@ -51,6 +52,33 @@ impl SocketIoUpgrade {
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// Gives the connection data of your own, one value of each type: a session, a tenant, what a header says. Handlers
+    /// get it back with the extractor [`Extension<T>`](axum::Extension), or with [`Socket::get`](crate::Socket::get).
+    ///
+    /// ```
+    /// use axum::http::HeaderMap;
+    /// use axum::response::Response;
+    /// use roomcast::{Router, SocketIoUpgrade};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// async fn upgrade(upgrade: SocketIoUpgrade, headers: HeaderMap, router: Router) -> Response {
+    ///     let tenant = headers.get("x-tenant").and_then(|tenant| tenant.to_str().ok()).unwrap_or("none");
+    ///     upgrade.with(Tenant(tenant.to_owned())).route(&router)
+    /// }
+    ///
+    /// async fn tenant(axum::Extension(Tenant(tenant)): axum::Extension<Tenant>) -> String {
+    ///     tenant
+    /// }
+    /// # fn add(router: Router) -> Router { router.call("tenant", tenant) }
+    /// ```
+    #[must_use]
+    pub fn with<T: Clone + Send + Sync + 'static>(mut self, data: T) -> Self {
+        self.extensions.insert(data);
         self
     }
 
@@ -77,7 +105,7 @@ impl SocketIoUpgrade {
             return UpgradeRejection::ShortOfMemory.into_response();
         }
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let opening = lifecycle::open(upgraded, router.routes(), self.peer_addr, self.user, place);
+        let opening = lifecycle::open(upgraded, router.routes(), self.peer_addr, self.user, self.extensions, place);
         tokio::spawn(lifecycle::run(Box::pin(opening)));
         response
     }

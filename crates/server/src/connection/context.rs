@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::http::Extensions;
 use bytes::{Bytes, BytesMut};
 use roomcast_core::{LocalConnection, Outgoing, Rejected};
 use roomcast_protocol::{CallId, Frame, Name, encode_frame};
@@ -43,6 +44,8 @@ pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
 pub(crate) struct ConnectionContext {
     pub(crate) peer: Arc<LocalConnection>,
     pub(crate) peer_addr: Option<SocketAddr>,
+    /// The application's own data.
+    pub(crate) extensions: Extensions,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
@@ -59,6 +62,7 @@ impl ConnectionContext {
     pub(crate) fn new(
         peer: Arc<LocalConnection>,
         peer_addr: Option<SocketAddr>,
+        extensions: Extensions,
         options: Arc<Options>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -66,6 +70,7 @@ impl ConnectionContext {
             calls: Calls::new(options.max_calls),
             peer,
             peer_addr,
+            extensions,
             options,
             metrics,
             publish_share: OnceLock::new(),

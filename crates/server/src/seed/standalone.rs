@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use axum::http::Extensions;
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
@@ -57,7 +58,7 @@ pub(crate) fn link(
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
-    ConnectionContext::new(peer, peer_addr, options, Arc::clone(&standalone.metrics))
+    ConnectionContext::new(peer, peer_addr, Extensions::new(), options, Arc::clone(&standalone.metrics))
 }
 
 /// A driver for such a connection.

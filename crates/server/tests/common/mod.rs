@@ -30,7 +30,7 @@ where
     listen(axum::Router::new().route("/socket", get(upgrade))).await
 }
 
-async fn listen(app: axum::Router) -> String {
+pub async fn listen(app: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
