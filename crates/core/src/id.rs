@@ -14,8 +14,9 @@ use thiserror::Error;
 /// The longest name of a room, user or room event in bytes.
 pub const MAX_ROOM_NAME_LEN: usize = 200;
 
-/// Before a node's id, the name of its room; and the name of the room of them all.
+/// Prefix of the room of one node, which its id follows; prefix of rooms of several nodes; and the room of all.
 const NODE_PREFIX: &str = "node/";
+const NODES_PREFIX: &str = "nodes/";
 const ALL_NODES: &str = "nodes/all";
 
 /// One run of one node: a restarted node has another.
@@ -212,9 +213,9 @@ impl RoomName {
         Self(ALL_NODES.into())
     }
 
-    /// Whether nodes are in it, not connections.
+    /// Whether nodes are in it, not connections. A message that is missed there is of no use later.
     pub fn is_of_nodes(&self) -> bool {
-        self.0.starts_with(NODE_PREFIX) || &*self.0 == ALL_NODES
+        self.0.starts_with(NODE_PREFIX) || self.0.starts_with(NODES_PREFIX)
     }
 
     /// Whether no client may name it: those that may have no `/`.

@@ -79,7 +79,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) async fn run(
     server: Server,
     credentials: Arc<Credentials>,
-    mut output: mpsc::UnboundedReceiver<Bytes>,
+    mut output: mpsc::Receiver<Bytes>,
     reports: impl AsyncFn(Report),
 ) {
     let opened = timeout(CONNECT_TIMEOUT, open(&server, &credentials)).await;
@@ -94,7 +94,7 @@ pub(crate) async fn run(
 
 async fn exchange(
     stream: &mut Box<dyn Stream>,
-    output: &mut mpsc::UnboundedReceiver<Bytes>,
+    output: &mut mpsc::Receiver<Bytes>,
     reports: &impl AsyncFn(Report),
 ) -> ConnectionError {
     let mut buffer = BytesMut::new();

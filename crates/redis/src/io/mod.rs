@@ -4,13 +4,13 @@
 //! enters at `connection`, and goes through `subscriber` back to `broker`, where the hub takes it.
 //!
 //! Reading order: `commands` (scripts and topology, through fred) → `publish.lua` and `publisher` (publishes) →
-//! `connection` and `link` (one subscriber connection, and its server over all connections) → `probes` → `subscriber`
-//! (the task around them) → `broker` (all of it as a `Broker`).
+//! `connection` and `links` (one subscriber connection; those to all servers) → `topology_requests` → `subscriber` (the
+//! task around them) → `broker` (all of it as a `Broker`).
 
 pub(crate) mod broker;
 pub(crate) mod commands;
 pub(crate) mod connection;
-mod link;
-mod probes;
+mod links;
 mod publisher;
 mod subscriber;
+mod topology_requests;

@@ -9,7 +9,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 use roomcast_testkit::{RedisOptions, RedisServer};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Sender, UnboundedReceiver};
 use tokio::time::timeout;
 
 use super::script::{Moment, PublishedMessage, RoomKeys};
@@ -217,14 +217,14 @@ impl Both {
 
 /// A subscriber connection that may say everything.
 struct Connection {
-    output: UnboundedSender<Bytes>,
+    output: Sender<Bytes>,
     reports: UnboundedReceiver<Report>,
     echoes: u64,
 }
 
 impl Connection {
     fn open(server: &RedisServer) -> Self {
-        let (output, to_write) = mpsc::unbounded_channel();
+        let (output, to_write) = mpsc::channel(1);
         let (report, reports) = mpsc::unbounded_channel();
         let address = Server::new("127.0.0.1", server.port());
         let credentials = Arc::new(Credentials { username: None, password: None, database: None, tls: None });
@@ -239,7 +239,7 @@ impl Connection {
         let mut out = BytesMut::new();
         put_command(&mut out, words.iter());
         put_command(&mut out, ["ECHO", &marker].iter());
-        self.output.send(out.freeze()).unwrap();
+        self.output.send(out.freeze()).await.unwrap();
         let (mut answer, mut messages) = (None, Vec::new());
         loop {
             let report = timeout(DEADLINE, self.reports.recv()).await.expect("Redis answers");

@@ -229,7 +229,7 @@ impl Servers {
     fn answer(&mut self, node: usize, words: &[&str]) -> Vec<BytesFrame> {
         let names = match words {
             ["ECHO", text] => return vec![blob((*text).to_owned().into())],
-            ["SSUBSCRIBE", channels @ ..] => channels,
+            ["SSUBSCRIBE" | "SUNSUBSCRIBE", channels @ ..] => channels,
             ["EVAL", _, "2", keys @ .., _from] => keys,
             [_, name, ..] => std::slice::from_ref(name),
             _ => panic!("not a command: {words:?}"),

@@ -174,3 +174,21 @@ fn a_server_is_asked_about_a_bounded_number_of_rooms_at_once() {
     assert!(world.rooms.iter().all(|room| world.subscriptions.subscribed_to(&room.name) == Some(0)));
     world.pass(TICK_MS);
 }
+
+#[test]
+fn a_bounded_number_of_rooms_is_left_at_once() {
+    const ROOMS: usize = 2000;
+    let mut world = World::ready(false, &[ALL; ROOMS]);
+    (0..ROOMS).for_each(|room| world.unsubscribe(room));
+    world.pass(UNSUBSCRIBE_DELAY_MS);
+    assert_eq!(world.subscriptions.in_flight(), [512]);
+    // One of them is wanted again, while Redis still has its subscription and the request to end it waits.
+    let (again, name) = (ROOMS - 1, world.rooms[ROOMS - 1].name.clone());
+    assert_eq!(world.servers.subscribed_at(&name), [0]);
+    world.subscribe(again);
+    world.exchange_all();
+    let left = world.rooms.iter().filter(|room| world.servers.subscribed_at(&room.name).is_empty());
+    assert_eq!(left.count(), ROOMS - 1);
+    assert_eq!((place(&world, again), world.metrics.resubscriptions.get()), ((vec![0], Some(0)), 0));
+    world.check_that_it_goes_on();
+}

@@ -53,14 +53,8 @@ impl Keys {
     }
 }
 
-/// Whether a room is the nodes' own, and no connection is in it. What is missed there is of no use later: it
-/// has no history, and does not count as lost.
-pub(crate) fn is_of_nodes(room: &RoomName) -> bool {
-    room.is_of_nodes() || room.starts_with(PROBES)
-}
-
-/// With what the rooms begin by which a node sees whether its own way works.
-pub(crate) const PROBES: &str = "probe/";
+/// Prefix of the rooms of probes: with them a node checks its own way through Redis. They are rooms of nodes.
+pub(crate) const PROBES: &str = "nodes/probe/";
 
 /// What stands between the braces.
 fn tag(room: &str) -> u16 {

@@ -7,12 +7,15 @@
 //!
 //! Reading order: `keys` (where a room is kept) → `message` and `seal` (what is sent) → `queue` and `attempts` (publishes)
 //! → `position` (what a reader has missed) → `room`, `resp` and `session` (what one server is asked, and answers) →
-//! `subscriptions` (which rooms are read from which server) → `topology` (which server owns which room).
+//! `delivery` (what becomes of messages) → `subscriptions` (which rooms are read from which server) → `probes` (which
+//! servers work). `topology` has which server owns which room.
 
 pub(crate) mod attempts;
+pub(crate) mod delivery;
 pub(crate) mod keys;
 pub(crate) mod message;
 pub(crate) mod position;
+pub(crate) mod probes;
 pub(crate) mod queue;
 pub(crate) mod resp;
 pub(crate) mod room;

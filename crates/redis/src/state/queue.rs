@@ -14,7 +14,7 @@ use roomcast_core::{BrokerError, Publish, RoomName};
 use tokio::sync::oneshot;
 
 use crate::state::attempts::{Outcome, is_of_the_server};
-use crate::state::keys::{Keys, is_of_nodes};
+use crate::state::keys::Keys;
 use crate::state::topology::Topology;
 
 /// How many events may wait to be published.
@@ -95,7 +95,7 @@ impl Queue {
             return Err(BrokerError::TooLarge { size: publish.payload.len(), max: MAX_PAYLOAD });
         }
         let size = publish.size();
-        let reserve = usize::from(is_of_nodes(&publish.room));
+        let reserve = usize::from(publish.room.is_of_nodes());
         let max_events = MAX_WAITING_EVENTS + reserve * NODES_RESERVE_EVENTS;
         let max_bytes = MAX_WAITING_BYTES + reserve * NODES_RESERVE_BYTES;
         let is_full = self.waiting_events >= max_events || self.waiting_bytes + size > max_bytes;
@@ -192,7 +192,7 @@ impl Queue {
 
     fn lane_of(&self, room: &RoomName) -> LaneKey {
         let has_slots = self.topology.as_ref().is_some_and(Topology::has_slots);
-        (has_slots || is_of_nodes(room)).then(|| room.clone())
+        (has_slots || room.is_of_nodes()).then(|| room.clone())
     }
 
     /// Fails at once if the room's server is known to be down, or no server is known.

@@ -31,18 +31,18 @@ pub(crate) struct Room {
 pub(crate) enum Stage {
     /// It waits for its server.
     Queued,
-    /// Its server was asked, and may have confirmed the subscription, but not told the position.
-    Asked { session: SessionIndex, confirmed: bool },
+    /// Its server was asked for it, and may have confirmed the subscription, but has not sent the position.
+    Requested { session: SessionIndex, confirmed: bool },
     /// It is read.
     Subscribed { session: SessionIndex },
 }
 
 impl Stage {
-    /// The session of the server that was asked.
+    /// The session of the server that has it, or was asked for it.
     pub(crate) fn session(self) -> Option<SessionIndex> {
         match self {
             Self::Queued => None,
-            Self::Asked { session, .. } | Self::Subscribed { session } => Some(session),
+            Self::Requested { session, .. } | Self::Subscribed { session } => Some(session),
         }
     }
 }
@@ -64,14 +64,14 @@ impl Room {
         self.waiters.push((deadline, waiter));
     }
 
-    /// Tells those whose deadline is not after that time. Who waited may have lost interest.
+    /// Answers those whose deadline is not after that time. Who waited may have lost interest.
     pub(crate) fn answer_until(&mut self, now: Instant, answer: &Result<(), BrokerError>) {
         for (_, waiter) in self.waiters.extract_if(.., |(deadline, _)| *deadline <= now) {
             let _ = waiter.send(answer.clone());
         }
     }
 
-    /// Tells all that it is read. Who waited may have lost interest.
+    /// Answers all that it is read. Who waited may have lost interest.
     pub(crate) fn answer_all(&mut self) {
         for (_, waiter) in self.waiters.drain(..) {
             let _ = waiter.send(Ok(()));

@@ -1,9 +1,9 @@
-//! What is asked of one server over its subscriber connection, and what it answered: no I/O.
+//! The requests to one server over its subscriber connection, and its responses: no I/O.
 //!
-//! Commands are pipelined in groups. Each ends with an ECHO of a marker, so that a group's answers are known
-//! from the next one's whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply,
-//! a refused one has an error. Redis answers in order and puts messages in between where they happened:
-//! when the answer to GET of a room's position comes, every earlier event of that room has come.
+//! A request is a group of pipelined commands. It ends with an ECHO of a marker, which separates its replies from the next
+//! request's, whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply, a refused one has an
+//! error. Redis replies in order and puts messages in between where they happened: when the reply to GET of a room's
+//! position comes, every earlier event of that room has come.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,15 +15,16 @@ use roomcast_core::RoomName;
 
 use crate::state::keys::Keys;
 use crate::state::resp::{bytes_of, error_of, put_command, strings_of};
+use crate::state::room::SessionIndex;
 
-/// How many rooms may be asked about at once. It bounds what waits in Redis' output buffer for us, which
-/// Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
+/// How many rooms the pending requests may concern. This bounds the commands that wait to be written, and the replies in
+/// Redis' output buffer, which Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
 const MAX_IN_FLIGHT: usize = 512;
 
-/// How many rooms are asked about in one group.
+/// How many rooms one request may concern.
 const MAX_GROUP: usize = 64;
 
-/// A server that owes an answer and says nothing for so long is lost.
+/// A server that owes a reply and sends nothing for so long is lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// Reads a room's position, and the messages of its history that end with the event at offset `ARGV[1]` or a later one.
@@ -39,32 +40,45 @@ pub(crate) const READ_HISTORY: &str = "\
 
 /// A group of commands.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum Request {
     /// Rooms to subscribe to; each with the offset from which its history is wanted, if it was read before.
     Subscribe(Vec<(RoomName, Option<u64>)>),
     /// A room's history from an offset on.
     Repair(RoomName, u64),
-    /// To end a room's subscription.
-    Leave(RoomName),
-    /// Only whether it is there.
+    /// To end rooms' subscriptions.
+    Unsubscribe(Vec<RoomName>),
+    /// Only to get a reply.
     Ping,
+}
+
+/// A server, as the subscriber's task sees it.
+pub(crate) struct Known {
+    pub(crate) index: SessionIndex,
+    pub(crate) server: Server,
+    /// Whether it owns slots now.
+    pub(crate) owns: bool,
+    pub(crate) is_connected: bool,
 }
 
 /// One server.
 #[derive(Debug)]
 pub(crate) struct ServerSession {
     pub(crate) server: Server,
-    /// Since when it is connected.
     connected: bool,
-    /// Rooms that wait to be asked about, with their slots.
-    queue: VecDeque<(u16, RoomName)>,
-    asked: VecDeque<(Bytes, Ask)>,
+    /// Rooms that wait to be subscribed to, with their slots.
+    subscribes: VecDeque<(u16, RoomName)>,
+    /// Rooms whose subscriptions are to be ended. They go first: an earlier end of a subscription must not end a later
+    /// subscription to the same room.
+    unsubscribes: VecDeque<(u16, RoomName)>,
+    /// Requests without a response, with their markers.
+    pending: VecDeque<(Bytes, Request)>,
+    /// How many rooms the pending requests concern.
     in_flight: usize,
-    /// How many may be in flight. It shrinks when the connection ends with questions open, since Redis may have
-    /// cut it off for the size of its answers, and grows with each answer.
+    /// How many may be in flight. It shrinks when the connection ends with requests pending, since Redis may have
+    /// cut it off for the size of its replies, and grows with each response.
     window: usize,
     replies: Vec<BytesFrame>,
-    /// SUNSUBSCRIBEs that were not answered, and so may yet be confirmed.
+    /// How many pending requests unsubscribe from a room: Redis may yet confirm them.
     leaving: HashMap<RoomName, u32>,
     output: BytesMut,
     last_heard: Instant,
@@ -78,8 +92,9 @@ impl ServerSession {
         Self {
             server,
             connected: false,
-            queue: VecDeque::new(),
-            asked: VecDeque::new(),
+            subscribes: VecDeque::new(),
+            unsubscribes: VecDeque::new(),
+            pending: VecDeque::new(),
             in_flight: 0,
             window: MAX_IN_FLIGHT,
             replies: Vec::new(),
@@ -100,69 +115,86 @@ impl ServerSession {
         self.last_heard = now;
     }
 
-    /// Forgets everything that was asked.
+    /// Forgets all requests, and with the connection all subscriptions have ended.
     pub(crate) fn on_disconnected(&mut self) {
-        let queue = std::mem::take(&mut self.queue);
+        let subscribes = std::mem::take(&mut self.subscribes);
         let window = if self.in_flight > 0 { (self.window / 2).max(1) } else { self.window };
-        *self = Self { queue, window, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
+        *self = Self { subscribes, window, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
     }
 
-    /// Whether nothing is asked that was not answered.
-    pub(crate) fn has_all_answers(&self) -> bool {
-        self.asked.is_empty()
+    /// Whether every request has its response.
+    pub(crate) fn has_all_responses(&self) -> bool {
+        self.pending.is_empty()
     }
 
-    /// Whether it owes an answer for too long.
+    /// Whether it owes a reply for too long.
     pub(crate) fn is_lost(&self, now: Instant) -> bool {
-        self.connected && !self.asked.is_empty() && now.duration_since(self.last_heard) > SILENCE
+        self.connected && !self.pending.is_empty() && now.duration_since(self.last_heard) > SILENCE
     }
 
     /// A room waits to be subscribed to.
-    pub(crate) fn enqueue(&mut self, slot: u16, room: RoomName) {
-        self.queue.push_back((slot, room));
+    pub(crate) fn subscribe(&mut self, slot: u16, room: RoomName) {
+        self.subscribes.push_back((slot, room));
     }
 
-    /// The rooms that waited; they are somebody else's now.
-    pub(crate) fn take_queue(&mut self) -> VecDeque<(u16, RoomName)> {
-        std::mem::take(&mut self.queue)
+    /// The rooms that waited to be subscribed to; they belong to another server now.
+    pub(crate) fn take_subscribes(&mut self) -> VecDeque<(u16, RoomName)> {
+        std::mem::take(&mut self.subscribes)
     }
 
     /// Brings rooms of one slot together, so that they go into one SSUBSCRIBE.
-    pub(crate) fn sort_queue(&mut self) {
-        self.queue.make_contiguous().sort_by_key(|(slot, _)| *slot);
+    pub(crate) fn sort_subscribes(&mut self) {
+        self.subscribes.make_contiguous().sort_by_key(|(slot, _)| *slot);
     }
 
-    /// The rooms to ask about next, as many as may be asked together.
-    pub(crate) fn next_group(&mut self, has_slots: bool) -> Option<Vec<RoomName>> {
-        if !self.connected || self.in_flight >= self.window {
+    /// A room's subscription, if there is one, is to be ended. In a cluster Redis may refuse that: the slot has moved,
+    /// which has ended the subscription.
+    pub(crate) fn unsubscribe(&mut self, slot: u16, room: RoomName) {
+        if self.connected {
+            self.unsubscribes.push_back((slot, room));
+        }
+    }
+
+    /// Sends requests to unsubscribe, as many as the window allows.
+    pub(crate) fn send_unsubscribes(&mut self, keys: &Keys, has_slots: bool, now: Instant) {
+        while self.may_send()
+            && let Some(rooms) = next_group(&mut self.unsubscribes, self.window, has_slots)
+        {
+            for room in &rooms {
+                *self.leaving.entry(room.clone()).or_default() += 1;
+            }
+            self.send(keys, Request::Unsubscribe(rooms), now);
+        }
+    }
+
+    /// The rooms to subscribe to with the next request, if the window allows one.
+    pub(crate) fn next_subscribes(&mut self, has_slots: bool) -> Option<Vec<RoomName>> {
+        if !self.may_send() || !self.unsubscribes.is_empty() {
             return None;
         }
-        let (first, _) = *self.queue.front()?;
-        let fits = |(slot, _): &&(u16, RoomName)| !has_slots || *slot == first;
-        let count = self.queue.iter().take(MAX_GROUP.min(self.window)).take_while(fits).count();
-        Some(self.queue.drain(..count).map(|(_, room)| room).collect())
+        next_group(&mut self.subscribes, self.window, has_slots)
     }
 
-    /// Writes a group of commands.
-    pub(crate) fn ask(&mut self, keys: &Keys, ask: Ask, now: Instant) {
-        if self.asked.is_empty() {
+    fn may_send(&self) -> bool {
+        self.connected && self.in_flight < self.window
+    }
+
+    /// Writes a request. Repairs are sent whatever is in flight, because members wait for them: a room has one at a time.
+    pub(crate) fn send(&mut self, keys: &Keys, request: Request, now: Instant) {
+        if self.pending.is_empty() {
             self.last_heard = now;
         }
-        let rooms = match &ask {
-            Ask::Subscribe(rooms) => {
-                let channels = rooms.iter().map(|(room, _)| keys.channel(room));
-                put_command(
-                    &mut self.output,
-                    std::iter::once("SSUBSCRIBE".to_owned()).chain(channels).collect::<Vec<_>>().iter(),
-                );
+        let rooms = match &request {
+            Request::Subscribe(rooms) => {
+                self.put_channels("SSUBSCRIBE", keys, rooms.iter().map(|(room, _)| room));
                 rooms.as_slice()
             }
-            Ask::Repair(room, from) => &[(room.clone(), Some(*from))],
-            Ask::Leave(room) => {
-                put_command(&mut self.output, ["SUNSUBSCRIBE", &keys.channel(room)].iter());
+            Request::Repair(room, from) => &[(room.clone(), Some(*from))],
+            Request::Unsubscribe(rooms) => {
+                self.put_channels("SUNSUBSCRIBE", keys, rooms.iter());
                 &[]
             }
-            Ask::Ping => &[],
+            Request::Ping => &[],
         };
         for (room, from) in rooms {
             let position = keys.position(room);
@@ -174,29 +206,27 @@ impl ServerSession {
                 }
             }
         }
-        self.in_flight += rooms.len();
+        self.in_flight += request.rooms();
         self.markers += 1;
         let marker = format!("marker {}", self.markers);
         put_command(&mut self.output, ["ECHO", &marker].iter());
-        self.asked.push_back((marker.into(), ask));
+        self.pending.push_back((marker.into(), request));
     }
 
-    /// Asks for a sign of life, if nothing else is asked.
+    fn put_channels<'a>(&mut self, command: &str, keys: &Keys, rooms: impl Iterator<Item = &'a RoomName>) {
+        let channels = rooms.map(|room| keys.channel(room));
+        let words: Vec<_> = std::iter::once(command.to_owned()).chain(channels).collect();
+        put_command(&mut self.output, words.iter());
+    }
+
+    /// Sends a request that only gets a reply, unless another is pending.
     pub(crate) fn ping(&mut self, keys: &Keys, now: Instant) {
-        if self.connected && self.asked.is_empty() {
-            self.ask(keys, Ask::Ping, now);
+        if self.connected && self.pending.is_empty() {
+            self.send(keys, Request::Ping, now);
         }
     }
 
-    /// Ends a room's subscription. In a cluster that may be refused: the slot has moved, which ended it.
-    pub(crate) fn unsubscribe(&mut self, keys: &Keys, room: &RoomName, now: Instant) {
-        if self.connected {
-            *self.leaving.entry(room.clone()).or_default() += 1;
-            self.ask(keys, Ask::Leave(room.clone()), now);
-        }
-    }
-
-    /// Whether a subscription that ended did so by our wish.
+    /// Whether a subscription that ended did so because this node asked for it.
     pub(crate) fn is_leaving(&self, room: &str) -> bool {
         self.leaving.contains_key(room)
     }
@@ -206,31 +236,29 @@ impl ServerSession {
         self.last_heard = now;
     }
 
-    /// Collects an answer. With a group's last one, gives the group and all its answers.
-    pub(crate) fn on_reply(&mut self, reply: BytesFrame) -> Option<(Ask, Vec<BytesFrame>)> {
-        let is_marker = matches!((&reply, self.asked.front()), (BytesFrame::BlobString { data, .. }, Some((marker, _))) if data == marker);
+    /// Collects a reply. Returns a request and all its replies when the last of them has come.
+    pub(crate) fn on_reply(&mut self, reply: BytesFrame) -> Option<(Request, Vec<BytesFrame>)> {
+        let is_marker = matches!((&reply, self.pending.front()), (BytesFrame::BlobString { data, .. }, Some((marker, _))) if data == marker);
         if !is_marker {
             self.replies.push(reply);
             return None;
         }
-        let (_, ask) = self.asked.pop_front()?;
+        let (_, request) = self.pending.pop_front()?;
         self.window = (self.window + 1).min(MAX_IN_FLIGHT);
-        match &ask {
-            Ask::Subscribe(rooms) => self.in_flight -= rooms.len(),
-            Ask::Repair(..) => self.in_flight -= 1,
-            Ask::Leave(room) => {
+        self.in_flight -= request.rooms();
+        if let Request::Unsubscribe(rooms) = &request {
+            for room in rooms {
                 if let Some(count) = self.leaving.get_mut(room).filter(|count| **count > 1) {
                     *count -= 1;
                 } else {
                     self.leaving.remove(room);
                 }
             }
-            Ask::Ping => {}
         }
-        Some((ask, std::mem::take(&mut self.replies)))
+        Some((request, std::mem::take(&mut self.replies)))
     }
 
-    /// How many rooms are asked about.
+    /// How many rooms the pending requests concern.
     #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
@@ -242,29 +270,50 @@ impl ServerSession {
     }
 }
 
-/// The answer about one room.
+impl Request {
+    /// How many rooms it concerns.
+    fn rooms(&self) -> usize {
+        match self {
+            Self::Subscribe(rooms) => rooms.len(),
+            Self::Unsubscribe(rooms) => rooms.len(),
+            Self::Repair(..) => 1,
+            Self::Ping => 0,
+        }
+    }
+}
+
+/// Takes the next rooms that one command may name: in a cluster, those of one slot.
+fn next_group(queue: &mut VecDeque<(u16, RoomName)>, window: usize, has_slots: bool) -> Option<Vec<RoomName>> {
+    let (first, _) = *queue.front()?;
+    let fits = |(slot, _): &&(u16, RoomName)| !has_slots || *slot == first;
+    let count = queue.iter().take(MAX_GROUP.min(window)).take_while(fits).count();
+    Some(queue.drain(..count).map(|(_, room)| room).collect())
+}
+
+/// The response about one room.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// What is under its position key.
     pub(crate) position: Option<Bytes>,
-    /// The messages of its history, if they were asked for.
+    /// The messages of its history, if they were requested.
     pub(crate) history: Vec<Bytes>,
 }
 
-impl Answer {
-    /// Reads the answers about so many rooms from a group's replies, room by room: a key that is on its way to
-    /// another server is no other room's trouble. The error is Redis' own; the outer one is of the subscription.
+impl Response {
+    /// Reads the responses about rooms from a request's replies, room by room: a key that is moving to another server
+    /// affects no other room. The inner error is about a room, the outer one about the subscription; both are Redis' own.
     pub(crate) fn read(
-        asked: &[(RoomName, Option<u64>)],
+        requested: &[(RoomName, Option<u64>)],
         mut replies: Vec<BytesFrame>,
     ) -> Result<Vec<Result<Self, String>>, String> {
-        if replies.len() > asked.len() {
+        if replies.len() > requested.len() {
             // A subscription that is confirmed has no reply.
             return Err(error_of(&replies.swap_remove(0)).unwrap_or_else(unexpected));
         }
         let mut replies = replies.into_iter();
-        let answer = |(_, from): &(_, Option<_>)| Self::of_room(from.is_some(), replies.next().ok_or_else(unexpected)?);
-        Ok(asked.iter().map(answer).collect())
+        let response =
+            |(_, from): &(_, Option<_>)| Self::of_room(from.is_some(), replies.next().ok_or_else(unexpected)?);
+        Ok(requested.iter().map(response).collect())
     }
 
     fn of_room(with_history: bool, reply: BytesFrame) -> Result<Self, String> {
@@ -281,5 +330,5 @@ impl Answer {
 }
 
 fn unexpected() -> String {
-    "an answer that was not expected".to_owned()
+    "an unexpected reply".to_owned()
 }

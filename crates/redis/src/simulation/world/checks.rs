@@ -1,0 +1,96 @@
+//! What must hold in a world, whatever has happened.
+
+use std::collections::BTreeSet;
+
+use super::{Room, Servers, TICK_MS, World};
+
+impl World {
+    /// The faults end, and time passes: longer than everything that the node waits for.
+    pub(in crate::simulation) fn heal(&mut self) {
+        (0..self.rooms.len()).for_each(|room| self.end_migration(room));
+        for tick in 0..60 {
+            if self.subscriptions.take_topology_wanted() || tick == 40 {
+                self.learn(0);
+            }
+            self.connect_all();
+            self.exchange_all();
+            self.pass(TICK_MS);
+        }
+        self.exchange_all();
+    }
+
+    /// The numbers of the events that were delivered.
+    pub(in crate::simulation) fn delivered(&self, room: usize) -> Vec<u64> {
+        self.rooms[room].delivered.iter().map(|(_, number)| *number).collect()
+    }
+
+    /// What holds when everything is well again.
+    pub(in crate::simulation) fn check(&mut self) {
+        let mut missing = 0;
+        for (index, room) in self.rooms.iter().enumerate() {
+            let Room { name, delivered, .. } = room;
+            let distinct: BTreeSet<_> = delivered.iter().collect();
+            assert_eq!(distinct.len(), delivered.len(), "{name}: an event came twice: {delivered:?}");
+            let of_room = self.accepted.iter().filter(|(of, _)| *of == index).map(|(_, event)| event);
+            // As long as nothing is lost, all members have one order, whenever they came: that of the first time.
+            let mut seen = BTreeSet::new();
+            let has_one_order = self.servers.rollbacks == 0;
+            let mut timeline = of_room.filter(|event| seen.insert(**event) || !has_one_order);
+            for event in delivered {
+                let comes = timeline.any(|accepted| accepted == event);
+                assert!(comes, "{name}: {event:?} is not in the order in which it was accepted: {delivered:?}");
+            }
+            let expected = if room.is_wanted { vec![self.servers.owner(name)] } else { vec![] };
+            assert_eq!(self.servers.subscribed_at(name), expected, "{name}: where it is subscribed");
+            assert!(room.answer.is_none(), "{name}: somebody still waits");
+            let Some(since) = room.since.filter(|_| room.is_wanted) else { continue };
+            let timeline = self.servers.room(name).timeline;
+            // A publish that was tried again was accepted when it was accepted first.
+            let before: BTreeSet<_> = self.accepted[..since].iter().map(|(_, event)| event).collect();
+            let is_missing = |place: &&usize| {
+                let event = &self.accepted[**place].1;
+                !before.contains(event) && !distinct.contains(event)
+            };
+            missing += timeline.iter().filter(is_missing).count() as u64;
+        }
+        let lost = self.metrics.lost.get();
+        assert_eq!(self.metrics.decode_errors.get(), 0, "decode errors");
+        // An epoch that began with a rollback, and ended, leaves no trace when the history has dropped it.
+        let Servers { rollbacks, successions, .. } = self.servers;
+        if rollbacks == 0 || successions == 1 || !self.servers.has_trimmed() {
+            assert!(missing <= lost, "{missing} events are missing, {lost} are counted");
+        }
+        if self.servers.rollbacks == 0 && !self.servers.has_trimmed() {
+            assert_eq!(lost, 0, "nothing was lost");
+        }
+        if self.servers.rollbacks == 0 && !self.has_left {
+            let read = |room: &Room| {
+                let end = self.servers.room(&room.name).timeline.len() as u64;
+                (end - room.base.unwrap_or(end), room.delivered.len() as u64)
+            };
+            let (accepted, delivered) = self.rooms.iter().map(read).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let duplicates = self.metrics.duplicates.get();
+            assert_eq!(duplicates, 0, "Redis takes nothing twice");
+            assert_eq!(accepted, delivered + duplicates + lost, "accepted = delivered + {duplicates} + {lost}");
+        }
+    }
+
+    /// What is published from now on is delivered, to every room that is wanted.
+    pub(in crate::simulation) fn check_that_it_goes_on(&mut self) {
+        for room in 0..self.rooms.len() {
+            if !self.rooms[room].is_wanted {
+                continue;
+            }
+            if self.rooms[room].since.is_none() {
+                // The hub's subscription had failed; now it is answered at once.
+                self.rooms[room].is_wanted = false;
+                self.subscribe(room);
+                assert!(self.rooms[room].since.is_some(), "{} is not subscribed", self.rooms[room].name);
+            }
+            let before = self.rooms[room].delivered.len();
+            self.publish(room, 9, 2, false);
+            self.exchange_all();
+            assert_eq!(self.rooms[room].delivered[before..], [(9, self.numbers - 1), (9, self.numbers)]);
+        }
+    }
+}
