@@ -139,7 +139,7 @@ async fn a_soak_has_a_bit_of_everything() {
 async fn nothing_is_lost_while_a_node_is_drained() {
     let redis = RedisServer::start(RedisOptions::default()).await;
     let url = redis.url();
-    let quickly = ["--redis", &url, "--drain-delay=0s", "--drain-spread=500ms", "--drain-timeout=2s"];
+    let quickly = ["--redis", &url, "--drain-delay=0s", "--drain-duration=500ms", "--drain-timeout=2s"];
     let (mut drained, staying) = tokio::join!(start_node(&quickly), start_node(&quickly));
 
     let exec = format!("kill -TERM {}", drained.pid());

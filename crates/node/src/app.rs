@@ -14,9 +14,9 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::{self, Guard};
-use crate::config::Config;
 use crate::internal::{self, Readiness};
 use crate::places::Places;
+use crate::setup::Setup;
 use crate::telemetry::Logs;
 use crate::{demo, listener, places, public};
 
@@ -55,17 +55,18 @@ pub(crate) enum RunError {
 }
 
 /// Runs the node until it has drained or a second signal ended it.
-pub(crate) fn run(config: &Config, logs: &Logs) -> Result<(), RunError> {
+pub(crate) fn run(setup: &Setup, logs: &Logs) -> Result<(), RunError> {
     let bind = |option, address| listener::bind(address).map_err(|error| RunError::Bind { option, address, error });
-    let public = bind("--listen", config.listen)?;
+    let config = &setup.config;
+    let public = bind("--listen", *config.listen)?;
     let internal = config.internal_listen.map(|address| bind("--internal-listen", address)).transpose()?;
 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if config.worker_threads > 0 {
-        runtime.worker_threads(config.worker_threads);
+    if config.worker_threads.get() > 0 {
+        runtime.worker_threads(config.worker_threads.get());
     }
     let runtime = runtime.enable_all().build()?;
-    let result = runtime.block_on(serve(config, logs, public, internal));
+    let result = runtime.block_on(serve(setup, logs, public, internal));
     // What is left are tasks of connections that did not close in time.
     runtime.shutdown_background();
     result
@@ -78,56 +79,57 @@ pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
 }
 
 async fn serve(
-    config: &Config,
+    setup: &Setup,
     logs: &Logs,
     public: std::net::TcpListener,
     internal: Option<std::net::TcpListener>,
 ) -> Result<(), RunError> {
+    let config = &setup.config;
     let mut stop = StopSignal::new()?;
     let registry = internal::registry(Handle::current().metrics().num_workers())?;
     registry.register(Box::new(logs.dropped().clone()))?;
-    let limits = SocketLimits::new(config.options.max_connections);
+    let limits = SocketLimits::new(setup.options.max_connections);
     let [places, internal_places] = places::places([limits.public, limits.internal], &registry)?;
-    let options = Options { max_connections: limits.connections, ..config.options.clone() };
+    let options = Options { max_connections: limits.connections, ..setup.options.clone() };
     let readiness = Readiness::not_yet(STARTING, &registry)?;
-    let cluster = join_cluster(config, options, &registry, &readiness)?;
+    let cluster = join_cluster(setup, options, &registry, &readiness)?;
     let mut router = Router::new(cluster.clone());
-    if config.demo {
+    if *config.demo {
         router = demo::add(router);
     }
     router.register_metrics(&registry)?;
     let mut app = public::routes(router);
-    if config.demo {
+    if *config.demo {
         app = app.merge(public::page());
     }
-    if let Some(proxies) = &config.trusted_proxies {
+    if let Some(proxies) = &*config.trusted_proxies {
         app = public::behind(proxies.clone(), app);
     }
 
     if let Some(internal) = internal {
         tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
-        let guard = Guard::new(config.api_key.clone(), config.api_rate);
-        let api = api::routes(cluster.clone(), guard, config.options.max_payload);
+        let guard = Guard::new(config.api_key.clone(), config.api_rate.get());
+        let api = api::routes(cluster.clone(), guard, setup.options.max_payload);
         internal::spawn(internal, internal_places, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    tracing::info!(node = %cluster.node(), demo = config.demo, "listening on {scheme}://{}", public.local_addr()?);
+    let scheme = if setup.tls.is_some() { "https" } else { "http" };
+    tracing::info!(node = %cluster.node(), demo = *config.demo, "listening on {scheme}://{}", public.local_addr()?);
     readiness.remove(STARTING);
 
     tokio::select! {
-        () = listener::accept(&public, &places, config.tls.as_ref(), &app) => {}
+        () = listener::accept(&public, &places, setup.tls.as_ref(), &app) => {}
         () = stop.received() => {}
         failure = cluster.failed() => return Err(failure.into()),
     }
     tracing::info!(
         connections = cluster.connection_count(),
         "draining: connections are accepted for {:?} more; a second signal ends it at once",
-        config.drain.delay
+        *config.drain.delay
     );
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(config, public, &places, &app, &cluster) => tracing::info!("drained"),
+        () = drain(setup, public, &places, &app, &cluster) => tracing::info!("drained"),
         () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
         failure = cluster.failed() => return Err(failure.into()),
     }
@@ -136,12 +138,12 @@ async fn serve(
 
 /// This node of the cluster that its Redis connects, or of one of its own.
 fn join_cluster(
-    config: &Config,
+    setup: &Setup,
     options: Options,
     registry: &Registry,
     readiness: &Readiness,
 ) -> Result<Cluster, RunError> {
-    let Some(redis) = &config.redis else {
+    let Some(redis) = &setup.redis else {
         // So that dashboards find them all at zero.
         RedisMetrics::new().register(registry)?;
         return Ok(Cluster::embedded(options));
@@ -149,7 +151,7 @@ fn join_cluster(
     let broker = Arc::new(RedisBroker::start(redis.clone())?);
     broker.metrics().register(registry)?;
     readiness.add(CUT_OFF);
-    tokio::spawn(watch_broker(Arc::clone(&broker), config.redis_unready_after, readiness.clone()));
+    tokio::spawn(watch_broker(Arc::clone(&broker), *setup.config.redis_unready_after, readiness.clone()));
     Ok(Cluster::new(broker, options))
 }
 
@@ -174,11 +176,11 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
 
 /// Gives load balancers time to see that the node is not ready; then stops accepting, and closes the open connections
 /// in an orderly way.
-async fn drain(config: &Config, public: TcpListener, places: &Places, app: &axum::Router, cluster: &Cluster) {
-    let plan = config.drain;
-    let _ = tokio::time::timeout(plan.delay, listener::accept(&public, places, config.tls.as_ref(), app)).await;
+async fn drain(setup: &Setup, public: TcpListener, places: &Places, app: &axum::Router, cluster: &Cluster) {
+    let plan = &setup.config.drain;
+    let _ = tokio::time::timeout(*plan.delay, listener::accept(&public, places, setup.tls.as_ref(), app)).await;
     drop(public);
-    cluster.drain(DrainPlan { spread: plan.spread, timeout: plan.timeout - plan.delay }).await;
+    cluster.drain(DrainPlan { duration: *plan.duration, timeout: *plan.timeout - *plan.delay }).await;
 }
 
 /// SIGTERM, which Kubernetes sends, or SIGINT, which Ctrl-C does.

@@ -1,6 +1,6 @@
 //! `roomcast`: a ready node.
 //!
-//! Reading order: `settings` (the options, and where they are set) → `config` (what they mean) → `app` (the node's
+//! Reading order: `config` (the options, and where they are set) → `setup` (what they refer to) → `app` (the node's
 //! life) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
 //! `demo` (the tutorial's procedures). `health` asks a running node.
 
@@ -18,17 +18,17 @@ mod machine;
 mod places;
 mod process;
 mod public;
-mod settings;
+mod setup;
 mod telemetry;
 mod tls;
 
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, Command};
+use clap::{Arg, ArgMatches, Command};
 
-use crate::config::Config;
-use crate::settings::Settings;
+use crate::config::{ConfigError, Layers, Setting};
+use crate::setup::Setup;
 
 /// What a bad option, variable or configuration file ends with, before anything is bound.
 const EXIT_USAGE: u8 = 2;
@@ -36,29 +36,38 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let matches = command().try_get_matches().unwrap_or_else(|error| without_stray_values(error).exit());
     let Some((name, arguments)) = matches.subcommand() else { return ExitCode::from(EXIT_USAGE) };
-    let config = match Settings::load(arguments).and_then(|settings| Config::new(&settings)) {
-        Ok(config) => config,
+    match run(name, arguments) {
+        Ok(status) => status,
         Err(error) => {
             report(&format!("roomcast: {error}"));
-            return if name == "health" { ExitCode::FAILURE } else { ExitCode::from(EXIT_USAGE) };
+            if name == "health" { ExitCode::FAILURE } else { ExitCode::from(EXIT_USAGE) }
         }
-    };
-    match name {
-        "check" => check(&config),
-        "health" => health(&config),
-        _ => serve(&config),
     }
 }
 
-fn serve(config: &Config) -> ExitCode {
-    let logs = match telemetry::init(&config.log, config.log_format) {
+fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
+    if name == "config" {
+        print(&format!("{:#}\n", config::file_schema()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let layers = Layers::load(arguments)?;
+    let setup = Setup::new(&layers)?;
+    Ok(match name {
+        "check" => check(&layers, &setup),
+        "health" => health(&setup),
+        _ => serve(&setup),
+    })
+}
+
+fn serve(setup: &Setup) -> ExitCode {
+    let logs = match telemetry::init(&setup.config.log, *setup.config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
             report(&format!("roomcast: the thread that writes logs can't be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
-    match app::run(config, &logs) {
+    match app::run(setup, &logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logs.print(&format!("roomcast: {error}"));
@@ -68,8 +77,8 @@ fn serve(config: &Config) -> ExitCode {
 }
 
 /// Says whether the node that was started with this configuration works. All that fails is 1: Docker has other plans with 2.
-fn health(config: &Config) -> ExitCode {
-    let Some(internal_listen) = config.internal_listen else {
+fn health(setup: &Setup) -> ExitCode {
+    let Some(internal_listen) = *setup.config.internal_listen else {
         report("roomcast: internal_listen is off, and that is where a node is asked for its health");
         return ExitCode::FAILURE;
     };
@@ -82,10 +91,10 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-/// Says what the configuration means, and whether Redis can be used.
-fn check(config: &Config) -> ExitCode {
-    print(&config.to_string());
-    let Some(redis) = &config.redis else { return ExitCode::SUCCESS };
+/// Prints the configuration with the origin of each value, and whether Redis can be used.
+fn check(layers: &Layers, setup: &Setup) -> ExitCode {
+    print(&layers.to_string());
+    let Some(redis) = &setup.redis else { return ExitCode::SUCCESS };
     match app::check_redis(redis) {
         Ok(found) => {
             print(&format!("Redis works: {found}\n"));
@@ -99,25 +108,30 @@ fn check(config: &Config) -> ExitCode {
 }
 
 fn command() -> Command {
-    let options = || settings::OPTIONS.iter().map(settings::Setting::arg);
-    let file = Arg::new(settings::CONFIG).long(settings::CONFIG).value_name("FILE").help("TOML file with options");
+    let with_options = |command: Command| {
+        let file = Arg::new(config::CONFIG).long(config::CONFIG).value_name("FILE").help("TOML file with options");
+        command.args(config::settings().iter().map(Setting::arg)).arg(file)
+    };
     Command::new("roomcast")
         .about("Real-time backend: calls with cancellation, notifications and rooms over WebSocket")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("serve").about("Run a node").args(options()).arg(file.clone()))
-        .subcommand(
+        .subcommand(with_options(Command::new("serve").about("Run a node")))
+        .subcommand(with_options(
             Command::new("check")
-                .about("Read the configuration, print what it means, and try Redis")
-                .args(options())
-                .arg(file.clone()),
-        )
-        .subcommand(
+                .about("Read the configuration, print it with the origin of each value, and try Redis"),
+        ))
+        .subcommand(with_options(
             Command::new("health")
-                .about("Ask the node with this configuration whether it works; exit status 0 if it does, 1 if not")
-                .args(options())
-                .arg(file),
+                .about("Ask the node with this configuration whether it works; exit status 0 if it does, 1 if not"),
+        ))
+        .subcommand(
+            Command::new("config")
+                .about("Describe the configuration file")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(Command::new("schema").about("Print the JSON Schema of the configuration file")),
         )
 }
 

@@ -33,15 +33,15 @@ fn pair(value: &str, source: &str) -> (String, String) {
 fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
     let file = write_file("precedence.toml", "max_payload = \"3KiB\"\n[drain]\ndelay = \"3s\"\n");
     let options = [
-        ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", ["1KiB", "2KiB", "3KiB", "1MiB"]),
-        ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", ["1s", "2s", "3s", "5s"]),
+        ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", 1, ["1KiB", "2KiB", "3KiB", "1MiB"]),
+        ("drain.delay", "--drain-delay", "ROOMCAST_DRAIN_DELAY", 3, ["1s", "2s", "3s", "5s"]),
     ];
-    for (key, flag, variable, [by_flag, by_variable, by_file, by_default]) in options {
+    for (key, flag, variable, line, [by_flag, by_variable, by_file, by_default]) in options {
         let (file_arguments, variables) = (["--config", file.as_str()], [(variable, by_variable)]);
         let all_arguments = ["--config", &file, flag, by_flag];
         assert_eq!(checked(key, &all_arguments, &variables), pair(by_flag, flag));
         assert_eq!(checked(key, &file_arguments, &variables), pair(by_variable, variable));
-        assert_eq!(checked(key, &file_arguments, &[]), pair(by_file, &format!("{file}: {key}")));
+        assert_eq!(checked(key, &file_arguments, &[]), pair(by_file, &format!("{file}:{line}")));
         assert_eq!(checked(key, &[], &[]), pair(by_default, "default"));
         assert_eq!(checked(key, &[flag, by_flag], &[]), pair(by_flag, flag));
     }
@@ -63,7 +63,7 @@ fn a_switch_is_said_in_every_place_in_its_way() {
     assert_eq!(checked("demo", &["--demo"], &[]), pair("true", "--demo"));
     assert_eq!(checked("demo", &["--demo=false", "--config", &file], &[]), pair("false", "--demo"));
     assert_eq!(checked("demo", &[], &[("ROOMCAST_DEMO", "true")]), pair("true", "ROOMCAST_DEMO"));
-    assert_eq!(checked("demo", &["--config", &file], &[]), pair("true", &format!("{file}: demo")));
+    assert_eq!(checked("demo", &["--config", &file], &[]), pair("true", &format!("{file}:1")));
     assert_eq!(checked("max_connections", &["--config", &file], &[]).0, "7");
 }
 
@@ -132,12 +132,19 @@ fn a_variable_that_is_not_utf_8_is_refused_and_not_passed_over() {
 #[test]
 fn a_file_with_an_unknown_key_a_value_of_another_kind_or_no_toml_is_refused() {
     let cases = [
-        ("unknown-key", "max_paylod = 1\n", ["max_paylod", "max_payload"]),
-        ("unknown-table", "[drian]\ndelay = \"1s\"\n", ["drian", "drain.delay"]),
-        ("unknown-in-table", "[drain]\ndelays = \"1s\"\n", ["drain.delays", "drain.delay"]),
-        ("no-scalar", "max_calls = [1]\n", ["max_calls", "array"]),
-        ("no-toml", "max_calls 1\n", ["invalid TOML", "line 1, column 11"]),
-        ("twice", "max_calls = 1\nmax_calls = 2\n", ["invalid TOML", "line 2, column 1"]),
+        ("unknown-key", "max_paylod = 1\n", [":1: max_paylod: unknown key", "did you mean max_payload?"]),
+        ("unknown-table", "[drian]\ndelay = \"1s\"\n", [":1: drian: unknown key", "did you mean drain?"]),
+        (
+            "unknown-in-table",
+            "[drain]\ndelays = \"1s\"\n",
+            [":2: drain.delays: unknown key", "did you mean drain.delay?"],
+        ),
+        ("no-scalar", "max_calls = [1]\n", [":1: max_calls: found an array", "a number"]),
+        ("no-table", "drain = 5\n", [":1: drain: found a number", "a table"]),
+        ("unlike-any", "colour = 5\n", [":1: colour: unknown key", "`roomcast serve --help` lists"]),
+        ("no-toml", "max_calls 1\n", [":1: invalid TOML", "column 11"]),
+        ("no-quotes", "listen = 127.0.0.1:3000\n", [":1: invalid TOML", "text needs quotes"]),
+        ("twice", "max_calls = 1\nmax_calls = 2\n", [":2: invalid TOML", "column 1"]),
     ];
     for (name, content, [first, second]) in cases {
         let file = write_file(&format!("{name}.toml"), content);
@@ -147,17 +154,25 @@ fn a_file_with_an_unknown_key_a_value_of_another_kind_or_no_toml_is_refused() {
 }
 
 #[test]
+fn an_unknown_variable_is_refused_unless_kubernetes_sets_it() {
+    assert_refused(&[], &[("ROOMCAST_MAX_CALL", "5")], &["ROOMCAST_MAX_CALL:", "did you mean ROOMCAST_MAX_CALLS?"]);
+    assert_refused(&[], &[("ROOMCAST_COLOUR", "5")], &["ROOMCAST_COLOUR:", "`roomcast serve --help` lists"]);
+    let of_a_service = [("ROOMCAST_PORT", "tcp://10.0.0.1:3000"), ("ROOMCAST_PORT_3000_TCP", "tcp://10.0.0.1:3000")];
+    assert_eq!(checked("max_calls", &[], &of_a_service), pair("1024", "default"));
+}
+
+#[test]
 fn an_unknown_flag_is_refused() {
     assert_refused(&["--max-paylod=1"], &[], &["--max-paylod"]);
 }
 
 #[test]
-fn a_drain_that_has_no_time_for_its_delay_and_spread_is_refused() {
-    let times = ["--drain-delay=5s", "--drain-spread=10s"];
+fn a_drain_that_has_no_time_for_its_delay_and_duration_is_refused() {
+    let times = ["--drain-delay=5s", "--drain-duration=10s"];
     assert_refused(
         &[&times[..], &["--drain-timeout=14s"]].concat(),
         &[],
-        &["--drain-timeout", "14s", "drain.delay (5s, --drain-delay) and drain.spread (10s, --drain-spread)"],
+        &["--drain-timeout", "14s", "drain.delay (5s, --drain-delay) and drain.duration (10s, --drain-duration)"],
     );
     let enough = [&times[..], &["--drain-timeout=15s"]].concat();
     assert_eq!(checked("drain.timeout", &enough, &[]).0, "15s");
@@ -179,7 +194,7 @@ fn an_internal_listener_off_loopback_needs_a_key() {
 #[test]
 fn the_key_is_never_printed() {
     let file = write_file("key.toml", "api_key = \"s3cret\"\n");
-    let source = format!("{file}: api_key");
+    let source = format!("{file}:1");
     assert_eq!(checked("api_key", &[], &[]), pair("off", "default"));
     assert_eq!(checked("api_key", &[], &[("ROOMCAST_API_KEY", "s3cret")]), pair("(hidden)", "ROOMCAST_API_KEY"));
     assert_eq!(checked("api_key", &["--config", &file], &[]), pair("(hidden)", &source));

@@ -18,7 +18,7 @@ const SHORT_CALLS: usize = 50;
 const ENDLESS_CALLS: usize = 50;
 
 const DELAY: Duration = Duration::from_secs(1);
-const SPREAD: Duration = Duration::from_secs(1);
+const DURATION: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What a drain may take beyond its deadline.
@@ -114,9 +114,10 @@ async fn watch_from_outside(node: &Node, signalled: Instant) -> Ending {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_with_a_thousand_clients_leaves_nobody_without_a_close_and_no_call_without_an_outcome() {
     let time = |time: Duration| format!("{}ms", time.as_millis());
-    let (delay, spread, timeout) = (time(DELAY), time(SPREAD), time(TIMEOUT));
+    let (delay, duration, timeout) = (time(DELAY), time(DURATION), time(TIMEOUT));
     let mut node =
-        start_node(&["--demo", "--drain-delay", &delay, "--drain-spread", &spread, "--drain-timeout", &timeout]).await;
+        start_node(&["--demo", "--drain-delay", &delay, "--drain-duration", &duration, "--drain-timeout", &timeout])
+            .await;
     let clients = connect_all(&node).await;
     wait_for_values(&node, &[(CONNECTIONS, CLIENTS as f64)]).await;
     let endings = use_all(clients).await;
@@ -153,8 +154,8 @@ fn assert_spread(endings: &[Ending], signalled: Instant) {
     assert_eq!(idle().count(), CLIENTS - SHORT_CALLS - ENDLESS_CALLS + 1);
     let (first, last) = (idle().min().expect("an idle client"), idle().max().expect("an idle client"));
     assert!(first - signalled >= DELAY, "the first left after {:?} already", first - signalled);
-    assert!(last - first >= SPREAD / 2, "all left within {:?}", last - first);
-    assert!(last - signalled < DELAY + SPREAD + GRACE, "the last left only after {:?}", last - signalled);
+    assert!(last - first >= DURATION / 2, "all left within {:?}", last - first);
+    assert!(last - signalled < DELAY + DURATION + GRACE, "the last left only after {:?}", last - signalled);
 }
 
 /// More than the kernel holds for a client that does not read.
@@ -163,9 +164,14 @@ const ANSWER_SIZE: usize = 512 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_flushes_what_a_client_has_not_read_yet() {
-    let mut node =
-        start_node(&["--demo", "--max-outbound=1GiB", "--drain-delay=0s", "--drain-spread=0s", "--drain-timeout=10s"])
-            .await;
+    let mut node = start_node(&[
+        "--demo",
+        "--max-outbound=1GiB",
+        "--drain-delay=0s",
+        "--drain-duration=0s",
+        "--drain-timeout=10s",
+    ])
+    .await;
     let mut client = Client::connect(&node.url()).await.expect("the node serves");
     let mut watcher = Client::connect(&node.url()).await.expect("the node serves");
     let mut calls = Vec::new();
@@ -189,7 +195,7 @@ async fn a_drain_flushes_what_a_client_has_not_read_yet() {
 
 #[tokio::test]
 async fn a_connection_that_is_upgraded_only_when_the_drain_runs_does_not_hold_the_node_until_its_deadline() {
-    let mut node = start_node(&["--demo", "--drain-delay=0s", "--drain-spread=0s", "--drain-timeout=15s"]).await;
+    let mut node = start_node(&["--demo", "--drain-delay=0s", "--drain-duration=0s", "--drain-timeout=15s"]).await;
     let mut busy = Client::connect(&node.url()).await.expect("the node serves");
     let call = busy.start("long_runing_task", "").await.expect("the node serves");
     wait_for_values(&node, &[("roomcast_calls_in_flight", 1.0)]).await;

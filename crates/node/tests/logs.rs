@@ -42,7 +42,7 @@ impl Drop for Unread {
 #[tokio::test]
 async fn a_node_whose_logs_nobody_reads_answers_calls_and_ends_in_order() {
     let (_unread, command) = Unread::command();
-    let arguments = ["--demo", "--log", "trace", "--drain-delay=0s", "--drain-spread=0s", "--drain-timeout=5s"];
+    let arguments = ["--demo", "--log", "trace", "--drain-delay=0s", "--drain-duration=0s", "--drain-timeout=5s"];
     let mut node = in_time("the node is ready", Node::start_by(command, &arguments)).await;
     for _ in 0..CLIENTS {
         let mut client = Bare::connect(&node.address).await;

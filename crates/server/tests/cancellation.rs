@@ -137,7 +137,7 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
     assert_eq!(idle.call("echo", "here").await.unwrap(), "here");
     let (mut busy, _) = start_endless(&url, &watch).await;
 
-    let plan = DrainPlan { spread: Duration::from_millis(100), timeout: Duration::from_millis(500) };
+    let plan = DrainPlan { duration: Duration::from_millis(100), timeout: Duration::from_millis(500) };
     let (drained, idle_closed, (refused, busy_code)) = tokio::join!(
         async {
             cluster.drain(plan).await;

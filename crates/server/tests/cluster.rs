@@ -80,7 +80,7 @@ async fn a_connection_is_addressed_from_another_node_and_the_answers_are_true() 
 async fn a_node_that_has_drained_is_gone_at_once() {
     let [(a, _), (b, url_b)] = two_nodes().await;
     let (mut client, id) = connect(&url_b).await;
-    let plan = DrainPlan { spread: Duration::ZERO, timeout: Duration::from_secs(5) };
+    let plan = DrainPlan { duration: Duration::ZERO, timeout: Duration::from_secs(5) };
     let (closed, ()) = tokio::join!(client.closed(), b.drain(plan));
     assert_eq!(closed.unwrap().0, 1001);
     wait_until("it is gone", || a.nodes().len() == 1).await;
@@ -106,6 +106,6 @@ async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer
     // It reads nothing, so it does not answer a Close.
     let _silent = Client::connect(&url).await.unwrap();
     wait_until("it is connected", || cluster.connection_count() == 1).await;
-    cluster.drain(DrainPlan { spread: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
+    cluster.drain(DrainPlan { duration: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
     assert_eq!((handled.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
 }

@@ -34,6 +34,6 @@ async fn the_end_of_the_brokers_events_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_drains_has_not_failed() {
     let cluster = Cluster::embedded(Options::default());
-    cluster.drain(DrainPlan { spread: Duration::ZERO, timeout: DEADLINE }).await;
+    cluster.drain(DrainPlan { duration: Duration::ZERO, timeout: DEADLINE }).await;
     assert!(tokio::time::timeout(DEADLINE, cluster.failed()).await.is_err());
 }

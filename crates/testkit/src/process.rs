@@ -49,6 +49,7 @@ impl Node {
     /// # Panics
     /// If it does not.
     pub async fn start_until(mut command: Command, arguments: &[&str], path: &str) -> Self {
+        remove_inherited_options(&mut command);
         let address = format!("127.0.0.1:{}", free_port());
         let internal = format!("127.0.0.1:{}", free_port());
         let child = command
@@ -127,6 +128,16 @@ impl Drop for Node {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Leaves a command only those of the node's variables that it sets itself. The others are of the tests and their
+/// scripts, and a node refuses variables that it does not know.
+fn remove_inherited_options(command: &mut Command) {
+    let own: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("ROOMCAST_") && !own.contains(name)) {
+        command.env_remove(name);
     }
 }
 

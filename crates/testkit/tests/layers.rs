@@ -26,6 +26,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("hyper-util", &["roomcast", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),
+    ("figment", &["roomcast-node"]),
     ("toml", &["roomcast-node", "roomcast-loadtest"]),
 ];
 

@@ -30,9 +30,9 @@
   {{- end }}
 {{- end }}
 {{- with .Values.config.drain }}
-  {{- if gt (add (include "roomcast.seconds" .delay) (include "roomcast.seconds" .spread)) (include "roomcast.seconds" .timeout | int64) }}
-    {{- printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.spread (%s)."
-      .timeout .delay .spread | fail }}
+  {{- if gt (add (include "roomcast.seconds" .delay) (include "roomcast.seconds" .duration)) (include "roomcast.seconds" .timeout | int64) }}
+    {{- printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.duration (%s)."
+      .timeout .delay .duration | fail }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -41,7 +41,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Lets requests with this key pass, and so many a second.
-    pub(crate) fn new(key: Option<ApiKey>, rate: u32) -> Self {
+    pub(crate) fn new(key: Option<ApiKey>, rate: usize) -> Self {
         Self { key, bucket: Arc::new(Mutex::new(TokenBucket::new(rate, Instant::now()))) }
     }
 }
@@ -79,8 +79,8 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    fn new(rate: u32, now: Instant) -> Self {
-        let rate = f64::from(rate);
+    fn new(rate: usize, now: Instant) -> Self {
+        let rate = rate as f64;
         Self { rate, tokens: rate, filled_at: now }
     }
 

@@ -163,7 +163,7 @@ impl Gathering {
     /// Starts a node. Its clients are not pinged, because those of a test read only what it waits for.
     pub(crate) async fn add_node(&mut self) {
         let options = ["--demo", "--redis-unready-after=2s", "--ping-interval=1h", "--drain-delay=0s"];
-        let redis = ["--drain-spread=100ms", "--redis", &self.redis];
+        let redis = ["--drain-duration=100ms", "--redis", &self.redis];
         let node = start_node(&[&options[..], &redis].concat()).await;
         let observer = Guest::connect(&node).await;
         self.hosts.push(Host { node, observer });

@@ -14,8 +14,8 @@ NEVER, AFTER_NEVER = "600s", "900s"  # stages that do not end within a test
 
 @pytest.fixture
 def start_draining_node(start_node):
-    def start(delay="100ms", spread="100ms", timeout="20s"):
-        return start_node("--drain-delay", delay, "--drain-spread", spread, "--drain-timeout", timeout)
+    def start(delay="100ms", duration="100ms", timeout="20s"):
+        return start_node("--drain-delay", delay, "--drain-duration", duration, "--drain-timeout", timeout)
 
     return start
 
@@ -66,7 +66,7 @@ def test_connections_are_refused_after_the_delay(start_draining_node, connect):
 
 
 def test_closes_are_spread_over_time(start_draining_node, connect):
-    node = start_draining_node(spread="2s")
+    node = start_draining_node(duration="2s")
     clients = [connect(node) for _ in range(20)]
     node.signal()
     waiting, times = {client.socket: client for client in clients}, []

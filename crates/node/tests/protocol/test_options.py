@@ -55,7 +55,7 @@ def test_a_bad_internal_listen_address_is_named_before_the_public_one_is_bound(s
         ("--max-outbound", "many"),
         ("--max-calls", "1.5"),
         ("--drain-delay", "later"),
-        ("--drain-spread", "wide"),
+        ("--drain-duration", "wide"),
         ("--drain-timeout", "never"),
     ],
 )

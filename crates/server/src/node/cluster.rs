@@ -65,8 +65,8 @@ impl Drop for Inner {
 /// When a drain does what, counted from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainPlan {
-    /// Over how long the closes are spread, so that clients do not all come back in one instant.
-    pub spread: Duration,
+    /// Over how long connections are closed, so that clients do not all come back in one instant.
+    pub duration: Duration,
     /// When calls that are still in flight are cancelled.
     pub timeout: Duration,
 }
@@ -176,7 +176,7 @@ impl Cluster {
         let peers = self.hub().local().connections();
         let timeout = plan.timeout.min(FAR);
         let pace =
-            plan.spread.min(timeout).checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+            plan.duration.min(timeout).checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
         for (index, peer) in (0..).zip(&peers) {
             let due = started + pace.saturating_mul(index);
             if let Some(wait) = due.checked_duration_since(Instant::now())

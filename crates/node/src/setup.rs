@@ -1,0 +1,101 @@
+//! A configuration that is valid as a whole, with what it refers to: certificates are read, and `auto` is a number.
+
+use roomcast::Options;
+use roomcast_redis::RedisOptions;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{Config, ConfigError, Layers, Memory};
+use crate::{machine, tls};
+
+/// Input may take one part in this many of the memory, and output as much: half is left for connections, rooms and the
+/// process itself.
+const CONNECTIONS_SHARE: usize = 4;
+
+/// What a node is started with.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// `None`: the public listener speaks no TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// `None`: a cluster of this node alone.
+    pub(crate) redis: Option<RedisOptions>,
+    /// What a connection may do.
+    pub(crate) options: Options,
+}
+
+impl Setup {
+    /// Checks the options that belong together, and reads the files that they name.
+    pub(crate) fn new(layers: &Layers) -> Result<Self, ConfigError> {
+        let config = layers.config()?;
+        check_drain(&config, layers)?;
+        check_api_key(&config, layers)?;
+        let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
+        Ok(Self { config, tls, redis, options })
+    }
+}
+
+fn check_drain(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
+    if *config.drain.delay + *config.drain.duration <= *config.drain.timeout {
+        return Ok(());
+    }
+    let [delay, duration] = ["drain.delay", "drain.duration"].map(|key| layers.given(key));
+    let allowed = format!("it must be at least the sum of drain.delay ({delay}) and drain.duration ({duration})");
+    Err(layers.given("drain.timeout").refuse(allowed))
+}
+
+fn check_api_key(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
+    let is_reachable = config.internal_listen.is_some_and(|address| !address.ip().is_loopback());
+    if !is_reachable || config.api_key.is_some() {
+        return Ok(());
+    }
+    Err(layers.given("internal_listen").refuse(
+        "any host that reaches it may do everything, so it needs an api_key (ROOMCAST_API_KEY), or it must be on \
+         loopback, such as 127.0.0.1:3001",
+    ))
+}
+
+fn tls(config: &Config, layers: &Layers) -> Result<Option<TlsAcceptor>, ConfigError> {
+    let given = |key| layers.given(key);
+    match (&*config.tls_cert, &*config.tls_key) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(given("tls_key").refuse("a key needs its certificate: set tls_cert, too")),
+        (Some(_), None) => Err(given("tls_cert").refuse("a certificate needs its key: set tls_key, too")),
+        (Some(cert), Some(key)) => tls::acceptor(cert, key).map(Some).map_err(|why| given("tls_cert").refuse(why)),
+    }
+}
+
+fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, ConfigError> {
+    let Some(url) = &*config.redis else { return Ok(None) };
+    let ca_certificates = config.redis_ca.as_deref().map(std::fs::read).transpose();
+    let ca_certificates =
+        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("it can't be read: {error}")))?;
+    Ok(Some(RedisOptions {
+        prefix: config.redis_prefix.as_str().to_owned(),
+        history: config.redis_history.clone(),
+        unsubscribe_delay: *config.redis_unsubscribe_delay,
+        cluster_secrets: config.cluster_secret.as_ref().map(|secrets| secrets.0.clone()).unwrap_or_default(),
+        ca_certificates,
+        ..RedisOptions::new(url.as_str())
+    }))
+}
+
+fn options(config: &Config) -> Options {
+    let defaults = Options::default();
+    let memory = |memory: Memory, default| match memory {
+        Memory::Auto => machine::memory().map_or(default, |memory| memory / CONNECTIONS_SHARE),
+        Memory::Bytes(size) => size.bytes(),
+    };
+    Options {
+        max_connections: config.max_connections.get(),
+        max_payload: config.max_payload.bytes(),
+        max_inbound: config.max_inbound.bytes(),
+        max_outbound: config.max_outbound.bytes(),
+        inbound_memory: memory(*config.inbound_memory, defaults.inbound_memory),
+        outbound_memory: memory(*config.outbound_memory, defaults.outbound_memory),
+        max_calls: config.max_calls.get(),
+        max_rooms: config.max_rooms.get(),
+        ping_interval: config.ping_interval.get(),
+        pong_timeout: config.pong_timeout.get(),
+        call_timeout: config.call_timeout.get(),
+        ..defaults
+    }
+}
