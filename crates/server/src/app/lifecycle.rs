@@ -165,11 +165,7 @@ impl App for RouterApp {
         let known = || route.ok_or_else(|| Refusal::Answer(unknown("method", &name)));
         let route = match admitted.and_then(|()| known()) {
             Ok(route) => &route.route,
-            Err(Refusal::Answer(error)) => {
-                context.answer_at_once(id, &call, Err(error));
-                return Ok(());
-            }
-            Err(Refusal::Close(close)) => return Err(close),
+            Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
         // A call that a quick handler answers at once never enters the table: no Reset can come in between.
         let cancel = Some(Cancel::new(&call));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::http::Extensions;
 use bytes::{Bytes, BytesMut};
 use roomcast_core::{LocalConnection, Outgoing, Rejected};
-use roomcast_protocol::{CallId, Frame, Name, encode_frame};
+use roomcast_protocol::{CallId, CloseFrame, Frame, Name, encode_frame};
 
 use crate::call::running::Call;
 use crate::call::table::{Calls, Refusal};
@@ -147,6 +147,20 @@ impl ConnectionContext {
             return Err(Refusal::Answer(CallError::new(Code::ResourceExhausted, message)));
         }
         Ok(())
+    }
+
+    /// Answers a call that does not begin.
+    ///
+    /// # Errors
+    /// The Close to send if the client broke the protocol.
+    pub(crate) fn refuse_call(&self, id: CallId, call: &Call, refusal: Refusal) -> Result<(), CloseFrame> {
+        match refusal {
+            Refusal::Answer(error) => {
+                self.answer_at_once(id, call, Err(error));
+                Ok(())
+            }
+            Refusal::Close(close) => Err(close),
+        }
     }
 
     /// How long a call may run.

@@ -19,8 +19,8 @@ impl Notifier {
         Self { context }
     }
 
-    /// As [`SocketIo::notify`](crate::SocketIo::notify); to a connection that has ended, without an error for a second more, since
-    /// nobody tells those who keep a notifier.
+    /// As [`SocketIo::notify`](crate::SocketIo::notify); to a connection that has ended, without an error for a second
+    /// more, since those who keep a notifier don't learn of the end otherwise.
     ///
     /// # Errors
     /// As [`SocketIo::notify`](crate::SocketIo::notify).

@@ -109,21 +109,17 @@ impl App for LoopApp {
     ) -> Result<(), CloseFrame> {
         let call = Call::new(Arc::clone(&self.method), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
-        match context.admit_call(id, cost) {
-            Ok(()) => match self.inbox.reserve() {
-                Some(place) => {
-                    let response = Response(Responder::start(context, id, &call, cost));
-                    let message = Message { name, payload };
-                    place.fill(Procedure::Call(message, response, Cancel::new(&call)), None);
-                }
-                None => {
-                    let message = "too many requests wait for this connection's handler";
-                    context.answer_at_once(id, &call, Err(CallError::new(Code::ResourceExhausted, message)));
-                }
-            },
-            Err(Refusal::Answer(error)) => context.answer_at_once(id, &call, Err(error)),
-            Err(Refusal::Close(close)) => return Err(close),
+        let full = || {
+            let message = "too many requests wait for this connection's handler";
+            Refusal::Answer(CallError::new(Code::ResourceExhausted, message))
+        };
+        match context.admit_call(id, cost).and_then(|()| self.inbox.reserve().ok_or_else(full)) {
+            Ok(place) => {
+                let response = Response(Responder::start(context, id, &call, cost));
+                place.fill(Procedure::Call(Message { name, payload }, response, Cancel::new(&call)), None);
+                Ok(())
+            }
+            Err(refusal) => context.refuse_call(id, &call, refusal),
         }
-        Ok(())
     }
 }
