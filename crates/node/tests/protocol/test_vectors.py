@@ -7,7 +7,6 @@ import pytest
 from client import BINARY, TEXT, Malformed, Notify, Request, Reset, Response, decode
 
 FILE = Path(__file__).parents[4] / "docs" / "protocol-vectors.json"
-pytestmark = pytest.mark.skipif(not FILE.exists(), reason="docs/protocol-vectors.json does not exist yet")
 
 
 @pytest.fixture(scope="module")
