@@ -1,4 +1,4 @@
-//! The HTTP API `/v1` of the internal listener: what a backend in any language asks of the cluster.
+//! The HTTP API `/v1` of the internal listener: what a backend in any language requests of the cluster.
 //!
 //! Its description at `/v1/openapi.json` is made from the handlers, so the two can't differ.
 
@@ -17,7 +17,7 @@ use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use roomcast::{Cluster, Code};
+use roomcast::{Code, Node};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,17 +30,17 @@ pub(crate) use guard::{ApiKey, Guard};
 pub(crate) const PREFIX: &str = "/v1";
 
 /// The API of a node, to be nested at [`PREFIX`].
-pub(crate) fn routes(cluster: Cluster, guard: Guard, max_body: usize) -> axum::Router {
+pub(crate) fn routes(node: Node, guard: Guard, max_body: usize) -> axum::Router {
     let (routes, _) = described_routes().split_for_parts();
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(max_body))
         .layer(from_fn_with_state(guard, guard::check))
-        .with_state(cluster)
+        .with_state(node)
 }
 
-fn described_routes() -> OpenApiRouter<Cluster> {
+fn described_routes() -> OpenApiRouter<Node> {
     OpenApiRouter::new()
         .routes(routes!(rooms::publish))
         .routes(routes!(rooms::list))

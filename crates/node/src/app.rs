@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use roomcast::{Broker, BrokerStatus, Cluster, ClusterFailure, DrainPlan, Options, Router};
+use roomcast::{Broker, BrokerStatus, DrainPlan, Node, NodeFailure, Options, Router};
 use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -49,7 +49,7 @@ pub(crate) enum RunError {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error("the node has failed: {0}")]
-    Cluster(#[from] ClusterFailure),
+    Node(#[from] NodeFailure),
     #[error("the system refused a thread, signal or socket: {0}")]
     System(#[from] io::Error),
 }
@@ -92,8 +92,8 @@ async fn serve(
     let [places, internal_places] = places::places([limits.public, limits.internal], &registry)?;
     let options = Options { max_connections: limits.connections, ..setup.options.clone() };
     let readiness = Readiness::not_yet(STARTING, &registry)?;
-    let cluster = join_cluster(setup, options, &registry, &readiness)?;
-    let mut router = Router::new(cluster.clone());
+    let node = join_cluster(setup, options, &registry, &readiness)?;
+    let mut router = Router::new(node.clone());
     if *config.demo {
         router = demo::add(router);
     }
@@ -109,50 +109,45 @@ async fn serve(
     if let Some(internal) = internal {
         tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
         let guard = Guard::new(config.api_key.clone(), config.api_rate.get());
-        let api = api::routes(cluster.clone(), guard, setup.options.max_payload);
+        let api = api::routes(node.clone(), guard, setup.options.max_payload);
         internal::spawn(internal, internal_places, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
     let scheme = if setup.tls.is_some() { "https" } else { "http" };
-    tracing::info!(node = %cluster.node(), demo = *config.demo, "listening on {scheme}://{}", public.local_addr()?);
+    tracing::info!(node = %node.id(), demo = *config.demo, "listening on {scheme}://{}", public.local_addr()?);
     readiness.remove(STARTING);
 
     tokio::select! {
         () = listener::accept(&public, &places, setup.tls.as_ref(), &app) => {}
         () = stop.received() => {}
-        failure = cluster.failed() => return Err(failure.into()),
+        failure = node.failed() => return Err(failure.into()),
     }
     tracing::info!(
-        connections = cluster.connection_count(),
+        connections = node.connection_count(),
         "draining: connections are accepted for {:?} more; a second signal ends it at once",
         *config.drain.delay
     );
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(setup, public, &places, &app, &cluster) => tracing::info!("drained"),
-        () = stop.received() => tracing::warn!(connections = cluster.connection_count(), "ended before it was drained"),
-        failure = cluster.failed() => return Err(failure.into()),
+        () = drain(setup, public, &places, &app, &node) => tracing::info!("drained"),
+        () = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before it was drained"),
+        failure = node.failed() => return Err(failure.into()),
     }
     Ok(())
 }
 
 /// This node of the cluster that its Redis connects, or of one of its own.
-fn join_cluster(
-    setup: &Setup,
-    options: Options,
-    registry: &Registry,
-    readiness: &Readiness,
-) -> Result<Cluster, RunError> {
+fn join_cluster(setup: &Setup, options: Options, registry: &Registry, readiness: &Readiness) -> Result<Node, RunError> {
     let Some(redis) = &setup.redis else {
         // So that dashboards find them all at zero.
         RedisMetrics::new().register(registry)?;
-        return Ok(Cluster::embedded(options));
+        return Ok(Node::embedded(options));
     };
     let broker = Arc::new(RedisBroker::start(redis.clone())?);
     broker.metrics().register(registry)?;
     readiness.add(CUT_OFF);
     tokio::spawn(watch_broker(Arc::clone(&broker), *setup.config.redis_unready_after, readiness.clone()));
-    Ok(Cluster::new(broker, options))
+    Ok(Node::new(broker, options))
 }
 
 /// Keeps the node unready until Redis is proven to work, and again whenever Redis has not worked for `patience`.
@@ -176,11 +171,11 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
 
 /// Gives load balancers time to see that the node is not ready; then stops accepting, and closes the open connections
 /// in an orderly way.
-async fn drain(setup: &Setup, public: TcpListener, places: &Places, app: &axum::Router, cluster: &Cluster) {
+async fn drain(setup: &Setup, public: TcpListener, places: &Places, app: &axum::Router, node: &Node) {
     let plan = &setup.config.drain;
     let _ = tokio::time::timeout(*plan.delay, listener::accept(&public, places, setup.tls.as_ref(), app)).await;
     drop(public);
-    cluster.drain(DrainPlan { duration: *plan.duration, timeout: *plan.timeout - *plan.delay }).await;
+    node.drain(DrainPlan { duration: *plan.duration, timeout: *plan.timeout - *plan.delay }).await;
 }
 
 /// SIGTERM, which Kubernetes sends, or SIGINT, which Ctrl-C does.

@@ -39,7 +39,7 @@ async fn ping(socket: Socket, payload: Bytes) -> Result<(), NotifyError> {
 }
 
 async fn broadcast(socket: Socket, payload: Bytes) -> Result<(), CallError> {
-    socket.cluster().room(MAIN_ROOM).publish("message", payload).await
+    socket.node().room(MAIN_ROOM).publish("message", payload).await
 }
 
 async fn my_ip(socket: Socket) -> Result<String, CallError> {

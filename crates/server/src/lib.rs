@@ -6,7 +6,7 @@
 //! * [`SocketIo`]: a loop over what the client sends, as in the tutorial.
 //!
 //! ```no_run
-//! use roomcast::{CallError, Cluster, Router, Socket, SocketIoUpgrade, Text};
+//! use roomcast::{CallError, Node, Router, Socket, SocketIoUpgrade, Text};
 //! use axum::routing::get;
 //!
 //! async fn uppercase(Text(text): Text) -> String {
@@ -19,8 +19,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
-//!     let cluster = Cluster::embedded(Default::default());
-//!     let router = Router::new(cluster.clone())
+//!     let node = Node::embedded(Default::default());
+//!     let router = Router::new(node.clone())
 //!         .call("uppercase", uppercase)
 //!         .notify("ping", ping)
 //!         .on_connect(async |socket: Socket| socket.join("lobby").await);
@@ -82,7 +82,7 @@ pub use end::{CancelCause, Disconnected};
 pub use error::{CallError, Code, NotifyError};
 pub use metrics::Metrics;
 pub use node::address::{Connection, Room, User};
-pub use node::cluster::{Cluster, ClusterFailure, DrainPlan};
+pub use node::handle::{DrainPlan, Node, NodeFailure};
 pub use options::Options;
 pub use seed::echo as raw;
 pub use seed::procedure::{Message, Procedure, Response};

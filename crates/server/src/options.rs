@@ -8,7 +8,7 @@ use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 /// Longer times mean the same: a later instant may not exist.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Bounds and times of the connections of a [`Cluster`](crate::Cluster)'s node, or of one upgrade.
+/// Bounds and times of a [`Node`](crate::Node)'s connections, or of one upgrade.
 ///
 /// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all
 /// connections together at most `inbound_memory` + `outbound_memory`, plus, for a moment, what arrives while the

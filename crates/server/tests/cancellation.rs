@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Watch, serve, serve_loop, wait_until, within_deadline};
-use roomcast::{Cancel, CancelCause, Cluster, Code, DrainPlan, Options, Procedure, Router};
+use roomcast::{Cancel, CancelCause, Code, DrainPlan, Node, Options, Procedure, Router};
 use roomcast_protocol::CallId;
 use roomcast_testkit::Client;
 
@@ -39,13 +39,13 @@ async fn endless(watch: Watch, cancel: Cancel) {
     pending().await
 }
 
-fn endless_router(watch: &Watch, options: Options) -> (Router, Cluster) {
-    let cluster = Cluster::embedded(options);
+fn endless_router(watch: &Watch, options: Options) -> (Router, Node) {
+    let node = Node::embedded(options);
     let watch = watch.clone();
-    let router = Router::new(cluster.clone())
+    let router = Router::new(node.clone())
         .call("endless", move |cancel: Cancel| endless(watch.clone(), cancel))
         .quick_call("echo", async |payload: Bytes| payload);
-    (router, cluster)
+    (router, node)
 }
 
 /// Starts an endless call with its three pieces of work.
@@ -131,7 +131,7 @@ async fn a_client_that_falls_silent_loses_its_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_calls_end_until_its_deadline() {
     let watch = Watch::default();
-    let (router, cluster) = endless_router(&watch, Options::default());
+    let (router, node) = endless_router(&watch, Options::default());
     let url = serve(router.clone()).await;
     let mut idle = Client::connect(&url).await.unwrap();
     assert_eq!(idle.call("echo", "here").await.unwrap(), "here");
@@ -140,8 +140,8 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
     let plan = DrainPlan { duration: Duration::from_millis(100), timeout: Duration::from_millis(500) };
     let (drained, idle_closed, (refused, busy_code)) = tokio::join!(
         async {
-            cluster.drain(plan).await;
-            cluster.connection_count()
+            node.drain(plan).await;
+            node.connection_count()
         },
         idle.closed(),
         async {
@@ -191,7 +191,7 @@ async fn a_panic_is_answered_and_stops_what_the_handler_had_spawned() {
             }
         }
     };
-    let router = Router::new(Cluster::embedded(Options::default()))
+    let router = Router::new(Node::embedded(Options::default()))
         .call("spawned", panicking.clone())
         .quick_call("quick", panicking)
         .quick_call("echo", async |payload: Bytes| payload);
@@ -221,7 +221,7 @@ async fn work_without_awaits_stops_by_asking() {
             }
         }
     };
-    let router = Router::new(Cluster::embedded(Options::default())).call("busy", busy);
+    let router = Router::new(Node::embedded(Options::default())).call("busy", busy);
     let url = serve(router.clone()).await;
     let mut client = Client::connect(&url).await.unwrap();
     let id = client.start("busy", "").await.unwrap();
@@ -261,7 +261,7 @@ async fn a_reset_is_obeyed_while_megabytes_wait_for_a_client_that_does_not_read(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_has_one_outcome_however_answers_and_resets_race() {
-    let router = Router::new(Cluster::embedded(Options::default())).call("yielding", async |payload: Bytes| {
+    let router = Router::new(Node::embedded(Options::default())).call("yielding", async |payload: Bytes| {
         for _ in 0..payload.first().copied().unwrap_or_default() {
             tokio::task::yield_now().await;
         }

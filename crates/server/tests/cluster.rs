@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use common::{serve, wait_until};
 use roomcast::{
-    CallError, CloseCode, Cluster, Code, ConnectionId, DrainPlan, MemoryBus, Options, RoomAccess, Router, Socket,
+    CallError, CloseCode, Code, ConnectionId, DrainPlan, MemoryBus, Node, Options, RoomAccess, Router, Socket,
 };
 use roomcast_testkit::Client;
 use serde_json::{Value, json};
 
 /// Two nodes that know each other, and where they listen.
-async fn two_nodes() -> [(Cluster, String); 2] {
+async fn two_nodes() -> [(Node, String); 2] {
     let bus = MemoryBus::new();
-    let clusters = [(); 2].map(|()| Cluster::new(Arc::new(bus.attach()), Options::default()));
-    wait_until("they know each other", || clusters.iter().all(|cluster| cluster.nodes().len() == 2)).await;
-    let [a, b] = clusters;
+    let nodes = [(); 2].map(|()| Node::new(Arc::new(bus.attach()), Options::default()));
+    wait_until("they know each other", || nodes.iter().all(|node| node.nodes().len() == 2)).await;
+    let [a, b] = nodes;
     [(a.clone(), listen(a).await), (b.clone(), listen(b).await)]
 }
 
-async fn listen(cluster: Cluster) -> String {
-    let router = Router::new(cluster)
+async fn listen(node: Node) -> String {
+    let router = Router::new(node)
         .client_rooms(RoomAccess::everybody())
         .call("id", async |socket: Socket| socket.id().to_string());
     serve(router).await
@@ -89,9 +89,9 @@ async fn a_node_that_has_drained_is_gone_at_once() {
 
 #[tokio::test]
 async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer_its_close() {
-    let cluster = Cluster::embedded(Options::default());
+    let node = Node::embedded(Options::default());
     let (handled, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let router = Router::new(cluster.clone()).on_disconnect({
+    let router = Router::new(node.clone()).on_disconnect({
         let (handled, ended) = (Arc::clone(&handled), Arc::clone(&ended));
         move |_, _| {
             handled.fetch_add(1, Ordering::SeqCst);
@@ -105,7 +105,7 @@ async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer
     let url = serve(router).await;
     // It reads nothing, so it does not answer a Close.
     let _silent = Client::connect(&url).await.unwrap();
-    wait_until("it is connected", || cluster.connection_count() == 1).await;
-    cluster.drain(DrainPlan { duration: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
+    wait_until("it is connected", || node.connection_count() == 1).await;
+    node.drain(DrainPlan { duration: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
     assert_eq!((handled.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::routing::get;
 use axum::serve::Listener;
-use roomcast::{Cluster, Options, Router, SUBPROTOCOL, SocketIoUpgrade};
+use roomcast::{Node, Options, Router, SUBPROTOCOL, SocketIoUpgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ struct Client(DuplexStream);
 impl Client {
     /// Of a node that echoes calls.
     async fn connect(options: Options) -> Self {
-        let router = Router::new(Cluster::embedded(options)).quick_call("echo", async |payload: bytes::Bytes| payload);
+        let router = Router::new(Node::embedded(options)).quick_call("echo", async |payload: bytes::Bytes| payload);
         let app =
             axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
         let (mut client, server) = tokio::io::duplex(64 * 1024);

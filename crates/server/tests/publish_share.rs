@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use common::broker::TestBroker;
 use common::{serve, wait_until};
-use roomcast::{Cluster, Options, RoomAccess, Router};
+use roomcast::{Node, Options, RoomAccess, Router};
 use roomcast_testkit::Client;
 
 /// What one connection may have under way.
@@ -19,8 +19,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// A node whose broker takes no publish until it is told to.
 async fn slow_node() -> (Arc<TestBroker>, String) {
     let broker = Arc::new(TestBroker::new());
-    let cluster = Cluster::new(Arc::clone(&broker) as _, Options::default());
-    let router = Router::new(cluster).client_rooms(RoomAccess::everybody()).quick_call("echo", async || "");
+    let node = Node::new(Arc::clone(&broker) as _, Options::default());
+    let router = Router::new(node).client_rooms(RoomAccess::everybody()).quick_call("echo", async || "");
     broker.holds.store(true, Ordering::Release);
     (broker, serve(router).await)
 }

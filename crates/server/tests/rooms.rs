@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{serve, within_deadline};
-use roomcast::{Cluster, Options, RoomAccess, Router};
+use roomcast::{Node, Options, RoomAccess, Router};
 use roomcast_testkit::{Client, ClientError};
 
 const MEMBERS: usize = 20;
 const PUBLISHERS: usize = 4;
 const EVENTS: usize = 500;
 
-async fn room_server(options: Options) -> (String, Cluster) {
-    let cluster = Cluster::embedded(options);
-    let router = Router::new(cluster.clone()).client_rooms(RoomAccess::everybody());
-    (serve(router).await, cluster)
+async fn room_server(options: Options) -> (String, Node) {
+    let node = Node::embedded(options);
+    let router = Router::new(node.clone()).client_rooms(RoomAccess::everybody());
+    (serve(router).await, node)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,18 +68,18 @@ async fn a_slow_consumer_is_closed_alone() {
     const CHUNK: usize = 256 * 1024;
     const CHUNKS: usize = 64;
     let options = Options { max_outbound: 1024 * 1024, ..Options::default() };
-    let (url, cluster) = room_server(options).await;
+    let (url, node) = room_server(options).await;
     let mut slow = Client::connect(&url).await.unwrap();
     slow.call("rooms/join/hall", "").await.unwrap();
     let mut member = Client::connect(&url).await.unwrap();
     member.call("rooms/join/hall", "").await.unwrap();
     for number in 0..CHUNKS {
         let chunk = vec![number as u8; CHUNK];
-        cluster.room("hall").publish("chunk", chunk.clone()).await.unwrap();
+        node.room("hall").publish("chunk", chunk.clone()).await.unwrap();
         assert_eq!(member.event().await.unwrap().payload, chunk);
     }
     let started = Instant::now();
-    while cluster.room("hall").members().await.unwrap().count != 1 {
+    while node.room("hall").members().await.unwrap().count != 1 {
         within_deadline(started, "the slow one is out");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -99,12 +99,12 @@ async fn a_slow_consumer_is_closed_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_arrives_after_a_leave_is_answered() {
-    let (url, cluster) = room_server(Options::default()).await;
+    let (url, node) = room_server(Options::default()).await;
     let publisher = tokio::spawn({
-        let cluster = cluster.clone();
+        let node = node.clone();
         async move {
             loop {
-                cluster.room("hall").publish("tick", "").await.unwrap();
+                node.room("hall").publish("tick", "").await.unwrap();
                 tokio::task::yield_now().await;
             }
         }

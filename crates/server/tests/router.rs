@@ -12,7 +12,7 @@ use axum::routing::get;
 use common::{serve, wait_until, within_deadline};
 use parking_lot::Mutex;
 use roomcast::{
-    CallError, Cancel, CloseCode, Cluster, Code, Disconnected, Json, Method, Options, RoomAccess, RoomAction, Router,
+    CallError, Cancel, CloseCode, Code, Disconnected, Json, Method, Node, Options, RoomAccess, RoomAction, Router,
     SUBPROTOCOL, Socket, SocketIoUpgrade, Text, UserId,
 };
 use roomcast_testkit::Client;
@@ -26,9 +26,9 @@ struct Order {
     count: u32,
 }
 
-fn router() -> (Router, Cluster) {
-    let cluster = Cluster::embedded(Options::default());
-    (Router::new(cluster.clone()), cluster)
+fn router() -> (Router, Node) {
+    let node = Node::embedded(Options::default());
+    (Router::new(node.clone()), node)
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn notifications_are_handled_in_order_though_some_wait() {
 async fn connect_and_disconnect_handlers_frame_a_connection() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let (connected, disconnected) = (Arc::clone(&log), Arc::clone(&log));
-    let (router, cluster) = router();
+    let (router, node) = router();
     let router = router
         .on_connect(move |socket: Socket| {
             connected.lock().push("connected".to_owned());
@@ -138,12 +138,12 @@ async fn connect_and_disconnect_handlers_frame_a_connection() {
         .call("rooms", async |socket: Socket| socket.rooms().len().to_string());
     let mut client = Client::connect(&serve(router).await).await.unwrap();
     assert_eq!(client.call_text("rooms", "").await.unwrap(), "1");
-    cluster.room("lobby").publish("hello", "all").await.unwrap();
+    node.room("lobby").publish("hello", "all").await.unwrap();
     assert_eq!(client.event().await.unwrap().payload, "all");
     client.close().await.unwrap();
     wait_until("both are logged", || log.lock().len() == 2).await;
     assert_eq!(*log.lock(), ["connected", "left 0 rooms with 1005"]);
-    assert_eq!(cluster.room("lobby").members().await.unwrap().count, 0);
+    assert_eq!(node.room("lobby").members().await.unwrap().count, 0);
 }
 
 #[test]
@@ -179,7 +179,7 @@ async fn rooms_are_denied_to_clients_unless_they_are_opened() {
 
 #[tokio::test]
 async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
-    let (router, cluster) = router();
+    let (router, node) = router();
     let router = router.call("ready", async || ());
     let upgrade = async move |axum::extract::Path(user): axum::extract::Path<String>, upgrade: SocketIoUpgrade| {
         upgrade.user(UserId::new(&user).unwrap()).route(&router)
@@ -193,9 +193,9 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
         client.call("ready", "").await.unwrap();
         clients.push(client);
     }
-    assert_eq!(cluster.user("ann").notify("mail", "for ann").await.unwrap().connections, 2);
-    cluster.user("bob").publish("mail", "for bob").await.unwrap();
-    assert_eq!(cluster.user("eve").notify("mail", "for eve").await.unwrap_err().code, Code::NotFound);
+    assert_eq!(node.user("ann").notify("mail", "for ann").await.unwrap().connections, 2);
+    node.user("bob").publish("mail", "for bob").await.unwrap();
+    assert_eq!(node.user("eve").notify("mail", "for eve").await.unwrap_err().code, Code::NotFound);
     for (client, expected) in clients.iter_mut().zip(["for ann", "for ann", "for bob"]) {
         assert_eq!(client.event().await.unwrap().payload, expected);
     }
@@ -204,7 +204,7 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
 #[tokio::test]
 async fn what_a_client_makes_wait_is_bounded() {
     let options = Options { max_inbound: 10_000, max_waiting_notifications: 10, ..Options::default() };
-    let router = Router::new(Cluster::embedded(options))
+    let router = Router::new(Node::embedded(options))
         .call("endless", async || std::future::pending::<()>().await)
         .notify("endless", async || std::future::pending::<()>().await);
     let url = serve(router).await;
@@ -227,7 +227,7 @@ async fn what_waits_counts_with_its_name_and_overhead() {
     const CALLS: usize = 10_000 / (255 + 1024);
     let endless = "n".repeat(255);
     let options = Options { max_inbound: 10_000, ..Options::default() };
-    let router = Router::new(Cluster::embedded(options))
+    let router = Router::new(Node::embedded(options))
         .call(&endless, async || std::future::pending::<()>().await)
         .notify(&endless, async || std::future::pending::<()>().await)
         .quick_call("quick", async || ());
@@ -253,8 +253,8 @@ async fn what_waits_counts_with_its_name_and_overhead() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_told_to_come_back_later() {
-    let cluster = Cluster::embedded(Options { max_connections: 1, ..Options::default() });
-    let url = serve(Router::new(cluster).call("ready", async || ())).await;
+    let node = Node::embedded(Options { max_connections: 1, ..Options::default() });
+    let url = serve(Router::new(node).call("ready", async || ())).await;
     let mut first = Client::connect(&url).await.unwrap();
     first.call("ready", "").await.unwrap();
     let refused = Client::connect(&url).await.unwrap_err();
@@ -277,8 +277,8 @@ async fn half_a_handshake(url: &str) -> TcpStream {
 #[tokio::test]
 async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
     const PLACES: usize = 5;
-    let cluster = Cluster::embedded(Options { max_connections: PLACES, ..Options::default() });
-    let url = serve(Router::new(cluster.clone())).await;
+    let node = Node::embedded(Options { max_connections: PLACES, ..Options::default() });
+    let url = serve(Router::new(node.clone())).await;
     let mut clients = Vec::new();
     for _ in 0..20 * PLACES {
         clients.push(half_a_handshake(&url).await);
@@ -297,7 +297,7 @@ async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
         }
     }
     assert_eq!(accepted.len(), PLACES);
-    wait_until("they are connected", || cluster.connection_count() == PLACES).await;
+    wait_until("they are connected", || node.connection_count() == PLACES).await;
     drop(accepted);
     let started = Instant::now();
     let mut again = Vec::new();
@@ -309,8 +309,8 @@ async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
 
 #[tokio::test]
 async fn a_client_that_leaves_during_its_handshake_takes_no_place() {
-    let cluster = Cluster::embedded(Options { max_connections: 1, ..Options::default() });
-    let url = serve(Router::new(cluster)).await;
+    let node = Node::embedded(Options { max_connections: 1, ..Options::default() });
+    let url = serve(Router::new(node)).await;
     for _ in 0..20 {
         let leaves = half_a_handshake(&url).await;
         assert_eq!(leaves.try_write(b"\r\n").unwrap(), 2);

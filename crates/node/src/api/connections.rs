@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use roomcast::{Cluster, ConnectionId};
+use roomcast::{ConnectionId, Node};
 
 use crate::api::Failure;
 use crate::api::failure::{Always, Asking, Finding, Sending};
@@ -19,11 +19,11 @@ use crate::api::request::{CloseParams, InPath, InQuery, Payload};
     responses((status = NO_CONTENT, description = "It is queued on its node"), Always, Asking, Finding, Sending)
 )]
 pub(super) async fn notify(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath((id, event)): InPath<(String, String)>,
     Payload(payload): Payload,
 ) -> Result<StatusCode, Failure> {
-    cluster.connection(id.parse::<ConnectionId>()?).notify(&event, payload).await?;
+    node.connection(id.parse::<ConnectionId>()?).notify(&event, payload).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -37,10 +37,10 @@ pub(super) async fn notify(
     responses((status = NO_CONTENT, description = "It is being closed"), Always, Asking, Finding)
 )]
 pub(super) async fn disconnect(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath(id): InPath<String>,
     InQuery(close): InQuery<CloseParams>,
 ) -> Result<StatusCode, Failure> {
-    cluster.connection(id.parse::<ConnectionId>()?).close(close.code(), &close.reason).await?;
+    node.connection(id.parse::<ConnectionId>()?).close(close.code(), &close.reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use roomcast::Cluster;
+use roomcast::Node;
 
 use crate::api::body::NodesBody;
 use crate::api::failure::Always;
@@ -15,6 +15,6 @@ use crate::api::failure::Always;
     tag = "cluster",
     responses((status = OK, description = "The nodes, this one included", body = NodesBody), Always)
 )]
-pub(super) async fn list(State(cluster): State<Cluster>) -> Json<NodesBody> {
-    Json(cluster.nodes().into())
+pub(super) async fn list(State(node): State<Node>) -> Json<NodesBody> {
+    Json(node.nodes().into())
 }

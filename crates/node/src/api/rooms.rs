@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use roomcast::{CallError, Cluster, ConnectionId, RoomsQuery};
+use roomcast::{CallError, ConnectionId, Node, RoomsQuery};
 use serde::Deserialize;
 
 use crate::api::Failure;
@@ -26,11 +26,11 @@ const MAX_PAGE: usize = 1000;
     responses((status = NO_CONTENT, description = "The broker has taken it"), Always, Asking, Sending)
 )]
 pub(super) async fn publish(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath((room, event)): InPath<(String, String)>,
     Payload(payload): Payload,
 ) -> Result<StatusCode, Failure> {
-    cluster.room(&room).publish(&event, payload).await?;
+    node.room(&room).publish(&event, payload).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -64,13 +64,13 @@ impl Default for ListParams {
     responses((status = OK, description = "A page of rooms", body = RoomsBody), Always, Asking)
 )]
 pub(super) async fn list(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InQuery(ListParams { prefix, after, limit }): InQuery<ListParams>,
 ) -> Result<Json<RoomsBody>, Failure> {
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(CallError::invalid_argument(format!("limit is 1 to {MAX_PAGE}, not {limit}")).into());
     }
-    Ok(Json(cluster.rooms(RoomsQuery { prefix, after, limit }).await?.into()))
+    Ok(Json(node.rooms(RoomsQuery { prefix, after, limit }).await?.into()))
 }
 
 /// A room's members, on all nodes
@@ -83,10 +83,10 @@ pub(super) async fn list(
     responses((status = OK, description = "Its members; none if nobody is there", body = MembersBody), Always, Asking)
 )]
 pub(super) async fn members(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath(room): InPath<String>,
 ) -> Result<Json<MembersBody>, Failure> {
-    Ok(Json((&*cluster.room(&room).members().await?).into()))
+    Ok(Json((&*node.room(&room).members().await?).into()))
 }
 
 /// Make a connection a member of a room
@@ -102,10 +102,10 @@ pub(super) async fn members(
     )
 )]
 pub(super) async fn join(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath((room, connection)): InPath<(String, String)>,
 ) -> Result<StatusCode, Failure> {
-    cluster.connection(connection.parse::<ConnectionId>()?).join(&room).await?;
+    node.connection(connection.parse::<ConnectionId>()?).join(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -122,9 +122,9 @@ pub(super) async fn join(
     )
 )]
 pub(super) async fn leave(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath((room, connection)): InPath<(String, String)>,
 ) -> Result<StatusCode, Failure> {
-    cluster.connection(connection.parse::<ConnectionId>()?).leave(&room).await?;
+    node.connection(connection.parse::<ConnectionId>()?).leave(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use roomcast::Cluster;
+use roomcast::Node;
 
 use crate::api::Failure;
 use crate::api::body::ReachedBody;
@@ -23,11 +23,11 @@ use crate::api::request::{CloseParams, InPath, InQuery, Payload};
     )
 )]
 pub(super) async fn notify(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath((user, event)): InPath<(String, String)>,
     Payload(payload): Payload,
 ) -> Result<Json<ReachedBody>, Failure> {
-    Ok(Json(cluster.user(&user).notify(&event, payload).await?.into()))
+    Ok(Json(node.user(&user).notify(&event, payload).await?.into()))
 }
 
 /// Disconnect all connections of a user, on all nodes
@@ -43,9 +43,9 @@ pub(super) async fn notify(
     )
 )]
 pub(super) async fn disconnect(
-    State(cluster): State<Cluster>,
+    State(node): State<Node>,
     InPath(user): InPath<String>,
     InQuery(close): InQuery<CloseParams>,
 ) -> Result<Json<ReachedBody>, Failure> {
-    Ok(Json(cluster.user(&user).disconnect(close.code(), &close.reason).await?.into()))
+    Ok(Json(node.user(&user).disconnect(close.code(), &close.reason).await?.into()))
 }

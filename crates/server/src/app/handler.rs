@@ -88,11 +88,11 @@ pub trait IntoAnswer {
 /// ```
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use roomcast::{Cluster, Options, Router};
+/// use roomcast::{Node, Options, Router};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let visits = Arc::new(AtomicU64::new(0));
-/// let router = Router::new(Cluster::embedded(Options::default())).call("visit", move || {
+/// let router = Router::new(Node::embedded(Options::default())).call("visit", move || {
 ///     let visits = Arc::clone(&visits);
 ///     async move { visits.fetch_add(1, Ordering::Relaxed).to_string() }
 /// });

@@ -46,7 +46,7 @@ pub(crate) async fn open(
     place: Place,
 ) -> Option<Open> {
     let transport = upgraded.await?;
-    let hub = routes.cluster.hub();
+    let hub = routes.node.hub();
     let connection = hub.local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(&routes.metrics);
     let peer = Arc::clone(connection.shared());
@@ -54,10 +54,10 @@ pub(crate) async fn open(
         peer,
         peer_addr,
         extensions,
-        Arc::clone(routes.cluster.options()),
+        Arc::clone(routes.node.options()),
         Arc::clone(&routes.metrics),
     );
-    let socket = Socket { context: Arc::clone(&context), cluster: routes.cluster.clone() };
+    let socket = Socket { context: Arc::clone(&context), node: routes.node.clone() };
     let accepted = routes.connect(socket.clone()).await;
     let delivery_latency = hub.metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None };
@@ -113,7 +113,7 @@ impl Open {
         socket.context.set_handler_knows_end();
         self.connection.leave_rooms();
         let queue = queue.take()?;
-        if routes.cluster.hub().local().is_short_of_memory() {
+        if routes.node.hub().local().is_short_of_memory() {
             queue.abort();
             return None;
         }

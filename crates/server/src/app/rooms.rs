@@ -115,7 +115,7 @@ impl RoomAction {
         Box::pin(async move {
             let (room, event) = prepared?;
             let Request { socket, payload, cancel, .. } = request;
-            let hub = socket.cluster.hub();
+            let hub = socket.node.hub();
             match self {
                 Self::Join => hub.local().join(&socket.context.peer, &room).await?,
                 Self::Leave => hub.local().leave(&socket.context.peer, &room),

@@ -17,7 +17,7 @@ use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
-use crate::node::cluster::Cluster;
+use crate::node::handle::Node;
 
 /// How long the application's connect handler may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ type DisconnectFn = Arc<dyn Fn(Socket, Disconnected) -> BoxFuture<'static, ()> +
 /// compute for long.
 ///
 /// ```
-/// use roomcast::{CallError, Cancel, Cluster, Code, Options, Router, Socket, Text};
+/// use roomcast::{CallError, Cancel, Node, Code, Options, Router, Socket, Text};
 ///
 /// async fn greet(Text(name): Text) -> Result<String, CallError> {
 ///     match name.as_str() {
@@ -48,15 +48,15 @@ type DisconnectFn = Arc<dyn Fn(Socket, Disconnected) -> BoxFuture<'static, ()> +
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let cluster = Cluster::embedded(Options::default());
-/// let router = Router::new(cluster.clone())
+/// let node = Node::embedded(Options::default());
+/// let router = Router::new(node.clone())
 ///     .quick_call("greet", greet)
 ///     .call("report", async |cancel: Cancel| {
 ///         let rows = cancel.spawn_blocking(|cancel| (0..1000).take_while(|_| !cancel.is_cancelled()).count());
 ///         rows.await.unwrap_or_default().to_string()
 ///     })
 ///     .notify("say", async |socket: Socket, Text(text): Text| {
-///         socket.cluster().room("lobby").publish("said", text).await
+///         socket.node().room("lobby").publish("said", text).await
 ///     })
 ///     .on_connect(async |socket: Socket| socket.join("lobby").await)
 ///     .on_disconnect(async |socket: Socket, why| println!("{} left: {why}", socket.id()));
@@ -70,7 +70,7 @@ pub struct Router {
 /// What a router knows, for its connections.
 #[derive(Clone)]
 pub(crate) struct Routes {
-    pub(crate) cluster: Cluster,
+    pub(crate) node: Node,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) unknown: Arc<MethodMetrics>,
     calls: HashMap<String, CallRoute>,
@@ -95,11 +95,11 @@ pub(crate) struct CallRoute {
 
 impl Router {
     /// A router without handlers: every call is answered `NOT_FOUND`.
-    pub fn new(cluster: Cluster) -> Self {
-        let metrics = Metrics::new(cluster.options().max_connections);
+    pub fn new(node: Node) -> Self {
+        let metrics = Metrics::new(node.options().max_connections);
         Self {
             routes: Arc::new(Routes {
-                cluster,
+                node,
                 unknown: metrics.method(UNKNOWN_METHOD),
                 rooms: room_procedures(RoomAccess::nobody(), &metrics),
                 metrics,
@@ -198,7 +198,7 @@ impl Router {
     /// [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         self.routes.metrics.register(registry)?;
-        self.routes.cluster.register_metrics(registry)
+        self.routes.node.register_metrics(registry)
     }
 
     /// Takes a place for a connection.
@@ -206,13 +206,13 @@ impl Router {
     /// # Errors
     /// The limit on connections, if it is reached.
     pub(crate) fn take_place(&self) -> Result<Place, usize> {
-        let max = self.routes.cluster.options().max_connections;
-        self.routes.cluster.hub().local().take_place(max).ok_or(max)
+        let max = self.routes.node.options().max_connections;
+        self.routes.node.hub().local().take_place(max).ok_or(max)
     }
 
     /// Whether the open connections exceed a memory budget.
     pub(crate) fn is_short_of_memory(&self) -> bool {
-        self.routes.cluster.hub().local().is_short_of_memory()
+        self.routes.node.hub().local().is_short_of_memory()
     }
 
     pub(crate) fn routes(&self) -> Arc<Routes> {
@@ -266,7 +266,7 @@ impl Routes {
     pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
-            socket.cluster.hub().local().join_user(&socket.context.peer).await?;
+            socket.node.hub().local().join_user(&socket.context.peer).await?;
             match on_connect {
                 Some(on_connect) => on_connect(socket).await,
                 None => Ok(Bytes::new()),

@@ -10,13 +10,13 @@ use roomcast_protocol::{CloseCode, CloseFrame};
 use crate::connection::context::ConnectionContext;
 use crate::connection::notifier::Notifier;
 use crate::error::{CallError, NotifyError};
-use crate::node::cluster::Cluster;
+use crate::node::handle::Node;
 
 /// A client's connection. Cheap to clone; does not keep it open.
 #[derive(Debug, Clone)]
 pub struct Socket {
     pub(crate) context: Arc<ConnectionContext>,
-    pub(crate) cluster: Cluster,
+    pub(crate) node: Node,
 }
 
 impl Socket {
@@ -41,9 +41,9 @@ impl Socket {
         self.context.extensions.get()
     }
 
-    /// The cluster that it is connected to.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+    /// The node that serves it.
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// Sends an event to the client. Queues and does not wait: a client that lets more than
@@ -70,7 +70,7 @@ impl Socket {
     /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().local().join(&self.context.peer, &room).await?)
+        Ok(self.node.hub().local().join(&self.context.peer, &room).await?)
     }
 
     /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
@@ -84,7 +84,7 @@ impl Socket {
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.cluster.hub().local().join_eventually(&self.context.peer, &room).await?)
+        Ok(self.node.hub().local().join_eventually(&self.context.peer, &room).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to the client any more.
@@ -93,7 +93,7 @@ impl Socket {
     /// `INVALID_ARGUMENT` for the name.
     pub fn leave(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        self.cluster.hub().local().leave(&self.context.peer, &room);
+        self.node.hub().local().leave(&self.context.peer, &room);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::error::{CallError, Code};
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
 
-/// A room of a [`Cluster`](crate::Cluster).
+/// A room of the cluster: see [`Node::room`](crate::Node::room).
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
     pub(crate) hub: &'a Hub,
@@ -42,7 +42,7 @@ impl Room<'_> {
     }
 }
 
-/// A user of a [`Cluster`](crate::Cluster).
+/// A user of the cluster: see [`Node::user`](crate::Node::user).
 #[derive(Debug, Clone, Copy)]
 pub struct User<'a> {
     pub(crate) hub: &'a Hub,
@@ -82,7 +82,7 @@ impl User<'_> {
     }
 }
 
-/// A connection of a [`Cluster`](crate::Cluster), on whatever node.
+/// A connection of the cluster, on whatever node.
 ///
 /// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
 /// `DEADLINE_EXCEEDED` its node did not answer in time: it may have been done, and will not be done later. While the

@@ -3,4 +3,4 @@
 //! Imports errors and options only; everything happens in `roomcast-core`.
 
 pub(crate) mod address;
-pub(crate) mod cluster;
+pub(crate) mod handle;

@@ -1,4 +1,4 @@
-//! Connections that belong to no router and no cluster: the tutorial's loop, and the echo.
+//! Connections that belong to no router and no node: the tutorial's loop, and the echo.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -22,22 +22,24 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long after a drain's deadline clients may take for their last output and Close.
 const DRAIN_FLUSH: Duration = Duration::from_secs(2);
 
-/// The cluster that this process is a node of. Cheap to clone; the node ends with the last clone.
+/// One node of a cluster: it holds connections, and reaches the rooms, users and connections of all nodes.
+///
+/// Cheap to clone. The node ends with the last clone.
 #[derive(Clone)]
-pub struct Cluster {
+pub struct Node {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     hub: Arc<Hub>,
     options: Arc<Options>,
-    failure: watch::Receiver<Option<ClusterFailure>>,
+    failure: watch::Receiver<Option<NodeFailure>>,
 }
 
 /// Why a node's core no longer works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum ClusterFailure {
+pub enum NodeFailure {
     /// The task that delivers room events panicked.
     #[error("the task that delivers room events panicked")]
     Panicked,
@@ -47,11 +49,11 @@ pub enum ClusterFailure {
 }
 
 /// Runs a node's core and reports its failure.
-async fn run(hub: Arc<Hub>, failed: watch::Sender<Option<ClusterFailure>>) {
+async fn run(hub: Arc<Hub>, failed: watch::Sender<Option<NodeFailure>>) {
     let failure = match AssertUnwindSafe(hub.run()).catch_unwind().await {
         Ok(()) if hub.is_closed() => return,
-        Ok(()) => ClusterFailure::EventsEnded,
-        Err(_) => ClusterFailure::Panicked,
+        Ok(()) => NodeFailure::EventsEnded,
+        Err(_) => NodeFailure::Panicked,
     };
     failed.send_replace(Some(failure));
 }
@@ -71,7 +73,7 @@ pub struct DrainPlan {
     pub timeout: Duration,
 }
 
-impl Cluster {
+impl Node {
     /// A cluster of this node alone, with the broker in memory. The options are those of all connections.
     /// Must be called in a tokio runtime.
     ///
@@ -95,7 +97,7 @@ impl Cluster {
     /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
     /// connections stay open and calls are answered: end the process, so that clients connect to another node. Cancel
     /// safe.
-    pub async fn failed(&self) -> ClusterFailure {
+    pub async fn failed(&self) -> NodeFailure {
         let mut failure = self.inner.failure.clone();
         if let Ok(failure) = failure.wait_for(Option::is_some).await
             && let Some(failure) = *failure
@@ -114,8 +116,8 @@ impl Cluster {
         &self.inner.options
     }
 
-    /// This run of this node.
-    pub fn node(&self) -> NodeId {
+    /// The node's id. Each start of a node makes a new one.
+    pub fn id(&self) -> NodeId {
         self.hub().local().id()
     }
 
@@ -202,8 +204,8 @@ impl Cluster {
     }
 }
 
-impl fmt::Debug for Cluster {
+impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("node", &self.node()).finish_non_exhaustive()
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
     }
 }
