@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -109,7 +109,15 @@ struct State {
     woken: bool,
     /// Late events of a room wait for space here.
     awaited: bool,
+    /// Tasks that wait until [`Outbox::poll_ready`] is ready. Boxed: most connections never have any.
+    writers: Option<Box<Vec<Waker>>>,
     waker: Option<Waker>,
+}
+
+impl State {
+    fn is_ready(&self, limit: usize) -> bool {
+        self.closed || self.bytes <= limit / 2
+    }
 }
 
 impl Outbox {
@@ -164,7 +172,24 @@ impl Outbox {
         has_space
     }
 
+    /// Ready once at most half of the limit is queued, or nothing is taken any more. For writers who would rather wait
+    /// than fill the outbox.
+    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.is_ready(self.limit) {
+            return Poll::Ready(());
+        }
+        let writers = state.writers.get_or_insert_default();
+        if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+            writers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     fn on_space_made(&self, state: &mut State) {
+        if state.writers.is_some() && state.is_ready(self.limit) {
+            state.writers.take().into_iter().flat_map(|writers| *writers).for_each(Waker::wake);
+        }
         if std::mem::take(&mut state.awaited) {
             self.load.on_space_made();
         }
