@@ -90,14 +90,14 @@ async fn serve(
     registry.register(Box::new(logs.dropped().clone()))?;
     let limits = SocketLimits::new(setup.options.max_connections);
     let [places, internal_places] = places::places([limits.public, limits.internal], &registry)?;
-    let options = Options { max_connections: limits.connections, ..setup.options.clone() };
+    let options = setup.options.clone().with(|options| options.max_connections = limits.connections);
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let node = join_cluster(setup, options, &registry, &readiness)?;
     let mut router = Router::new(node.clone());
     if *config.demo {
         router = demo::add(router);
     }
-    router.register_metrics(&registry)?;
+    node.register_metrics(&registry)?;
     let mut app = public::routes(router);
     if *config.demo {
         app = app.merge(public::page());
@@ -175,7 +175,7 @@ async fn drain(setup: &Setup, public: TcpListener, places: &Places, app: &axum::
     let plan = &setup.config.drain;
     let _ = tokio::time::timeout(*plan.delay, listener::accept(&public, places, setup.tls.as_ref(), app)).await;
     drop(public);
-    node.drain(DrainPlan { duration: *plan.duration, timeout: *plan.timeout - *plan.delay }).await;
+    node.drain(DrainPlan::new(*plan.duration, *plan.timeout - *plan.delay)).await;
 }
 
 /// SIGTERM, which Kubernetes sends, or SIGINT, which Ctrl-C does.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast::{CallError, Cancel, Code, NotifyError, RoomAccess, Router, Socket, Text};
+use roomcast::{CallError, Cancel, Code, NotifyError, Router, Socket, Text};
 
 /// The room that every connection joins by itself.
 const MAIN_ROOM: &str = "main";
@@ -22,7 +22,7 @@ pub(crate) fn add(router: Router) -> Router {
     let running = Running::default();
     let (long_running, long) = (running.clone(), running.clone());
     router
-        .client_rooms(RoomAccess::everybody())
+        .open_rooms()
         .on_connect(async |socket: Socket| socket.join_eventually(MAIN_ROOM).await)
         .quick_notify("ping", ping)
         .quick_notify("broadcast", broadcast)

@@ -84,18 +84,17 @@ fn options(config: &Config) -> Options {
         Memory::Auto => machine::memory().map_or(default, |memory| memory / CONNECTIONS_SHARE),
         Memory::Bytes(size) => size.bytes(),
     };
-    Options {
-        max_connections: config.max_connections.get(),
-        max_payload: config.max_payload.bytes(),
-        max_inbound: config.max_inbound.bytes(),
-        max_outbound: config.max_outbound.bytes(),
-        inbound_memory: memory(*config.inbound_memory, defaults.inbound_memory),
-        outbound_memory: memory(*config.outbound_memory, defaults.outbound_memory),
-        max_calls: config.max_calls.get(),
-        max_rooms: config.max_rooms.get(),
-        ping_interval: config.ping_interval.get(),
-        pong_timeout: config.pong_timeout.get(),
-        call_timeout: config.call_timeout.get(),
-        ..defaults
-    }
+    defaults.clone().with(|options| {
+        options.max_connections = config.max_connections.get();
+        options.max_payload = config.max_payload.bytes();
+        options.max_inbound = config.max_inbound.bytes();
+        options.max_outbound = config.max_outbound.bytes();
+        options.inbound_memory = memory(*config.inbound_memory, defaults.inbound_memory);
+        options.outbound_memory = memory(*config.outbound_memory, defaults.outbound_memory);
+        options.max_calls = config.max_calls.get();
+        options.max_rooms = config.max_rooms.get();
+        options.ping_interval = config.ping_interval.get();
+        options.pong_timeout = config.pong_timeout.get();
+        options.call_timeout = config.call_timeout.get();
+    })
 }

@@ -24,11 +24,9 @@ impl End {
     /// As handlers and metrics get it. RFC 6455, section 7.1.5: 1005 stands for no code, 1006 for no Close.
     pub(crate) fn disconnected(&self) -> Disconnected {
         match self {
-            Self::ByClient(Some(close)) | Self::ByServer(close) => {
-                Disconnected { code: close.code, reason: close.reason.clone() }
-            }
-            Self::ByClient(None) => Disconnected { code: CloseCode(1005), reason: "closed by the client".into() },
-            Self::Lost(reason) => Disconnected { code: CloseCode(1006), reason: reason.clone() },
+            Self::ByClient(Some(close)) | Self::ByServer(close) => Disconnected::new(close.code, close.reason.clone()),
+            Self::ByClient(None) => Disconnected::new(CloseCode(1005), "closed by the client"),
+            Self::Lost(reason) => Disconnected::new(CloseCode(1006), reason.clone()),
         }
     }
 
@@ -46,11 +44,26 @@ impl End {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 // Quoted and escaped: a client's reason may contain line breaks and control characters.
 #[error("the connection has ended: {code} {reason:?}")]
+#[non_exhaustive]
 pub struct Disconnected {
     /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
     pub code: CloseCode,
     /// The close frame's reason, or what was observed.
     pub reason: String,
+}
+
+impl Disconnected {
+    /// An end with this code and reason, for tests of disconnect handlers.
+    ///
+    /// ```
+    /// use roomcast::{CloseCode, Disconnected};
+    ///
+    /// let lost = Disconnected::new(CloseCode(1006), "the TCP connection was reset");
+    /// assert_eq!(lost.code, CloseCode(1006));
+    /// ```
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
 }
 
 /// Why a call was cancelled.

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use roomcast_core::{BrokerError, InvalidId, InvalidName, JoinError, PublishError, RequestError};
 use roomcast_protocol::{CloseCode, CloseFrame};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 /// What kind of failure it is: gRPC's status codes, by name.
@@ -69,6 +72,27 @@ impl Code {
             Self::Unauthenticated => "UNAUTHENTICATED",
         }
     }
+
+    /// The HTTP status that stands for it, as gRPC's gateways map them.
+    pub fn http_status(self) -> StatusCode {
+        match self {
+            Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::AlreadyExists | Self::Aborted => StatusCode::CONFLICT,
+            Self::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unknown | Self::Internal | Self::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether it is the server's fault, so that its developer should look.
+    pub(crate) fn is_fault(self) -> bool {
+        matches!(self, Self::Unknown | Self::Internal | Self::DataLoss)
+    }
 }
 
 impl fmt::Display for Code {
@@ -77,20 +101,48 @@ impl fmt::Display for Code {
     }
 }
 
-/// A call's failure, as the client gets it: `{"error":{"code":"NOT_FOUND","message":"…"}}`.
+/// A call's failure, as the client gets it: `{"error":{"code":"NOT_FOUND","message":"…"}}`, with `"details"` if there
+/// are any. As the response to an HTTP request it has the [status](Code::http_status) of its code.
+///
+/// ```
+/// use roomcast::{CallError, Code};
+/// use serde_json::json;
+///
+/// let error = CallError::new(Code::FailedPrecondition, "3 cups are left").with_details(json!({ "left": 3 }));
+/// assert_eq!(error.to_string(), "FAILED_PRECONDITION: 3 cups are left");
+/// assert_eq!(error.details(), Some(&json!({ "left": 3 })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{code}: {message}")]
+#[non_exhaustive]
 pub struct CallError {
     /// The kind.
     pub code: Code,
     /// A sentence for the client's developer.
     pub message: String,
+    /// Boxed: results that carry an error are moved often, and errors rarely have details.
+    details: Option<Box<Value>>,
 }
 
 impl CallError {
     /// A failure of a kind, with a sentence.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), details: None }
+    }
+
+    /// Adds data for the client's program.
+    ///
+    /// # Panics
+    /// If the data has no JSON, such as a map whose keys are not strings.
+    #[must_use]
+    pub fn with_details(mut self, details: impl Serialize) -> Self {
+        self.details = Some(Box::new(serde_json::to_value(details).expect("the details have JSON")));
+        self
+    }
+
+    /// Data for the client's program.
+    pub fn details(&self) -> Option<&Value> {
+        self.details.as_deref()
     }
 
     /// Wrong arguments.
@@ -100,7 +152,21 @@ impl CallError {
 
     /// The payload that tells the client.
     pub(crate) fn payload(&self) -> Bytes {
-        json!({ "error": { "code": self.code.as_str(), "message": self.message } }).to_string().into()
+        self.json().to_string().into()
+    }
+
+    fn json(&self) -> Value {
+        let mut error = json!({ "code": self.code.as_str(), "message": self.message });
+        if let Some(details) = &self.details {
+            error["details"] = Value::clone(details);
+        }
+        json!({ "error": error })
+    }
+}
+
+impl IntoResponse for CallError {
+    fn into_response(self) -> Response {
+        (self.code.http_status(), axum::Json(self.json())).into_response()
     }
 }
 
@@ -121,9 +187,33 @@ pub enum NotifyError {
     /// The event's name is over 255 bytes.
     #[error(transparent)]
     NameTooLong(#[from] roomcast_protocol::NameError),
+    /// The payload can't be made.
+    #[error(transparent)]
+    InvalidPayload(#[from] InvalidPayload),
     /// The connection has ended.
     #[error("the connection has ended")]
     Closed,
+    /// The client reads too slowly: its unread output reached its limit, and the connection is being closed with 4408.
+    #[error("the client reads too slowly; its connection is being closed")]
+    SlowConsumer,
+}
+
+impl NotifyError {
+    /// Whether the event was not sent because the connection has ended or is being closed.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self, Self::Closed | Self::SlowConsumer)
+    }
+}
+
+/// A value that has no JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the payload has no JSON: {0}")]
+pub struct InvalidPayload(pub(crate) String);
+
+impl From<InvalidPayload> for CallError {
+    fn from(error: InvalidPayload) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
 }
 
 impl From<InvalidName> for CallError {
@@ -176,7 +266,8 @@ impl From<NotifyError> for CallError {
     fn from(error: NotifyError) -> Self {
         let code = match error {
             NotifyError::NameTooLong(_) => Code::InvalidArgument,
-            NotifyError::Closed => Code::Cancelled,
+            NotifyError::InvalidPayload(_) => Code::Internal,
+            NotifyError::Closed | NotifyError::SlowConsumer => Code::Cancelled,
         };
         Self::new(code, error.to_string())
     }

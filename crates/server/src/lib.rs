@@ -68,23 +68,28 @@ mod error;
 mod metrics;
 mod node;
 mod options;
+mod payload;
 mod seed;
 
-pub use app::handler::{FromRequest, Handler, IntoAnswer, Json, Method, Request, Text};
-pub use app::rooms::{RoomAccess, RoomAction};
+pub use app::context::{
+    CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomContext,
+};
+pub use app::extract::{FromContext, Text};
+pub use app::handler::Handler;
+pub use app::rooms::RoomAction;
 pub use app::router::Router;
 pub use app::socket::Socket;
 pub use app::upgrade::SocketIoUpgrade;
 pub use call::cancel::{Cancel, Cancelled};
 pub use connection::handshake::UpgradeRejection;
-pub use connection::notifier::Notifier;
 pub use end::{CancelCause, Disconnected};
-pub use error::{CallError, Code, NotifyError};
-pub use metrics::Metrics;
+pub use error::{CallError, Code, InvalidPayload, NotifyError};
 pub use node::address::{Connection, Room, User};
 pub use node::handle::{DrainPlan, Node, NodeFailure};
 pub use options::Options;
+pub use payload::{IntoPayload, IntoReply};
 pub use seed::echo as raw;
+pub use seed::notifier::Notifier;
 pub use seed::procedure::{Message, Procedure, Response};
 pub use seed::socket_io::SocketIo;
 

@@ -20,9 +20,9 @@ const CALL_BUCKETS: &[f64] =
 /// How a method that is not registered is counted: clients must not make label values.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
-/// Connections, calls and notifications of one [`Router`](crate::Router).
+/// Connections, calls and notifications of one [`Node`](crate::Node).
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     connections: IntGaugeVec,
     connections_open: IntGauge,
     max_connections: IntGauge,
@@ -86,7 +86,7 @@ impl Metrics {
     ///
     /// # Errors
     /// [`prometheus::Error`] if the registry has metrics of these names already.
-    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+    pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let collectors: [Box<dyn Collector>; 11] = [
             Box::new(self.connections.clone()),
             Box::new(self.max_connections.clone()),
@@ -101,11 +101,6 @@ impl Metrics {
             Box::new(self.slow_consumers.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
-    }
-
-    /// How many calls' work has not ended.
-    pub fn calls_in_flight(&self) -> i64 {
-        self.calls_in_flight.get()
     }
 
     pub(crate) fn on_cancelled(&self, cause: CancelCause) {
@@ -189,7 +184,12 @@ impl Outcome {
 }
 
 impl MethodMetrics {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn on_end(&self, outcome: Outcome, elapsed: Duration) {
+        tracing::trace!(method = self.name, ?outcome, ?elapsed, "a call has ended");
         self.duration.observe(elapsed.as_secs_f64());
         let outcome = match outcome {
             Outcome::Ok => return self.ok.inc(),

@@ -13,7 +13,18 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all
 /// connections together at most `inbound_memory` + `outbound_memory`, plus, for a moment, what arrives while the
 /// largest are being closed.
+///
+/// ```
+/// use roomcast::Options;
+///
+/// let options = Options::default().with(|options| {
+///     options.max_calls = 100;
+///     options.max_payload = 64 * 1024;
+/// });
+/// assert_eq!(options.max_calls, 100);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
     /// A message must be whole 30 s after its first byte, and for a limit above 1 MiB one second later for each
@@ -41,7 +52,7 @@ pub struct Options {
     pub max_calls: usize,
     /// Rooms that a connection may be in. Default 1,000.
     pub max_rooms: usize,
-    /// Connections at once; over it upgrades are answered 503. Default 1,000,000.
+    /// Connections at once; over it upgrades are answered 503. Default 100,000.
     pub max_connections: usize,
     /// How often a client is pinged. Default 25 s.
     pub ping_interval: Duration,
@@ -63,7 +74,7 @@ impl Default for Options {
             outbound_memory: 1024 * 1024 * 1024,
             max_calls: 1024,
             max_rooms: 1000,
-            max_connections: 1_000_000,
+            max_connections: 100_000,
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(15 * 60),
@@ -72,6 +83,13 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Changes some of them.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits::new(self.max_payload)
     }

@@ -61,7 +61,7 @@ async fn assert_stops(watch: &Watch, router: &Router, cause: CancelCause) -> Dur
     wait_until("the work has stopped", || watch.running() == 0).await;
     let took = started.elapsed();
     assert_eq!(watch.causes()[watch.causes().len() - 3..], [Some(cause); 3]);
-    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+    wait_until("the gauge is back at 0", || router.node().calls_in_flight() == 0).await;
     took
 }
 
@@ -121,7 +121,10 @@ async fn a_lost_connection_stops_its_calls() {
 async fn a_client_that_falls_silent_loses_its_calls() {
     let watch = Watch::default();
     let silence = Duration::from_millis(100);
-    let options = Options { ping_interval: silence, pong_timeout: silence, ..Options::default() };
+    let options = Options::default().with(|options| {
+        options.ping_interval = silence;
+        options.pong_timeout = silence;
+    });
     let (router, _cluster) = endless_router(&watch, options);
     let url = serve(router.clone()).await;
     let (_client, _) = start_endless(&url, &watch).await; // it answers pings only while it reads
@@ -137,7 +140,7 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
     assert_eq!(idle.call("echo", "here").await.unwrap(), "here");
     let (mut busy, _) = start_endless(&url, &watch).await;
 
-    let plan = DrainPlan { duration: Duration::from_millis(100), timeout: Duration::from_millis(500) };
+    let plan = DrainPlan::new(Duration::from_millis(100), Duration::from_millis(500));
     let (drained, idle_closed, (refused, busy_code)) = tokio::join!(
         async {
             node.drain(plan).await;
@@ -164,13 +167,13 @@ async fn a_drain_lets_calls_end_until_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_ends_at_its_deadline() {
     let watch = Watch::default();
-    let options = Options { call_timeout: Duration::from_millis(100), ..Options::default() };
+    let options = Options::default().with(|options| options.call_timeout = Duration::from_millis(100));
     let (router, _cluster) = endless_router(&watch, options);
     let url = serve(router.clone()).await;
     let mut client = Client::connect(&url).await.unwrap();
     assert!(client.call_text("endless", "").await.unwrap().contains("DEADLINE_EXCEEDED"));
     wait_until("the work has stopped", || watch.running() == 0).await;
-    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+    wait_until("the gauge is back at 0", || router.node().calls_in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +206,7 @@ async fn a_panic_is_answered_and_stops_what_the_handler_had_spawned() {
         assert_eq!(watch.causes().last(), Some(&Some(CancelCause::Panic)));
     }
     assert_eq!(client.call("echo", "unharmed").await.unwrap(), "unharmed");
-    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+    wait_until("the gauge is back at 0", || router.node().calls_in_flight() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +239,7 @@ async fn a_reset_is_obeyed_while_megabytes_wait_for_a_client_that_does_not_read(
     const CHUNK: usize = 512 * 1024;
     const CHUNKS: usize = 32;
     let watch = Watch::default();
-    let options = Options { max_outbound: 64 * 1024 * 1024, ..Options::default() };
+    let options = Options::default().with(|options| options.max_outbound = 64 * 1024 * 1024);
     let (router, _cluster) = endless_router(&watch, options);
     let queued = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&queued);
@@ -284,7 +287,7 @@ async fn every_call_has_one_outcome_however_answers_and_resets_race() {
         assert_eq!(client.stray_answers(), stray);
         assert_eq!(client.answer(kept).await.unwrap(), [length].as_slice());
     }
-    wait_until("the gauge is back at 0", || router.metrics().calls_in_flight() == 0).await;
+    wait_until("the gauge is back at 0", || router.node().calls_in_flight() == 0).await;
 }
 
 // === the tutorial's loop ===

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{serve, wait_until};
-use roomcast::{
-    CallError, CloseCode, Code, ConnectionId, DrainPlan, MemoryBus, Node, Options, RoomAccess, Router, Socket,
-};
+use roomcast::{CallError, CloseCode, Code, ConnectionId, DrainPlan, MemoryBus, Node, Options, Router, Socket};
 use roomcast_testkit::Client;
 use serde_json::{Value, json};
 
@@ -25,9 +23,7 @@ async fn two_nodes() -> [(Node, String); 2] {
 }
 
 async fn listen(node: Node) -> String {
-    let router = Router::new(node)
-        .client_rooms(RoomAccess::everybody())
-        .call("id", async |socket: Socket| socket.id().to_string());
+    let router = Router::new(node).open_rooms().call("id", async |socket: Socket| socket.id().to_string());
     serve(router).await
 }
 
@@ -80,7 +76,7 @@ async fn a_connection_is_addressed_from_another_node_and_the_answers_are_true() 
 async fn a_node_that_has_drained_is_gone_at_once() {
     let [(a, _), (b, url_b)] = two_nodes().await;
     let (mut client, id) = connect(&url_b).await;
-    let plan = DrainPlan { duration: Duration::ZERO, timeout: Duration::from_secs(5) };
+    let plan = DrainPlan::new(Duration::ZERO, Duration::from_secs(5));
     let (closed, ()) = tokio::join!(client.closed(), b.drain(plan));
     assert_eq!(closed.unwrap().0, 1001);
     wait_until("it is gone", || a.nodes().len() == 1).await;
@@ -93,7 +89,7 @@ async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer
     let (handled, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let router = Router::new(node.clone()).on_disconnect({
         let (handled, ended) = (Arc::clone(&handled), Arc::clone(&ended));
-        move |_, _| {
+        move || {
             handled.fetch_add(1, Ordering::SeqCst);
             let ended = Arc::clone(&ended);
             async move {
@@ -106,6 +102,6 @@ async fn a_drain_waits_for_the_disconnect_handlers_of_clients_that_do_not_answer
     // It reads nothing, so it does not answer a Close.
     let _silent = Client::connect(&url).await.unwrap();
     wait_until("it is connected", || node.connection_count() == 1).await;
-    node.drain(DrainPlan { duration: Duration::ZERO, timeout: Duration::from_millis(100) }).await;
+    node.drain(DrainPlan::new(Duration::ZERO, Duration::from_millis(100))).await;
     assert_eq!((handled.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (1, 1));
 }

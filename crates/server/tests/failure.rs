@@ -34,6 +34,6 @@ async fn the_end_of_the_brokers_events_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_drains_has_not_failed() {
     let node = Node::embedded(Options::default());
-    node.drain(DrainPlan { duration: Duration::ZERO, timeout: DEADLINE }).await;
+    node.drain(DrainPlan::new(Duration::ZERO, DEADLINE)).await;
     assert!(tokio::time::timeout(DEADLINE, node.failed()).await.is_err());
 }

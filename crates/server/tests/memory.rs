@@ -27,7 +27,8 @@ fn is_refused(connected: &Result<Client, ClientError>) -> bool {
 #[tokio::test]
 async fn nobody_new_is_accepted_until_what_is_held_fits_again() {
     let broker = Arc::new(TestBroker::new());
-    let node = Node::new(Arc::clone(&broker) as _, Options { inbound_memory: INBOUND_MEMORY, ..Options::default() });
+    let node =
+        Node::new(Arc::clone(&broker) as _, Options::default().with(|options| options.inbound_memory = INBOUND_MEMORY));
     let url = serve(router(&node)).await;
     // A node that has failed closes nobody for memory, so there is time to look.
     broker.stream.send_replace(Stream::Ends);
@@ -47,7 +48,7 @@ async fn nobody_new_is_accepted_until_what_is_held_fits_again() {
 
 #[tokio::test]
 async fn notifications_that_wait_on_a_connection_closed_for_memory_are_given_up() {
-    let node = Node::embedded(Options { inbound_memory: INBOUND_MEMORY, ..Options::default() });
+    let node = Node::embedded(Options::default().with(|options| options.inbound_memory = INBOUND_MEMORY));
     let url = serve(router(&node)).await;
     let mut client = Client::connect(&url).await.unwrap();
     for _ in 0..2 {
@@ -61,7 +62,7 @@ async fn notifications_that_wait_on_a_connection_closed_for_memory_are_given_up(
 
 #[tokio::test]
 async fn notifications_without_payload_count_towards_the_memory_of_the_node() {
-    let node = Node::embedded(Options { inbound_memory: INBOUND_MEMORY, ..Options::default() });
+    let node = Node::embedded(Options::default().with(|options| options.inbound_memory = INBOUND_MEMORY));
     let url = serve(router(&node)).await;
     let mut client = Client::connect(&url).await.unwrap();
     for _ in 0..10 {

@@ -116,7 +116,7 @@ async fn slow_messages_that_are_whole_in_time_are_handled_each_with_a_time_of_it
 #[tokio::test(start_paused = true)]
 async fn where_messages_may_be_larger_they_may_take_longer() {
     const MIB: usize = 1024 * 1024;
-    let mut client = Client::connect(Options { max_payload: 3 * MIB, ..Options::default() }).await;
+    let mut client = Client::connect(Options::default().with(|options| options.max_payload = 3 * MIB)).await;
     let begun = Instant::now();
     assert!(client.trickle(&call(), Duration::from_secs(1)).await.is_err(), "the node ends the connection");
     // One second more for each of the 32 times 64 KiB beyond the first MiB.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use common::broker::TestBroker;
 use common::{serve, wait_until};
-use roomcast::{Node, Options, RoomAccess, Router};
+use roomcast::{Node, Options, Router};
 use roomcast_testkit::Client;
 
 /// What one connection may have under way.
@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 async fn slow_node() -> (Arc<TestBroker>, String) {
     let broker = Arc::new(TestBroker::new());
     let node = Node::new(Arc::clone(&broker) as _, Options::default());
-    let router = Router::new(node).client_rooms(RoomAccess::everybody()).quick_call("echo", async || "");
+    let router = Router::new(node).open_rooms().quick_call("echo", async || "");
     broker.holds.store(true, Ordering::Release);
     (broker, serve(router).await)
 }

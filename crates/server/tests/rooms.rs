@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{serve, within_deadline};
-use roomcast::{Node, Options, RoomAccess, Router};
+use roomcast::{Node, Options, Router};
 use roomcast_testkit::{Client, ClientError};
 
 const MEMBERS: usize = 20;
@@ -17,7 +17,7 @@ const EVENTS: usize = 500;
 
 async fn room_server(options: Options) -> (String, Node) {
     let node = Node::embedded(options);
-    let router = Router::new(node.clone()).client_rooms(RoomAccess::everybody());
+    let router = Router::new(node.clone()).open_rooms();
     (serve(router).await, node)
 }
 
@@ -67,7 +67,7 @@ async fn all_members_get_every_event_once_in_one_order() {
 async fn a_slow_consumer_is_closed_alone() {
     const CHUNK: usize = 256 * 1024;
     const CHUNKS: usize = 64;
-    let options = Options { max_outbound: 1024 * 1024, ..Options::default() };
+    let options = Options::default().with(|options| options.max_outbound = 1024 * 1024);
     let (url, node) = room_server(options).await;
     let mut slow = Client::connect(&url).await.unwrap();
     slow.call("rooms/join/hall", "").await.unwrap();

@@ -7,13 +7,13 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Extension;
 use axum::routing::get;
+use axum::{Extension, Json};
 use common::{serve, wait_until, within_deadline};
 use parking_lot::Mutex;
 use roomcast::{
-    CallError, Cancel, CloseCode, Code, Disconnected, Json, Method, Node, Options, RoomAccess, RoomAction, Router,
-    SUBPROTOCOL, Socket, SocketIoUpgrade, Text, UserId,
+    CallError, Cancel, CloseCode, Code, Disconnected, Name, Node, Options, RoomAction, RoomName, Router, SUBPROTOCOL,
+    Socket, SocketIoUpgrade, Text, UserId,
 };
 use roomcast_testkit::Client;
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ async fn handlers_get_what_they_ask_for_and_answer_what_they_return() {
     let (router, _) = router();
     let router = router
         .call("double", async |Json(order): Json<Order>| Json(Order { count: order.count * 2, ..order }))
-        .call("who", async |socket: Socket, Method(method): Method| format!("{method} {}", socket.rooms().len()))
+        .call("who", async |socket: Socket, method: Name| format!("{method} {}", socket.rooms().len()))
         .call("refuse", async || Err::<(), _>(CallError::new(Code::FailedPrecondition, "not \"now\"")))
         .call("text", async |Text(text): Text, _: Cancel| text)
         .call("nothing", async || ());
@@ -130,7 +130,7 @@ async fn connect_and_disconnect_handlers_frame_a_connection() {
             connected.lock().push("connected".to_owned());
             async move { socket.join("lobby").await }
         })
-        .on_disconnect(move |socket: Socket, why| {
+        .on_disconnect(move |socket: Socket, why: Disconnected| {
             let mut log = disconnected.lock();
             log.push(format!("left {} rooms with {}", socket.rooms().len(), why.code));
             std::future::ready(())
@@ -148,7 +148,7 @@ async fn connect_and_disconnect_handlers_frame_a_connection() {
 
 #[test]
 fn a_close_reason_is_displayed_in_one_line() {
-    let why = Disconnected { code: CloseCode(4000), reason: "bye\n\u{1b}[31m".to_owned() };
+    let why = Disconnected::new(CloseCode(4000), "bye\n\u{1b}[31m".to_owned());
     assert_eq!(why.to_string(), r#"the connection has ended: 4000 "bye\n\u{1b}[31m""#);
 }
 
@@ -157,7 +157,7 @@ async fn a_connect_handler_that_refuses_closes_with_its_reason() {
     let (router, _) = router();
     let router = router
         .on_connect(async |_: Socket| Err::<(), _>(CallError::new(Code::PermissionDenied, "members only")))
-        .on_disconnect(async |_, _| unreachable!("it never was connected"));
+        .on_disconnect(async |_: Socket| -> () { unreachable!("it never was connected") });
     let mut client = Client::connect(&serve(router).await).await.unwrap();
     assert_eq!(client.closed().await.unwrap(), (1008, "members only".to_owned()));
 }
@@ -169,12 +169,18 @@ async fn rooms_are_denied_to_clients_unless_they_are_opened() {
     let mut client = Client::connect(&closed).await.unwrap();
     assert!(client.call_text("rooms/join/a", "").await.unwrap().contains("PERMISSION_DENIED"));
 
-    let open = router
-        .client_rooms(RoomAccess::checked(|_, action, room| action == RoomAction::Join && room.starts_with("public-")));
+    let open = router.client_rooms(async |action: RoomAction, room: RoomName| {
+        tokio::task::yield_now().await;
+        match action {
+            RoomAction::Join if room.starts_with("public-") => Ok(()),
+            RoomAction::Join => Err(CallError::new(Code::Unauthenticated, "log in first")),
+            _ => Err(CallError::new(Code::PermissionDenied, "only to join")),
+        }
+    });
     let mut client = Client::connect(&serve(open).await).await.unwrap();
     assert_eq!(client.call("rooms/join/public-a", "").await.unwrap(), "");
-    assert!(client.call_text("rooms/join/private", "").await.unwrap().contains("PERMISSION_DENIED"));
-    assert!(client.call_text("rooms/publish/public-a/event", "").await.unwrap().contains("PERMISSION_DENIED"));
+    assert!(client.call_text("rooms/join/private", "").await.unwrap().contains("UNAUTHENTICATED"));
+    assert!(client.call_text("rooms/publish/public-a/event", "").await.unwrap().contains("only to join"));
 }
 
 #[tokio::test]
@@ -203,7 +209,10 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
 
 #[tokio::test]
 async fn what_a_client_makes_wait_is_bounded() {
-    let options = Options { max_inbound: 10_000, max_waiting_notifications: 10, ..Options::default() };
+    let options = Options::default().with(|options| {
+        options.max_inbound = 10_000;
+        options.max_waiting_notifications = 10;
+    });
     let router = Router::new(Node::embedded(options))
         .call("endless", async || std::future::pending::<()>().await)
         .notify("endless", async || std::future::pending::<()>().await);
@@ -226,7 +235,7 @@ async fn what_waits_counts_with_its_name_and_overhead() {
     const NOTIFICATIONS: usize = 10_000 / (255 + 256);
     const CALLS: usize = 10_000 / (255 + 1024);
     let endless = "n".repeat(255);
-    let options = Options { max_inbound: 10_000, ..Options::default() };
+    let options = Options::default().with(|options| options.max_inbound = 10_000);
     let router = Router::new(Node::embedded(options))
         .call(&endless, async || std::future::pending::<()>().await)
         .notify(&endless, async || std::future::pending::<()>().await)
@@ -253,7 +262,7 @@ async fn what_waits_counts_with_its_name_and_overhead() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_told_to_come_back_later() {
-    let node = Node::embedded(Options { max_connections: 1, ..Options::default() });
+    let node = Node::embedded(Options::default().with(|options| options.max_connections = 1));
     let url = serve(Router::new(node).call("ready", async || ())).await;
     let mut first = Client::connect(&url).await.unwrap();
     first.call("ready", "").await.unwrap();
@@ -277,7 +286,7 @@ async fn half_a_handshake(url: &str) -> TcpStream {
 #[tokio::test]
 async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
     const PLACES: usize = 5;
-    let node = Node::embedded(Options { max_connections: PLACES, ..Options::default() });
+    let node = Node::embedded(Options::default().with(|options| options.max_connections = PLACES));
     let url = serve(Router::new(node.clone())).await;
     let mut clients = Vec::new();
     for _ in 0..20 * PLACES {
@@ -309,7 +318,7 @@ async fn however_many_clients_come_at_once_there_are_never_more_than_may_be() {
 
 #[tokio::test]
 async fn a_client_that_leaves_during_its_handshake_takes_no_place() {
-    let node = Node::embedded(Options { max_connections: 1, ..Options::default() });
+    let node = Node::embedded(Options::default().with(|options| options.max_connections = 1));
     let url = serve(Router::new(node)).await;
     for _ in 0..20 {
         let leaves = half_a_handshake(&url).await;

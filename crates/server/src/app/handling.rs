@@ -8,7 +8,7 @@ use roomcast_core::BoxFuture;
 
 use crate::error::{CallError, panicked};
 
-/// A handler's work on one request.
+/// A handler's work.
 pub(crate) type Handling = BoxFuture<'static, Result<Bytes, CallError>>;
 
 /// What became of a handler.
@@ -18,7 +18,7 @@ pub(crate) enum Handled {
 }
 
 impl Handled {
-    /// The answer to the client.
+    /// The reply to the client.
     pub(crate) fn into_result(self) -> Result<Bytes, CallError> {
         match self {
             Self::Returned(result) => result,
@@ -32,20 +32,30 @@ pub(crate) async fn catch_panic(handling: Handling) -> Handled {
     AssertUnwindSafe(handling).catch_unwind().await.map_or(Handled::Panicked, Handled::Returned)
 }
 
+/// Whether a handler is begun at once, on the task that found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It runs up to its first wait.
+    Now,
+    /// Nothing of it has run.
+    Later,
+}
+
 /// How far a handler has come.
 pub(crate) enum Begun {
     Done(Handled),
     Waits(Handling),
 }
 
-/// Begins a handler and runs it up to its first wait.
-pub(crate) fn begin(handler: impl FnOnce() -> Handling) -> Begun {
-    let first_poll = || {
+/// Makes a handler's work, and begins it or not.
+pub(crate) fn begin(start: Start, handler: impl FnOnce() -> Handling) -> Begun {
+    let begin = || {
         let mut handling = handler();
-        match (&mut handling).now_or_never() {
-            Some(result) => Begun::Done(Handled::Returned(result)),
-            None => Begun::Waits(handling),
-        }
+        let result = match start {
+            Start::Now => (&mut handling).now_or_never(),
+            Start::Later => None,
+        };
+        result.map_or(Begun::Waits(handling), |result| Begun::Done(Handled::Returned(result)))
     };
-    std::panic::catch_unwind(AssertUnwindSafe(first_poll)).unwrap_or(Begun::Done(Handled::Panicked))
+    std::panic::catch_unwind(AssertUnwindSafe(begin)).unwrap_or(Begun::Done(Handled::Panicked))
 }

@@ -1,23 +1,24 @@
 //! The life of one of a router's connections, and the way of its calls and notifications to their handlers.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::http::Extensions;
+use axum::http::request::Parts;
 use bytes::Bytes;
 use roomcast_core::{Codec, Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 
-use crate::app::handler::Request;
-use crate::app::handling::{Begun, Handled, Handling, catch_panic};
+use crate::app::context::{CallContext, NotificationContext};
+use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::notifications::{NotificationQueue, report};
-use crate::app::router::Routes;
+use crate::app::rooms::Publish;
+use crate::app::router::{Routes, Target};
 use crate::app::socket::Socket;
+use crate::app::spans;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
 use crate::call::table::Refusal;
-use crate::connection::context::{ConnectionContext, call_cost, notification_cost};
+use crate::connection::context::{ClientInfo, ConnectionContext, call_cost, notification_cost};
 use crate::connection::driver::Driver;
 use crate::connection::responder::Responder;
 use crate::connection::session::{App, Rpc};
@@ -35,31 +36,30 @@ pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
     Box::pin(open.finish(end)).await;
 }
 
+/// What an upgrade hands over.
+pub(crate) struct Opening {
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) user: Option<UserId>,
+    pub(crate) client: ClientInfo,
+    /// For the connect handler.
+    pub(crate) request: Arc<Parts>,
+    pub(crate) place: Place,
+}
+
 /// Waits for the end of the handshake, and asks the application. `None`: there is no connection, or it is refused and
 /// closed.
-pub(crate) async fn open(
-    upgraded: impl Future<Output = Option<Transport>>,
-    routes: Arc<Routes>,
-    peer_addr: Option<SocketAddr>,
-    user: Option<UserId>,
-    extensions: Extensions,
-    place: Place,
-) -> Option<Open> {
+pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
+    let Opening { routes, user, mut client, request, place } = opening;
     let transport = upgraded.await?;
-    let hub = routes.node.hub();
-    let connection = hub.local().connect(user, Codec::RpcV01);
-    let counted = OpenConnection::new(&routes.metrics);
+    let node = routes.node.clone();
+    let connection = node.hub().local().connect(user, Codec::RpcV01);
+    let counted = OpenConnection::new(node.metrics());
     let peer = Arc::clone(connection.shared());
-    let context = ConnectionContext::new(
-        peer,
-        peer_addr,
-        extensions,
-        Arc::clone(routes.node.options()),
-        Arc::clone(&routes.metrics),
-    );
-    let socket = Socket { context: Arc::clone(&context), node: routes.node.clone() };
-    let accepted = routes.connect(socket.clone()).await;
-    let delivery_latency = hub.metrics().delivery_latency.clone();
+    client.span = spans::connection(&peer, client.peer_addr, client.span);
+    let context = ConnectionContext::new(peer, client, Arc::clone(node.options()), Arc::clone(node.metrics()));
+    let socket = Socket { context: Arc::clone(&context), node };
+    let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
+    let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
     let open = Open { driver, connection, counted, _place: place };
@@ -93,7 +93,8 @@ impl Open {
             if let Some(queue) = queue {
                 queue.finish().await;
             }
-            routes.disconnect(socket, end.disconnected()).await;
+            let context = Arc::clone(&socket.context);
+            spans::within(&context, routes.disconnect(socket, end.disconnected())).await;
         };
         tokio::join!(self.driver.close(&end), last_handlers);
     }
@@ -110,7 +111,7 @@ impl Open {
         self.counted.closed(end);
         let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
         socket.context.end(end.cancel_cause());
-        socket.context.set_handler_knows_end();
+        spans::on_closed(&socket.context, end);
         self.connection.leave_rooms();
         let queue = queue.take()?;
         if routes.node.hub().local().is_short_of_memory() {
@@ -131,18 +132,31 @@ struct RouterApp {
 
 impl App for RouterApp {
     fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let Some(route) = self.routes.notification(&name) else {
-            report(context, Err(unknown("event", &name)));
+        let Some(target) = self.routes.notification(&name) else {
+            report(context, &name, Err(unknown("event", &name)));
             return Ok(());
         };
         let cost = notification_cost(&name, &payload);
-        let request = Request { name, payload, socket: self.socket.clone(), cancel: None };
         // One that waits its turn behind others is not begun before it.
         let in_turn = self.queue.as_ref().is_none_or(NotificationQueue::is_idle);
-        match if in_turn { route.begin(request) } else { Begun::Waits(route.later(request)) } {
-            Begun::Done(handled) => report(context, handled.into_result()),
+        let start = if in_turn { target.start() } else { Start::Later };
+        let socket = &self.socket;
+        let begun = begin(start, || {
+            let span = spans::notification(context, &name);
+            let handling = match target {
+                Target::Handler(route) => {
+                    route.handle(NotificationContext { name: name.clone(), payload, socket: socket.clone() })
+                }
+                Target::Room(message) => {
+                    message.perform(self.routes.room_access(), socket, payload, Publish::Unawaited)
+                }
+            };
+            spans::instrument(handling, span)
+        });
+        match begun {
+            Begun::Done(handled) => report(context, &name, handled.into_result()),
             Begun::Waits(rest) => {
-                if !self.queue.get_or_insert_default().push(context, rest, cost) {
+                if !self.queue.get_or_insert_default().push(context, name, rest, cost) {
                     return Err(overloaded());
                 }
             }
@@ -157,19 +171,28 @@ impl App for RouterApp {
         name: Name,
         payload: Bytes,
     ) -> Result<(), CloseFrame> {
-        let route = self.routes.call(&name);
-        let metrics = route.map_or(&self.routes.unknown, |route| &route.metrics);
+        let (target, metrics) = self.routes.call(&name);
         let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
         let admitted = context.admit_call(id, cost);
-        let known = || route.ok_or_else(|| Refusal::Answer(unknown("method", &name)));
-        let route = match admitted.and_then(|()| known()) {
-            Ok(route) => &route.route,
+        let known = || target.ok_or_else(|| Refusal::Answer(unknown("method", &name)));
+        let target = match admitted.and_then(|()| known()) {
+            Ok(target) => target,
             Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
+        let (start, cancel, socket) = (target.start(), Cancel::new(&call), &self.socket);
+        let begun = begin(start, || {
+            let span = spans::call(context, &name);
+            let handling = match target {
+                Target::Handler(route) => {
+                    route.handle(CallContext { name: name.clone(), payload, socket: socket.clone(), cancel })
+                }
+                Target::Room(message) => message.perform(self.routes.room_access(), socket, payload, Publish::Awaited),
+            };
+            spans::instrument(handling, span)
+        });
         // A call that a quick handler answers at once never enters the table: no Reset can come in between.
-        let cancel = Some(Cancel::new(&call));
-        match route.begin(Request { name, payload, socket: self.socket.clone(), cancel }) {
+        match begun {
             Begun::Done(Handled::Returned(result)) => context.answer_at_once(id, &call, result),
             Begun::Done(Handled::Panicked) => {
                 context.answer_at_once(id, &call, Err(panicked()));

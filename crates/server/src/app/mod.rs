@@ -3,6 +3,8 @@
 //! Imports everything else in this crate. A request to upgrade enters by `upgrade`, a client's frame by `lifecycle`,
 //! which finds its handler in `router`; what a handler sends leaves by `socket`.
 
+pub(crate) mod context;
+pub(crate) mod extract;
 pub(crate) mod handler;
 pub(crate) mod handling;
 pub(crate) mod lifecycle;
@@ -11,4 +13,5 @@ pub(crate) mod publishing;
 pub(crate) mod rooms;
 pub(crate) mod router;
 pub(crate) mod socket;
+pub(crate) mod spans;
 pub(crate) mod upgrade;

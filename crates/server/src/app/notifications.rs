@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use roomcast_protocol::Name;
 use tokio::task::JoinHandle;
 
 use crate::app::handling::{Handling, catch_panic};
 use crate::connection::context::{ConnectionContext, Permit};
-use crate::error::{CallError, took_too_long};
+use crate::error::{CallError, Code, took_too_long};
 
 /// How long the notifications that came before a connection's end may still take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +26,15 @@ pub(crate) struct NotificationQueue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<(Handling, Permit)>,
+    waiting: VecDeque<Waiting>,
     working: bool,
+}
+
+/// A notification that is not handled yet.
+struct Waiting {
+    event: Name,
+    handling: Handling,
+    _memory: Permit,
 }
 
 impl std::fmt::Debug for State {
@@ -42,13 +50,19 @@ impl NotificationQueue {
     }
 
     /// Puts a notification behind those before it. `false`: as many wait as may.
-    pub(crate) fn push(&mut self, context: &Arc<ConnectionContext>, handling: Handling, cost: usize) -> bool {
+    pub(crate) fn push(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        event: Name,
+        handling: Handling,
+        cost: usize,
+    ) -> bool {
         let mut state = self.state.lock();
         if state.waiting.len() >= context.options.max_waiting_notifications {
             return false;
         }
-        let Some(permit) = Permit::take(context, cost) else { return false };
-        state.waiting.push_back((handling, permit));
+        let Some(memory) = Permit::take(context, cost) else { return false };
+        state.waiting.push_back(Waiting { event, handling, _memory: memory });
         if !std::mem::replace(&mut state.working, true) {
             self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(context))));
         }
@@ -81,23 +95,26 @@ async fn work(state: Arc<Mutex<State>>, context: Arc<ConnectionContext>) {
             state.working = next.is_some();
             next
         };
-        let Some((handling, _permit)) = next else { return };
+        let Some(Waiting { event, handling, _memory }) = next else { return };
         let timeout = context.options.call_timeout;
         match tokio::time::timeout(timeout, catch_panic(handling)).await {
-            Ok(handled) => report(&context, handled.into_result()),
-            Err(_) => report(&context, Err(took_too_long(timeout))),
+            Ok(handled) => report(&context, &event, handled.into_result()),
+            Err(_) => report(&context, &event, Err(took_too_long(timeout))),
         }
     }
 }
 
 /// A failed notification is counted, logged and dropped.
-pub(crate) fn report(context: &ConnectionContext, result: Result<Bytes, CallError>) {
-    if let Err(error) = result {
-        context.metrics.on_notification_failed(error.code);
-        if context.is_first_failure() {
-            tracing::warn!(connection = %context.peer.id, %error, "a notification failed; later ones are logged at debug");
-        } else {
-            tracing::debug!(connection = %context.peer.id, %error, "a notification failed");
-        }
+pub(crate) fn report(context: &ConnectionContext, event: &str, result: Result<Bytes, CallError>) {
+    let Err(error) = result else { return };
+    if error.code == Code::Cancelled && context.peer.outbox.is_closed() {
+        // The handler wanted to send something to a client that has left meanwhile.
+        return;
+    }
+    context.metrics.on_notification_failed(error.code);
+    if context.is_first_failure() {
+        tracing::warn!(connection = %context.peer.id, ?event, %error, "a notification failed; later ones are logged at debug");
+    } else {
+        tracing::debug!(connection = %context.peer.id, ?event, %error, "a notification failed");
     }
 }

@@ -35,11 +35,12 @@ pub(crate) async fn publish_unawaited(
     event: Name,
     payload: Bytes,
 ) -> Result<(), CallError> {
+    let name = event.clone();
     if let Some(publishing) = start(context, hub, room, event, payload).await? {
         let context = Arc::clone(context);
         tokio::spawn(async move {
             let result = publishing.await;
-            report(&context, result.map(|()| Bytes::new()).map_err(CallError::from));
+            report(&context, &name, result.map(|()| Bytes::new()).map_err(CallError::from));
         });
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The built-in procedures by which clients join, leave, publish and look.
+//! The built-in methods by which clients join, leave and use rooms.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use roomcast_core::{ConnectionId, Members, NodeId, RoomName, UserId, check_event
 use roomcast_protocol::Name;
 use serde::Serialize;
 
-use crate::app::handler::Request;
+use crate::app::context::RoomContext;
 use crate::app::handling::Handling;
 use crate::app::publishing;
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
 
-/// What a client wants of a room.
+/// What a client wants to do with a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RoomAction {
@@ -28,66 +28,46 @@ pub enum RoomAction {
     Members,
 }
 
-/// Which clients may use the `rooms/…` procedures, and how.
+/// Which clients may use the `rooms/…` methods, and how.
 #[derive(Clone)]
-pub struct RoomAccess(Rule);
-
-type Check = dyn Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync;
-
-#[derive(Clone)]
-enum Rule {
+pub(crate) enum RoomAccess {
     Nobody,
     Everybody,
     Checked(Arc<Check>),
 }
 
+type Check = dyn Fn(RoomContext) -> Handling + Send + Sync;
+
 impl RoomAccess {
-    /// Rooms are the server's to handle.
-    pub fn nobody() -> Self {
-        Self(Rule::Nobody)
-    }
-
-    /// Everybody may do everything. For demos and closed networks.
-    pub fn everybody() -> Self {
-        Self(Rule::Everybody)
-    }
-
-    /// Asks for each use. The check must not block.
-    pub fn checked(check: impl Fn(&Socket, RoomAction, &RoomName) -> bool + Send + Sync + 'static) -> Self {
-        Self(Rule::Checked(Arc::new(check)))
-    }
-
-    fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
-        let allowed = match &self.0 {
-            Rule::Nobody => false,
-            Rule::Everybody => true,
-            Rule::Checked(check) => check(socket, action, room),
-        };
-        match allowed {
-            true => Ok(()),
-            false => Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}"))),
+    async fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
+        match self {
+            Self::Everybody => Ok(()),
+            Self::Nobody => {
+                Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}")))
+            }
+            Self::Checked(check) => {
+                check(RoomContext { socket: socket.clone(), action, room: room.clone() }).await.map(|_| ())
+            }
         }
     }
 }
 
 impl fmt::Debug for RoomAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Rule::Nobody => "Nobody",
-            Rule::Everybody => "Everybody",
-            Rule::Checked(_) => "Checked",
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::Everybody => "Everybody",
+            Self::Checked(_) => "Checked",
         })
     }
 }
 
-const PREFIX: &str = "rooms/";
+/// What the names of all of these methods begin with.
+pub(crate) const PREFIX: &str = "rooms/";
 
 impl RoomAction {
-    /// In the order of their discriminants.
-    pub(crate) const ALL: [Self; 4] = [Self::Join, Self::Leave, Self::Publish, Self::Members];
-
-    /// The procedure's name, to which the room's name is appended.
-    pub(crate) fn procedure(self) -> &'static str {
+    /// The method's name, to which the room's name is appended.
+    pub(crate) fn method(self) -> &'static str {
         match self {
             Self::Join => "rooms/join",
             Self::Leave => "rooms/leave",
@@ -95,55 +75,70 @@ impl RoomAction {
             Self::Members => "rooms/members",
         }
     }
+}
 
-    /// The action that a procedure's name asks for, and what comes after it.
-    pub(crate) fn parse(name: &str) -> Option<(Self, &str)> {
-        let (action, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
+/// Whether a publish is awaited: that of a call is, that of a notification is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publish {
+    Awaited,
+    Unawaited,
+}
+
+/// A message to a `rooms/…` method.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoomMessage<'a> {
+    pub(crate) action: RoomAction,
+    /// What the action is about: a room, and for a publish an event.
+    names: &'a str,
+}
+
+impl<'a> RoomMessage<'a> {
+    /// `None`: the name is not one of these methods'.
+    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+        let (action, names) = name.strip_prefix(PREFIX)?.split_once('/')?;
         let action = match action {
-            "join" => Self::Join,
-            "leave" => Self::Leave,
-            "publish" => Self::Publish,
-            "members" => Self::Members,
+            "join" => RoomAction::Join,
+            "leave" => RoomAction::Leave,
+            "publish" => RoomAction::Publish,
+            "members" => RoomAction::Members,
             _ => return None,
         };
-        Some((action, rest))
+        Some(Self { action, names })
     }
 
-    /// Does it.
-    pub(crate) fn perform(self, access: &RoomAccess, request: Request) -> Handling {
-        let prepared = self.prepare(access, &request);
+    /// Does it, if it is allowed.
+    pub(crate) fn perform(self, access: &RoomAccess, socket: &Socket, payload: Bytes, publish: Publish) -> Handling {
+        let Self { action, .. } = self;
+        let names = self.names();
+        let (access, socket) = (access.clone(), socket.clone());
         Box::pin(async move {
-            let (room, event) = prepared?;
-            let Request { socket, payload, cancel, .. } = request;
-            let hub = socket.node.hub();
-            match self {
-                Self::Join => hub.local().join(&socket.context.peer, &room).await?,
-                Self::Leave => hub.local().leave(&socket.context.peer, &room),
-                Self::Publish if cancel.is_none() => {
-                    publishing::publish_unawaited(&socket.context, hub, room, event, payload).await?;
+            let (room, event) = names?;
+            access.check(&socket, action, &room).await?;
+            let (context, hub) = (&socket.context, socket.node.hub());
+            match (action, publish) {
+                (RoomAction::Join, _) => hub.local().join(&context.peer, &room).await?,
+                (RoomAction::Leave, _) => hub.local().leave(&context.peer, &room),
+                (RoomAction::Publish, Publish::Awaited) => {
+                    publishing::publish(context, hub, room, event, payload).await?;
                 }
-                Self::Publish => publishing::publish(&socket.context, hub, room, event, payload).await?,
-                Self::Members => return members_json(&*hub.cluster().members(&room).await?),
+                (RoomAction::Publish, Publish::Unawaited) => {
+                    publishing::publish_unawaited(context, hub, room, event, payload).await?;
+                }
+                (RoomAction::Members, _) => return members_json(&*hub.cluster().members(&room).await?),
             }
             Ok(Bytes::new())
         })
     }
 
-    /// Reads the names, and asks whether it is allowed.
-    fn prepare(self, access: &RoomAccess, request: &Request) -> Result<(RoomName, Name), CallError> {
-        let (_, rest) = Self::parse(request.method()).unwrap_or((self, ""));
-        let (room, event) = match self {
-            Self::Publish => {
-                let (room, event) = rest.split_once('/').ok_or_else(|| {
-                    CallError::invalid_argument("a publish names its room and event: rooms/publish/<room>/<event>")
-                })?;
-                (room, check_event(event)?)
-            }
-            Self::Join | Self::Leave | Self::Members => (rest, Name::default()),
-        };
-        let room = RoomName::new(room)?;
-        access.check(request.socket(), self, &room)?;
-        Ok((room, event))
+    fn names(self) -> Result<(RoomName, Name), CallError> {
+        if self.action != RoomAction::Publish {
+            return Ok((RoomName::new(self.names)?, Name::default()));
+        }
+        let (room, event) = self.names.split_once('/').ok_or_else(|| {
+            CallError::invalid_argument("a publish names its room and event: rooms/publish/<room>/<event>")
+        })?;
+        let event = check_event(event)?;
+        Ok((RoomName::new(room)?, event))
     }
 }
 

@@ -1,22 +1,23 @@
 //! Handlers by name.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use bytes::Bytes;
-use prometheus::Registry;
-use roomcast_core::{BoxFuture, Place};
-use roomcast_protocol::{CloseCode, CloseFrame};
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
-use crate::app::handler::{Handler, IntoAnswer, Request};
-use crate::app::handling::{self, Begun, Handled, Handling, catch_panic};
-use crate::app::rooms::{RoomAccess, RoomAction};
+use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomContext};
+use crate::app::handler::Handler;
+use crate::app::handling::{Handled, Handling, Start, catch_panic};
+use crate::app::rooms::{PREFIX, RoomAccess, RoomAction, RoomMessage};
 use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;
-use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
+use crate::metrics::{MethodMetrics, UNKNOWN_METHOD};
 use crate::node::handle::Node;
 
 /// How long the application's connect handler may take.
@@ -25,31 +26,33 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the application's disconnect handler may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-type HandlerFn = Arc<dyn Fn(Request) -> Handling + Send + Sync>;
-type ConnectFn = Arc<dyn Fn(Socket) -> Handling + Send + Sync>;
-type DisconnectFn = Arc<dyn Fn(Socket, Disconnected) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Handlers by name. Cheap to clone once it is built.
+/// Handlers by name, for the connections of a [`Node`]. Cheap to clone.
 ///
-/// Calls of a connection run concurrently, each in a task of its own; its notifications are handled one
-/// after the other, in their order. A handler registered as *quick* is begun on the connection's own
-/// task and goes on elsewhere only if it has to wait: that saves most of the cost of a short call, but
-/// until its first wait the connection's input, Resets included, is not read. So a quick handler must not
-/// compute for long.
+/// Calls of a connection run concurrently, each in a task of its own. Its notifications are handled one after the
+/// other, in their order. A handler that is registered as *quick* begins on the connection's own task and moves to
+/// another only if it has to wait: that saves most of the cost of a short call. Until its first wait the connection's
+/// input, Resets included, is not read. So a quick handler must not compute for long.
 ///
 /// ```
-/// use roomcast::{CallError, Cancel, Node, Code, Options, Router, Socket, Text};
+/// use std::sync::Arc;
 ///
-/// async fn greet(Text(name): Text) -> Result<String, CallError> {
+/// use axum::extract::State;
+/// use roomcast::{CallError, Cancel, Code, Disconnected, Node, Options, Router, Socket, Text};
+///
+/// struct Shop {
+///     name: String,
+/// }
+///
+/// async fn greet(State(shop): State<Arc<Shop>>, Text(name): Text) -> Result<String, CallError> {
 ///     match name.as_str() {
 ///         "" => Err(CallError::new(Code::InvalidArgument, "who?")),
-///         name => Ok(format!("Hello, {name}!")),
+///         name => Ok(format!("Welcome to {}, {name}!", shop.name)),
 ///     }
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let node = Node::embedded(Options::default());
-/// let router = Router::new(node.clone())
+/// let router = Router::new(Node::embedded(Options::default()))
+///     .with_state(Arc::new(Shop { name: "Cups".to_owned() }))
 ///     .quick_call("greet", greet)
 ///     .call("report", async |cancel: Cancel| {
 ///         let rows = cancel.spawn_blocking(|cancel| (0..1000).take_while(|_| !cancel.is_cancelled()).count());
@@ -59,160 +62,286 @@ type DisconnectFn = Arc<dyn Fn(Socket, Disconnected) -> BoxFuture<'static, ()> +
 ///         socket.node().room("lobby").publish("said", text).await
 ///     })
 ///     .on_connect(async |socket: Socket| socket.join("lobby").await)
-///     .on_disconnect(async |socket: Socket, why| println!("{} left: {why}", socket.id()));
+///     .on_disconnect(async |socket: Socket, why: Disconnected| println!("{} left: {why}", socket.id()));
 /// # let _ = router; }
 /// ```
-#[derive(Clone)]
-pub struct Router {
+pub struct Router<S = ()> {
     routes: Arc<Routes>,
+    state: Arc<S>,
 }
 
-/// What a router knows, for its connections.
+/// What a router's connections need of it.
 #[derive(Clone)]
 pub(crate) struct Routes {
     pub(crate) node: Node,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) unknown: Arc<MethodMetrics>,
+    unknown: Arc<MethodMetrics>,
     calls: HashMap<String, CallRoute>,
-    notifications: HashMap<String, Route>,
-    /// The `rooms/…` procedures, by [`RoomAction`].
-    rooms: Vec<CallRoute>,
-    on_connect: Option<ConnectFn>,
-    on_disconnect: Option<DisconnectFn>,
+    notifications: HashMap<String, Route<NotificationContext>>,
+    call_fallback: Option<Route<CallContext>>,
+    notification_fallback: Option<Route<NotificationContext>>,
+    rooms: RoomMethods,
+    on_connect: Option<Route<ConnectContext>>,
+    on_disconnect: Option<Route<DisconnectContext>>,
+}
+
+/// A handler with its state.
+pub(crate) struct Route<C> {
+    handle: Arc<dyn Fn(C) -> Handling + Send + Sync>,
+    start: Start,
+}
+
+impl<C> Clone for Route<C> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle), start: self.start }
+    }
 }
 
 #[derive(Clone)]
-pub(crate) struct Route {
-    handler: HandlerFn,
-    quick: bool,
+struct CallRoute {
+    route: Route<CallContext>,
+    metrics: Arc<MethodMetrics>,
 }
 
+/// The built-in `rooms/…` methods.
 #[derive(Clone)]
-pub(crate) struct CallRoute {
-    pub(crate) route: Route,
-    pub(crate) metrics: Arc<MethodMetrics>,
+struct RoomMethods {
+    access: RoomAccess,
+    join: Arc<MethodMetrics>,
+    leave: Arc<MethodMetrics>,
+    publish: Arc<MethodMetrics>,
+    members: Arc<MethodMetrics>,
 }
 
-impl Router {
-    /// A router without handlers: every call is answered `NOT_FOUND`.
-    pub fn new(node: Node) -> Self {
-        let metrics = Metrics::new(node.options().max_connections);
+impl RoomMethods {
+    fn new(node: &Node) -> Self {
+        let metrics = |action: RoomAction| node.metrics().method(action.method());
         Self {
-            routes: Arc::new(Routes {
-                node,
-                unknown: metrics.method(UNKNOWN_METHOD),
-                rooms: room_procedures(RoomAccess::nobody(), &metrics),
-                metrics,
-                calls: HashMap::new(),
-                notifications: HashMap::new(),
-                on_connect: None,
-                on_disconnect: None,
-            }),
+            access: RoomAccess::Nobody,
+            join: metrics(RoomAction::Join),
+            leave: metrics(RoomAction::Leave),
+            publish: metrics(RoomAction::Publish),
+            members: metrics(RoomAction::Members),
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Routes)) -> Self {
-        change(Arc::make_mut(&mut self.routes));
+    fn metrics(&self, action: RoomAction) -> &Arc<MethodMetrics> {
+        match action {
+            RoomAction::Join => &self.join,
+            RoomAction::Leave => &self.leave,
+            RoomAction::Publish => &self.publish,
+            RoomAction::Members => &self.members,
+        }
+    }
+}
+
+/// What handles a call or notification.
+pub(crate) enum Target<'routes, 'name, C> {
+    Handler(&'routes Route<C>),
+    Room(RoomMessage<'name>),
+}
+
+impl<C> Target<'_, '_, C> {
+    /// Room messages mostly don't wait.
+    pub(crate) fn start(&self) -> Start {
+        match self {
+            Self::Handler(route) => route.start,
+            Self::Room(_) => Start::Now,
+        }
+    }
+}
+
+impl Router {
+    /// A router without handlers: every call fails with `NOT_FOUND`.
+    pub fn new(node: Node) -> Self {
+        let routes = Routes {
+            unknown: node.metrics().method(UNKNOWN_METHOD),
+            rooms: RoomMethods::new(&node),
+            node,
+            calls: HashMap::new(),
+            notifications: HashMap::new(),
+            call_fallback: None,
+            notification_fallback: None,
+            on_connect: None,
+            on_disconnect: None,
+        };
+        Self { routes: Arc::new(routes), state: Arc::new(()) }
+    }
+}
+
+impl<S: Send + Sync + 'static> Router<S> {
+    /// Gives the handlers that are added from here on a state, which they get with axum's
+    /// [`State`](axum::extract::State). Handlers that were added before keep theirs.
+    #[must_use]
+    pub fn with_state<T>(self, state: T) -> Router<T> {
+        Router { routes: self.routes, state: Arc::new(state) }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Routes, &Arc<S>)) -> Self {
+        change(Arc::make_mut(&mut self.routes), &self.state);
         self
     }
 
-    /// A procedure, handled in a task of its own.
+    /// Handles calls of a method, each in a task of its own.
+    ///
+    /// # Panics
+    /// If the router has a call of this name already, if the name begins with `rooms/`, which is reserved for the
+    /// built-in methods, or if it is longer than the 255 bytes of a frame's name.
     #[must_use]
-    pub fn call<A>(self, name: &str, handler: impl Handler<A>) -> Self {
-        self.add_call(name, handler, false)
+    #[track_caller]
+    pub fn call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
+        self.add_call(name, handler, Start::Later)
     }
 
-    /// A procedure whose handler computes for microseconds at most before it answers or waits.
+    /// Handles calls of a method with a handler that computes for microseconds at most before it returns or waits.
+    ///
+    /// # Panics
+    /// As [`call`](Self::call).
     #[must_use]
-    pub fn quick_call<A>(self, name: &str, handler: impl Handler<A>) -> Self {
-        self.add_call(name, handler, true)
+    #[track_caller]
+    pub fn quick_call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
+        self.add_call(name, handler, Start::Now)
     }
 
-    /// An event from clients, handled in a task of the connection's.
+    /// Handles notifications of an event, in a task of the connection's.
+    ///
+    /// # Panics
+    /// If the router has a notification of this name already; otherwise as [`call`](Self::call).
     #[must_use]
-    pub fn notify<A>(self, name: &str, handler: impl Handler<A>) -> Self {
-        self.add_notification(name, handler, false)
+    #[track_caller]
+    pub fn notify<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>) -> Self {
+        self.add_notification(name, handler, Start::Later)
     }
 
-    /// An event whose handler computes for microseconds at most before it is done or waits.
+    /// Handles notifications of an event with a handler that computes for microseconds at most before it returns or
+    /// waits.
+    ///
+    /// # Panics
+    /// As [`notify`](Self::notify).
     #[must_use]
-    pub fn quick_notify<A>(self, name: &str, handler: impl Handler<A>) -> Self {
-        self.add_notification(name, handler, true)
+    #[track_caller]
+    pub fn quick_notify<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>) -> Self {
+        self.add_notification(name, handler, Start::Now)
     }
 
-    fn add_call<A>(self, name: &str, handler: impl Handler<A>, quick: bool) -> Self {
-        self.with(|routes| {
-            let metrics = routes.metrics.method(name);
-            routes.calls.insert(name.to_owned(), CallRoute { route: Route::new(handler, quick), metrics });
+    #[track_caller]
+    fn add_call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>, start: Start) -> Self {
+        check_name(name);
+        self.change(|routes, state| {
+            let metrics = routes.node.metrics().method(name);
+            add(&mut routes.calls, "call", name, CallRoute { route: Route::new(handler, state, start), metrics });
         })
     }
 
-    fn add_notification<A>(self, name: &str, handler: impl Handler<A>, quick: bool) -> Self {
-        self.with(|routes| {
-            routes.notifications.insert(name.to_owned(), Route::new(handler, quick));
+    #[track_caller]
+    fn add_notification<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>, start: Start) -> Self {
+        check_name(name);
+        self.change(|routes, state| {
+            add(&mut routes.notifications, "notification", name, Route::new(handler, state, start));
         })
     }
 
-    /// Opens the `rooms/…` procedures to clients. Without this, they are denied.
+    /// Handles calls that have no handler of their own. Metrics count them as the method `unknown`: their names are the
+    /// clients' to choose.
     #[must_use]
-    pub fn client_rooms(self, access: RoomAccess) -> Self {
-        self.with(|routes| routes.rooms = room_procedures(access, &routes.metrics))
+    pub fn fallback<A>(self, handler: impl Handler<CallContext, A, S>) -> Self {
+        self.change(|routes, state| routes.call_fallback = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// What happens first on each connection; the client's messages wait until it is done, at most 10 s.
+    /// Handles notifications that have no handler of their own.
+    #[must_use]
+    pub fn notify_fallback<A>(self, handler: impl Handler<NotificationContext, A, S>) -> Self {
+        self.change(|routes, state| routes.notification_fallback = Some(Route::new(handler, state, Start::Later)))
+    }
+
+    /// Opens the `rooms/…` methods to all clients. For demos and closed networks.
+    #[must_use]
+    pub fn open_rooms(self) -> Self {
+        self.change(|routes, _| routes.rooms.access = RoomAccess::Everybody)
+    }
+
+    /// Opens the `rooms/…` methods to clients, where a handler allows it. The handler runs before each use; its error
+    /// is what the client gets. Without this, nobody may use them.
+    ///
+    /// ```
+    /// use roomcast::{CallError, Code, Node, Options, RoomAction, RoomName, Router, UserId};
+    ///
+    /// async fn is_on_guest_list(user: &UserId, room: &RoomName) -> bool {
+    ///     // Look into your database here.
+    ///     room.starts_with(&format!("of-{user}-"))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let router = Router::new(Node::embedded(Options::default())).client_rooms(
+    ///     async |user: UserId, action: RoomAction, room: RoomName| {
+    ///         if action == RoomAction::Leave || is_on_guest_list(&user, &room).await {
+    ///             return Ok(());
+    ///         }
+    ///         Err(CallError::new(Code::PermissionDenied, format!("{user} is not on the guest list of {room}")))
+    ///     },
+    /// );
+    /// # let _ = router; }
+    /// ```
+    #[must_use]
+    pub fn client_rooms<A>(self, handler: impl Handler<RoomContext, A, S>) -> Self {
+        self.change(|routes, state| routes.rooms.access = RoomAccess::Checked(erase(handler, state)))
+    }
+
+    /// Runs a handler first on each connection; the client's messages wait until it returns, at most 10 s.
     /// An error closes the connection with its message and 1008, or 1013 if it is `UNAVAILABLE`.
+    ///
+    /// ```
+    /// use axum::http::HeaderMap;
+    /// use roomcast::{CallError, Code, Node, Options, Router, Socket};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let router = Router::new(Node::embedded(Options::default())).on_connect(
+    ///     async |socket: Socket, headers: HeaderMap| match headers.get("x-tenant").and_then(|value| value.to_str().ok()) {
+    ///         Some(tenant) => socket.join(tenant).await,
+    ///         None => Err(CallError::new(Code::Unauthenticated, "send X-Tenant")),
+    ///     },
+    /// );
+    /// # let _ = router; }
+    /// ```
     #[must_use]
-    pub fn on_connect<F, Fut>(self, handler: F) -> Self
-    where
-        F: Fn(Socket) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output: IntoAnswer> + Send + 'static,
-    {
-        self.with(|routes| {
-            routes.on_connect = Some(Arc::new(move |socket| {
-                let connected = handler(socket);
-                Box::pin(async move { connected.await.into_answer() })
-            }));
-        })
+    pub fn on_connect<A>(self, handler: impl Handler<ConnectContext, A, S>) -> Self {
+        self.change(|routes, state| routes.on_connect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// What happens last on each connection, within 10 s, when it has left its rooms, its calls are cancelled and its
+    /// Runs a handler last on each connection, within 10 s, when it has left its rooms, its calls are cancelled and its
     /// notifications are handled. It runs for every connection whose connect handler succeeded, also in a drain, which
     /// waits for it for up to 2 s after its time-out. The client may not have answered the Close yet.
     #[must_use]
-    pub fn on_disconnect<F, Fut>(self, handler: F) -> Self
-    where
-        F: Fn(Socket, Disconnected) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        self.with(|routes| routes.on_disconnect = Some(Arc::new(move |socket, why| Box::pin(handler(socket, why)))))
+    pub fn on_disconnect<A>(self, handler: impl Handler<DisconnectContext, A, S>) -> Self {
+        self.change(|routes, state| routes.on_disconnect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// What it counts.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.routes.metrics
-    }
-
-    /// Adds the metrics of connections and calls, and those of the cluster, to what a registry gathers.
+    /// Adds the calls, notifications and fallbacks of another router of the same node, whatever its state. What it does
+    /// with rooms and at the begin and end of connections is not taken over: a router has one rule for each of these.
     ///
-    /// # Errors
-    /// [`prometheus::Error`] if the registry has metrics of these names already.
-    pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        self.routes.metrics.register(registry)?;
-        self.routes.node.register_metrics(registry)
+    /// # Panics
+    /// If both have a call, a notification or a fallback of the same name, or if they are of different nodes.
+    #[must_use]
+    #[track_caller]
+    pub fn merge<T>(self, other: Router<T>) -> Self {
+        let other = Arc::unwrap_or_clone(other.routes);
+        assert!(self.routes.node.id() == other.node.id(), "both routers must be of the same node");
+        self.change(|routes, _| {
+            for (name, route) in other.calls {
+                add(&mut routes.calls, "call", &name, route);
+            }
+            for (name, route) in other.notifications {
+                add(&mut routes.notifications, "notification", &name, route);
+            }
+            set_once(&mut routes.call_fallback, other.call_fallback, "calls");
+            set_once(&mut routes.notification_fallback, other.notification_fallback, "notifications");
+        })
     }
+}
 
-    /// Takes a place for a connection.
-    ///
-    /// # Errors
-    /// The limit on connections, if it is reached.
-    pub(crate) fn take_place(&self) -> Result<Place, usize> {
-        let max = self.routes.node.options().max_connections;
-        self.routes.node.hub().local().take_place(max).ok_or(max)
-    }
-
-    /// Whether the open connections exceed a memory budget.
-    pub(crate) fn is_short_of_memory(&self) -> bool {
-        self.routes.node.hub().local().is_short_of_memory()
+impl<S> Router<S> {
+    /// The node whose connections it handles.
+    pub fn node(&self) -> &Node {
+        &self.routes.node
     }
 
     pub(crate) fn routes(&self) -> Arc<Routes> {
@@ -220,55 +349,84 @@ impl Router {
     }
 }
 
-fn room_procedures(access: RoomAccess, metrics: &Metrics) -> Vec<CallRoute> {
-    let access = Arc::new(access);
-    let procedure = |action: RoomAction| {
-        let access = Arc::clone(&access);
-        let route = Route { handler: Arc::new(move |request| action.perform(&access, request)), quick: true };
-        CallRoute { route, metrics: metrics.method(action.procedure()) }
-    };
-    RoomAction::ALL.into_iter().map(procedure).collect()
+/// A name that clients can send, and that is not reserved.
+#[track_caller]
+fn check_name(name: &str) {
+    assert!(!name.starts_with(PREFIX), "the name {name:?} begins with {PREFIX}, which is reserved");
+    if let Err(error) = Name::new(name) {
+        panic!("the name {name:?} can't be called: {error}");
+    }
 }
 
-impl Route {
-    fn new<A>(handler: impl Handler<A>, quick: bool) -> Self {
-        Self { handler: Arc::new(move |request| handler.handle(request)), quick }
+#[track_caller]
+fn add<R>(routes: &mut HashMap<String, R>, what: &str, name: &str, route: R) {
+    match routes.entry(name.to_owned()) {
+        Entry::Vacant(entry) => entry.insert(route),
+        Entry::Occupied(_) => panic!("the router has a {what} {name:?} already"),
+    };
+}
+
+#[track_caller]
+fn set_once<R>(fallback: &mut Option<R>, other: Option<R>, what: &str) {
+    assert!(fallback.is_none() || other.is_none(), "both routers have a fallback for {what}");
+    *fallback = fallback.take().or(other);
+}
+
+fn erase<C, A, S>(handler: impl Handler<C, A, S>, state: &Arc<S>) -> Arc<dyn Fn(C) -> Handling + Send + Sync>
+where
+    S: Send + Sync + 'static,
+{
+    let (handler, state) = (Arc::new(handler), Arc::clone(state));
+    Arc::new(move |context| Arc::clone(&handler).handle(context, &state))
+}
+
+impl<C> Route<C> {
+    fn new<A, S: Send + Sync + 'static>(handler: impl Handler<C, A, S>, state: &Arc<S>, start: Start) -> Self {
+        Self { handle: erase(handler, state), start }
     }
 
-    /// Runs the handler up to its first wait if it is quick.
-    pub(crate) fn begin(&self, request: Request) -> Begun {
-        if self.quick { handling::begin(|| (self.handler)(request)) } else { Begun::Waits(self.later(request)) }
-    }
-
-    /// The handler's whole work, none of it begun.
-    pub(crate) fn later(&self, request: Request) -> Handling {
-        let handler = Arc::clone(&self.handler);
-        Box::pin(async move { handler(request).await })
+    /// The handler's work.
+    pub(crate) fn handle(&self, context: C) -> Handling {
+        (self.handle)(context)
     }
 }
 
 impl Routes {
-    /// The procedure that a call names.
-    pub(crate) fn call(&self, name: &str) -> Option<&CallRoute> {
-        self.calls.get(name).or_else(|| self.room_procedure(name))
+    /// What handles a call, and what counts it.
+    pub(crate) fn call<'routes, 'name>(
+        &'routes self,
+        name: &'name str,
+    ) -> (Option<Target<'routes, 'name, CallContext>>, &'routes Arc<MethodMetrics>) {
+        if let Some(call) = self.calls.get(name) {
+            return (Some(Target::Handler(&call.route)), &call.metrics);
+        }
+        match RoomMessage::parse(name) {
+            Some(message) => (Some(Target::Room(message)), self.rooms.metrics(message.action)),
+            None => (self.call_fallback.as_ref().map(Target::Handler), &self.unknown),
+        }
     }
 
     /// What handles a notification.
-    pub(crate) fn notification(&self, name: &str) -> Option<&Route> {
-        self.notifications.get(name).or_else(|| self.room_procedure(name).map(|procedure| &procedure.route))
+    pub(crate) fn notification<'routes, 'name>(
+        &'routes self,
+        name: &'name str,
+    ) -> Option<Target<'routes, 'name, NotificationContext>> {
+        let handler = self.notifications.get(name).map(Target::Handler);
+        let handler = handler.or_else(|| RoomMessage::parse(name).map(Target::Room));
+        handler.or_else(|| self.notification_fallback.as_ref().map(Target::Handler))
     }
 
-    fn room_procedure(&self, name: &str) -> Option<&CallRoute> {
-        RoomAction::parse(name).map(|(action, _)| &self.rooms[action as usize])
+    pub(crate) fn room_access(&self) -> &RoomAccess {
+        &self.rooms.access
     }
 
     /// Asks the application whether it takes a connection.
-    pub(crate) async fn connect(&self, socket: Socket) -> Result<(), CloseFrame> {
+    pub(crate) async fn connect(&self, socket: Socket, request: Arc<Parts>) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
             socket.node.hub().local().join_user(&socket.context.peer).await?;
             match on_connect {
-                Some(on_connect) => on_connect(socket).await,
+                Some(on_connect) => on_connect.handle(ConnectContext { socket, request }).await,
                 None => Ok(Bytes::new()),
             }
         }));
@@ -286,20 +444,31 @@ impl Routes {
     }
 
     /// Tells the application of a connection's end.
-    pub(crate) async fn disconnect(&self, socket: Socket, why: Disconnected) {
+    pub(crate) async fn disconnect(&self, socket: Socket, disconnected: Disconnected) {
         let Some(on_disconnect) = self.on_disconnect.clone() else { return };
         let id = socket.id();
-        let disconnecting = catch_panic(Box::pin(async move {
-            on_disconnect(socket, why).await;
-            Ok(Bytes::new())
-        }));
-        if tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await.is_err() {
-            tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped");
+        let disconnecting =
+            catch_panic(Box::pin(
+                async move { on_disconnect.handle(DisconnectContext { socket, disconnected }).await },
+            ));
+        match tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await {
+            Ok(handled) => {
+                if let Err(error) = handled.into_result() {
+                    tracing::warn!(connection = %id, %error, "the disconnect handler failed");
+                }
+            }
+            Err(_) => tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped"),
         }
     }
 }
 
-impl fmt::Debug for Router {
+impl<S> Clone for Router<S> {
+    fn clone(&self) -> Self {
+        Self { routes: Arc::clone(&self.routes), state: Arc::clone(&self.state) }
+    }
+}
+
+impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router")
             .field("calls", &self.routes.calls.keys())

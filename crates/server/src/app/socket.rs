@@ -1,18 +1,31 @@
-//! A connection, as the handlers of a router see it.
+//! A connection, as handlers see it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use axum::http::request::Parts;
 use roomcast_core::{ConnectionId, RoomName, UserId};
-use roomcast_protocol::{CloseCode, CloseFrame};
+use roomcast_protocol::CloseCode;
 
 use crate::connection::context::ConnectionContext;
-use crate::connection::notifier::Notifier;
 use crate::error::{CallError, NotifyError};
+use crate::node::address::close_frame;
 use crate::node::handle::Node;
+use crate::payload::IntoPayload;
 
-/// A client's connection. Cheap to clone; does not keep it open.
+/// A client's connection. Cheap to clone, so it can be kept anywhere; it does not keep the connection open.
+///
+/// ```
+/// use roomcast::{CallError, Socket};
+///
+/// async fn enter(socket: Socket) -> Result<(), CallError> {
+///     socket.join("lobby").await?;
+///     socket.notify("welcome", format!("you are {}", socket.id()))?;
+///     Ok(())
+/// }
+/// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("enter", enter) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Socket {
     pub(crate) context: Arc<ConnectionContext>,
@@ -25,20 +38,24 @@ impl Socket {
         self.context.peer.id
     }
 
-    /// Whose connection it is, if the upgrade said so.
+    /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
     pub fn user(&self) -> Option<&UserId> {
         self.context.peer.user.as_ref()
     }
 
-    /// The client's address, if the server was made to tell it (axum's
-    /// `into_make_service_with_connect_info::<SocketAddr>()`).
+    /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.context.peer_addr
+        self.context.client.peer_addr
     }
 
     /// Data that the connection was given at its [upgrade](crate::SocketIoUpgrade::with).
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.context.extensions.get()
+        self.context.client.extensions.get()
+    }
+
+    /// The request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request).
+    pub fn request(&self) -> Option<&Parts> {
+        self.context.client.request.as_deref()
     }
 
     /// The node that serves it.
@@ -47,24 +64,42 @@ impl Socket {
     }
 
     /// Sends an event to the client. Queues and does not wait: a client that lets more than
-    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408.
+    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408. Whoever sends much waits
+    /// for [`ready`](Self::ready) before each event.
     ///
     /// # Errors
-    /// [`NotifyError`] if the name is too long or the connection is known to have ended.
-    pub fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), NotifyError> {
-        self.context.notify(event, payload.into())
+    /// [`NotifyError`] if the event was not queued: its name is too long, its payload has no JSON, the connection has
+    /// ended, or the client reads too slowly.
+    pub fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), NotifyError> {
+        self.context.notify(event, payload.into_payload()?)
     }
 
-    /// Something to send events by, that others can keep.
-    pub fn notifier(&self) -> Notifier {
-        Notifier::new(Arc::clone(&self.context))
+    /// Waits until the client has read so much that its unread output is at most half of
+    /// [`Options::max_outbound`](crate::Options::max_outbound), or until the connection ends.
+    ///
+    /// ```
+    /// use roomcast::{NotifyError, Socket};
+    ///
+    /// async fn send_all(socket: Socket, chunks: Vec<String>) -> Result<(), NotifyError> {
+    ///     for chunk in chunks {
+    ///         socket.ready().await;
+    ///         socket.notify("chunk", chunk)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
+    pub async fn ready(&self) {
+        poll_fn(|cx| self.context.peer.outbox.poll_ready(cx)).await;
     }
 
     /// Makes the connection a member of a room: when this returns, every event published later reaches it.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `UNAVAILABLE` if the room
-    /// can't be subscribed to.
+    /// can't be subscribed to, `CANCELLED` if the connection has ended.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
@@ -78,7 +113,8 @@ impl Socket {
     /// would keep the client from making calls.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if the name is invalid, `RESOURCE_EXHAUSTED` if the connection is in too many rooms.
+    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `CANCELLED` if the connection has
+    /// ended.
     ///
     /// # Cancel safety
     /// As [`join`](Self::join).
@@ -102,10 +138,13 @@ impl Socket {
         self.context.peer.rooms()
     }
 
-    /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a sentence.
-    /// A code that RFC 6455 forbids to send becomes 1000.
-    pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
-        let code = if code.is_valid_on_the_wire() { code } else { CloseCode::NORMAL };
-        self.context.peer.outbox.close(CloseFrame::new(code, reason));
+    /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a reason of at most 123
+    /// bytes. A connection that is being closed already keeps its first code.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a code that RFC 6455 forbids to send, or for the reason.
+    pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
+        self.context.peer.outbox.close(close_frame(code, reason)?);
+        Ok(())
     }
 }

@@ -10,8 +10,10 @@ use axum::response::{IntoResponse, Response};
 use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
 
-use crate::app::lifecycle;
+use crate::app::lifecycle::{self, Opening};
 use crate::app::router::Router;
+use crate::app::spans;
+use crate::connection::context::ClientInfo;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
 use crate::options::Options;
 use crate::seed::inbox::Inbox;
@@ -24,11 +26,25 @@ const MIN_INBOX: usize = 1024;
 /// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
 ///
 /// Give it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
-/// [`on_upgrade`](Self::on_upgrade). Rejects what is no such handshake as RFC 6455 and the protocol have it.
+/// [`on_upgrade`](Self::on_upgrade). Rejects what is not such a handshake by RFC 6455 and the protocol.
+///
+/// ```
+/// use axum::http::HeaderMap;
+/// use axum::response::{IntoResponse, Response};
+/// use roomcast::{CallError, Code, Router, SocketIoUpgrade, UserId};
+///
+/// async fn upgrade(upgrade: SocketIoUpgrade, headers: HeaderMap, router: Router) -> Response {
+///     match headers.get("x-user").and_then(|user| UserId::new(user.to_str().ok()?).ok()) {
+///         Some(user) => upgrade.user(user).route(&router),
+///         None => CallError::new(Code::Unauthenticated, "log in first").into_response(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SocketIoUpgrade {
     handshake: Handshake,
-    peer_addr: Option<SocketAddr>,
+    request: Parts,
+    keeps_request: bool,
     user: Option<UserId>,
     options: Option<Arc<Options>>,
     extensions: Extensions,
@@ -42,21 +58,27 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
         if !tokens(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == SUBPROTOCOL) {
             return Err(UpgradeRejection::Subprotocol);
         }
-        let peer_addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        Ok(Self { handshake, peer_addr, user: None, options: None, extensions: Extensions::new() })
+        Ok(Self {
+            handshake,
+            request: parts.clone(),
+            keeps_request: false,
+            user: None,
+            options: None,
+            extensions: Extensions::new(),
+        })
     }
 }
 
 impl SocketIoUpgrade {
-    /// Says whose connection this is. The application knows, from a cookie or a token.
+    /// Sets whose connection this is. The application knows, from a cookie or a token.
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.user = Some(user);
         self
     }
 
-    /// Gives the connection data of your own, one value of each type: a session, a tenant, what a header says. Handlers
-    /// get it back with the extractor [`Extension<T>`](axum::Extension), or with [`Socket::get`](crate::Socket::get).
+    /// Gives the connection data of your own, one value of each type: a session, a tenant, what a header contains.
+    /// Handlers get it with the extractor [`Extension<T>`](axum::Extension), or with [`Socket::get`](crate::Socket::get).
     ///
     /// ```
     /// use axum::http::HeaderMap;
@@ -82,44 +104,66 @@ impl SocketIoUpgrade {
         self
     }
 
-    /// The client's address, if the server was made to tell it.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer_addr
+    /// Keeps the request's headers, URI and extensions for all handlers, until the connection ends. It costs their
+    /// memory for each connection, typically 1 to 2 kB. Connect handlers have them in any case.
+    #[must_use]
+    pub fn keep_request(mut self) -> Self {
+        self.keeps_request = true;
+        self
     }
 
-    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. Those of rooms and
-    /// of connections at once are a router's, which takes its cluster's options.
+    /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+    }
+
+    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. A router's
+    /// connections have the options of its node.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = Some(Arc::new(options));
         self
     }
 
-    /// Gives the connection to a router's handlers. The result is the answer to the request.
-    pub fn route(self, router: &Router) -> Response {
-        let place = match router.take_place() {
+    /// Gives the connection to a router's handlers. The result is the response to the request.
+    pub fn route<S>(self, router: &Router<S>) -> Response {
+        let routes = router.routes();
+        let place = match routes.node.take_place() {
             Ok(place) => place,
             Err(max) => return UpgradeRejection::TooManyConnections { max }.into_response(),
         };
-        if router.is_short_of_memory() {
+        if routes.node.hub().local().is_short_of_memory() {
             return UpgradeRejection::ShortOfMemory.into_response();
         }
+        let peer_addr = self.peer_addr();
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let opening = lifecycle::open(upgraded, router.routes(), self.peer_addr, self.user, self.extensions, place);
-        tokio::spawn(lifecycle::run(Box::pin(opening)));
+        let request = Arc::new(self.request);
+        let client = ClientInfo {
+            peer_addr,
+            extensions: self.extensions,
+            request: self.keeps_request.then(|| Arc::clone(&request)),
+            span: spans::request(),
+        };
+        let opening = Opening { routes, user: self.user, client, request, place };
+        tokio::spawn(lifecycle::run(Box::pin(lifecycle::open(opening, upgraded))));
         response
     }
 
-    /// Gives the connection to a loop of your own. Up to `buffer` requests, and at least 1,024, wait for
-    /// it to receive them; the client that sends still more is answered `RESOURCE_EXHAUSTED`, or closed with
-    /// 1013 if what it sends can't be answered. The result is the answer to the request.
+    /// Gives the connection to a loop of your own, as in the tutorial. Up to `buffer` requests, and at least 1,024, wait
+    /// for it to receive them; the client that sends still more is answered `RESOURCE_EXHAUSTED`, or closed with
+    /// 1013 if what it sends can't be answered. The result is the response to the request.
+    ///
+    /// Such a connection belongs to no [`Node`](crate::Node). It has no rooms, metrics count neither it nor its calls,
+    /// neither `max_connections` nor the memory budgets of [`Options`] apply, and a drain does not close it. Give
+    /// connections that need any of these to a [`Router`].
     pub fn on_upgrade<F, Fut>(self, buffer: usize, handler: F) -> Response
     where
         F: FnOnce(SocketIo) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        let peer_addr = self.peer_addr();
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let context = standalone::link(self.options, self.peer_addr, self.user);
+        let context = standalone::context(self.options, peer_addr, self.user);
         let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
         let socket = SocketIo::new(Arc::clone(&context), Arc::clone(&inbox));
         tokio::spawn(async move {

@@ -70,6 +70,11 @@ impl Call {
         self.cancelled.notify_waiters();
     }
 
+    /// The name of its method in metrics.
+    pub(crate) fn method(&self) -> &str {
+        self.method.name()
+    }
+
     /// When it began.
     pub(crate) fn started(&self) -> Instant {
         self.started

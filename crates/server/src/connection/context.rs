@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::Extensions;
+use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use roomcast_core::{LocalConnection, Outgoing, Rejected};
 use roomcast_protocol::{CallId, CloseFrame, Frame, Name, encode_frame};
+use tracing::Span;
 
 use crate::call::running::Call;
 use crate::call::table::{Calls, Refusal};
@@ -39,21 +41,29 @@ pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
     CALL_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
+/// What an upgrade leaves to its connection.
+#[derive(Debug)]
+pub(crate) struct ClientInfo {
+    pub(crate) peer_addr: Option<SocketAddr>,
+    /// The application's own data.
+    pub(crate) extensions: Extensions,
+    /// The request, if the application keeps it.
+    pub(crate) request: Option<Arc<Parts>>,
+    /// The span of the connection, or of its request; `None` if no subscriber wants either.
+    pub(crate) span: Option<Box<Span>>,
+}
+
 /// What the driver, handlers and notifiers of one connection share.
 #[derive(Debug)]
 pub(crate) struct ConnectionContext {
     pub(crate) peer: Arc<LocalConnection>,
-    pub(crate) peer_addr: Option<SocketAddr>,
-    /// The application's own data.
-    pub(crate) extensions: Extensions,
+    pub(crate) client: ClientInfo,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
     /// Created for the first publish that the broker does not accept at once.
     pub(crate) publish_share: OnceLock<Arc<PublishShare>>,
     ended: OnceLock<Instant>,
-    /// The connection's handler was told that it has ended.
-    handler_knows_end: AtomicBool,
     /// A failed notification was logged; a client can't fill the log with more.
     logged_failure: AtomicBool,
 }
@@ -61,21 +71,18 @@ pub(crate) struct ConnectionContext {
 impl ConnectionContext {
     pub(crate) fn new(
         peer: Arc<LocalConnection>,
-        peer_addr: Option<SocketAddr>,
-        extensions: Extensions,
+        client: ClientInfo,
         options: Arc<Options>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             calls: Calls::new(options.max_calls),
             peer,
-            peer_addr,
-            extensions,
+            client,
             options,
             metrics,
             publish_share: OnceLock::new(),
             ended: OnceLock::new(),
-            handler_knows_end: AtomicBool::new(false),
             logged_failure: AtomicBool::new(false),
         })
     }
@@ -85,19 +92,10 @@ impl ConnectionContext {
     /// Queues a notification. It never waits: a client that reads too slowly is closed, alone.
     pub(crate) fn notify(&self, event: &str, payload: Bytes) -> Result<(), NotifyError> {
         let frame = Frame::Notify { name: Name::new(event)?, payload };
-        match self.push(&frame) {
-            Ok(()) => Ok(()),
-            Err(_) => self.check_end_is_unknown(),
-        }
-    }
-
-    /// As [`notify`](Self::notify), by somebody whom nobody tells of the connection's end: they get time to
-    /// learn of it. The tutorial's room, which unwraps, depends on it.
-    pub(crate) fn notify_from_afar(&self, event: &str, payload: Bytes) -> Result<(), NotifyError> {
-        match self.notify(event, payload) {
-            Err(NotifyError::Closed) if !self.ended_long_ago() => Ok(()),
-            result => result,
-        }
+        self.push(&frame).map_err(|rejected| match rejected {
+            Rejected::Full => NotifyError::SlowConsumer,
+            Rejected::Closed => NotifyError::Closed,
+        })
     }
 
     /// Queues a Response. Whether it is still wanted is the caller's to know.
@@ -113,22 +111,9 @@ impl ConnectionContext {
         self.peer.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
     }
 
-    /// What a handler sends before it can know of the end is lost without an error, as what is on the
-    /// wire is.
-    pub(crate) fn check_end_is_unknown(&self) -> Result<(), NotifyError> {
-        match self.handler_knows_end.load(Ordering::Acquire) || self.ended_long_ago() {
-            true => Err(NotifyError::Closed),
-            false => Ok(()),
-        }
-    }
-
-    fn ended_long_ago(&self) -> bool {
+    /// Whether the connection ended so long ago that everybody has learnt of it.
+    pub(crate) fn ended_long_ago(&self) -> bool {
         self.ended.get().is_some_and(|ended| ended.elapsed() > END_GRACE)
-    }
-
-    /// The connection's handler was told of its end.
-    pub(crate) fn set_handler_knows_end(&self) {
-        self.handler_knows_end.store(true, Ordering::Release);
     }
 
     /// Whether this is the connection's first failed notification.
@@ -180,8 +165,23 @@ impl ConnectionContext {
     /// Answers a call that never entered the table.
     pub(crate) fn answer_at_once(&self, id: CallId, call: &Call, result: Result<Bytes, CallError>) {
         let outcome = Outcome::of(&result);
+        self.log_fault(call, &result);
         self.respond(id, result);
         call.count(outcome);
+    }
+
+    /// A call that failed by the server's fault is logged, for the developer.
+    pub(crate) fn log_fault(&self, call: &Call, result: &Result<Bytes, CallError>) {
+        let Err(error) = result else { return };
+        if !error.code.is_fault() {
+            return;
+        }
+        let (connection, method) = (self.peer.id, call.method());
+        if self.is_first_failure() {
+            tracing::warn!(%connection, method, %error, "a call failed; later failures are logged at debug");
+        } else {
+            tracing::debug!(%connection, method, %error, "a call failed");
+        }
     }
 
     /// A Reset came.

@@ -6,7 +6,6 @@
 pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod handshake;
-pub(crate) mod notifier;
 pub(crate) mod publish_share;
 pub(crate) mod responder;
 pub(crate) mod session;

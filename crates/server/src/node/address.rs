@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use roomcast_core::{ConnectionId, Hub, Members, Reached, RoomName, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};
+use crate::payload::IntoPayload;
 
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
@@ -26,9 +26,9 @@ impl Room<'_> {
     ///
     /// # Cancel safety
     /// Once the future was polled the event is on its way, whether or not the result is awaited.
-    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+    pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
-        Ok(self.hub.publish(room, event, payload.into()).await?)
+        Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
     }
 
     /// The room's members, on all nodes. All live nodes are asked; one that does not answer within two
@@ -57,9 +57,9 @@ impl User<'_> {
     /// `INVALID_ARGUMENT` for the user's id or the event's name, `NOT_FOUND` if the user has no connection,
     /// `UNAVAILABLE` if the other nodes can't be asked, `DEADLINE_EXCEEDED` if nobody was found and some
     /// did not answer.
-    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<Reached, CallError> {
+    pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
-        Ok(self.hub.cluster().notify_user(&user, event, payload.into()).await?)
+        Ok(self.hub.cluster().notify_user(&user, event, payload.into_payload()?).await?)
     }
 
     /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have
@@ -67,9 +67,9 @@ impl User<'_> {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
-    pub async fn publish(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
+    pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
-        Ok(self.hub.publish_to_user(&user, event, payload.into()).await?)
+        Ok(self.hub.publish_to_user(&user, event, payload.into_payload()?).await?)
     }
 
     /// Closes all connections of the user, on all nodes, and says how many.
@@ -98,8 +98,8 @@ impl Connection<'_> {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
-    pub async fn notify(&self, event: &str, payload: impl Into<Bytes>) -> Result<(), CallError> {
-        Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into()).await?)
+    pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
+        Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into_payload()?).await?)
     }
 
     /// Closes it.
@@ -133,7 +133,7 @@ fn event_name(event: &str) -> Result<Name, CallError> {
     Name::new(event).map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))
 }
 
-fn close_frame(code: CloseCode, reason: &str) -> Result<CloseFrame, CallError> {
+pub(crate) fn close_frame(code: CloseCode, reason: &str) -> Result<CloseFrame, CallError> {
     if !code.is_valid_on_the_wire() {
         return Err(CallError::invalid_argument(format!(
             "{code} is no close code that may be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999"

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use prometheus::Registry;
-use roomcast_core::{Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Rooms, RoomsQuery};
+use roomcast_core::{
+    Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Rooms, RoomsQuery,
+};
 use roomcast_protocol::{CloseCode, CloseFrame};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::error::CallError;
+use crate::metrics::Metrics;
 use crate::node::address::{Connection, Room, User};
 use crate::options::{FAR, Options};
 
@@ -33,6 +36,7 @@ pub struct Node {
 struct Inner {
     hub: Arc<Hub>,
     options: Arc<Options>,
+    metrics: Arc<Metrics>,
     failure: watch::Receiver<Option<NodeFailure>>,
 }
 
@@ -64,13 +68,21 @@ impl Drop for Inner {
     }
 }
 
-/// When a drain does what, counted from its start.
+/// When a [drain](Node::drain) does what, counted from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DrainPlan {
     /// Over how long connections are closed, so that clients do not all come back in one instant.
     pub duration: Duration,
     /// When calls that are still in flight are cancelled.
     pub timeout: Duration,
+}
+
+impl DrainPlan {
+    /// Closes connections over `duration`, and cancels what is still in flight at `timeout`.
+    pub fn new(duration: Duration, timeout: Duration) -> Self {
+        Self { duration, timeout }
+    }
 }
 
 impl Node {
@@ -91,7 +103,8 @@ impl Node {
         let hub = Hub::new(broker, options.hub());
         let (failed, failure) = watch::channel(None);
         tokio::spawn(run(Arc::clone(&hub), failed));
-        Self { inner: Arc::new(Inner { hub, options: Arc::new(options), failure }) }
+        let metrics = Metrics::new(options.max_connections);
+        Self { inner: Arc::new(Inner { hub, options: Arc::new(options), metrics, failure }) }
     }
 
     /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
@@ -116,6 +129,19 @@ impl Node {
         &self.inner.options
     }
 
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// Takes a place for a connection.
+    ///
+    /// # Errors
+    /// The limit on connections, if it is reached.
+    pub(crate) fn take_place(&self) -> Result<Place, usize> {
+        let max = self.options().max_connections;
+        self.hub().local().take_place(max).ok_or(max)
+    }
+
     /// The node's id. Each start of a node makes a new one.
     pub fn id(&self) -> NodeId {
         self.hub().local().id()
@@ -124,6 +150,11 @@ impl Node {
     /// How many connections this node has.
     pub fn connection_count(&self) -> usize {
         self.hub().local().connection_count()
+    }
+
+    /// How many calls of this node are in flight: their work, and what it has spawned in their scope, has not ended.
+    pub fn calls_in_flight(&self) -> usize {
+        usize::try_from(self.metrics().calls_in_flight.get()).unwrap_or_default()
     }
 
     /// Whether the broker that connects the nodes works, now and from now on.
@@ -160,11 +191,12 @@ impl Node {
         self.hub().cluster().nodes()
     }
 
-    /// Adds the metrics of rooms, deliveries and the broker to what a registry gathers.
+    /// Adds the metrics of connections, calls, rooms, deliveries and the broker to what a registry gathers.
     ///
     /// # Errors
     /// [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        self.metrics().register(registry)?;
         self.hub().metrics().register(registry)
     }
 

@@ -38,7 +38,7 @@ impl EchoUpgrade {
         tokio::spawn(async move {
             let Some(transport) = upgraded.await else { return };
             let session = Echo { decoder: Some(Decoder::new(options.max_payload, MAX_FRAGMENTS)) };
-            let context = standalone::link(Some(Arc::new(options)), None, None);
+            let context = standalone::context(Some(Arc::new(options)), None, None);
             let mut driver = standalone::driver(transport, Arc::clone(&context), session);
             let end = driver.run().await;
             context.end(end.cancel_cause());

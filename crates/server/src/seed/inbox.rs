@@ -1,6 +1,8 @@
 //! What a client sent and the tutorial's loop has not received yet.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +16,22 @@ use crate::seed::procedure::Procedure;
 pub(crate) struct Inbox {
     state: Mutex<State>,
     capacity: usize,
+    end_known: EndKnown,
+}
+
+/// Whether the connection's handler has learnt of its end. Until then, what it sends is dropped without an error, as
+/// what is on the wire is: the tutorial unwraps.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EndKnown(Arc<AtomicBool>);
+
+impl EndKnown {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +43,11 @@ struct State {
 
 impl Inbox {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), capacity }
+        Self { state: Mutex::default(), capacity, end_known: EndKnown::default() }
+    }
+
+    pub(crate) fn end_known(&self) -> &EndKnown {
+        &self.end_known
     }
 
     /// A place for one more. `None`: the queue is full.
@@ -52,7 +74,10 @@ impl Inbox {
             }
         }
         match &state.ended {
-            Some(ended) => Poll::Ready(Err(ended.clone())),
+            Some(ended) => {
+                self.end_known.set();
+                Poll::Ready(Err(ended.clone()))
+            }
             None => {
                 state.waker = Some(cx.waker().clone());
                 Poll::Pending

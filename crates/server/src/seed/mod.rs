@@ -5,6 +5,7 @@
 
 pub mod echo;
 pub(crate) mod inbox;
+pub(crate) mod notifier;
 pub(crate) mod procedure;
 pub(crate) mod socket_io;
 pub(crate) mod standalone;

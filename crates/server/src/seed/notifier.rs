@@ -1,4 +1,4 @@
-//! Events to one client, by those who are not its handlers.
+//! Events to one client, by those who are not its handler.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +9,14 @@ use crate::connection::context::ConnectionContext;
 use crate::error::NotifyError;
 
 /// Sends events to one client. Cheap to clone; does not keep the connection open.
+///
+/// ```
+/// use roomcast::{Notifier, NotifyError};
+///
+/// async fn greet(client: Notifier) -> Result<(), NotifyError> {
+///     client.notify("hello", "you").await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Notifier {
     context: Arc<ConnectionContext>,
@@ -19,14 +27,21 @@ impl Notifier {
         Self { context }
     }
 
-    /// As [`SocketIo::notify`](crate::SocketIo::notify); to a connection that has ended, without an error for a second
-    /// more, since those who keep a notifier don't learn of the end otherwise.
+    /// Sends an event, as [`SocketIo::notify`](crate::SocketIo::notify) does. For a second after the connection's end,
+    /// events are dropped without an error: those who keep a notifier learn of the end later than the connection's
+    /// handler.
     ///
     /// # Errors
-    /// As [`SocketIo::notify`](crate::SocketIo::notify).
+    /// [`NotifyError`] if the name is too long or the connection ended more than a second ago.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is done, the event is not sent.
     pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
         let_others_run().await;
-        self.context.notify_from_afar(event, Bytes::copy_from_slice(data.as_ref()))
+        match self.context.notify(event, Bytes::copy_from_slice(data.as_ref())) {
+            Err(error) if error.is_end() && !self.context.ended_long_ago() => Ok(()),
+            result => result,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use roomcast_protocol::Name;
 use crate::call::cancel::Cancel;
 use crate::connection::responder::Responder;
 use crate::error::{CallError, NotifyError};
+use crate::seed::inbox::EndKnown;
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -40,7 +41,10 @@ impl Message {
 
 /// The right to answer one call, once.
 #[derive(Debug)]
-pub struct Response(pub(super) Responder);
+pub struct Response {
+    pub(super) responder: Responder,
+    pub(super) end_known: EndKnown,
+}
 
 impl Response {
     /// Answers the call. If it was cancelled meanwhile, nothing is sent: that is no error.
@@ -62,8 +66,11 @@ impl Response {
     }
 
     fn finish(self, result: Result<Bytes, CallError>) -> Result<(), NotifyError> {
-        let context = Arc::clone(self.0.context());
-        self.0.answer(result);
-        context.check_end_is_unknown()
+        let context = Arc::clone(self.responder.context());
+        self.responder.answer(result);
+        match self.end_known.get() || context.ended_long_ago() {
+            true => Err(NotifyError::Closed),
+            false => Ok(()),
+        }
     }
 }

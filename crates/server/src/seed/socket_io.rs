@@ -11,13 +11,13 @@ use crate::call::cancel::Cancel;
 use crate::call::running::Call;
 use crate::call::table::Refusal;
 use crate::connection::context::{ConnectionContext, Permit, call_cost, notification_cost};
-use crate::connection::notifier::{Notifier, let_others_run};
 use crate::connection::responder::Responder;
 use crate::connection::session::App;
 use crate::end::Disconnected;
 use crate::error::{CallError, Code, NotifyError, overloaded};
 use crate::metrics::MethodMetrics;
 use crate::seed::inbox::Inbox;
+use crate::seed::notifier::{Notifier, let_others_run};
 use crate::seed::procedure::{Message, Procedure, Response};
 
 /// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
@@ -38,11 +38,7 @@ impl SocketIo {
     /// # Errors
     /// [`Disconnected`] once the connection has ended and everything before was received.
     pub async fn recv(&mut self) -> Result<Procedure, Disconnected> {
-        let received = poll_fn(|cx| self.inbox.poll_recv(cx)).await;
-        if received.is_err() {
-            self.context.set_handler_knows_end();
-        }
-        received
+        poll_fn(|cx| self.inbox.poll_recv(cx)).await
     }
 
     /// Sends an event to the client. Queues and does not wait: a client that lets more than
@@ -55,7 +51,11 @@ impl SocketIo {
     /// [`NotifyError`] if the name is too long or the connection is known to have ended.
     pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
         let_others_run().await;
-        self.context.notify(event, Bytes::copy_from_slice(data.as_ref()))
+        let is_end_known = || self.inbox.end_known().get() || self.context.ended_long_ago();
+        match self.context.notify(event, Bytes::copy_from_slice(data.as_ref())) {
+            Err(error) if error.is_end() && !is_end_known() => Ok(()),
+            result => result,
+        }
     }
 
     /// Something to send events by, that others can keep.
@@ -76,7 +76,7 @@ impl SocketIo {
 
 impl Drop for SocketIo {
     fn drop(&mut self) {
-        self.context.set_handler_knows_end();
+        self.inbox.end_known().set();
         let close = match std::thread::panicking() {
             true => CloseFrame::new(CloseCode::INTERNAL_ERROR, "the connection's handler failed"),
             false => CloseFrame::new(CloseCode::NORMAL, "the connection's handler is done"),
@@ -115,7 +115,8 @@ impl App for LoopApp {
         };
         match context.admit_call(id, cost).and_then(|()| self.inbox.reserve().ok_or_else(full)) {
             Ok(place) => {
-                let response = Response(Responder::start(context, id, &call, cost));
+                let responder = Responder::start(context, id, &call, cost);
+                let response = Response { responder, end_known: self.inbox.end_known().clone() };
                 place.fill(Procedure::Call(Message { name, payload }, response, Cancel::new(&call)), None);
                 Ok(())
             }

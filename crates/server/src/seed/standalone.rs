@@ -8,7 +8,7 @@ use axum::http::Extensions;
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
-use crate::connection::context::ConnectionContext;
+use crate::connection::context::{ClientInfo, ConnectionContext};
 use crate::connection::driver::Driver;
 use crate::connection::session::{Rpc, Session};
 use crate::connection::transport::Transport;
@@ -48,7 +48,7 @@ fn unlimited() -> Budget {
 }
 
 /// A connection that no hub knows.
-pub(crate) fn link(
+pub(crate) fn context(
     options: Option<Arc<Options>>,
     peer_addr: Option<SocketAddr>,
     user: Option<UserId>,
@@ -58,7 +58,8 @@ pub(crate) fn link(
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
-    ConnectionContext::new(peer, peer_addr, Extensions::new(), options, Arc::clone(&standalone.metrics))
+    let client = ClientInfo { peer_addr, extensions: Extensions::new(), request: None, span: None };
+    ConnectionContext::new(peer, client, options, Arc::clone(&standalone.metrics))
 }
 
 /// A driver for such a connection.

@@ -1,0 +1,192 @@
+//! Extractors: the arguments of handlers, made from what they are run for.
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::{FromRef, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
+use bytes::Bytes;
+use roomcast_core::{RoomName, UserId};
+use roomcast_protocol::Name;
+use serde::de::DeserializeOwned;
+
+use crate::app::context::{CallContext, Context, DisconnectContext, MessageContext, RoomContext};
+use crate::app::rooms::RoomAction;
+use crate::app::socket::Socket;
+use crate::call::cancel::Cancel;
+use crate::end::Disconnected;
+use crate::error::{CallError, Code};
+
+/// An argument of handlers, made from the context `C` that a handler is run for and the router's state `S`.
+///
+/// | argument | what it is | in handlers of |
+/// |---|---|---|
+/// | [`Socket`] | the connection | everything |
+/// | [`State<T>`] | the router's [state](crate::Router::with_state), or a part of it | everything |
+/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request | everything |
+/// | [`UserId`] | the connection's user; without one, the handler fails with `UNAUTHENTICATED` | everything |
+/// | [`HeaderMap`], [`Uri`] | of the request that opened the connection; see [`keep_request`](crate::SocketIoUpgrade::keep_request) | everything |
+/// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | calls, notifications |
+/// | [`Name`] | the method's or event's name | calls, notifications |
+/// | [`Cancel`] | the call's cancellation | calls |
+/// | [`Disconnected`] | how the connection ended | the connection's end |
+/// | [`RoomAction`], [`RoomName`] | what a client wants to do, and in which room | use of rooms |
+///
+/// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's own types.
+///
+/// # Write your own
+///
+/// The error is what the client gets if the argument can't be made.
+///
+/// ```
+/// use roomcast::{CallError, Code, Context, FromContext, Socket};
+///
+/// /// A user of the staff.
+/// struct Staff(String);
+///
+/// impl<C: Context, S: Sync> FromContext<C, S> for Staff {
+///     async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+///         match context.socket().user() {
+///             Some(user) if user.starts_with("staff-") => Ok(Self(user.to_string())),
+///             _ => Err(CallError::new(Code::PermissionDenied, "this is for the staff")),
+///         }
+///     }
+/// }
+///
+/// async fn close_shop(Staff(name): Staff) -> String {
+///     format!("{name} has closed the shop")
+/// }
+/// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("close", close_shop) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an argument of a handler that is run for `{C}`",
+    note = "every handler takes Socket, State<T>, Extension<T>, UserId, HeaderMap, Uri and types of yours that implement FromContext",
+    note = "calls and notifications also have Bytes, Text, Json<T> and Name; only calls have Cancel"
+)]
+pub trait FromContext<C, S = ()>: Sized {
+    /// Makes the argument.
+    ///
+    /// # Errors
+    /// What the client gets if it can't be made.
+    fn from_context(context: &C, state: &S) -> impl Future<Output = Result<Self, CallError>> + Send;
+}
+
+/// The payload as UTF-8 text.
+///
+/// ```
+/// use roomcast::Text;
+///
+/// async fn shout(Text(text): Text) -> String {
+///     text.to_uppercase()
+/// }
+/// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("shout", shout) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl<C: MessageContext, S: Sync> FromContext<C, S> for Bytes {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        Ok(context.payload().clone())
+    }
+}
+
+impl<C: MessageContext, S: Sync> FromContext<C, S> for Text {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        match std::str::from_utf8(context.payload()) {
+            Ok(text) => Ok(Self(text.to_owned())),
+            Err(error) => Err(CallError::invalid_argument(format!("the payload is not UTF-8: {error}"))),
+        }
+    }
+}
+
+impl<T: DeserializeOwned, C: MessageContext, S: Sync> FromContext<C, S> for Json<T> {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        match serde_json::from_slice(context.payload()) {
+            Ok(value) => Ok(Self(value)),
+            Err(error) => {
+                Err(CallError::invalid_argument(format!("the payload is not the JSON that is expected: {error}")))
+            }
+        }
+    }
+}
+
+impl<C: MessageContext, S: Sync> FromContext<C, S> for Name {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        Ok(context.name().clone())
+    }
+}
+
+impl<S: Sync> FromContext<CallContext, S> for Cancel {
+    async fn from_context(context: &CallContext, _state: &S) -> Result<Self, CallError> {
+        Ok(context.cancel.clone())
+    }
+}
+
+impl<S: Sync> FromContext<DisconnectContext, S> for Disconnected {
+    async fn from_context(context: &DisconnectContext, _state: &S) -> Result<Self, CallError> {
+        Ok(context.disconnected.clone())
+    }
+}
+
+impl<S: Sync> FromContext<RoomContext, S> for RoomAction {
+    async fn from_context(context: &RoomContext, _state: &S) -> Result<Self, CallError> {
+        Ok(context.action)
+    }
+}
+
+impl<S: Sync> FromContext<RoomContext, S> for RoomName {
+    async fn from_context(context: &RoomContext, _state: &S) -> Result<Self, CallError> {
+        Ok(context.room.clone())
+    }
+}
+
+impl<C: Context, S: Sync> FromContext<C, S> for Socket {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        Ok(context.socket().clone())
+    }
+}
+
+impl<T: FromRef<S>, C: Context, S: Sync> FromContext<C, S> for State<T> {
+    async fn from_context(_context: &C, state: &S) -> Result<Self, CallError> {
+        Ok(Self(T::from_ref(state)))
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static, C: Context, S: Sync> FromContext<C, S> for Extension<T> {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        let data = context.socket().get();
+        let data = data.or_else(|| context.request().and_then(|request| request.extensions.get()));
+        data.cloned()
+            .map(Self)
+            .ok_or_else(|| missing(std::any::type_name::<T>(), "give it to the connection with SocketIoUpgrade::with"))
+    }
+}
+
+impl<C: Context, S: Sync> FromContext<C, S> for UserId {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        let user = context.socket().user().cloned();
+        user.ok_or_else(|| CallError::new(Code::Unauthenticated, "this needs a user"))
+    }
+}
+
+impl<C: Context, S: Sync> FromContext<C, S> for HeaderMap {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        request(context).map(|request| request.headers.clone())
+    }
+}
+
+impl<C: Context, S: Sync> FromContext<C, S> for Uri {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        request(context).map(|request| request.uri.clone())
+    }
+}
+
+fn request(context: &impl Context) -> Result<&Parts, CallError> {
+    context.request().ok_or_else(|| missing("the connection's request", "keep it with SocketIoUpgrade::keep_request"))
+}
+
+/// The application asks for something that no upgrade gave. Its developer needs to know what; a client does not.
+fn missing(what: &str, hint: &str) -> CallError {
+    tracing::error!("a handler needs {what}, which its connection does not have: {hint}");
+    CallError::new(Code::Internal, "the connection lacks data that the server needs")
+}

@@ -1,0 +1,108 @@
+//! Payloads, and what handlers return.
+
+use axum::Json;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::error::{CallError, InvalidPayload};
+
+/// Something that can be sent: bytes, text, [`Json`], or `()` for nothing.
+///
+/// ```
+/// use axum::Json;
+/// use roomcast::{NotifyError, Socket};
+///
+/// #[derive(serde::Serialize)]
+/// struct Moved {
+///     x: i32,
+///     y: i32,
+/// }
+///
+/// fn send(socket: &Socket) -> Result<(), NotifyError> {
+///     socket.notify("hello", "you")?;
+///     socket.notify("moved", Json(Moved { x: 4, y: 2 }))
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a payload",
+    note = "payloads are (), Bytes, Vec<u8>, String, &'static str, &'static [u8] and Json<T>"
+)]
+pub trait IntoPayload {
+    /// The bytes on the wire.
+    ///
+    /// # Errors
+    /// [`InvalidPayload`] if a value has no JSON.
+    fn into_payload(self) -> Result<Bytes, InvalidPayload>;
+}
+
+/// What a handler returns: a payload, or a `Result` of one whose error converts into [`CallError`].
+///
+/// ```
+/// use roomcast::{CallError, Code};
+///
+/// enum ShopError {
+///     SoldOut,
+/// }
+///
+/// impl From<ShopError> for CallError {
+///     fn from(error: ShopError) -> Self {
+///         match error {
+///             ShopError::SoldOut => Self::new(Code::FailedPrecondition, "all cups are sold"),
+///         }
+///     }
+/// }
+///
+/// async fn buy() -> Result<&'static str, ShopError> {
+///     Err(ShopError::SoldOut)
+/// }
+/// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("buy", buy) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`",
+    note = "handlers return (), bytes, text, Json<T>, or a Result of these whose error converts into CallError"
+)]
+pub trait IntoReply {
+    /// The Response's payload, or the call's error.
+    ///
+    /// # Errors
+    /// What the client gets.
+    fn into_reply(self) -> Result<Bytes, CallError>;
+}
+
+impl IntoPayload for () {
+    fn into_payload(self) -> Result<Bytes, InvalidPayload> {
+        Ok(Bytes::new())
+    }
+}
+
+macro_rules! bytes_payload {
+    ($($type:ty),*) => {$(
+        impl IntoPayload for $type {
+            fn into_payload(self) -> Result<Bytes, InvalidPayload> {
+                Ok(self.into())
+            }
+        }
+    )*};
+}
+bytes_payload!(Bytes, Vec<u8>, String, &'static str, &'static [u8]);
+
+impl<T: Serialize> IntoPayload for Json<T> {
+    fn into_payload(self) -> Result<Bytes, InvalidPayload> {
+        match serde_json::to_vec(&self.0) {
+            Ok(json) => Ok(json.into()),
+            Err(error) => Err(InvalidPayload(error.to_string())),
+        }
+    }
+}
+
+impl<T: IntoPayload> IntoReply for T {
+    fn into_reply(self) -> Result<Bytes, CallError> {
+        Ok(self.into_payload()?)
+    }
+}
+
+impl<T: IntoPayload, E: Into<CallError>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Result<Bytes, CallError> {
+        Ok(self.map_err(Into::into)?.into_payload()?)
+    }
+}
