@@ -1,6 +1,7 @@
 //! How a call fails.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -8,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use roomcast_core::{BrokerError, InvalidId, InvalidName, JoinError, PublishError, RequestError};
 use roomcast_protocol::{CloseCode, CloseFrame};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -51,6 +52,25 @@ pub enum Code {
 }
 
 impl Code {
+    const ALL: [Self; 16] = [
+        Self::Cancelled,
+        Self::Unknown,
+        Self::InvalidArgument,
+        Self::DeadlineExceeded,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::PermissionDenied,
+        Self::ResourceExhausted,
+        Self::FailedPrecondition,
+        Self::Aborted,
+        Self::OutOfRange,
+        Self::Unimplemented,
+        Self::Internal,
+        Self::Unavailable,
+        Self::DataLoss,
+        Self::Unauthenticated,
+    ];
+
     /// The name on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,6 +114,20 @@ impl Code {
         matches!(self, Self::Unknown | Self::Internal | Self::DataLoss)
     }
 }
+
+impl FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCode> {
+        let code = Self::ALL.into_iter().find(|code| code.as_str() == name);
+        code.ok_or_else(|| UnknownCode(name.to_owned()))
+    }
+}
+
+/// A name that is not one of gRPC's status codes.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is not a status code of gRPC, such as NOT_FOUND")]
+pub struct UnknownCode(String);
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,6 +182,22 @@ impl CallError {
     /// Wrong arguments.
     pub fn invalid_argument(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
+    }
+
+    /// The error that a Response's payload carries, if it does.
+    pub(crate) fn from_payload(payload: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Body {
+            error: Error,
+        }
+        #[derive(Deserialize)]
+        struct Error {
+            code: String,
+            message: String,
+            details: Option<Box<Value>>,
+        }
+        let Error { code, message, details } = serde_json::from_slice::<Body>(payload).ok()?.error;
+        Some(Self { code: code.parse().ok()?, message, details })
     }
 
     /// The payload that tells the client.

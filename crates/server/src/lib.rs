@@ -70,6 +70,7 @@ mod node;
 mod options;
 mod payload;
 mod seed;
+pub mod testing;
 
 pub use app::context::{
     CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomContext,
@@ -83,7 +84,7 @@ pub use app::upgrade::SocketIoUpgrade;
 pub use call::cancel::{Cancel, Cancelled};
 pub use connection::handshake::UpgradeRejection;
 pub use end::{CancelCause, Disconnected};
-pub use error::{CallError, Code, InvalidPayload, NotifyError};
+pub use error::{CallError, Code, InvalidPayload, NotifyError, UnknownCode};
 pub use node::address::{Connection, Room, User};
 pub use node::handle::{DrainPlan, Node, NodeFailure};
 pub use options::Options;

@@ -83,6 +83,10 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.driver.session.app.socket
+    }
+
     /// Closes it and runs its last handlers. They do not wait for the closing handshake, which a client can delay: a
     /// drain would otherwise end before they have run.
     async fn finish(mut self, end: End) {

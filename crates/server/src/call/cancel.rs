@@ -44,6 +44,13 @@ impl From<Cancelled> for CallError {
 ///     Ok(count.to_string())
 /// }
 /// ```
+///
+/// Only calls can be cancelled, so a notification's handler can't take it:
+///
+/// ```compile_fail,E0277
+/// # use roomcast::{Cancel, Node, Options, Router};
+/// let router = Router::new(Node::embedded(Options::default())).notify("log", async |_: Cancel| ());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cancel {
     call: Arc<Call>,
@@ -64,7 +71,10 @@ impl Cancel {
         self.call.cause()
     }
 
-    /// Waits until the call is cancelled; for ever if it never is. Cancel safe.
+    /// Waits until the call is cancelled; for ever if it never is.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn reset(&self) -> CancelCause {
         loop {
             let cancelled = self.call.cancelled.notified();
@@ -79,6 +89,9 @@ impl Cancel {
     ///
     /// # Errors
     /// [`Cancelled`] if the call was; the future is then dropped.
+    ///
+    /// # Cancel safety
+    /// As that of the future.
     pub async fn abort_on_reset<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
         tokio::select! {
             biased;

@@ -1,5 +1,6 @@
 //! The byte stream under a connection.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What the HTTP server hands over once the upgrade is done.
@@ -18,12 +19,23 @@ pub(crate) struct Transport {
     stream: Stream,
 }
 
-#[derive(Debug)]
 enum Stream {
     /// The bare socket: one allocation and one indirection less, for the common case.
     Tcp(TcpStream),
-    /// TLS, a Unix socket, or a simulated network.
-    Other(Box<TokioIo<Upgraded>>),
+    /// TLS, a Unix socket, a simulated network, or a pipe to a test's client.
+    Other(Box<dyn Io>),
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(stream) => f.debug_tuple("Tcp").field(stream).finish(),
+            Self::Other(_) => f.write_str("Other"),
+        }
+    }
 }
 
 impl Transport {
@@ -39,6 +51,11 @@ impl Transport {
             }
             Err(upgraded) => Self { early: Bytes::new(), stream: Stream::Other(Box::new(TokioIo::new(upgraded))) },
         }
+    }
+
+    /// A pipe in memory.
+    pub(crate) fn pipe(stream: DuplexStream) -> Self {
+        Self { early: Bytes::new(), stream: Stream::Other(Box::new(stream)) }
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
