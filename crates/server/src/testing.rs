@@ -57,11 +57,11 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::app::lifecycle::{self, Opening};
 use crate::app::router::Router;
 use crate::app::socket::Socket;
-use crate::app::spans;
 use crate::connection::context::ClientInfo;
 use crate::connection::transport::Transport;
 use crate::end::Disconnected;
@@ -171,12 +171,9 @@ impl ClientBuilder {
         let (server, client) = duplex(PIPE);
         let (opened, socket) = oneshot::channel();
         let request = Arc::new(self.request.into_parts().0);
-        let info = ClientInfo {
-            peer_addr: None,
-            extensions: self.extensions,
-            request: Some(Arc::clone(&request)),
-            span: spans::request(),
-        };
+        let mut info = ClientInfo { peer_addr: None, extensions: self.extensions };
+        info.keep_request(Arc::clone(&request));
+        info.set_span(Span::current());
         let opening = Opening { routes, user: self.user, client: info, request, place };
         let transport = std::future::ready(Some(Transport::pipe(server)));
         tokio::spawn(lifecycle::run(Box::pin(async move {

@@ -55,7 +55,7 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let connection = node.hub().local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
     let peer = Arc::clone(connection.shared());
-    client.span = spans::connection(&peer, client.peer_addr, client.span);
+    spans::open_connection(&peer, &mut client);
     let context = ConnectionContext::new(peer, client, Arc::clone(node.options()), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;

@@ -105,7 +105,7 @@ async fn work(state: Arc<Mutex<State>>, context: Arc<ConnectionContext>) {
 }
 
 /// A failed notification is counted, logged and dropped.
-pub(crate) fn report(context: &ConnectionContext, event: &str, result: Result<Bytes, CallError>) {
+pub(crate) fn report(context: &ConnectionContext, event: &Name, result: Result<Bytes, CallError>) {
     let Err(error) = result else { return };
     if error.code == Code::Cancelled && context.peer.outbox.is_closed() {
         // The handler wanted to send something to a client that has left meanwhile.

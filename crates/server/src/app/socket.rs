@@ -55,7 +55,7 @@ impl Socket {
 
     /// The request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request).
     pub fn request(&self) -> Option<&Parts> {
-        self.context.client.request.as_deref()
+        self.context.client.request()
     }
 
     /// The node that serves it.

@@ -9,10 +9,10 @@ use axum::http::{Extensions, header};
 use axum::response::{IntoResponse, Response};
 use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
+use tracing::Span;
 
 use crate::app::lifecycle::{self, Opening};
 use crate::app::router::Router;
-use crate::app::spans;
 use crate::connection::context::ClientInfo;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
 use crate::options::Options;
@@ -138,12 +138,11 @@ impl SocketIoUpgrade {
         let peer_addr = self.peer_addr();
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
         let request = Arc::new(self.request);
-        let client = ClientInfo {
-            peer_addr,
-            extensions: self.extensions,
-            request: self.keeps_request.then(|| Arc::clone(&request)),
-            span: spans::request(),
-        };
+        let mut client = ClientInfo { peer_addr, extensions: self.extensions };
+        if self.keeps_request {
+            client.keep_request(Arc::clone(&request));
+        }
+        client.set_span(Span::current());
         let opening = Opening { routes, user: self.user, client, request, place };
         tokio::spawn(lifecycle::run(Box::pin(lifecycle::open(opening, upgraded))));
         response

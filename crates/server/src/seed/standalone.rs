@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use axum::http::Extensions;
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
@@ -58,7 +57,7 @@ pub(crate) fn context(
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
-    let client = ClientInfo { peer_addr, extensions: Extensions::new(), request: None, span: None };
+    let client = ClientInfo { peer_addr, ..ClientInfo::default() };
     ConnectionContext::new(peer, client, options, Arc::clone(&standalone.metrics))
 }
 
