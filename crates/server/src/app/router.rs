@@ -75,8 +75,8 @@ pub struct Router<S = ()> {
 pub(crate) struct Routes {
     pub(crate) node: Node,
     unknown: Arc<MethodMetrics>,
-    calls: HashMap<String, CallRoute>,
-    notifications: HashMap<String, Route<NotificationContext>>,
+    calls: HashMap<Name, CallRoute>,
+    notifications: HashMap<Name, Route<NotificationContext>>,
     call_fallback: Option<Route<CallContext>>,
     notification_fallback: Option<Route<NotificationContext>>,
     rooms: RoomMethods,
@@ -225,18 +225,18 @@ impl<S: Send + Sync + 'static> Router<S> {
 
     #[track_caller]
     fn add_call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>, start: Start) -> Self {
-        check_name(name);
+        let key = checked(name);
         self.change(|routes, state| {
             let metrics = routes.node.metrics().method(name);
-            add(&mut routes.calls, "call", name, CallRoute { route: Route::new(handler, state, start), metrics });
+            add(&mut routes.calls, "call", key, CallRoute { route: Route::new(handler, state, start), metrics });
         })
     }
 
     #[track_caller]
     fn add_notification<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>, start: Start) -> Self {
-        check_name(name);
+        let key = checked(name);
         self.change(|routes, state| {
-            add(&mut routes.notifications, "notification", name, Route::new(handler, state, start));
+            add(&mut routes.notifications, "notification", key, Route::new(handler, state, start));
         })
     }
 
@@ -327,10 +327,10 @@ impl<S: Send + Sync + 'static> Router<S> {
         assert!(self.routes.node.id() == other.node.id(), "both routers must be of the same node");
         self.change(|routes, _| {
             for (name, route) in other.calls {
-                add(&mut routes.calls, "call", &name, route);
+                add(&mut routes.calls, "call", name, route);
             }
             for (name, route) in other.notifications {
-                add(&mut routes.notifications, "notification", &name, route);
+                add(&mut routes.notifications, "notification", name, route);
             }
             set_once(&mut routes.call_fallback, other.call_fallback, "calls");
             set_once(&mut routes.notification_fallback, other.notification_fallback, "notifications");
@@ -351,18 +351,19 @@ impl<S> Router<S> {
 
 /// A name that clients can send, and that is not reserved.
 #[track_caller]
-fn check_name(name: &str) {
+fn checked(name: &str) -> Name {
     assert!(!name.starts_with(PREFIX), "the name {name:?} begins with {PREFIX}, which is reserved");
-    if let Err(error) = Name::new(name) {
-        panic!("the name {name:?} can't be called: {error}");
+    match Name::new(name) {
+        Ok(name) => name,
+        Err(error) => panic!("the name {name:?} can't be called: {error}"),
     }
 }
 
 #[track_caller]
-fn add<R>(routes: &mut HashMap<String, R>, what: &str, name: &str, route: R) {
-    match routes.entry(name.to_owned()) {
+fn add<R>(routes: &mut HashMap<Name, R>, what: &str, name: Name, route: R) {
+    match routes.entry(name) {
         Entry::Vacant(entry) => entry.insert(route),
-        Entry::Occupied(_) => panic!("the router has a {what} {name:?} already"),
+        Entry::Occupied(entry) => panic!("the router has a {what} {:?} already", entry.key()),
     };
 }
 
@@ -395,7 +396,7 @@ impl Routes {
     /// What handles a call, and what counts it.
     pub(crate) fn call<'routes, 'name>(
         &'routes self,
-        name: &'name str,
+        name: &'name Name,
     ) -> (Option<Target<'routes, 'name, CallContext>>, &'routes Arc<MethodMetrics>) {
         if let Some(call) = self.calls.get(name) {
             return (Some(Target::Handler(&call.route)), &call.metrics);
@@ -409,7 +410,7 @@ impl Routes {
     /// What handles a notification.
     pub(crate) fn notification<'routes, 'name>(
         &'routes self,
-        name: &'name str,
+        name: &'name Name,
     ) -> Option<Target<'routes, 'name, NotificationContext>> {
         let handler = self.notifications.get(name).map(Target::Handler);
         let handler = handler.or_else(|| RoomMessage::parse(name).map(Target::Room));
