@@ -67,6 +67,16 @@ impl Disconnected {
 }
 
 /// Why a call was cancelled.
+///
+/// ```
+/// use roomcast::{Cancel, CancelCause};
+///
+/// async fn watch(cancel: Cancel) {
+///     if cancel.reset().await == CancelCause::Drain {
+///         println!("the node goes away; save the work");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -14,6 +14,14 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 /// What kind of failure it is: gRPC's status codes, by name.
+///
+/// ```
+/// use roomcast::Code;
+///
+/// assert_eq!(Code::NotFound.as_str(), "NOT_FOUND");
+/// assert_eq!("NOT_FOUND".parse(), Ok(Code::NotFound));
+/// assert_eq!(Code::NotFound.http_status(), 404);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
@@ -25,7 +33,7 @@ pub enum Code {
     InvalidArgument,
     /// The call took longer than it may.
     DeadlineExceeded,
-    /// There is no such procedure, or thing.
+    /// There is no such method, or thing.
     NotFound,
     /// The thing exists already.
     AlreadyExists,
@@ -47,7 +55,7 @@ pub enum Code {
     Unavailable,
     /// Data is lost for good.
     DataLoss,
-    /// Who calls is not known.
+    /// The caller is not authenticated.
     Unauthenticated,
 }
 
@@ -200,7 +208,7 @@ impl CallError {
         Some(Self { code: code.parse().ok()?, message, details })
     }
 
-    /// The payload that tells the client.
+    /// The payload of the Response.
     pub(crate) fn payload(&self) -> Bytes {
         self.json().to_string().into()
     }
@@ -230,7 +238,15 @@ pub(crate) fn took_too_long(timeout: Duration) -> CallError {
     CallError::new(Code::DeadlineExceeded, format!("the handler took longer than {timeout:?}"))
 }
 
-/// Why a notification was not queued.
+/// Why an event was not queued.
+///
+/// ```
+/// use roomcast::{NotifyError, Socket};
+///
+/// fn is_gone(socket: &Socket) -> bool {
+///     matches!(socket.notify("still-there", ()), Err(NotifyError::Closed))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NotifyError {

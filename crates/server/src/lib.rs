@@ -2,8 +2,11 @@
 //!
 //! Two ways to use it, on one core:
 //!
-//! * [`Router`]: handlers by name, with typed extractors and errors, and rooms. New code should take it.
-//! * [`SocketIo`]: a loop over what the client sends, as in the tutorial.
+//! * [`Router`]: handlers by name, with typed extractors and errors, and rooms. Take this for new code.
+//! * [`tutorial::SocketIo`]: a loop over what the client sends, as in the tutorial.
+//!
+//! [`testing`] has clients for the tests of your handlers. [`Broker`] is what connects the nodes of a cluster; the crate
+//! `roomcast-redis` has one for Redis. `cargo doc --no-deps -p roomcast --open` builds these pages in seconds.
 //!
 //! ```no_run
 //! use roomcast::{CallError, Node, Router, Socket, SocketIoUpgrade, Text};
@@ -59,6 +62,7 @@
 //! }
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(unnameable_types)]
 
 mod app;
 mod call;
@@ -89,17 +93,30 @@ pub use node::address::{Connection, Room, User};
 pub use node::handle::{DrainPlan, Node, NodeFailure};
 pub use options::Options;
 pub use payload::{IntoPayload, IntoReply};
+#[doc(hidden)]
 pub use seed::echo as raw;
-pub use seed::notifier::Notifier;
-pub use seed::procedure::{Message, Procedure, Response};
-pub use seed::socket_io::SocketIo;
+#[doc(no_inline)]
+pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members,
     MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication, PublicationQueue, Publish, PublishError, Reached,
     Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
 };
-pub use roomcast_protocol::{CloseCode, CloseFrame, Name, NameError, SUBPROTOCOL};
+pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name, NameError, SUBPROTOCOL};
+
+/// The crate in whose registries [`Node::register_metrics`] puts a node's metrics.
+pub use prometheus;
+
+/// The API of the [tutorial](crate#the-tutorial): a loop that receives what its client sends.
+///
+/// New code is better served by a [`Router`]: see what
+/// [`SocketIoUpgrade::on_upgrade`] lacks.
+pub mod tutorial {
+    pub use crate::seed::notifier::Notifier;
+    pub use crate::seed::procedure::{Message, Procedure, Response};
+    pub use crate::seed::socket_io::SocketIo;
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -109,7 +109,7 @@ pub async fn connect<S>(router: &Router<S>) -> Result<(Client, Socket), ConnectE
     ClientBuilder::default().connect(router).await
 }
 
-/// What a router's upgrade knows of a client.
+/// A client to be, with what its upgrade would give it.
 ///
 /// ```
 /// use axum::Extension;

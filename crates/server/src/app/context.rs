@@ -34,7 +34,7 @@ pub trait MessageContext: Context {
     fn payload(&self) -> &Bytes;
 }
 
-/// A call.
+/// A call. See [`Handler`](crate::Handler) and [`FromContext`](crate::FromContext) for examples.
 #[derive(Debug)]
 pub struct CallContext {
     pub(crate) name: Name,
@@ -50,7 +50,7 @@ impl CallContext {
     }
 }
 
-/// A notification.
+/// A notification. See [`FromContext`](crate::FromContext) for an example.
 #[derive(Debug)]
 pub struct NotificationContext {
     pub(crate) name: Name,
@@ -58,14 +58,15 @@ pub struct NotificationContext {
     pub(crate) socket: Socket,
 }
 
-/// A connection that has just opened, for [`Router::on_connect`](crate::Router::on_connect).
+/// A connection that has just opened, for [`Router::on_connect`](crate::Router::on_connect). See there for an example.
 #[derive(Debug)]
 pub struct ConnectContext {
     pub(crate) socket: Socket,
     pub(crate) request: Arc<Parts>,
 }
 
-/// A connection that has ended, for [`Router::on_disconnect`](crate::Router::on_disconnect).
+/// A connection that has ended, for [`Router::on_disconnect`](crate::Router::on_disconnect). See [`Router`](crate::Router) for an
+/// example.
 #[derive(Debug)]
 pub struct DisconnectContext {
     pub(crate) socket: Socket,
@@ -79,7 +80,8 @@ impl DisconnectContext {
     }
 }
 
-/// A client's use of a room, for [`Router::client_rooms`](crate::Router::client_rooms).
+/// A client's use of a room, for [`Router::client_rooms`](crate::Router::client_rooms). See there for an
+/// example.
 #[derive(Debug)]
 pub struct RoomContext {
     pub(crate) socket: Socket,

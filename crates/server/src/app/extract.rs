@@ -185,7 +185,7 @@ fn request(context: &impl Context) -> Result<&Parts, CallError> {
     context.request().ok_or_else(|| missing("the connection's request", "keep it with SocketIoUpgrade::keep_request"))
 }
 
-/// The application asks for something that no upgrade gave. Its developer needs to know what; a client does not.
+/// A handler needs something that no upgrade gave. That is a defect of the application: its log gets the details.
 fn missing(what: &str, hint: &str) -> CallError {
     tracing::error!("a handler needs {what}, which its connection does not have: {hint}");
     CallError::new(Code::Internal, "the connection lacks data that the server needs")

@@ -46,8 +46,8 @@ pub(crate) struct Opening {
     pub(crate) place: Place,
 }
 
-/// Waits for the end of the handshake, and asks the application. `None`: there is no connection, or it is refused and
-/// closed.
+/// Waits for the end of the handshake, and runs the connect handler. `None`: there is no connection, or it is refused
+/// and closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
     let Opening { routes, user, mut client, request, place } = opening;
     let transport = upgraded.await?;

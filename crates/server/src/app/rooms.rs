@@ -14,7 +14,7 @@ use crate::app::publishing;
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
 
-/// What a client wants to do with a room.
+/// What a client wants to do with a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RoomAction {

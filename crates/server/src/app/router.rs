@@ -421,7 +421,7 @@ impl Routes {
         &self.rooms.access
     }
 
-    /// Asks the application whether it takes a connection.
+    /// Runs the connect handler.
     pub(crate) async fn connect(&self, socket: Socket, request: Arc<Parts>) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
@@ -444,7 +444,7 @@ impl Routes {
         }
     }
 
-    /// Tells the application of a connection's end.
+    /// Runs the disconnect handler.
     pub(crate) async fn disconnect(&self, socket: Socket, disconnected: Disconnected) {
         let Some(on_disconnect) = self.on_disconnect.clone() else { return };
         let id = socket.id();

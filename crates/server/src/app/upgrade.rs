@@ -20,7 +20,7 @@ use crate::seed::inbox::Inbox;
 use crate::seed::socket_io::SocketIo;
 use crate::seed::standalone;
 
-/// How many events wait for the tutorial's loop at least, whatever it asks for.
+/// The least number of events that can wait for the tutorial's loop.
 const MIN_INBOX: usize = 1024;
 
 /// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
@@ -70,7 +70,7 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
 }
 
 impl SocketIoUpgrade {
-    /// Sets whose connection this is. The application knows, from a cookie or a token.
+    /// Sets whose connection this is, which a cookie or a token tells your application.
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.user = Some(user);

@@ -10,7 +10,7 @@ use crate::call::running::{Call, Work};
 use crate::end::CancelCause;
 use crate::error::{CallError, Code};
 
-/// The call was cancelled.
+/// The call was cancelled. See [`Cancel`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the call was cancelled: {0}")]
 pub struct Cancelled(pub CancelCause);
@@ -34,7 +34,7 @@ impl From<Cancelled> for CallError {
 ///         let mut found = 0;
 ///         for chunk in 0..1000 {
 ///             if let Some(cause) = cancel.cause() {
-///                 return Err(Cancelled(cause)); // asked between chunks
+///                 return Err(Cancelled(cause)); // checked between chunks
 ///             }
 ///             found += chunk % 2;
 ///         }
@@ -66,7 +66,7 @@ impl Cancel {
         self.cause().is_some()
     }
 
-    /// Why the call was cancelled; `None` while it was not. Clean-up code (`Drop`) can ask too.
+    /// Why the call was cancelled; `None` while it was not. Clean-up code (`Drop`) can use it, too.
     pub fn cause(&self) -> Option<CancelCause> {
         self.call.cause()
     }
@@ -119,7 +119,7 @@ impl Cancel {
     }
 
     /// Runs blocking or CPU-bound work on a thread of its own. It can't be stopped from outside: it
-    /// gets this handle, to ask between chunks whether it [`is_cancelled`](Self::is_cancelled).
+    /// gets this handle, to check between chunks whether it [`is_cancelled`](Self::is_cancelled).
     /// The call counts as in flight until the work has returned.
     pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where

@@ -21,7 +21,7 @@ use crate::error::{CallError, Code, NotifyError, took_too_long};
 use crate::metrics::{Metrics, Outcome};
 use crate::options::{FAR, Options};
 
-/// How long output to an ended connection is accepted, and dropped, by those who can't know of its end yet.
+/// How long the tutorial's API drops output to an ended connection without an error.
 const END_GRACE: Duration = Duration::from_secs(1);
 
 /// Memory that a notification takes beside its name and payload while it waits: its handler's future and its place
@@ -122,7 +122,7 @@ impl ConnectionContext {
         })
     }
 
-    /// Queues a Response. Whether it is still wanted is the caller's to know.
+    /// Queues a Response, whether or not it is still wanted.
     pub(crate) fn respond(&self, id: CallId, result: Result<Bytes, CallError>) {
         let payload = result.unwrap_or_else(|error| error.payload());
         // On a connection that ends the answer is dropped; the call's outcome is what it is.
@@ -135,7 +135,7 @@ impl ConnectionContext {
         self.peer.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
     }
 
-    /// Whether the connection ended so long ago that everybody has learnt of it.
+    /// Whether the connection ended longer ago than the tutorial's API tolerates.
     pub(crate) fn ended_long_ago(&self) -> bool {
         self.ended.get().is_some_and(|ended| ended.elapsed() > END_GRACE)
     }

@@ -157,14 +157,14 @@ impl<S: Session> Driver<S> {
                 match self.keep_alive.on_timeout() {
                     KeepAliveAction::Ping(next) => {
                         let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
-                        // A full outbox has told itself to close.
+                        // A full outbox closes the connection.
                         let _ = self.context.peer.outbox.push(ping);
                         self.keep_alive_at = now + next;
                     }
                     KeepAliveAction::Rest(next) => self.keep_alive_at = now + next,
                     KeepAliveAction::Lost => {
                         let waited = self.context.options.pong_timeout;
-                        return Poll::Ready(End::Lost(format!("nothing was heard for {waited:?} after a ping")));
+                        return Poll::Ready(End::Lost(format!("no data arrived for {waited:?} after a ping")));
                     }
                 }
             }

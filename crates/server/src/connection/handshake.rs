@@ -16,7 +16,15 @@ use crate::connection::transport::Transport;
 /// What a client's key is hashed with (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Why a request is not upgraded to a WebSocket.
+/// Why a request is not upgraded to a WebSocket. As a response, it has the HTTP status that RFC 6455 and the protocol ask
+/// for.
+///
+/// ```
+/// use axum::response::IntoResponse;
+/// use roomcast::UpgradeRejection;
+///
+/// assert_eq!(UpgradeRejection::NoUpgrade.into_response().status(), 426);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UpgradeRejection {

@@ -12,6 +12,17 @@ use crate::payload::IntoPayload;
 const MAX_CLOSE_REASON: usize = 123;
 
 /// A room of the cluster: see [`Node::room`](crate::Node::room).
+///
+/// ```
+/// use axum::Json;
+/// use roomcast::{CallError, Node};
+///
+/// async fn announce(node: &Node) -> Result<usize, CallError> {
+///     let lobby = node.room("lobby");
+///     lobby.publish("price", Json(serde_json::json!({ "cup": 4.2 }))).await?;
+///     Ok(lobby.members().await?.count)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Room<'a> {
     pub(crate) hub: &'a Hub,
@@ -31,18 +42,33 @@ impl Room<'_> {
         Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
     }
 
-    /// The room's members, on all nodes. All live nodes are asked; one that does not answer within two
-    /// seconds is named in the result, and its members are missing. Who looks at the same room meanwhile
-    /// waits for that, and shares the next answer.
+    /// The room's members, on all nodes. It sends a request to all live nodes. The result names those that do not
+    /// respond within two seconds; their members are missing. Requests for the same room that come meanwhile wait, and
+    /// share the next result.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be asked.
+    /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be reached.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it changes nothing.
     pub async fn members(&self) -> Result<Arc<Members>, CallError> {
         Ok(self.hub.cluster().members(&RoomName::new(self.name)?).await?)
     }
 }
 
-/// A user of the cluster: see [`Node::user`](crate::Node::user).
+/// A user of the cluster, with all their connections: see [`Node::user`](crate::Node::user).
+///
+/// ```
+/// use roomcast::{CallError, CloseCode, Code, Node};
+///
+/// async fn log_out(node: &Node) -> Result<(), CallError> {
+///     node.user("ann").publish("notice", "you log out").await?;
+///     match node.user("ann").disconnect(CloseCode::DISCONNECTED, "logged out").await {
+///         Err(error) if error.code == Code::NotFound => Ok(()),
+///         result => result.map(|_| ()),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct User<'a> {
     pub(crate) hub: &'a Hub,
@@ -50,32 +76,41 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
-    /// Sends an event to all connections of the user, on all nodes, and says to how many it was queued:
-    /// all nodes are asked. [`publish`](Self::publish) costs less and does not tell.
+    /// Sends an event to all connections of the user, on all nodes, and returns for how many it was queued. It sends a
+    /// request to all nodes: [`publish`](Self::publish) costs less.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the user's id or the event's name, `NOT_FOUND` if the user has no connection,
-    /// `UNAVAILABLE` if the other nodes can't be asked, `DEADLINE_EXCEEDED` if nobody was found and some
-    /// did not answer.
+    /// `UNAVAILABLE` if the other nodes can't be reached, `DEADLINE_EXCEEDED` if no connection was found and some nodes
+    /// did not respond.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.cluster().notify_user(&user, event, payload.into_payload()?).await?)
     }
 
-    /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have
-    /// any. Whether there are any is not told.
+    /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have any. It
+    /// succeeds also if there are none.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.publish_to_user(&user, event, payload.into_payload()?).await?)
     }
 
-    /// Closes all connections of the user, on all nodes, and says how many.
+    /// Closes all connections of the user, on all nodes, and returns how many.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id, the code or the reason, otherwise as [`notify`](Self::notify).
+    /// `INVALID_ARGUMENT` for the user's id, the code or the reason; otherwise as [`notify`](Self::notify).
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
         Ok(self.hub.cluster().close_user(&user, close).await?)
@@ -85,8 +120,17 @@ impl User<'_> {
 /// A connection of the cluster, on whatever node.
 ///
 /// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
-/// `DEADLINE_EXCEEDED` its node did not answer in time: it may have been done, and will not be done later. While the
+/// `DEADLINE_EXCEEDED` its node did not respond in time: it may have been done, and will not be done later. While the
 /// broker is down, the connections of this node can be reached, others are `UNAVAILABLE`.
+///
+/// ```
+/// use roomcast::{CallError, ConnectionId, Node};
+///
+/// async fn seat(node: &Node, id: ConnectionId) -> Result<(), CallError> {
+///     node.connection(id).join("table-4").await?;
+///     node.connection(id).notify("seated", "table 4").await
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Connection<'a> {
     pub(crate) hub: &'a Hub,
@@ -98,6 +142,9 @@ impl Connection<'_> {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into_payload()?).await?)
     }
@@ -106,6 +153,9 @@ impl Connection<'_> {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().close_connection(self.id, close_frame(code, reason)?).await?)
     }
@@ -115,6 +165,9 @@ impl Connection<'_> {
     /// # Errors
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
     /// [`Connection`].
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
@@ -124,6 +177,9 @@ impl Connection<'_> {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
+    ///
+    /// # Cancel safety
+    /// Once the future was polled, it may be done although the result is not awaited.
     pub async fn leave(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
     }
@@ -136,13 +192,13 @@ fn event_name(event: &str) -> Result<Name, CallError> {
 pub(crate) fn close_frame(code: CloseCode, reason: &str) -> Result<CloseFrame, CallError> {
     if !code.is_valid_on_the_wire() {
         return Err(CallError::invalid_argument(format!(
-            "{code} is no close code that may be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999"
+            "the close code {code} must not be sent; use 1000 to 1003, 1007 to 1014, or 3000 to 4999"
         )));
     }
     if reason.len() > MAX_CLOSE_REASON {
         let len = reason.len();
         return Err(CallError::invalid_argument(format!(
-            "a reason has at most {MAX_CLOSE_REASON} bytes, this one {len}"
+            "a close reason has at most {MAX_CLOSE_REASON} bytes, this one has {len}"
         )));
     }
     Ok(CloseFrame::new(code, reason))

@@ -28,6 +28,28 @@ const DRAIN_FLUSH: Duration = Duration::from_secs(2);
 /// One node of a cluster: it holds connections, and reaches the rooms, users and connections of all nodes.
 ///
 /// Cheap to clone. The node ends with the last clone.
+///
+/// An application that drains its connections before it ends:
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use axum::routing::get;
+/// use roomcast::{DrainPlan, Node, Options, Router, SocketIoUpgrade};
+///
+/// #[tokio::main]
+/// async fn main() -> std::io::Result<()> {
+///     let node = Node::embedded(Options::default());
+///     let router = Router::new(node.clone()).call("echo", async |payload: bytes::Bytes| payload);
+///     let app = axum::Router::new()
+///         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+///     // axum does not wait for upgraded connections; the drain does.
+///     axum::serve(listener, app).with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) }).await?;
+///     node.drain(DrainPlan::new(Duration::from_secs(5), Duration::from_secs(30))).await;
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -108,8 +130,10 @@ impl Node {
     }
 
     /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
-    /// connections stay open and calls are answered: end the process, so that clients connect to another node. Cancel
-    /// safe.
+    /// connections stay open and calls are answered: end the process, so that clients connect to another node.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn failed(&self) -> NodeFailure {
         let mut failure = self.inner.failure.clone();
         if let Ok(failure) = failure.wait_for(Option::is_some).await
@@ -172,7 +196,7 @@ impl Node {
         User { hub: self.hub(), id }
     }
 
-    /// One connection, on whatever node it is. `"…".parse()` makes an id of its text.
+    /// One connection, on whatever node it is. `"…".parse()` turns the text of an id into one.
     pub fn connection(&self, id: ConnectionId) -> Connection<'_> {
         Connection { hub: self.hub(), id }
     }
@@ -180,13 +204,16 @@ impl Node {
     /// The rooms that have members on any node, with their numbers of members.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if the other nodes can't be asked.
+    /// `UNAVAILABLE` if the other nodes can't be reached.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it changes nothing.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
         Ok(self.hub().cluster().rooms(query).await?)
     }
 
-    /// The live nodes, this one included. A node that dies is among them for 13 s at the most; while the
-    /// broker is down nobody can be heard, and who was there last counts as live.
+    /// The live nodes, this one included. A node that dies is among them for at most 13 s. While the broker is down,
+    /// the nodes that were live before it stay in the list.
     pub fn nodes(&self) -> Vec<NodeInfo> {
         self.hub().cluster().nodes()
     }
@@ -200,10 +227,13 @@ impl Node {
         self.hub().metrics().register(registry)
     }
 
-    /// Closes all connections of this node with 1001: idle ones spread over the plan's time, those with
-    /// calls in flight when these have ended, the last at the plan's time-out, when their calls are
-    /// cancelled. Then the other nodes are told that this one is gone. Returns at most three seconds after
-    /// the time-out. Stop accepting connections before.
+    /// Closes all connections of this node with 1001: idle ones spread over the plan's duration, those with calls in
+    /// flight when these have ended, and the last at the plan's time-out, when their calls are cancelled. Then it
+    /// removes the node from the cluster. Returns at most three seconds after the time-out. Stop accepting connections
+    /// before.
+    ///
+    /// # Cancel safety
+    /// Connections whose turn has come stay closed or keep closing; the others stay open. Call it again to go on.
     pub async fn drain(&self, plan: DrainPlan) {
         let started = Instant::now();
         self.hub().local().start_drain();

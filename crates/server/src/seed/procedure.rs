@@ -10,17 +10,17 @@ use crate::connection::responder::Responder;
 use crate::error::{CallError, NotifyError};
 use crate::seed::inbox::EndKnown;
 
-/// What a client asks for.
+/// What a client sends. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]
 pub enum Procedure {
     /// An event, never answered.
     Notify(Message),
-    /// A call: what is asked, how to answer, and how to learn that it is no longer wanted. Dropping the
-    /// [`Response`] unused answers with an error.
+    /// A call: its name and payload, the right to answer it, and its cancellation. Dropping the [`Response`] unused
+    /// answers with an error.
     Call(Message, Response, Cancel),
 }
 
-/// A name and its payload.
+/// A name and its payload. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub(super) name: Name,
@@ -28,7 +28,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// The event's or procedure's name.
+    /// The method's or event's name.
     pub fn method(&self) -> &str {
         &self.name
     }
@@ -39,7 +39,7 @@ impl Message {
     }
 }
 
-/// The right to answer one call, once.
+/// The right to answer one call, once. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]
 pub struct Response {
     pub(super) responder: Responder,
@@ -52,7 +52,10 @@ impl Response {
     /// Queues and does not wait for the client.
     ///
     /// # Errors
-    /// [`NotifyError::Closed`] once the connection is known to have ended.
+    /// [`NotifyError::Closed`] once the connection has ended and this is known.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped unpolled answers with an error, as the unused [`Response`] does.
     pub async fn send(self, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
         self.finish(Ok(Bytes::copy_from_slice(data.as_ref())))
     }
@@ -60,6 +63,9 @@ impl Response {
     /// Answers the call with an error.
     ///
     /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn fail(self, error: CallError) -> Result<(), NotifyError> {
         self.finish(Err(error))

@@ -22,6 +22,21 @@ use crate::seed::procedure::{Message, Procedure, Response};
 
 /// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
 /// 1000, or 1011 if the handler panicked, and cancels the calls that still run.
+///
+/// ```
+/// use roomcast::{NotifyError, Procedure, SocketIo};
+///
+/// async fn handle(mut socket: SocketIo) -> Result<(), NotifyError> {
+///     while let Ok(received) = socket.recv().await {
+///         match received {
+///             Procedure::Notify(message) if message.method() == "ping" => socket.notify("pong", message.data()).await?,
+///             Procedure::Notify(_) => {}
+///             Procedure::Call(message, response, _cancel) => response.send(message.data()).await?,
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SocketIo {
     context: Arc<ConnectionContext>,
@@ -33,10 +48,13 @@ impl SocketIo {
         Self { context, inbox }
     }
 
-    /// The next that the client asks for, in its order. Cancel safe.
+    /// The client's next call or notification, in their order.
     ///
     /// # Errors
     /// [`Disconnected`] once the connection has ended and everything before was received.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn recv(&mut self) -> Result<Procedure, Disconnected> {
         poll_fn(|cx| self.inbox.poll_recv(cx)).await
     }
@@ -44,11 +62,14 @@ impl SocketIo {
     /// Sends an event to the client. Queues and does not wait: a client that lets more than
     /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408.
     ///
-    /// A connection's end is learnt from [`recv`](Self::recv). Until it has told of it, and for at most a
-    /// second, notifications to an ended connection are dropped without an error, as those on the wire are.
+    /// [`recv`](Self::recv) returns the connection's end. Until then, and for at most a second, events to an ended
+    /// connection are dropped without an error, as those on the wire are.
     ///
     /// # Errors
-    /// [`NotifyError`] if the name is too long or the connection is known to have ended.
+    /// [`NotifyError`] if the name is too long, or the connection has ended and this is known.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is done, the event is not sent.
     pub async fn notify(&self, event: &str, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
         let_others_run().await;
         let is_end_known = || self.inbox.end_known().get() || self.context.ended_long_ago();
@@ -68,7 +89,7 @@ impl SocketIo {
         self.context.peer.id
     }
 
-    /// Whose connection it is, if the upgrade said so.
+    /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
     pub fn user(&self) -> Option<&UserId> {
         self.context.peer.user.as_ref()
     }

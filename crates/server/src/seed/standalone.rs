@@ -46,7 +46,7 @@ fn unlimited() -> Budget {
     Budget::new(IntGauge::new("standalone", "unused").expect("the name is valid"), usize::MAX)
 }
 
-/// A connection that no hub knows.
+/// A connection that belongs to no node.
 pub(crate) fn context(
     options: Option<Arc<Options>>,
     peer_addr: Option<SocketAddr>,
