@@ -40,7 +40,7 @@ impl End {
     }
 }
 
-/// How a connection ended.
+/// How a connection ended. See [`Router::on_disconnect`](crate::Router::on_disconnect).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 // Quoted and escaped: a client's reason may contain line breaks and control characters.
 #[error("the connection has ended: {code} {reason:?}")]

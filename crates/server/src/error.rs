@@ -132,7 +132,7 @@ impl FromStr for Code {
     }
 }
 
-/// A name that is not one of gRPC's status codes.
+/// A name that is not one of gRPC's status codes. See [`Code`] for an example of parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a status code of gRPC, such as NOT_FOUND")]
 pub struct UnknownCode(String);
@@ -271,7 +271,8 @@ impl NotifyError {
     }
 }
 
-/// A value that has no JSON.
+/// A value that has no JSON, such as a map whose keys are not strings. See [`IntoPayload`](crate::IntoPayload) for an
+/// example of payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the payload has no JSON: {0}")]
 pub struct InvalidPayload(pub(crate) String);

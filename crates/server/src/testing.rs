@@ -80,7 +80,7 @@ const MAX_MESSAGE: usize = 64 * DEFAULT_MAX_PAYLOAD + MAX_FRAME_HEADER_LEN;
 /// Nothing reads along in a pipe.
 const MASK: [u8; 4] = [0; 4];
 
-/// Why a client is not connected.
+/// Why a client is not connected. See [`open`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -105,6 +105,9 @@ pub enum ConnectError {
 ///
 /// # Panics
 /// If the connect handler takes longer than [`PATIENCE`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the connection, as a lost client does.
 pub async fn connect<S>(router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
     ClientBuilder::default().connect(router).await
 }
@@ -161,6 +164,9 @@ impl ClientBuilder {
     /// As [`connect`].
     ///
     /// # Panics
+    /// As [`connect`].
+    ///
+    /// # Cancel safety
     /// As [`connect`].
     pub async fn connect<S>(self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
         let routes = router.routes();
@@ -230,6 +236,9 @@ impl ClientBuilder {
 ///
 /// # Panics
 /// If the application takes longer than [`PATIENCE`], or if the connection fails below HTTP.
+///
+/// # Cancel safety
+/// As [`connect`].
 pub async fn open(app: axum::Router, mut request: Request<()>) -> Result<Client, ConnectError> {
     let (server, client) = duplex(PIPE);
     let served = hyper::server::conn::http1::Builder::new()
@@ -295,7 +304,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A client. It reads only while it waits for something. Dropped, it leaves without a Close, as a lost client does.
 ///
 /// Its methods panic if what they wait for does not come within [`PATIENCE`], or can't come because the connection has
-/// ended: in a test, both are failures.
+/// ended: in a test, both are failures. See the [module](self) for an example.
+///
+/// # Cancel safety
+/// [`response`](Self::response), [`event`](Self::event) and [`closed`](Self::closed) are cancel safe: what they have read
+/// is there for the next call. The other methods send: do not use a client after dropping one of their futures.
 pub struct Client {
     stream: Box<dyn Stream>,
     decoder: ClientDecoder,

@@ -12,8 +12,8 @@ use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::end::Disconnected;
 
-/// What a handler is run for. An extractor that needs the connection only is written for all contexts at once: see
-/// [`FromContext`](crate::FromContext).
+/// What a handler is run for. An extractor that needs the connection only is written for all contexts at once. See
+/// [`FromContext`](crate::FromContext) for an example.
 pub trait Context: Send + Sync + 'static {
     /// The connection.
     fn socket(&self) -> &Socket;
@@ -26,6 +26,19 @@ pub trait Context: Send + Sync + 'static {
 }
 
 /// A message of a client: a call or a notification.
+///
+/// ```
+/// use roomcast::{CallError, FromContext, MessageContext};
+///
+/// /// The size of the payload in bytes.
+/// struct Size(usize);
+///
+/// impl<C: MessageContext, S: Sync> FromContext<C, S> for Size {
+///     async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+///         Ok(Self(context.payload().len()))
+///     }
+/// }
+/// ```
 pub trait MessageContext: Context {
     /// The method's or event's name.
     fn name(&self) -> &Name;

@@ -63,6 +63,14 @@ struct Inner {
 }
 
 /// Why a node's core no longer works.
+///
+/// ```
+/// use roomcast::Node;
+///
+/// async fn end_with_the_node(node: Node) -> std::io::Error {
+///     std::io::Error::other(node.failed().await)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NodeFailure {
@@ -90,7 +98,7 @@ impl Drop for Inner {
     }
 }
 
-/// When a [drain](Node::drain) does what, counted from its start.
+/// When a [drain](Node::drain) does what, counted from its start. See [`Node`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainPlan {
