@@ -77,11 +77,11 @@ mod seed;
 pub mod testing;
 
 pub use app::context::{
-    CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomContext,
+    CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomAction,
+    RoomContext,
 };
 pub use app::extract::{FromContext, Text};
 pub use app::handler::Handler;
-pub use app::rooms::RoomAction;
 pub use app::router::Router;
 pub use app::socket::Socket;
 pub use app::upgrade::SocketIoUpgrade;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use roomcast_core::RoomName;
 use roomcast_protocol::Name;
 
-use crate::app::rooms::RoomAction;
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::end::Disconnected;
@@ -111,6 +110,32 @@ impl RoomContext {
     /// The room.
     pub fn room(&self) -> &RoomName {
         &self.room
+    }
+}
+
+/// What a client wants to do with a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RoomAction {
+    /// To become a member.
+    Join,
+    /// To end its membership.
+    Leave,
+    /// To send an event to the members.
+    Publish,
+    /// To see who is a member, on all nodes.
+    Members,
+}
+
+impl RoomAction {
+    /// The name of its built-in method, to which the room's name is appended.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Join => "rooms/join",
+            Self::Leave => "rooms/leave",
+            Self::Publish => "rooms/publish",
+            Self::Members => "rooms/members",
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use roomcast_core::{RoomName, UserId};
 use roomcast_protocol::Name;
 use serde::de::DeserializeOwned;
 
-use crate::app::context::{CallContext, Context, DisconnectContext, MessageContext, RoomContext};
-use crate::app::rooms::RoomAction;
+use crate::app::context::{CallContext, Context, DisconnectContext, MessageContext, RoomAction, RoomContext};
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::end::Disconnected;

@@ -8,25 +8,11 @@ use roomcast_core::{ConnectionId, Members, NodeId, RoomName, UserId, check_event
 use roomcast_protocol::Name;
 use serde::Serialize;
 
-use crate::app::context::RoomContext;
+use crate::app::context::{RoomAction, RoomContext};
 use crate::app::handling::Handling;
 use crate::app::publishing;
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
-
-/// What a client wants to do with a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RoomAction {
-    /// To become a member.
-    Join,
-    /// To end its membership.
-    Leave,
-    /// To send an event to the members.
-    Publish,
-    /// To see who is a member, on all nodes.
-    Members,
-}
 
 /// Which clients may use the `rooms/…` methods, and how.
 #[derive(Clone)]
@@ -64,18 +50,6 @@ impl fmt::Debug for RoomAccess {
 
 /// What the names of all of these methods begin with.
 pub(crate) const PREFIX: &str = "rooms/";
-
-impl RoomAction {
-    /// The method's name, to which the room's name is appended.
-    pub(crate) fn method(self) -> &'static str {
-        match self {
-            Self::Join => "rooms/join",
-            Self::Leave => "rooms/leave",
-            Self::Publish => "rooms/publish",
-            Self::Members => "rooms/members",
-        }
-    }
-}
 
 /// Whether a publish is awaited: that of a call is, that of a notification is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,12 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
-use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomContext};
+use crate::app::context::{
+    CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomAction, RoomContext,
+};
 use crate::app::handler::Handler;
 use crate::app::handling::{Handled, Handling, Start, catch_panic};
-use crate::app::rooms::{PREFIX, RoomAccess, RoomAction, RoomMessage};
+use crate::app::rooms::{PREFIX, RoomAccess, RoomMessage};
 use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;

@@ -1,14 +1,13 @@
 //! What a client sent and the tutorial's loop has not received yet.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::connection::context::Permit;
 use crate::end::Disconnected;
+use crate::seed::end_known::EndKnown;
 use crate::seed::procedure::Procedure;
 
 /// A bounded queue with one producer, the driver, which never waits, and one consumer.
@@ -17,21 +16,6 @@ pub(crate) struct Inbox {
     state: Mutex<State>,
     capacity: usize,
     end_known: EndKnown,
-}
-
-/// Whether the connection's handler has learnt of its end. Until then, what it sends is dropped without an error, as
-/// what is on the wire is: the tutorial unwraps.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct EndKnown(Arc<AtomicBool>);
-
-impl EndKnown {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 //! loop receives it as a `procedure`. These connections belong to no node: `standalone` holds what they share.
 
 pub mod echo;
+pub(crate) mod end_known;
 pub(crate) mod inbox;
 pub(crate) mod notifier;
 pub(crate) mod procedure;
