@@ -12,7 +12,7 @@ use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::notifications::{NotificationQueue, report};
 use crate::app::rooms::Publish;
-use crate::app::router::{Routes, Target};
+use crate::app::routes::{Routes, Target};
 use crate::app::socket::Socket;
 use crate::app::spans;
 use crate::call::cancel::Cancel;

@@ -1,7 +1,7 @@
 //! What applications write: a router of handlers, and what their handlers use.
 //!
 //! Imports everything else in this crate. A request to upgrade enters by `upgrade`, a client's frame by `lifecycle`,
-//! which finds its handler in `router`; what a handler sends leaves by `socket`.
+//! which finds its handler in `routes`; what a handler sends leaves by `socket`.
 
 pub(crate) mod context;
 pub(crate) mod extract;
@@ -12,6 +12,7 @@ pub(crate) mod notifications;
 pub(crate) mod publishing;
 pub(crate) mod rooms;
 pub(crate) mod router;
+pub(crate) mod routes;
 pub(crate) mod socket;
 pub(crate) mod spans;
 pub(crate) mod upgrade;

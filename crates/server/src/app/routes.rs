@@ -1,0 +1,213 @@
+//! What a router's connections need of it: which handler a name has, and what happens at their begin and end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use bytes::Bytes;
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
+
+use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomAction};
+use crate::app::handler::Handler;
+use crate::app::handling::{Handled, Handling, Start, catch_panic};
+use crate::app::rooms::{RoomAccess, RoomMessage};
+use crate::app::socket::Socket;
+use crate::end::Disconnected;
+use crate::error::Code;
+use crate::metrics::{MethodMetrics, UNKNOWN_METHOD};
+use crate::node::handle::Node;
+
+/// How long the application's connect handler may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the application's disconnect handler may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a router's connections need of it.
+#[derive(Clone)]
+pub(crate) struct Routes {
+    pub(crate) node: Node,
+    pub(crate) unknown: Arc<MethodMetrics>,
+    pub(crate) calls: HashMap<Name, CallRoute>,
+    pub(crate) notifications: HashMap<Name, Route<NotificationContext>>,
+    pub(crate) call_fallback: Option<Route<CallContext>>,
+    pub(crate) notification_fallback: Option<Route<NotificationContext>>,
+    pub(crate) rooms: RoomMethods,
+    pub(crate) on_connect: Option<Route<ConnectContext>>,
+    pub(crate) on_disconnect: Option<Route<DisconnectContext>>,
+}
+
+/// A handler with its state.
+pub(crate) struct Route<C> {
+    handle: Arc<dyn Fn(C) -> Handling + Send + Sync>,
+    start: Start,
+}
+
+impl<C> Clone for Route<C> {
+    fn clone(&self) -> Self {
+        Self { handle: Arc::clone(&self.handle), start: self.start }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct CallRoute {
+    pub(crate) route: Route<CallContext>,
+    pub(crate) metrics: Arc<MethodMetrics>,
+}
+
+/// The built-in `rooms/…` methods.
+#[derive(Clone)]
+pub(crate) struct RoomMethods {
+    pub(crate) access: RoomAccess,
+    join: Arc<MethodMetrics>,
+    leave: Arc<MethodMetrics>,
+    publish: Arc<MethodMetrics>,
+    members: Arc<MethodMetrics>,
+}
+
+impl RoomMethods {
+    fn new(node: &Node) -> Self {
+        let metrics = |action: RoomAction| node.metrics().method(action.method());
+        Self {
+            access: RoomAccess::Nobody,
+            join: metrics(RoomAction::Join),
+            leave: metrics(RoomAction::Leave),
+            publish: metrics(RoomAction::Publish),
+            members: metrics(RoomAction::Members),
+        }
+    }
+
+    fn metrics(&self, action: RoomAction) -> &Arc<MethodMetrics> {
+        match action {
+            RoomAction::Join => &self.join,
+            RoomAction::Leave => &self.leave,
+            RoomAction::Publish => &self.publish,
+            RoomAction::Members => &self.members,
+        }
+    }
+}
+
+/// What handles a call or notification.
+pub(crate) enum Target<'routes, 'name, C> {
+    Handler(&'routes Route<C>),
+    Room(RoomMessage<'name>),
+}
+
+impl<C> Target<'_, '_, C> {
+    /// Room messages mostly don't wait.
+    pub(crate) fn start(&self) -> Start {
+        match self {
+            Self::Handler(route) => route.start,
+            Self::Room(_) => Start::Now,
+        }
+    }
+}
+
+pub(crate) fn erase<C, A, S>(handler: impl Handler<C, A, S>, state: &Arc<S>) -> Arc<dyn Fn(C) -> Handling + Send + Sync>
+where
+    S: Send + Sync + 'static,
+{
+    let (handler, state) = (Arc::new(handler), Arc::clone(state));
+    Arc::new(move |context| Arc::clone(&handler).handle(context, &state))
+}
+
+impl<C> Route<C> {
+    pub(crate) fn new<A, S: Send + Sync + 'static>(
+        handler: impl Handler<C, A, S>,
+        state: &Arc<S>,
+        start: Start,
+    ) -> Self {
+        Self { handle: erase(handler, state), start }
+    }
+
+    /// The handler's work.
+    pub(crate) fn handle(&self, context: C) -> Handling {
+        (self.handle)(context)
+    }
+}
+
+impl Routes {
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            unknown: node.metrics().method(UNKNOWN_METHOD),
+            rooms: RoomMethods::new(&node),
+            node,
+            calls: HashMap::new(),
+            notifications: HashMap::new(),
+            call_fallback: None,
+            notification_fallback: None,
+            on_connect: None,
+            on_disconnect: None,
+        }
+    }
+
+    /// What handles a call, and what counts it.
+    pub(crate) fn call<'routes, 'name>(
+        &'routes self,
+        name: &'name Name,
+    ) -> (Option<Target<'routes, 'name, CallContext>>, &'routes Arc<MethodMetrics>) {
+        if let Some(call) = self.calls.get(name) {
+            return (Some(Target::Handler(&call.route)), &call.metrics);
+        }
+        match RoomMessage::parse(name) {
+            Some(message) => (Some(Target::Room(message)), self.rooms.metrics(message.action)),
+            None => (self.call_fallback.as_ref().map(Target::Handler), &self.unknown),
+        }
+    }
+
+    /// What handles a notification.
+    pub(crate) fn notification<'routes, 'name>(
+        &'routes self,
+        name: &'name Name,
+    ) -> Option<Target<'routes, 'name, NotificationContext>> {
+        let handler = self.notifications.get(name).map(Target::Handler);
+        let handler = handler.or_else(|| RoomMessage::parse(name).map(Target::Room));
+        handler.or_else(|| self.notification_fallback.as_ref().map(Target::Handler))
+    }
+
+    pub(crate) fn room_access(&self) -> &RoomAccess {
+        &self.rooms.access
+    }
+
+    /// Runs the connect handler.
+    pub(crate) async fn connect(&self, socket: Socket, request: Arc<Parts>) -> Result<(), CloseFrame> {
+        let on_connect = self.on_connect.clone();
+        let connecting = catch_panic(Box::pin(async move {
+            socket.node.hub().local().join_user(&socket.context.peer).await?;
+            match on_connect {
+                Some(on_connect) => on_connect.handle(ConnectContext { socket, request }).await,
+                None => Ok(Bytes::new()),
+            }
+        }));
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Handled::Returned(Ok(_))) => Ok(()),
+            Ok(Handled::Returned(Err(error))) if error.code == Code::Unavailable => {
+                Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, error.message))
+            }
+            Ok(Handled::Returned(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
+            Ok(Handled::Panicked) => {
+                Err(CloseFrame::new(CloseCode::INTERNAL_ERROR, "the server could not take the connection"))
+            }
+            Err(_) => Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "the server takes too long; try again later")),
+        }
+    }
+
+    /// Runs the disconnect handler.
+    pub(crate) async fn disconnect(&self, socket: Socket, disconnected: Disconnected) {
+        let Some(on_disconnect) = self.on_disconnect.clone() else { return };
+        let id = socket.id();
+        let disconnecting =
+            catch_panic(Box::pin(
+                async move { on_disconnect.handle(DisconnectContext { socket, disconnected }).await },
+            ));
+        match tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await {
+            Ok(handled) => {
+                if let Err(error) = handled.into_result() {
+                    tracing::warn!(connection = %id, %error, "the disconnect handler failed");
+                }
+            }
+            Err(_) => tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped"),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A client for tests: the protocol's client end over any stream.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use roomcast_protocol::{
+    CallId, ClientConnection, ClientDecoder, ClientEvent, CloseCode, CloseFrame, DEFAULT_MAX_PAYLOAD, Frame,
+    FromServer, MAX_FRAME_HEADER_LEN, Name, Opcode, encode_client_frame, encode_client_message,
+};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::end::Disconnected;
+use crate::error::CallError;
+use crate::payload::IntoPayload;
+
+/// How long a client waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is read at once, in bytes.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// The largest payload that a client accepts: servers send what they like.
+const MAX_MESSAGE: usize = 64 * DEFAULT_MAX_PAYLOAD + MAX_FRAME_HEADER_LEN;
+
+/// Nothing reads along in a pipe.
+const MASK: [u8; 4] = [0; 4];
+
+/// An event from the server.
+///
+/// ```
+/// use roomcast::testing::Event;
+///
+/// let event = Event { name: "moved".to_owned(), payload: "[4, 2]".into() };
+/// assert_eq!(event.json::<(i32, i32)>(), (4, 2));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its name.
+    pub name: String,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+impl Event {
+    /// The payload as JSON.
+    ///
+    /// # Panics
+    /// If it is not the JSON that is expected.
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        match serde_json::from_slice(&self.payload) {
+            Ok(value) => value,
+            Err(error) => panic!("{self:?} is not the JSON that is expected: {error}"),
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A client. It reads only while it waits for something. Dropped, it leaves without a Close, as a lost client does.
+///
+/// Its methods panic if what they wait for does not come within [`PATIENCE`], or can't come because the connection has
+/// ended: in a test, both are failures. See the [module](super) for an example.
+///
+/// # Cancel safety
+/// [`response`](Self::response), [`event`](Self::event) and [`closed`](Self::closed) are cancel safe: what they have read
+/// is there for the next call. The other methods send: do not use a client after dropping one of their futures.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    decoder: ClientDecoder,
+    protocol: ClientConnection,
+    responses: HashMap<CallId, Bytes>,
+    events: VecDeque<Event>,
+    ended: Option<Disconnected>,
+}
+
+impl Client {
+    pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            decoder: ClientDecoder::new(MAX_MESSAGE),
+            protocol: ClientConnection::new(),
+            responses: HashMap::new(),
+            events: VecDeque::new(),
+            ended: None,
+        }
+    }
+
+    /// Calls a method and waits for the response.
+    ///
+    /// # Errors
+    /// The error that the handler returned.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn call(&mut self, method: &str, payload: impl IntoPayload) -> Result<Bytes, CallError> {
+        let call = self.start(method, payload).await;
+        self.response(call).await
+    }
+
+    /// Starts a call, whose response is waited for with [`response`](Self::response).
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn start(&mut self, method: &str, payload: impl IntoPayload) -> CallId {
+        let (id, frame) = self.protocol.call(name(method), bytes(payload));
+        self.send(&frame).await;
+        id
+    }
+
+    /// Waits for the response to a call.
+    ///
+    /// # Errors
+    /// The error that the handler returned.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn response(&mut self, call: CallId) -> Result<Bytes, CallError> {
+        loop {
+            if let Some(payload) = self.responses.remove(&call) {
+                return CallError::from_payload(&payload).map_or(Ok(payload), Err);
+            }
+            self.read_more("a response").await;
+        }
+    }
+
+    /// Cancels a call. No response to it arrives after this.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn cancel(&mut self, call: CallId) {
+        if let Some(frame) = self.protocol.cancel(call) {
+            self.send(&frame).await;
+        }
+    }
+
+    /// Sends a notification.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn notify(&mut self, event: &str, payload: impl IntoPayload) {
+        let frame = Frame::Notify { name: name(event), payload: bytes(payload) };
+        self.send(&frame).await;
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            self.read_more("an event").await;
+        }
+    }
+
+    /// Waits for the connection's end, and reads what comes before it.
+    ///
+    /// # Panics
+    /// If the connection does not end within [`PATIENCE`].
+    pub async fn closed(&mut self) -> Disconnected {
+        loop {
+            if let Some(ended) = &self.ended {
+                return ended.clone();
+            }
+            self.read("the connection's end").await;
+        }
+    }
+
+    /// Closes the connection with 1000, and waits until the server has closed it too.
+    ///
+    /// # Panics
+    /// See [`Client`].
+    pub async fn close(mut self) {
+        let close = encode_client_message(Opcode::Close, &CloseCode::NORMAL.0.to_be_bytes(), MASK);
+        // The server may have left already.
+        let _ = self.stream.write_all(&close).await;
+        self.closed().await;
+    }
+
+    async fn send(&mut self, frame: &Frame) {
+        let mut bytes = BytesMut::new();
+        encode_client_frame(&mut bytes, frame, MASK);
+        let sent = within_patience("the server to read", self.stream.write_all(&bytes)).await;
+        if let Err(error) = sent {
+            panic!("the connection has ended: {error}");
+        }
+    }
+
+    async fn read_more(&mut self, what: &str) {
+        if let Some(ended) = &self.ended {
+            panic!("waiting for {what}: {ended}");
+        }
+        self.read(what).await;
+    }
+
+    /// Reads what has come.
+    async fn read(&mut self, what: &str) {
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER);
+        let read = within_patience(what, self.stream.read_buf(&mut buffer)).await;
+        if !matches!(read, Ok(1..)) {
+            self.ended.get_or_insert_with(|| Disconnected::new(CloseCode(1006), "the server ended the stream"));
+            return;
+        }
+        let mut input = &buffer[..];
+        let mut replies = Vec::new();
+        while let Some(message) = self.decoder.decode(&mut input).expect("the server follows RFC 6455") {
+            match message {
+                FromServer::Binary(message) => {
+                    let event = self.protocol.on_message(Bytes::copy_from_slice(message));
+                    match event.expect("the server follows the protocol") {
+                        Some(ClientEvent::Notify { name, payload }) => {
+                            self.events.push_back(Event { name: name.to_string(), payload });
+                        }
+                        Some(ClientEvent::Answer { id, payload }) => {
+                            self.responses.insert(id, payload);
+                        }
+                        // The response was under way when its call was cancelled.
+                        None => {}
+                    }
+                }
+                FromServer::Ping(payload) => replies.push(encode_client_message(Opcode::Pong, payload, MASK)),
+                FromServer::Close(close) => {
+                    let close = close.unwrap_or_else(|| CloseFrame::new(CloseCode(1005), ""));
+                    replies.push(encode_client_message(Opcode::Close, &[], MASK));
+                    self.ended.get_or_insert_with(|| Disconnected::new(close.code, close.reason));
+                }
+                FromServer::Text(_) | FromServer::Pong(_) => {}
+            }
+        }
+        for reply in replies {
+            // The server may have left already.
+            let _ = self.stream.write_all(&reply).await;
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("waiting", &self.protocol.waiting())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) async fn within_patience<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited for {what} in vain for {PATIENCE:?}"),
+    }
+}
+
+fn name(name: &str) -> Name {
+    match Name::new(name) {
+        Ok(name) => name,
+        Err(error) => panic!("the name {name:?} can't be sent: {error}"),
+    }
+}
+
+fn bytes(payload: impl IntoPayload) -> Bytes {
+    payload.into_payload().unwrap_or_else(|error| panic!("{error}"))
+}
