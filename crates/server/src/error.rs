@@ -12,6 +12,7 @@ use roomcast_protocol::{CloseCode, CloseFrame};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
+use tokio::task::JoinError as TaskError;
 
 /// What kind of failure it is: gRPC's status codes, by name.
 ///
@@ -280,6 +281,14 @@ pub struct InvalidPayload(pub(crate) String);
 impl From<InvalidPayload> for CallError {
     fn from(error: InvalidPayload) -> Self {
         Self::new(Code::Internal, error.to_string())
+    }
+}
+
+/// A task that a handler spawned and awaits.
+impl From<TaskError> for CallError {
+    fn from(error: TaskError) -> Self {
+        let code = if error.is_cancelled() { Code::Cancelled } else { Code::Internal };
+        Self::new(code, error.to_string())
     }
 }
 

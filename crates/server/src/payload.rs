@@ -25,7 +25,7 @@ use crate::error::{CallError, InvalidPayload};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a payload",
-    note = "payloads are (), Bytes, Vec<u8>, String, &'static str, &'static [u8] and Json<T>"
+    note = "payloads are (), Bytes, Vec<u8>, String, &str, &[u8] and Json<T>"
 )]
 pub trait IntoPayload {
     /// The bytes on the wire.
@@ -38,21 +38,32 @@ pub trait IntoPayload {
 /// What a handler returns: a payload, or a `Result` of one whose error converts into [`CallError`].
 ///
 /// ```
-/// use roomcast::{CallError, Code};
+/// use roomcast::{CallError, Code, Socket};
 ///
 /// enum ShopError {
 ///     SoldOut,
+///     /// What the library's own functions fail with.
+///     Call(CallError),
+/// }
+///
+/// impl From<CallError> for ShopError {
+///     fn from(error: CallError) -> Self {
+///         Self::Call(error)
+///     }
 /// }
 ///
 /// impl From<ShopError> for CallError {
 ///     fn from(error: ShopError) -> Self {
 ///         match error {
 ///             ShopError::SoldOut => Self::new(Code::FailedPrecondition, "all cups are sold"),
+///             ShopError::Call(error) => error,
 ///         }
 ///     }
 /// }
 ///
-/// async fn buy() -> Result<&'static str, ShopError> {
+/// async fn buy(socket: Socket) -> Result<&'static str, ShopError> {
+///     socket.join("customers").await?;
+///     socket.notify("receipt", "1 cup").map_err(CallError::from)?;
 ///     Err(ShopError::SoldOut)
 /// }
 /// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("buy", buy) }
@@ -84,7 +95,18 @@ macro_rules! bytes_payload {
         }
     )*};
 }
-bytes_payload!(Bytes, Vec<u8>, String, &'static str, &'static [u8]);
+bytes_payload!(Bytes, Vec<u8>, String);
+
+macro_rules! borrowed_payload {
+    ($($type:ty),*) => {$(
+        impl IntoPayload for $type {
+            fn into_payload(self) -> Result<Bytes, InvalidPayload> {
+                Ok(Bytes::copy_from_slice(self.as_ref()))
+            }
+        }
+    )*};
+}
+borrowed_payload!(&str, &String, &[u8], &Vec<u8>);
 
 impl<T: Serialize> IntoPayload for Json<T> {
     fn into_payload(self) -> Result<Bytes, InvalidPayload> {
@@ -98,6 +120,13 @@ impl<T: Serialize> IntoPayload for Json<T> {
 impl<T: IntoPayload> IntoReply for T {
     fn into_reply(self) -> Result<Bytes, CallError> {
         Ok(self.into_payload()?)
+    }
+}
+
+/// For a handler that always fails, such as a fallback.
+impl IntoReply for CallError {
+    fn into_reply(self) -> Result<Bytes, CallError> {
+        Err(self)
     }
 }
 

@@ -88,6 +88,9 @@ async fn routers_merge_and_fall_back() {
     assert_eq!(client.call("three", "!").await.unwrap(), "three? !");
     let denied = client.call("rooms/join/hall", ()).await.unwrap_err();
     assert_eq!(denied.code, Code::PermissionDenied, "rooms have no fallback");
+    assert_eq!(client.call("rooms/dance/hall", ()).await.unwrap_err().code, Code::NotFound);
+    let unnamed = client.call("rooms/join", ()).await.unwrap_err();
+    assert_eq!((unnamed.code, unnamed.message.as_str()), (Code::InvalidArgument, "name a room: rooms/join/<room>"));
     client.notify("wave", ()).await;
     wait_until("the event is handled", || seen.lock().iter().any(|name| **name == *"wave")).await;
 }
@@ -96,7 +99,10 @@ async fn routers_merge_and_fall_back() {
 async fn names_that_can_not_be_added_are_refused() {
     let refusal = |add: &dyn Fn() -> Router| {
         let panic = catch_unwind(AssertUnwindSafe(|| drop(add()))).unwrap_err();
-        *panic.downcast::<String>().unwrap()
+        match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => (*panic.downcast::<&str>().unwrap()).to_owned(),
+        }
     };
     let router = router().call("one", async || ()).notify("one", async || ());
     let add = |name: &'static str| router.clone().call(name, async || ());
@@ -104,6 +110,8 @@ async fn names_that_can_not_be_added_are_refused() {
     let twice = refusal(&|| router.clone().quick_notify("one", async || ()));
     assert_eq!(twice, r#"the router has a notification "one" already"#);
     assert_eq!(refusal(&|| router.clone().merge(router.clone())), r#"the router has a call "one" already"#);
+    let guarded = Router::new(router.node().clone()).on_connect(async || Err::<(), _>(CallError::invalid_argument("")));
+    assert!(refusal(&|| router.clone().merge(guarded.clone())).contains("connect handler"));
     assert!(refusal(&|| add("rooms/join/hall")).contains("reserved"));
     assert!(refusal(&|| add(Box::leak("n".repeat(256).into()))).contains("255"));
 }

@@ -22,8 +22,10 @@ use crate::error::{CallError, Code};
 /// |---|---|---|
 /// | [`Socket`] | the connection | everything |
 /// | [`State<T>`] | the router's [state](crate::Router::with_state), or a part of it | everything |
-/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request | everything |
+/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request; see [`keep_request`](crate::SocketIoUpgrade::keep_request) | everything |
 /// | [`UserId`] | the connection's user; without one, the handler fails with `UNAUTHENTICATED` | everything |
+/// | `Option<UserId>` | the connection's user, if it has one | everything |
+/// | `Result<T, CallError>` | another argument, or why it can't be made | where `T` is |
 /// | [`HeaderMap`], [`Uri`] | of the request that opened the connection; see [`keep_request`](crate::SocketIoUpgrade::keep_request) | everything |
 /// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | calls, notifications |
 /// | [`Name`] | the method's or event's name | calls, notifications |
@@ -157,7 +159,7 @@ impl<T: Clone + Send + Sync + 'static, C: Context, S: Sync> FromContext<C, S> fo
         let data = data.or_else(|| context.request().and_then(|request| request.extensions.get()));
         data.cloned()
             .map(Self)
-            .ok_or_else(|| missing(std::any::type_name::<T>(), "give it to the connection with SocketIoUpgrade::with"))
+            .ok_or_else(|| missing(std::any::type_name::<T>(), "give it to the connection with SocketIoUpgrade::with, or keep the request's extensions with keep_request"))
     }
 }
 
@@ -177,6 +179,18 @@ impl<C: Context, S: Sync> FromContext<C, S> for HeaderMap {
 impl<C: Context, S: Sync> FromContext<C, S> for Uri {
     async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
         request(context).map(|request| request.uri.clone())
+    }
+}
+
+impl<C: Context, S: Sync> FromContext<C, S> for Option<UserId> {
+    async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
+        Ok(context.socket().user().cloned())
+    }
+}
+
+impl<T: FromContext<C, S>, C: Sync, S: Sync> FromContext<C, S> for Result<T, CallError> {
+    async fn from_context(context: &C, state: &S) -> Result<Self, CallError> {
+        Ok(T::from_context(context, state).await)
     }
 }
 

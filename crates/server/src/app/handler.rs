@@ -37,6 +37,9 @@ use crate::payload::IntoReply;
 /// # let _ = router; }
 /// ```
 ///
+/// A closure that captures something takes a clone of it for each call, since the future outlives the closure:
+/// `move |…| { let shop = shop.clone(); async move { … } }`. With `State` you need no captures.
+///
 /// # Write your own
 ///
 /// Implement it for a type that handles calls with data of its own, such as a connection to another service:
@@ -58,8 +61,8 @@ use crate::payload::IntoReply;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "this is not a handler that can be run for `{C}` with the state `{S}`",
-    note = "a handler is an async function of up to eight arguments that implement FromContext; it returns an IntoReply",
-    note = "only handlers of calls take Cancel; State<T> needs a router whose state is T: see Router::with_state",
+    note = "a handler is an async function of up to eight arguments that implement FromContext; it returns (), text, bytes, Json<T>, or a Result of one of these whose error converts into CallError",
+    note = "only handlers of calls take Cancel; State<T> needs a router whose state is T: call Router::with_state before adding the handler",
     note = "its future must be Send: it must not hold an Rc, or a lock's guard, across an await"
 )]
 pub trait Handler<C, Arguments, S>: Send + Sync + 'static {

@@ -69,7 +69,8 @@ pub(crate) struct RoomMessage<'a> {
 impl<'a> RoomMessage<'a> {
     /// `None`: the name is not one of these methods'.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
-        let (action, names) = name.strip_prefix(PREFIX)?.split_once('/')?;
+        let rest = name.strip_prefix(PREFIX)?;
+        let (action, names) = rest.split_once('/').unwrap_or((rest, ""));
         let action = match action {
             "join" => RoomAction::Join,
             "leave" => RoomAction::Leave,
@@ -105,14 +106,18 @@ impl<'a> RoomMessage<'a> {
     }
 
     fn names(self) -> Result<(RoomName, Name), CallError> {
-        if self.action != RoomAction::Publish {
-            return Ok((RoomName::new(self.names)?, Name::default()));
+        let method = self.action.method();
+        match (self.action, self.names.split_once('/')) {
+            (RoomAction::Publish, Some((room, event))) => {
+                let event = check_event(event)?;
+                Ok((RoomName::new(room)?, event))
+            }
+            (RoomAction::Publish, None) => {
+                Err(CallError::invalid_argument(format!("name a room and an event: {method}/<room>/<event>")))
+            }
+            _ if self.names.is_empty() => Err(CallError::invalid_argument(format!("name a room: {method}/<room>"))),
+            _ => Ok((RoomName::new(self.names)?, Name::default())),
         }
-        let (room, event) = self.names.split_once('/').ok_or_else(|| {
-            CallError::invalid_argument("a publish names its room and event: rooms/publish/<room>/<event>")
-        })?;
-        let event = check_event(event)?;
-        Ok((RoomName::new(room)?, event))
     }
 }
 

@@ -21,6 +21,9 @@ use crate::node::handle::Node;
 /// another only if it has to wait: that saves most of the cost of a short call. Until its first wait the connection's
 /// input, Resets included, is not read. So a quick handler must not compute for long.
 ///
+/// A handler that panics fails its own call, with `INTERNAL`; nothing else is affected. Handlers run in `tracing` spans
+/// named `connection` and `call` or `notification`, at the level DEBUG, within the span of the upgrade's request.
+///
 /// ```
 /// use std::sync::Arc;
 ///
@@ -67,7 +70,8 @@ impl Router {
 
 impl<S: Send + Sync + 'static> Router<S> {
     /// Gives the handlers that are added from here on a state, which they get with axum's
-    /// [`State`](axum::extract::State). Handlers that were added before keep theirs.
+    /// [`State`](axum::extract::State). Unlike with axum's router, it comes before them: handlers that were added before
+    /// keep their state. `with_state(())` at the end makes a plain [`Router`] of it, without a type parameter.
     #[must_use]
     pub fn with_state<T>(self, state: T) -> Router<T> {
         Router { routes: self.routes, state: Arc::new(state) }
@@ -99,7 +103,8 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.add_call(name, handler, Start::Now)
     }
 
-    /// Handles notifications of an event, in a task of the connection's.
+    /// Handles notifications of an event, in a task of the connection's. Nothing is answered: an error is counted in
+    /// metrics and logged.
     ///
     /// # Panics
     /// If the router has a notification of this name already; otherwise as [`call`](Self::call).
@@ -137,27 +142,37 @@ impl<S: Send + Sync + 'static> Router<S> {
         })
     }
 
-    /// Handles calls that have no handler of their own. Metrics count them as the method `unknown`: their names are the
+    /// Handles calls that have no handler of their own, but for the reserved names `rooms/…`. Metrics count them as the method `unknown`: their names are the
     /// clients' to choose.
     #[must_use]
     pub fn fallback<A>(self, handler: impl Handler<CallContext, A, S>) -> Self {
         self.change(|routes, state| routes.call_fallback = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Handles notifications that have no handler of their own.
+    /// Handles notifications that have no handler of their own, but for the reserved names `rooms/…`.
     #[must_use]
     pub fn notify_fallback<A>(self, handler: impl Handler<NotificationContext, A, S>) -> Self {
         self.change(|routes, state| routes.notification_fallback = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Opens the `rooms/…` methods to all clients. For demos and closed networks.
+    /// Opens the [`rooms/…` methods](Self::client_rooms) to all clients. For demos and closed networks.
     #[must_use]
     pub fn open_rooms(self) -> Self {
         self.change(|routes, _| routes.rooms.access = RoomAccess::Everybody)
     }
 
-    /// Opens the `rooms/…` methods to clients, where a handler allows it. The handler runs before each use; its error
-    /// is what the client gets. Without this, nobody may use them.
+    /// Opens the built-in room methods to clients, where a handler allows it. The handler runs before each use; its
+    /// error is what the client gets. Without this, nobody may use them.
+    ///
+    /// | method | [`RoomAction`](crate::RoomAction) | payload | response |
+    /// |---|---|---|---|
+    /// | `rooms/join/<room>` | `Join` | none | empty: every event that is published later arrives |
+    /// | `rooms/leave/<room>` | `Leave` | none | empty: no event of the room arrives any more |
+    /// | `rooms/publish/<room>/<event>` | `Publish` | the event's | empty: the broker has accepted the event |
+    /// | `rooms/members/<room>` | `Members` | none | `{"count", "members": [{"connection", "user"}], "unresponsive_nodes"}` |
+    ///
+    /// Members get an event as a notification with its name and payload; the room's name is not part of it. A client may
+    /// also notify instead of call: nothing is answered, and failures are counted and logged.
     ///
     /// ```
     /// use roomcast::{CallError, Code, Node, Options, RoomAction, RoomName, Router, UserId};
@@ -183,8 +198,9 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.rooms.access = RoomAccess::Checked(erase(handler, state)))
     }
 
-    /// Runs a handler first on each connection; the client's messages wait until it returns, at most 10 s.
-    /// An error closes the connection with its message and 1008, or 1013 if it is `UNAVAILABLE`.
+    /// Runs a handler first on each connection; the client's messages wait until it returns. An error closes the
+    /// connection with its message and 1008, or 1013 if it is `UNAVAILABLE`; a panic closes it with 1011, and a handler
+    /// that takes longer than 10 s with 1013. What else the handler returns is ignored.
     ///
     /// ```
     /// use axum::http::HeaderMap;
@@ -206,22 +222,28 @@ impl<S: Send + Sync + 'static> Router<S> {
 
     /// Runs a handler last on each connection, within 10 s, when it has left its rooms, its calls are cancelled and its
     /// notifications are handled. It runs for every connection whose connect handler succeeded, also in a drain, which
-    /// waits for it for up to 2 s after its time-out. The client may not have answered the Close yet.
+    /// waits for it for up to 2 s after its time-out. The client may not have answered the Close yet. An error is logged.
     #[must_use]
     pub fn on_disconnect<A>(self, handler: impl Handler<DisconnectContext, A, S>) -> Self {
         self.change(|routes, state| routes.on_disconnect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Adds the calls, notifications and fallbacks of another router of the same node, whatever its state. What it does
-    /// with rooms and at the begin and end of connections is not taken over: a router has one rule for each of these.
+    /// Adds the calls, notifications and fallbacks of another router of the same node, whatever its state.
     ///
     /// # Panics
-    /// If both have a call, a notification or a fallback of the same name, or if they are of different nodes.
+    /// If both have a call, a notification or a fallback of the same name, if they are of different nodes, or if the
+    /// other one has a rule for rooms, a connect handler or a disconnect handler: give these to the router that remains.
     #[must_use]
     #[track_caller]
     pub fn merge<T>(self, other: Router<T>) -> Self {
         let other = Arc::unwrap_or_clone(other.routes);
         assert!(self.routes.node.id() == other.node.id(), "both routers must be of the same node");
+        assert!(
+            other.on_connect.is_none()
+                && other.on_disconnect.is_none()
+                && matches!(other.rooms.access, RoomAccess::Nobody),
+            "a router with a rule for rooms, a connect handler or a disconnect handler can't be merged into another"
+        );
         self.change(|routes, _| {
             for (name, route) in other.calls {
                 add(&mut routes.calls, "call", name, route);

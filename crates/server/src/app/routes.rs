@@ -11,7 +11,7 @@ use roomcast_protocol::{CloseCode, CloseFrame, Name};
 use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomAction};
 use crate::app::handler::Handler;
 use crate::app::handling::{Handled, Handling, Start, catch_panic};
-use crate::app::rooms::{RoomAccess, RoomMessage};
+use crate::app::rooms::{PREFIX, RoomAccess, RoomMessage};
 use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;
@@ -152,7 +152,7 @@ impl Routes {
         }
         match RoomMessage::parse(name) {
             Some(message) => (Some(Target::Room(message)), self.rooms.metrics(message.action)),
-            None => (self.call_fallback.as_ref().map(Target::Handler), &self.unknown),
+            None => (Self::fallback(name, &self.call_fallback), &self.unknown),
         }
     }
 
@@ -163,7 +163,15 @@ impl Routes {
     ) -> Option<Target<'routes, 'name, NotificationContext>> {
         let handler = self.notifications.get(name).map(Target::Handler);
         let handler = handler.or_else(|| RoomMessage::parse(name).map(Target::Room));
-        handler.or_else(|| self.notification_fallback.as_ref().map(Target::Handler))
+        handler.or_else(|| Self::fallback(name, &self.notification_fallback))
+    }
+
+    /// Reserved names have no fallback: a mistyped `rooms/…` must not look like a method of the application.
+    fn fallback<'routes, 'name, C>(
+        name: &Name,
+        fallback: &'routes Option<Route<C>>,
+    ) -> Option<Target<'routes, 'name, C>> {
+        fallback.as_ref().filter(|_| !name.starts_with(PREFIX)).map(Target::Handler)
     }
 
     pub(crate) fn room_access(&self) -> &RoomAccess {

@@ -1,5 +1,6 @@
 //! A connection, as handlers see it.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::payload::IntoPayload;
 /// }
 /// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("enter", enter) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Socket {
     pub(crate) context: Arc<ConnectionContext>,
     pub(crate) node: Node,
@@ -146,5 +147,11 @@ impl Socket {
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
         self.context.peer.outbox.close(close_frame(code, reason)?);
         Ok(())
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("id", &self.id()).field("user", &self.user()).finish_non_exhaustive()
     }
 }

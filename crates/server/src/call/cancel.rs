@@ -27,7 +27,7 @@ impl From<Cancelled> for CallError {
 /// what the handler starts beside it, and for work that does not await.
 ///
 /// ```
-/// use roomcast::{Cancel, CallError, Cancelled};
+/// use roomcast::{CallError, Cancel, Cancelled};
 ///
 /// async fn primes(cancel: Cancel) -> Result<String, CallError> {
 ///     let count = cancel.spawn_blocking(|cancel| {
@@ -40,7 +40,7 @@ impl From<Cancelled> for CallError {
 ///         }
 ///         Ok(found)
 ///     });
-///     let count = count.await.map_err(|error| CallError::new(roomcast::Code::Internal, error.to_string()))??;
+///     let count = count.await??;
 ///     Ok(count.to_string())
 /// }
 /// ```
@@ -59,6 +59,10 @@ pub struct Cancel {
 impl Cancel {
     pub(crate) fn new(call: &Arc<Call>) -> Self {
         Self { call: Arc::clone(call) }
+    }
+
+    pub(crate) fn call(&self) -> &Call {
+        &self.call
     }
 
     /// Whether the call was cancelled.
@@ -120,7 +124,8 @@ impl Cancel {
 
     /// Runs blocking or CPU-bound work on a thread of its own. It can't be stopped from outside: it
     /// gets this handle, to check between chunks whether it [`is_cancelled`](Self::is_cancelled).
-    /// The call counts as in flight until the work has returned.
+    /// The call counts as in flight until the work has returned. Work that has not begun when the call is cancelled
+    /// never runs.
     pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where
         F: FnOnce(&Self) -> T + Send + 'static,

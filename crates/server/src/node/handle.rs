@@ -44,8 +44,9 @@ const DRAIN_FLUSH: Duration = Duration::from_secs(2);
 ///     let app = axum::Router::new()
 ///         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
 ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-///     // axum does not wait for upgraded connections; the drain does.
-///     axum::serve(listener, app).with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) }).await?;
+///     // Kubernetes stops a container with SIGTERM. axum does not wait for upgraded connections; the drain does.
+///     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+///     axum::serve(listener, app).with_graceful_shutdown(async move { drop(terminate.recv().await) }).await?;
 ///     node.drain(DrainPlan::new(Duration::from_secs(5), Duration::from_secs(30))).await;
 ///     Ok(())
 /// }

@@ -16,7 +16,7 @@ use crate::end::Disconnected;
 use crate::error::CallError;
 use crate::payload::IntoPayload;
 
-/// How long a client waits for anything.
+/// How long a client waits for anything: 10 s.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is read at once, in bytes.
@@ -256,13 +256,13 @@ pub(super) async fn within_patience<F: Future>(what: &str, future: F) -> F::Outp
     }
 }
 
-fn name(name: &str) -> Name {
+pub(super) fn name(name: &str) -> Name {
     match Name::new(name) {
         Ok(name) => name,
         Err(error) => panic!("the name {name:?} can't be sent: {error}"),
     }
 }
 
-fn bytes(payload: impl IntoPayload) -> Bytes {
+pub(super) fn bytes(payload: impl IntoPayload) -> Bytes {
     payload.into_payload().unwrap_or_else(|error| panic!("{error}"))
 }

@@ -30,13 +30,15 @@
 //! assert_eq!(client.event().await.payload, "10 %");
 //! assert_eq!(client.call("greet", "").await.unwrap_err().code, Code::InvalidArgument);
 //!
-//! // A handler is a function: call it.
+//! // A handler is a function: call it. If it takes a `Cancel`, `testing::call` makes one.
 //! let greeting = greet(State(shop), socket, Text("Bob".to_owned())).await;
 //! assert_eq!(greeting.unwrap(), "Welcome to Cups, Bob!");
 //! # }
 //! ```
 //!
-//! Clients wait in tokio's time for at most [`PATIENCE`]. In a test with paused time, nothing takes long to fail.
+//! About 4 KiB fit into the pipe between a client and the server, in addition to what waits in the server. A client
+//! answers pings only while it waits for something: in a test with paused time that sleeps for longer than
+//! `ping_interval` and `pong_timeout`, the server gives the client up.
 
 use std::sync::Arc;
 
@@ -51,12 +53,17 @@ use tokio::io::duplex;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use crate::app::context::CallContext;
 use crate::app::lifecycle::{self, Opening};
 use crate::app::router::Router;
 use crate::app::socket::Socket;
+use crate::call::cancel::Cancel;
+use crate::call::running::Call;
 use crate::connection::context::ClientInfo;
 use crate::connection::transport::Transport;
-use crate::end::Disconnected;
+use crate::end::{CancelCause, Disconnected};
+use crate::metrics::UNKNOWN_METHOD;
+use crate::payload::IntoPayload;
 use crate::testing::client::within_patience;
 
 mod client;
@@ -64,7 +71,7 @@ mod client;
 pub use client::{Client, Event, PATIENCE};
 
 /// How many bytes are on their way in each direction, as in the buffers of a socket.
-const PIPE: usize = 64 * 1024;
+const PIPE: usize = 4 * 1024;
 
 /// The largest body of a refusal that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -123,6 +130,7 @@ pub struct ClientBuilder {
     user: Option<UserId>,
     extensions: Extensions,
     request: Request<()>,
+    keeps_request: bool,
 }
 
 impl ClientBuilder {
@@ -140,10 +148,17 @@ impl ClientBuilder {
         self
     }
 
-    /// The request that opened the connection, as [kept](crate::SocketIoUpgrade::keep_request) for the handlers.
+    /// The request that opened the connection, for the connect handler.
     #[must_use]
     pub fn request(mut self, request: Request<()>) -> Self {
         self.request = request;
+        self
+    }
+
+    /// As [`SocketIoUpgrade::keep_request`](crate::SocketIoUpgrade::keep_request).
+    #[must_use]
+    pub fn keep_request(mut self) -> Self {
+        self.keeps_request = true;
         self
     }
 
@@ -167,7 +182,9 @@ impl ClientBuilder {
         let (opened, socket) = oneshot::channel();
         let request = Arc::new(self.request.into_parts().0);
         let mut info = ClientInfo { peer_addr: None, extensions: self.extensions };
-        info.keep_request(Arc::clone(&request));
+        if self.keeps_request {
+            info.keep_request(Arc::clone(&request));
+        }
         info.set_span(Span::current());
         let opening = Opening { routes, user: self.user, client: info, request, place };
         let transport = std::future::ready(Some(Transport::pipe(server)));
@@ -189,6 +206,43 @@ impl ClientBuilder {
             None => Err(client.closed().await.into()),
         }
     }
+}
+
+/// A call to run extractors and handlers with, in their unit tests. Nothing is sent to the client, and the call is in no
+/// table: only [`cancel`] ends it.
+///
+/// ```
+/// use roomcast::testing::{self, ClientBuilder};
+/// use roomcast::{Cancel, CancelCause, FromContext, Node, Options, Router, UserId};
+///
+/// async fn wait(cancel: Cancel) -> String {
+///     cancel.reset().await.to_string()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let router = Router::new(Node::embedded(Options::default()));
+/// let ann = ClientBuilder::default().user(UserId::new("ann").unwrap());
+/// let (_client, socket) = ann.connect(&router).await.unwrap();
+///
+/// let call = testing::call(&socket, "wait", ());
+/// assert_eq!(*UserId::from_context(&call, &()).await.unwrap(), *"ann");
+///
+/// testing::cancel(call.cancel(), CancelCause::Reset);
+/// assert_eq!(wait(call.cancel().clone()).await, "reset");
+/// # }
+/// ```
+///
+/// # Panics
+/// If the method's name is longer than 255 bytes, or if the payload has no JSON.
+pub fn call(socket: &Socket, method: &str, payload: impl IntoPayload) -> CallContext {
+    let metrics = socket.node().metrics();
+    let cancel = Cancel::new(&Call::new(metrics.method(UNKNOWN_METHOD), Arc::clone(metrics)));
+    CallContext { name: client::name(method), payload: client::bytes(payload), socket: socket.clone(), cancel }
+}
+
+/// Cancels a call, as a Reset or the end of its connection does.
+pub fn cancel(cancel: &Cancel, cause: CancelCause) {
+    cancel.call().cancel(cause);
 }
 
 /// Sends a request to an axum application, and upgrades it. The headers of the handshake are added if they are missing.
