@@ -26,12 +26,13 @@ const EMPTY = new Uint8Array(0);
 const utf8 = new TextEncoder();
 const strictText = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The server answered a call with an error; `code` is one of gRPC's code names, such as NOT_FOUND. */
+/** A call failed; `code` is one of gRPC's code names, such as NOT_FOUND. `details` is the application's own data, if any. */
 export class RoomcastError extends Error {
   name = "RoomcastError";
-  constructor(code, message) {
+  constructor(code, message, details) {
     super(message);
     this.code = code;
+    this.details = details;
   }
 }
 
@@ -348,14 +349,14 @@ function decodeFrame(data) {
   throw new Error(bytes[0] === OPCODES.notify || bytes[0] === OPCODES.response ? "truncated" : `opcode ${bytes[0]}`);
 }
 
-/** The error in a payload that is exactly `{"error":{"code","message"}}`: anything else is an ordinary result. */
+/** The error in a payload that is exactly `{"error":{"code","message"}}`, with or without `"details"`: anything else is an ordinary result. */
 function errorAnswer(payload) {
   if (payload[0] !== 0x7b) return undefined; // Does not start with a brace.
   try {
     const answer = JSON.parse(strictText.decode(payload));
-    const { code, message } = answer.error;
-    const exact = Object.keys(answer).length === 1 && Object.keys(answer.error).length === 2;
-    if (exact && ERROR_CODES.has(code) && typeof message === "string") return new RoomcastError(code, message);
+    const { code, message, details, ...rest } = answer.error;
+    const exact = Object.keys(answer).length === 1 && Object.keys(rest).length === 0;
+    if (exact && ERROR_CODES.has(code) && typeof message === "string") return new RoomcastError(code, message, details);
   } catch {
     // Not JSON, or no object in `error`.
   }

@@ -207,9 +207,10 @@ describe("the client", { timeout: SUITE_DEADLINE_MS }, () => {
         const results = [{ error: null }, { error: { ...error, more: 1 } }, { error, more: 1 }, { error: { ...error, code: "MINE" } }, { error: { ...error, message: 1 } }, [error], "{"];
         const answers = await Promise.all(results.map((result) => socket.call("echo", JSON.stringify(result))));
         const same = answers.every((answer, index) => text(answer) === JSON.stringify(results[index]));
-        return [same, (await failure(socket.call("echo", JSON.stringify({ error })))).code];
+        const detailed = await socket.call("echo", JSON.stringify({ error: { ...error, details: { left: 3 } } })).catch((failed) => failed);
+        return [same, (await failure(socket.call("echo", JSON.stringify({ error })))).code, detailed.code, detailed.details?.left];
       },
-      [true, "NOT_FOUND"],
+      [true, "NOT_FOUND", "NOT_FOUND", 3],
     );
 
     inPage(
