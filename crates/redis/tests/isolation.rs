@@ -58,10 +58,11 @@ async fn two_databases_of_one_server_share_nothing() {
     }
 }
 
-/// A message that somebody forges who may publish to Redis, but has no secret: as the node that nobody is would send it.
+/// A message that is forged by someone who may publish to Redis, but has no secret. No node has its origin.
 fn forged(header: &str) -> Vec<u8> {
     let event = [&1_u64.to_be_bytes()[..], &0_u64.to_be_bytes(), &[5], b"event", &6_u32.to_be_bytes(), b"forged"];
-    [header.as_bytes(), &[1], &99_u64.to_be_bytes(), &event.concat()].concat()
+    let (version, origin, no_mac, no_extension) = ([3], 99_u64.to_be_bytes(), [0], [0, 0]);
+    [header.as_bytes(), &version, &origin, &no_mac, &no_extension, &event.concat()].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

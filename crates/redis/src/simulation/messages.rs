@@ -9,8 +9,8 @@ use roomcast_core::{NodeId, RoomName};
 use roomcast_protocol::Name;
 
 use super::script::{Moment, PublishedMessage, RoomKeys};
-use crate::state::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, numbers};
-use crate::state::seal::Seal;
+use crate::state::message::{DecodeError, EVENT_OVERHEAD, Encoder, Message, VERSION, numbers};
+use crate::state::seal::{MAC_LEN, Seal};
 
 fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
     let name = prop_oneof![8 => ".{0,20}", 1 => "[a-z]{255}"];
@@ -69,7 +69,7 @@ proptest! {
         header in prop_oneof![
             "[0-9]{1,20} [0-9]{1,20} [0-9]{1,20} [0-9]{1,20}\n", "[0-3] [0-3] [0-9] [0-3]\n", ".{0,20}",
         ],
-        version in prop_oneof![3 => Just(1_u8), 1 => any::<u8>()],
+        version in prop_oneof![3 => Just(VERSION), 1 => any::<u8>()],
         rest in vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..100),
     ) {
         let bytes = [header.as_bytes(), &[version], &rest].concat();
@@ -103,14 +103,76 @@ fn check_reading(bytes: Bytes) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The message as another release sends it: with its version of the format, and something in the extension.
+fn send_as(version: u8, extension: &[u8], encoder: Encoder, seal: &Seal) -> Bytes {
+    let sent = send_sealed(encoder, seal);
+    let record = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let (header, record) = sent.split_at(record);
+    let (origin, mac_len) = (&record[1..9], usize::from(record[9]));
+    let (no_extension, events) = record[10 + mac_len..].split_at(2);
+    assert_eq!((no_extension, mac_len), (&[0, 0][..], if seal.is_active() { MAC_LEN } else { 0 }));
+    let preamble = [&[version], origin, &[record[9]]].concat();
+    let rest = [&u16::try_from(extension.len()).unwrap().to_be_bytes(), extension, events].concat();
+    let mac = seal.sign(CHANNEL.as_bytes(), [&preamble, &rest]);
+    [header, &preamble, mac.as_ref().map_or(&[], |mac| &mac[..]), &rest].concat().into()
+}
+
+fn any_seal() -> impl Strategy<Value = Seal> {
+    prop_oneof![Just(Seal::default()), Just(Seal::new(&["secret".to_owned()]))]
+}
+
+proptest! {
+    #[test]
+    fn two_releases_read_what_the_other_writes(
+        events in vec(any_event(), 1..5), next in any::<bool>(), extension in vec(any::<u8>(), 0..300), seal in any_seal(),
+    ) {
+        let encoder = || {
+            let mut encoder = Encoder::new(NodeId::from_u64(3), &seal);
+            for (number, name, payload) in &events {
+                encoder.push(*number, &Name::new(name).unwrap(), payload, Instant::now());
+            }
+            encoder
+        };
+        let read = |bytes| -> Vec<_> {
+            let message = Message::decode(bytes, CHANNEL.as_bytes(), &seal).unwrap();
+            assert_eq!((message.origin.as_u64(), message.count), (3, events.len() as u64));
+            let events = message.events().unwrap().into_iter();
+            events.map(|event| (event.number, event.name.to_string(), event.payload.to_vec())).collect()
+        };
+        let version = VERSION + u8::from(next);
+        prop_assert_eq!(read(send_as(version, &extension, encoder(), &seal)), read(send_sealed(encoder(), &seal)));
+    }
+}
+
 #[test]
-fn what_another_version_wrote_is_not_read() {
-    let sent = send(one_event());
-    let at = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    let mut other = sent.to_vec();
-    other[at] += 1;
-    assert!(decode(sent).is_ok());
-    assert!(decode(other.into()).is_err());
+fn a_format_that_is_too_new_or_too_old_is_not_read() {
+    for seal in [Seal::default(), Seal::new(&["secret".to_owned()])] {
+        for version in (0..VERSION).chain(VERSION + 2..=u8::MAX) {
+            let sent = send_as(version, b"", one_event_with(&seal), &seal);
+            let read = Message::decode(sent, CHANNEL.as_bytes(), &seal);
+            assert_eq!(read.err(), Some(DecodeError::Version(version)));
+        }
+    }
+}
+
+#[test]
+fn an_extension_is_covered_by_the_mac_and_ends_within_the_message() {
+    let seal = Seal::new(&["secret".to_owned()]);
+    let extension = b"only later releases understand this";
+    for version in [VERSION, VERSION + 1] {
+        let sent = send_as(version, extension, one_event_with(&seal), &seal);
+        let at = sent.windows(extension.len()).position(|window| window == extension).unwrap();
+        for at in at - 2..at + extension.len() {
+            let mut forged = sent.to_vec();
+            forged[at] ^= 1;
+            let read = Message::decode(forged.into(), CHANNEL.as_bytes(), &seal);
+            assert_eq!(read.err(), Some(DecodeError::WrongMac), "byte {at}");
+        }
+    }
+    let mut longer = send_as(VERSION, extension, one_event(), &Seal::default()).to_vec();
+    let at = longer.windows(extension.len()).position(|window| window == extension).unwrap();
+    longer[at - 2..at].fill(u8::MAX);
+    assert_eq!(decode(longer.into()).err(), Some(DecodeError::Format));
 }
 
 #[test]

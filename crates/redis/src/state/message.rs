@@ -1,12 +1,20 @@
-//! What travels on a room's channel: a text header that the publish script writes, then events that the
-//! publishing node encoded. All numbers of the events are big-endian.
+//! The format of messages on a room's channel: a text header that the publish script writes, then a record that the
+//! publishing node encoded. All numbers of the record are big-endian.
 //!
 //! ```text
 //! <epoch> <start> <first> <count>\n
-//! version:u8 origin:u64 [mac:16] count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
+//! version:u8 origin:u64 mac_len:u8 mac extension_len:u16 extension
+//! count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
 //! ```
 //!
-//! Version 1 has no MAC, version 2 has one. Nodes with a cluster secret send and accept only version 2.
+//! The MAC covers the record from its first to its last byte, except for the MAC itself. It is empty in clusters without
+//! a secret. The extension is empty in this version, and readers skip it.
+//!
+//! How the format changes while nodes of two releases work together:
+//!
+//! * What older nodes may ignore is appended to the extension. The version stays.
+//! * For any other change, one release learns to decode `VERSION + 1` and still writes `VERSION`. The next release
+//!   raises [`VERSION`], and leaves [`OLDEST_VERSION`] one below, so each of the two reads what the other writes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,12 +25,21 @@ use thiserror::Error;
 
 use crate::state::seal::{MAC_LEN, Seal};
 
-/// The versions of the encoding: without a MAC, and with one. A node drops, counts and logs what it can't read.
-const VERSION: u8 = 1;
-const SEALED_VERSION: u8 = 2;
+/// The version of the format that this release writes. Versions 1 and 2 were never released.
+pub(crate) const VERSION: u8 = 3;
 
-/// Bytes of the version and the origin.
-const PREAMBLE: usize = 1 + 8;
+/// The oldest version that this release reads: `VERSION - 1`, once there is such a release.
+const OLDEST_VERSION: u8 = VERSION;
+
+/// The newest version that this release reads: the next release's. It is read with this version's layout, unless this
+/// release has code for another.
+const NEWEST_VERSION: u8 = VERSION + 1;
+
+/// Bytes of the version, the origin and the MAC's length.
+const PREAMBLE: usize = 1 + 8 + 1;
+
+/// Bytes of the extension's length.
+const EXTENSION_LEN: usize = 2;
 
 /// Bytes of an event beside its name and payload.
 pub(crate) const EVENT_OVERHEAD: usize = 8 + 8 + 1 + 4;
@@ -61,8 +78,10 @@ pub(crate) struct Event {
 /// Why a message on a room's channel is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum DecodeError {
-    #[error("it is not in a format that this version reads")]
+    #[error("its header or one of its lengths is invalid")]
     Format,
+    #[error("its format has version {0}, but this release reads {OLDEST_VERSION} to {NEWEST_VERSION}")]
+    Version(u8),
     #[error("it has no MAC, but this node has a cluster secret")]
     NotSealed,
     #[error("it has a MAC, but this node has no cluster secret")]
@@ -84,11 +103,12 @@ pub(crate) struct Encoder {
 impl Encoder {
     pub(crate) fn new(origin: NodeId, seal: &Seal) -> Self {
         let mut bytes = BytesMut::new();
-        bytes.put_u8(if seal.is_active() { SEALED_VERSION } else { VERSION });
+        let mac_len = if seal.is_active() { MAC_LEN } else { 0 };
+        bytes.put_u8(VERSION);
         bytes.put_u64(origin.as_u64());
-        if seal.is_active() {
-            bytes.put_bytes(0, MAC_LEN); // filled in when the message is whole
-        }
+        bytes.put_u8(u8::try_from(mac_len).expect("a MAC has at most 255 bytes"));
+        bytes.put_bytes(0, mac_len); // filled in when the message is whole
+        bytes.put_u16(0); // no extension
         Self { bytes, origin, count: 0, last_number: 0 }
     }
 
@@ -114,8 +134,8 @@ impl Encoder {
     pub(crate) fn finish(mut self, channel: &str, seal: &Seal) -> Bytes {
         if seal.is_active() {
             let (preamble, rest) = self.bytes.split_at_mut(PREAMBLE);
-            let (place, events) = rest.split_at_mut(MAC_LEN);
-            if let Some(mac) = seal.sign(channel.as_bytes(), [preamble, events]) {
+            let (place, rest) = rest.split_at_mut(MAC_LEN);
+            if let Some(mac) = seal.sign(channel.as_bytes(), [preamble, rest]) {
                 place.copy_from_slice(&mac);
             }
         }
@@ -160,24 +180,27 @@ impl Message {
 
 /// Takes and checks what precedes the events, and returns the origin.
 fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, DecodeError> {
-    if bytes.len() < PREAMBLE {
+    let (preamble, rest) = bytes.split_at_checked(PREAMBLE).ok_or(DecodeError::Format)?;
+    let mut fields = preamble;
+    let (version, origin, mac_len) = (fields.get_u8(), fields.get_u64(), usize::from(fields.get_u8()));
+    if !(OLDEST_VERSION..=NEWEST_VERSION).contains(&version) {
+        return Err(DecodeError::Version(version));
+    }
+    let (mac, rest) = rest.split_at_checked(mac_len).ok_or(DecodeError::Format)?;
+    match (mac.is_empty(), seal.is_active()) {
+        (true, false) => {}
+        (true, true) => return Err(DecodeError::NotSealed),
+        (false, false) => return Err(DecodeError::Sealed),
+        (false, true) if seal.accepts(channel, [preamble, rest], mac) => {}
+        (false, true) => return Err(DecodeError::WrongMac),
+    }
+    let extension_len = rest.first_chunk::<EXTENSION_LEN>().ok_or(DecodeError::Format)?;
+    let events_at = PREAMBLE + mac_len + EXTENSION_LEN + usize::from(u16::from_be_bytes(*extension_len));
+    if bytes.len() < events_at {
         return Err(DecodeError::Format);
     }
-    let mut preamble = bytes.split_to(PREAMBLE);
-    match (preamble[0], seal.is_active()) {
-        (VERSION, false) => {}
-        (SEALED_VERSION, true) if bytes.len() >= MAC_LEN => {
-            let mac = bytes.split_to(MAC_LEN);
-            if !seal.accepts(channel, [&preamble, bytes], &mac) {
-                return Err(DecodeError::WrongMac);
-            }
-        }
-        (VERSION, true) => return Err(DecodeError::NotSealed),
-        (SEALED_VERSION, false) => return Err(DecodeError::Sealed),
-        _ => return Err(DecodeError::Format),
-    }
-    preamble.advance(1);
-    Ok(NodeId::from_u64(preamble.get_u64()))
+    bytes.advance(events_at);
+    Ok(NodeId::from_u64(origin))
 }
 
 fn take_event(rest: &mut Bytes, position: Position) -> Option<Event> {

@@ -1,7 +1,7 @@
 //! Proof that a message comes from a node of this cluster: a MAC under the cluster's secret.
 //!
-//! It covers the channel, the origin and the events, so none of them can be forged or moved to another room by someone
-//! who may publish to Redis but does not have the secret. The header that the publish script adds is not covered.
+//! It covers the channel and the whole record, so neither can be forged or moved to another room by someone who may
+//! publish to Redis but does not have the secret. The header that the publish script adds is not covered.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
