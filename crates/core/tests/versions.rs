@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{Client, event, room, start_hub, user, within};
 use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, Hub, HubOptions, MemoryBroker, MemoryBus, NodeId, Publication,
-    Publish, RoomName,
+    Publish, RoomName, RoomsQuery,
 };
 use roomcast_protocol::Name;
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ async fn a_node_that_adds_fields_to_all_messages_works_together_with_this_versio
         assert_eq!(reached.expect("the other node responds").connections, 2);
     }
     assert_eq!(this.cluster().members(&lobby).await.expect("the other node responds").count, 2);
+    let rooms = this.cluster().rooms(RoomsQuery::default()).await.expect("the other node responds");
+    assert_eq!((rooms.rooms[0].members, rooms.unresponsive_nodes), (2, Vec::new()));
     assert_eq!(
         (here.payloads(2).await, there.payloads(2).await),
         (vec!["you".to_owned(); 2], vec!["you".to_owned(); 2])

@@ -1,9 +1,10 @@
 //! What nodes send to one another: a head in JSON, a line feed, and an event's payload as it is.
 //!
 //! These types are the wire format alone; the rest of the crate has types of its own. The format can grow while nodes
-//! of two versions work together: a node ignores fields that it does not know, answers a request that it does not know
-//! with [`Response::Unsupported`], and takes a response that it does not know for [`Response::Unknown`]. [`VERSION`]
-//! changes only if a node would misunderstand a message; nodes drop messages of other versions.
+//! of two versions work together: a node ignores fields that it does not know, responds to a request that it does not
+//! know with [`Response::Unsupported`], and decodes a response that it does not know as [`Response::Unknown`]. Whatever
+//! may get more fields is therefore a JSON object, never a list. [`VERSION`] changes only if a node would misunderstand a
+//! message; nodes drop messages of other versions.
 
 use std::collections::BTreeMap;
 
@@ -118,9 +119,9 @@ pub(crate) enum Response {
         count: usize,
         members: Vec<Member>,
     },
-    /// Rooms with their numbers of members, by name.
+    /// By name.
     Rooms {
-        rooms: Vec<(RoomName, usize)>,
+        rooms: Vec<RoomCount>,
     },
     /// The request is of a later version of the format than the node's.
     Unsupported,
@@ -135,6 +136,13 @@ pub(crate) struct Member {
     pub(crate) connection: ConnectionId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<UserId>,
+}
+
+/// One room with the number of its members on the responding node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RoomCount {
+    pub(crate) room: RoomName,
+    pub(crate) members: usize,
 }
 
 /// Why a connection did not become a member.

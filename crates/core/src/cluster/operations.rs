@@ -198,8 +198,8 @@ impl Cluster {
         let mut counts = BTreeMap::<RoomName, usize>::new();
         for response in responses.responses {
             if let Response::Rooms { rooms } = response {
-                for (room, members) in rooms {
-                    *counts.entry(room).or_default() += members;
+                for room in rooms {
+                    *counts.entry(room.room).or_default() += room.members;
                 }
             }
         }

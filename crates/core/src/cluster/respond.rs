@@ -1,4 +1,4 @@
-//! What this node does, or reports, when a request asks it to.
+//! Carries out other nodes' requests on this node.
 
 use std::sync::Arc;
 
@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::broker::contract::BrokerError;
-use crate::cluster::message::{JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response};
+use crate::cluster::message::{
+    JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response, RoomCount,
+};
 use crate::id::{ConnectionId, RoomName};
 use crate::rooms::connection::LocalConnection;
 use crate::rooms::local::{JoinError, LocalNode};
@@ -43,7 +45,8 @@ pub(crate) async fn respond(node: &LocalNode, request: Request, payload: Bytes) 
         }
         Request::Rooms { prefix, after, limit } => {
             // One more than a list has, by which the requester sees that there are more.
-            Response::Rooms { rooms: node.list_rooms(&prefix, &after, limit.min(MAX_LISTED_ROOMS + 1)) }
+            let rooms = node.list_rooms(&prefix, &after, limit.min(MAX_LISTED_ROOMS + 1)).into_iter();
+            Response::Rooms { rooms: rooms.map(|(room, members)| RoomCount { room, members }).collect() }
         }
         Request::Unknown => Response::Unsupported,
     }
