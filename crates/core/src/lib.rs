@@ -23,6 +23,7 @@ mod options;
 mod rooms;
 
 pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
+pub use broker::limits::{MAX_BATCH_BYTES, MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 pub use broker::memory::{MemoryBroker, MemoryBus};
 pub use broker::publication::{Position, Publication, Publish};
 pub use broker::queue::{PublicationQueue, Reservation};

@@ -23,7 +23,7 @@ pub use close::{CloseCode, CloseFrame};
 pub use error::{MalformedFrame, Violation, WebSocketError};
 pub use frame::{Frame, FrameRef, MAX_NAME_LEN, Name, NameError};
 pub use keepalive::{KeepAlive, KeepAliveAction};
-pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN};
+pub use limits::{DEFAULT_MAX_PAYLOAD, Limits, MAX_FRAME_HEADER_LEN, MAX_PAYLOAD};
 pub use server::{Event, ServerConnection};
 pub use websocket::{
     Decoder, Incoming, MAX_CONTROL_PAYLOAD, Opcode, Unfinished, encode_close, encode_frame, encode_header,

@@ -5,6 +5,10 @@ use crate::frame::MAX_NAME_LEN;
 /// The longest header before a payload: a Request's opcode, id and name length, and 255 bytes of name.
 pub const MAX_FRAME_HEADER_LEN: usize = 1 + 4 + 1 + MAX_NAME_LEN;
 
+/// The largest payload of a frame or room event, in bytes, whatever a node's [`Limits::max_payload`]: its length fits into
+/// four bytes on the way between nodes, and Redis accepts no string over 512 MB.
+pub const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
+
 /// Default of [`Limits::max_payload`]: 1 MiB.
 pub const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 

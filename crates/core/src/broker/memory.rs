@@ -113,7 +113,8 @@ impl Bus {
     }
 }
 
-/// One node's place on a [`MemoryBus`]. Holds at most 65,536 events or 64 MiB until the hub takes them.
+/// One node's place on a [`MemoryBus`]. Holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events or
+/// [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES) until the hub takes them.
 #[derive(Debug)]
 pub struct MemoryBroker {
     bus: MemoryBus,

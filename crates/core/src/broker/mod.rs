@@ -4,6 +4,7 @@
 //! [`Broker::publish`] and leaves by [`Broker::next_publications`], on every subscribed node.
 
 pub(crate) mod contract;
+pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod publication;
 pub(crate) mod queue;

@@ -3,15 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::broker::limits::{MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 use crate::broker::publication::Publication;
 
-/// How many publications may wait for one node's hub.
-const MAX_WAITING: usize = 65_536;
-
-/// How many bytes of publications may wait for one node's hub; one may always wait, whatever its size.
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-
-/// A bounded queue between a broker and the hub: at most 65,536 publications or 64 MiB. Its owner locks it.
+/// A bounded queue between a broker and the hub: at most [`MAX_WAITING_EVENTS`] publications or [`MAX_WAITING_BYTES`].
+/// Its owner locks it.
 ///
 /// ```
 /// use roomcast_core::PublicationQueue;
@@ -56,7 +52,8 @@ impl PublicationQueue {
     }
 
     fn has_place(&self, size: usize) -> bool {
-        self.waiting.is_empty() || (self.waiting.len() < MAX_WAITING && self.waiting_bytes + size <= MAX_WAITING_BYTES)
+        self.waiting.is_empty()
+            || (self.waiting.len() < MAX_WAITING_EVENTS && self.waiting_bytes + size <= MAX_WAITING_BYTES)
     }
 
     /// A place for a publication of `size` bytes. `None`: the queue is full or closed.

@@ -7,16 +7,14 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::broker::limits::MAX_BATCH_BYTES;
 use crate::broker::publication::Publication;
 use crate::id::RoomName;
 use crate::rooms::codec::Codec;
 use crate::rooms::load::NodeLoad;
 use crate::rooms::outbox::Outgoing;
 
-/// Events of one room are put together up to this size, in bytes; members get them in one write.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
-
-/// Consecutive events of one room.
+/// Consecutive events of one room, which each member gets in one write.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) room: RoomName,

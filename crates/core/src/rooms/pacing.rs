@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::broker::limits::MAX_WAITING_BYTES;
 use crate::id::RoomName;
 use crate::rooms::batch::Batch;
 use crate::rooms::connection::LocalConnection;
@@ -23,7 +24,7 @@ const MAX_HOLD: Duration = Duration::from_secs(10);
 
 /// How many bytes are held for all rooms together: as many as may wait for the hub. Beyond that, the largest room waits
 /// for nobody.
-const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+const MAX_HELD_BYTES: usize = MAX_WAITING_BYTES;
 
 /// The part of the node's outbound memory that may be held: one in so many. It is charged to no connection, so
 /// closing connections does not give it back; the rest is for the members that catch up.

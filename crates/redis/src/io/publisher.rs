@@ -10,7 +10,7 @@ use fred::types::Value;
 use fred::types::config::Server;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, BrokerError, Publish, RoomName};
+use roomcast_core::{BoxFuture, BrokerError, MAX_BATCH_BYTES, Publish, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -24,9 +24,6 @@ use crate::state::seal::Seal;
 use crate::state::topology::Topology;
 
 const SCRIPT: &str = include_str!("publish.lua");
-
-/// Events of one room go into messages of up to so many bytes; a larger event has one of its own.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A message over this is not kept in a history: a hundred of them would be more than Redis lets wait for
 /// a subscriber.
@@ -143,7 +140,7 @@ impl Publisher {
             let size = EVENT_OVERHEAD + publish.event.len() + publish.payload.len();
             let fits = |index: &usize| {
                 let encoder = &messages[*index].1;
-                encoder.origin == publish.origin && encoder.len() + size <= MAX_MESSAGE_BYTES
+                encoder.origin == publish.origin && encoder.len() + size <= MAX_BATCH_BYTES
             };
             let index = open.get(&publish.room).copied().filter(fits).unwrap_or_else(|| {
                 messages.push((&publish.room, Encoder::new(publish.origin, &self.seal)));

@@ -10,32 +10,24 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fred::types::config::Server;
-use roomcast_core::{BrokerError, Publish, RoomName};
+use roomcast_core::{BrokerError, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Publish, RoomName};
+use roomcast_protocol::MAX_PAYLOAD;
 use tokio::sync::oneshot;
 
 use crate::state::attempts::{Outcome, is_of_the_server};
 use crate::state::keys::Keys;
 use crate::state::topology::Topology;
 
-/// How many events may wait to be published.
-const MAX_WAITING_EVENTS: usize = 65_536;
-
-/// How many bytes of events may wait to be published; one event may always wait.
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-
-/// How much more may wait of what nodes send each other: heartbeats, requests and probes must get through when clients
-/// have filled the queue.
+/// How much may wait beyond [`MAX_WAITING_EVENTS`] and [`MAX_WAITING_BYTES`] of what nodes send each other: heartbeats,
+/// requests and probes must get through when clients have filled the queue.
 const NODES_RESERVE_EVENTS: usize = 16_384;
 const NODES_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The largest payload of an event. Its length has four bytes on the wire, and Redis accepts no string over 512 MB.
-const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
-
 /// How many events one script publishes at most. Redis serves nobody else while it runs, for about 2 ms.
-const MAX_BATCH_EVENTS: usize = 1000;
+const MAX_SCRIPT_EVENTS: usize = 1000;
 
 /// How many bytes one script publishes at most; a larger event goes alone.
-const MAX_BATCH_BYTES: usize = 1024 * 1024;
+const MAX_SCRIPT_BYTES: usize = 1024 * 1024;
 
 /// How long until a publish is answered at the latest. A server that has not accepted it by then counts as down.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
@@ -118,7 +110,7 @@ impl Queue {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.lanes.get(lane).and_then(VecDeque::front) {
             bytes += next.publish.size();
-            if !batch.is_empty() && (batch.len() >= MAX_BATCH_EVENTS || bytes > MAX_BATCH_BYTES) {
+            if !batch.is_empty() && (batch.len() >= MAX_SCRIPT_EVENTS || bytes > MAX_SCRIPT_BYTES) {
                 break;
             }
             let refused = match next.deadline.saturating_duration_since(now) < MIN_TRY {
