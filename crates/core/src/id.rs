@@ -224,7 +224,7 @@ impl RoomName {
     }
 }
 
-/// So that a map by rooms can be asked with a name that is borrowed.
+/// Allows lookups by a borrowed name in maps whose keys are rooms.
 impl Borrow<str> for RoomName {
     fn borrow(&self) -> &str {
         &self.0

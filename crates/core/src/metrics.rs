@@ -31,7 +31,7 @@ pub struct HubMetrics {
     connections_shed: IntCounterVec,
     pub(crate) shed_for_inbound: IntCounter,
     pub(crate) shed_for_outbound: IntCounter,
-    /// Nodes known to live, this one included.
+    /// Live nodes, this one included.
     pub nodes: IntGauge,
     /// Whether the broker works.
     pub broker_up: IntGauge,
@@ -85,7 +85,7 @@ impl HubMetrics {
             shed_for_inbound: connections_shed.with_label_values(&["inbound"]),
             shed_for_outbound: connections_shed.with_label_values(&["outbound"]),
             connections_shed,
-            nodes: gauge("roomcast_nodes", "Nodes of the cluster that this one knows to live, itself included"),
+            nodes: gauge("roomcast_nodes", "Live nodes of the cluster, as this one sees it, itself included"),
             broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
             broker_publish_duration: histogram(
                 "roomcast_broker_publish_duration_seconds",

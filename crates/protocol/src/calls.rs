@@ -23,7 +23,7 @@ impl fmt::Display for CallId {
 ///   start ──▶ Running ─┤
 ///                      cancel ──▶ Cancelled  (no Response is ever sent)
 /// ```
-/// A call leaves the table with its outcome, so each has exactly one; whoever asks second gets `None`.
+/// A call leaves the table with its outcome, so each has exactly one; a second attempt gets `None`.
 /// `C` is what the caller keeps with a running call, to stop it by.
 #[derive(Debug)]
 pub struct CallTable<C> {
@@ -33,7 +33,7 @@ pub struct CallTable<C> {
 }
 
 /// A running call: its id, and which of the calls with that id, since a client may use an id again
-/// as soon as the call before is answered or Reset.
+/// as soon as the call before has its Response or is Reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallKey {
     id: CallId,
@@ -93,7 +93,7 @@ impl<C> CallTable<C> {
         Ok(CallKey { id, serial: self.started })
     }
 
-    /// A call's answer is there. `None`: it was cancelled, so the answer must not be sent.
+    /// A call's Response is ready. `None`: the call was cancelled, so the Response must not be sent.
     pub fn answer(&mut self, key: CallKey) -> Option<C> {
         match self.running.entry(key.id) {
             Entry::Occupied(entry) if entry.get().0 == key.serial => Some(entry.remove().1),

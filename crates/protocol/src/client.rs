@@ -1,4 +1,4 @@
-//! The client's end of a connection: calls out, answers and events in.
+//! The client's end of a connection: calls out, responses and events in.
 
 use std::collections::HashSet;
 
@@ -18,16 +18,16 @@ pub enum ClientEvent {
         /// Its bytes.
         payload: Bytes,
     },
-    /// The answer to a call that was waited for.
+    /// The Response to a pending call.
     Answer {
         /// The call.
         id: CallId,
-        /// The answer's bytes.
+        /// The Response's payload.
         payload: Bytes,
     },
 }
 
-/// Hands out call ids and matches answers to them. Messages are unframed: the WebSocket layer is the
+/// Assigns call ids and matches responses to them. Messages are unframed: the WebSocket layer is the
 /// caller's.
 #[derive(Debug, Default)]
 pub struct ClientConnection {
@@ -52,12 +52,12 @@ impl ClientConnection {
         }
     }
 
-    /// Gives a call up. `None`: it is answered already, and nothing is to be sent.
+    /// Gives a call up. `None`: its Response has come already, and nothing is to be sent.
     pub fn cancel(&mut self, id: CallId) -> Option<Frame> {
         self.waiting.remove(&id).then_some(Frame::Reset { id })
     }
 
-    /// A binary message came. `None`: an answer that nobody waits for any more.
+    /// A binary message came. `None`: the Response to a call that is no longer pending.
     ///
     /// # Errors
     /// [`MalformedFrame`] if it is no frame, or one that servers do not send.
@@ -72,7 +72,7 @@ impl ClientConnection {
         }
     }
 
-    /// How many calls wait for their answer.
+    /// How many calls are pending.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

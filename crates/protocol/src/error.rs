@@ -1,4 +1,4 @@
-//! What a peer did wrong. Each error knows its close code; its text is the close reason.
+//! What a peer did wrong. Each error has a close code; its text is the close reason.
 
 use thiserror::Error;
 
@@ -145,7 +145,7 @@ impl Violation {
         }
     }
 
-    /// The Close frame that tells the client.
+    /// The Close frame that reports it to the client.
     pub fn close_frame(&self) -> CloseFrame {
         CloseFrame::new(self.close_code(), self.to_string())
     }

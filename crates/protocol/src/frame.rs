@@ -115,7 +115,7 @@ pub enum FrameRef<'a> {
     Response {
         /// The call.
         id: CallId,
-        /// The answer's bytes.
+        /// The payload.
         payload: &'a [u8],
     },
 }
@@ -185,14 +185,14 @@ impl Layout {
 /// One frame. Names and payloads share the memory of the message that they came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// An event that is never answered.
+    /// An event without a Response.
     Notify {
         /// The event.
         name: Name,
         /// The event's bytes.
         payload: Bytes,
     },
-    /// A call, answered by exactly one Response unless it is Reset first.
+    /// A call, followed by exactly one Response unless it is Reset first.
     Request {
         /// The call.
         id: CallId,
@@ -201,16 +201,16 @@ pub enum Frame {
         /// The arguments' bytes.
         payload: Bytes,
     },
-    /// The client no longer wants a call.
+    /// The client cancels a call.
     Reset {
         /// The call.
         id: CallId,
     },
-    /// A call's answer.
+    /// The Response to a call.
     Response {
         /// The call.
         id: CallId,
-        /// The answer's bytes.
+        /// The payload.
         payload: Bytes,
     },
 }

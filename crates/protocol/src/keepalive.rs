@@ -23,7 +23,7 @@ pub struct KeepAlive {
 pub enum KeepAliveAction {
     /// Send a Ping; set the timer to this.
     Ping(Duration),
-    /// The peer lives; set the timer to this.
+    /// The peer is alive; set the timer to this.
     Rest(Duration),
     /// The peer is lost: end the connection.
     Lost,

@@ -9,10 +9,10 @@ use crate::frame::{Frame, Name};
 use crate::limits::Limits;
 use crate::websocket::{Decoder, Incoming, Unfinished};
 
-/// What a client asked for.
+/// What a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An event, to be handled in the order of arrival and never answered.
+    /// An event, to be handled in the order of arrival. It has no Response.
     Notify {
         /// The event's name.
         name: Name,
@@ -28,14 +28,14 @@ pub enum Event {
         /// The arguments' bytes.
         payload: Bytes,
     },
-    /// The call is no longer wanted.
+    /// The client cancels a call.
     Reset {
         /// The call.
         id: CallId,
     },
     /// Answer with a Pong of the same payload.
     Ping(Bytes),
-    /// The client closes: answer with a Close, then end the TCP connection.
+    /// The client closes: respond with a Close, then end the TCP connection.
     Close(Option<CloseFrame>),
 }
 
@@ -43,7 +43,7 @@ pub enum Event {
 ///
 /// Feed every read to [`receive`](Self::receive) until it returns `None`. After an error, close with
 /// [`Violation::close_frame`] and feed it nothing more. Which calls run is not its business but the
-/// [`CallTable`](crate::CallTable)'s, because answers come from elsewhere than bytes do.
+/// [`CallTable`](crate::CallTable)'s, because responses come from elsewhere than bytes do.
 #[derive(Debug)]
 pub struct ServerConnection {
     decoder: Decoder,

@@ -66,9 +66,9 @@ pub enum Incoming {
     Text(Bytes),
     /// A whole binary message.
     Binary(Bytes),
-    /// To be answered with a Pong of the same payload.
+    /// A Ping; a Pong with the same payload must follow.
     Ping(Bytes),
-    /// An answer to a Ping.
+    /// The response to a Ping.
     Pong(Bytes),
     /// The peer closes; `None` if it gave no code.
     Close(Option<CloseFrame>),

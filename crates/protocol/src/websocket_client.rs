@@ -23,9 +23,9 @@ pub enum FromServer<'a> {
     Binary(&'a [u8]),
     /// A whole text message; whether it is UTF-8 is not looked at, since this protocol has none.
     Text(&'a [u8]),
-    /// To be answered with a Pong of the same payload.
+    /// A Ping; a Pong with the same payload must follow.
     Ping(&'a [u8]),
-    /// An answer to a Ping.
+    /// The response to a Ping.
     Pong(&'a [u8]),
     /// The server closes; `None` if it gave no code.
     Close(Option<CloseFrame>),

@@ -56,8 +56,8 @@ impl FrameVector {
             Fields::Notify { name: event, payload_hex } => {
                 Frame::Notify { name: name(event), payload: unhex(payload_hex) }
             }
-            Fields::Request { id, name: procedure, payload_hex } => {
-                Frame::Request { id: CallId(*id), name: name(procedure), payload: unhex(payload_hex) }
+            Fields::Request { id, name: method, payload_hex } => {
+                Frame::Request { id: CallId(*id), name: name(method), payload: unhex(payload_hex) }
             }
             Fields::Reset { id } => Frame::Reset { id: CallId(*id) },
             Fields::Response { id, payload_hex } => Frame::Response { id: CallId(*id), payload: unhex(payload_hex) },

@@ -1,4 +1,4 @@
-//! What a user says about Redis.
+//! How users configure Redis.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -25,7 +25,7 @@ const EVENTS: usize = 200;
 pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     one_order(Cluster::new("one order on all nodes", nodes(3).await)).await;
     callers_order(Cluster::new("a caller's publishes keep their order unawaited", nodes(2).await)).await;
-    effective(Cluster::new("a subscription that is answered is effective", nodes(2).await)).await;
+    effective(Cluster::new("a confirmed subscription is effective", nodes(2).await)).await;
     own_node(Cluster::new("the publisher's own node gets its events", nodes(1).await)).await;
     unsubscribed(Cluster::new("an unsubscribed room's events stop", nodes(2).await)).await;
     numbered(Cluster::new("events are numbered alike on all nodes", nodes(2).await)).await;
@@ -98,7 +98,7 @@ async fn numbered(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// By these rooms nodes reach one another.
+/// Nodes send each other messages through these rooms, and user rooms reach all connections of a user.
 async fn internal_names(mut cluster: Cluster) {
     for room in [RoomName::internal("node", "contract"), RoomName::internal("user", "contract")] {
         cluster.subscribe_all(&room).await;
@@ -120,7 +120,7 @@ async fn callers_order(mut cluster: Cluster) {
             let publish = |number| node.start_publish(&room, "numbered", format!("{caller} {number}"));
             let mut accepted: Vec<_> = (0..EVENTS).map(publish).collect();
             while let Some(accepted) = accepted.pop() {
-                node.within("an answer to a publish", accepted).await.expect("the broker takes a few events");
+                node.within("the outcome of a publish", accepted).await.expect("the broker takes a few events");
             }
         })
     });
@@ -141,7 +141,7 @@ async fn callers_order(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// Nothing but the answer stands between a subscription and the first publish: on rooms that are new
+/// The first publish follows a subscription as soon as it is confirmed: on rooms that are new
 /// to the node, and on one that it has just left.
 async fn effective(mut cluster: Cluster) {
     for number in 0..50 {
@@ -296,7 +296,7 @@ async fn names(mut cluster: Cluster) {
         let publish = publish(&room, names[names.len() - 1 - index], Bytes::new());
         let sent = publish.clone();
         let accepted = cluster.nodes[0].broker.publish(publish);
-        cluster.nodes[0].handle.within("an answer to a publish", accepted).await.expect("the broker takes one event");
+        cluster.nodes[0].handle.within("the outcome of a publish", accepted).await.expect("the broker takes one event");
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
             let got = node.next().await;
             let step = node.handle.step;
@@ -379,7 +379,7 @@ async fn closed_to_publishers(mut cluster: Cluster) {
     cluster.nodes[1].subscribe(&room).await;
     cluster.nodes[0].broker.close();
     let refused = cluster.nodes[0].handle.start_publish(&room, "event", "refused");
-    let refused = cluster.nodes[0].handle.within("an answer to a publish", refused).await;
+    let refused = cluster.nodes[0].handle.within("the outcome of a publish", refused).await;
     assert_eq!(refused, Err(BrokerError::Closed), "{}", cluster.step);
     cluster.nodes[1].publish(&room, "event", "taken").await;
     cluster.nodes[1].expect(&room, "taken").await;

@@ -105,8 +105,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] if the connection has ended.
-    pub async fn start(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<CallId> {
-        let (id, frame) = self.protocol.call(name(procedure), Bytes::copy_from_slice(payload.as_ref()));
+    pub async fn start(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<CallId> {
+        let (id, frame) = self.protocol.call(name(method), Bytes::copy_from_slice(payload.as_ref()));
         self.send(&frame).await?;
         Ok(id)
     }
@@ -143,8 +143,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`answer`](Self::answer).
-    pub async fn call(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<Bytes> {
-        let id = self.start(procedure, payload).await?;
+    pub async fn call(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<Bytes> {
+        let id = self.start(method, payload).await?;
         self.answer(id).await
     }
 
@@ -152,8 +152,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`answer`](Self::answer).
-    pub async fn call_text(&mut self, procedure: &str, payload: impl AsRef<[u8]>) -> Result<String> {
-        Ok(String::from_utf8_lossy(&self.call(procedure, payload).await?).into_owned())
+    pub async fn call_text(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.call(method, payload).await?).into_owned())
     }
 
     /// Gives a call up.

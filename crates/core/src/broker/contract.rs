@@ -20,12 +20,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **One order.** All nodes get the events of one room in the same order: that in which the broker
 ///   accepted them. Nothing is promised between rooms.
 /// * **Started when called.** `publish`, `subscribe` and `unsubscribe` take their place in the order at
-///   the call, not when the future is polled; the future only tells the outcome. So one caller's
+///   the call, not when the future is polled; the future only returns the outcome. So one caller's
 ///   publishes keep their order without waiting for one another.
-/// * **A subscription that is answered is effective**: every event accepted later is delivered.
+/// * **A confirmed subscription is effective**: every event accepted later is delivered.
 /// * **Also to the publisher's own node**, by the same way as to all others.
 /// * **At most once.** An event is never delivered twice.
-/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an epoch, a room's offsets grow by one.
+/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an epoch, a room's offsets
+///   grow by one.
 /// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
 ///   contain a `/`. Decode a name with [`RoomName::from_wire`].
 /// * **Bounded.** A publish that finds no place fails; it does not wait.
@@ -60,7 +61,7 @@ pub enum BrokerStatus {
     Down,
 }
 
-/// Why the broker did not do what was asked.
+/// Why an operation of the broker failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
@@ -78,7 +79,7 @@ pub enum BrokerError {
         /// The largest in bytes.
         max: usize,
     },
-    /// The other side does not answer, or refuses.
+    /// The backend does not respond, or refuses the operation.
     #[error("the broker is unavailable: {reason}")]
     Unavailable {
         /// What is wrong, for operators.

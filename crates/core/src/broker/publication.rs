@@ -41,7 +41,7 @@ pub struct Publication {
 }
 
 /// A place in the order of a room's events. Positions of different epochs can't be compared: a new epoch begins when
-/// the broker no longer knows the room's last offset.
+/// the broker has lost the room's last offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Which numbering of the room's events the offset belongs to.

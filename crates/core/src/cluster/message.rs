@@ -3,8 +3,8 @@
 //! These types are the wire format alone; the rest of the crate has types of its own. The format can grow while nodes
 //! of two versions work together: a node ignores fields that it does not know, responds to a request that it does not
 //! know with [`Response::Unsupported`], and decodes a response that it does not know as [`Response::Unknown`]. Whatever
-//! may get more fields is therefore a JSON object, never a list. [`VERSION`] changes only if a node would misunderstand a
-//! message; nodes drop messages of other versions.
+//! may get more fields is therefore a JSON object, never a list. [`VERSION`] changes only if a node would misunderstand
+//! a message; nodes drop messages of other versions.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub(crate) enum Message {
     Leave,
     /// The response goes to the sender's own room. A request with an effect may be carried out only until the receiving
     /// node's clock, the one in its heartbeats, shows its entry in `expires_ms`; after that, the sender has reported a
-    /// failure. A node that the sender does not know yet goes by the sender's clock, which showed `sent_ms`.
+    /// failure. A node whose clock the sender has not received yet uses the sender's clock, which showed `sent_ms`.
     Request { id: u64, request: Request, sent_ms: u64, expires_ms: BTreeMap<NodeId, u64> },
     /// The response to the request that the receiver gave this id.
     Response { id: u64, response: Response },
@@ -55,7 +55,7 @@ pub(crate) enum Message {
     Unknown,
 }
 
-/// What a node wants others to do or to report, about their own connections.
+/// What other nodes should do with their own connections, or report about them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Request {

@@ -1,4 +1,4 @@
-//! The nodes of a cluster: which there are, what they ask of one another, and what can be done on all of them.
+//! The nodes of a cluster: which are live, their requests to one another, and operations on all of them.
 //!
 //! Imports `rooms` (what this node holds) and the broker's contract. A message from another node enters by
 //! [`Cluster::take`]; requests leave by [`Peers`](peers::Peers), as publications to rooms that no client can name.

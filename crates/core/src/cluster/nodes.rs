@@ -127,12 +127,12 @@ impl Nodes {
         self.known.values_mut().for_each(|known| known.at = now);
     }
 
-    /// Who lives, in no order.
+    /// The live nodes, in no order.
     pub fn live(&self) -> impl Iterator<Item = &NodeInfo> {
         self.known.values().filter(|known| !known.left).map(|known| &known.info)
     }
 
-    /// Whether this node lives.
+    /// Whether a node is live.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.known.get(&node).is_some_and(|known| !known.left)
     }

@@ -39,8 +39,8 @@ pub enum RequestError {
     /// The broker did not accept the request. It may have, all the same, if it was cut off then.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Nodes did not respond in time, or are of a version that does not know the request. It is unknown whether those
-    /// that did not respond in time did what they were asked.
+    /// Nodes did not respond in time, or are of a version that does not support the request. It is unknown whether
+    /// those that did not respond in time carried it out.
     #[error("no response from {}", nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", "))]
     NoResponse {
         /// Which.
@@ -142,8 +142,8 @@ impl Cluster {
         &self.peers
     }
 
-    /// The live nodes of the cluster by id, this one included. While the broker is down no heartbeat can arrive, and the
-    /// nodes that were live before stay so.
+    /// The live nodes of the cluster by id, this one included. While the broker is down no heartbeat can arrive, and
+    /// the nodes that were live before stay so.
     pub fn nodes(&self) -> Vec<NodeInfo> {
         self.peers.nodes()
     }
@@ -261,8 +261,8 @@ impl Cluster {
     /// is published later reaches it.
     ///
     /// # Errors
-    /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker), this
-    /// did not make the connection a member.
+    /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker),
+    /// this did not make the connection a member.
     ///
     /// # Cancel safety
     /// Dropping the future leaves open whether the connection becomes a member.

@@ -54,7 +54,7 @@ pub(crate) struct IncomingRequest {
     pub(crate) payload: Bytes,
 }
 
-/// The other nodes, as this one knows them.
+/// The other nodes of the cluster, and the messages to them.
 #[derive(Debug)]
 pub(crate) struct Peers {
     local: Arc<LocalNode>,
@@ -91,8 +91,8 @@ impl Peers {
 
     // === who is there ===
 
-    /// The live nodes, this one included. While the broker is down no heartbeat can arrive, and the nodes that were live
-    /// before stay so.
+    /// The live nodes, this one included. While the broker is down no heartbeat can arrive, and the nodes that were
+    /// live before stay so.
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
         let mut nodes: Vec<_> = self.nodes.lock().live().cloned().collect();
         nodes.push(self.own_info());
@@ -118,7 +118,7 @@ impl Peers {
         now().saturating_duration_since(self.started_at)
     }
 
-    /// Sends heartbeats, and forgets nodes that no longer do. Never returns.
+    /// Sends heartbeats, and removes nodes that no longer do. Never returns.
     pub(crate) async fn keep_in_touch(&self) {
         let mut status = self.broker.status();
         let mut subscribed = false;
@@ -229,8 +229,8 @@ impl Peers {
         if self.nodes.lock().on_heartbeat(info, clock, now()) {
             tracing::info!(node = %from, "a node has joined");
             self.count_nodes();
-            // So that it knows this one at once. There is one such message for each new node, so there is no need for a
-            // brake.
+            // So that this one is live there at once. There is one such message for each new node, so there is no need
+            // for a brake.
             if !self.has_left.load(Ordering::Acquire) {
                 drop(self.send(RoomName::of_node(from), &self.heartbeat(), &[]));
             }

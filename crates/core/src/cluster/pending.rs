@@ -28,7 +28,7 @@ struct Waiting {
     responded: HashSet<NodeId>,
     /// The nodes that responded, but of a version without this request.
     unsupported: Vec<NodeId>,
-    /// All nodes were asked, including those not known yet.
+    /// The request goes to all nodes, including those without a heartbeat yet.
     to_all: bool,
     responses: Vec<Response>,
     /// Notified when no node is missing.
@@ -39,7 +39,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Responses {
     pub(crate) responses: Vec<Response>,
-    /// The nodes that should have responded and did not, or whose version does not know the request.
+    /// The nodes that should have responded and did not, or whose version does not support the request.
     pub(crate) unresponsive: Vec<NodeId>,
 }
 
@@ -65,7 +65,7 @@ impl PendingRequests {
         Some((self.last, completed))
     }
 
-    /// A node has responded. If all nodes were asked, one that was unknown then counts, too, if it is known by now.
+    /// A node has responded. In a request to all nodes, the response of a node that has become live since counts, too.
     pub(crate) fn on_response(&mut self, id: u64, from: NodeId, is_live: bool, response: Response) {
         let Some(waiting) = self.waiting.get_mut(&id) else { return };
         let is_first = match waiting.missing.remove(&from) {
@@ -82,7 +82,7 @@ impl PendingRequests {
         }
     }
 
-    /// A node has left in an orderly way, without connections: it has nothing to answer.
+    /// A node has left in an orderly way, without connections: it has nothing to report.
     pub(crate) fn on_leave(&mut self, node: NodeId) {
         for waiting in self.waiting.values_mut() {
             waiting.missing.remove(&node);

@@ -1,7 +1,7 @@
 //! Presence queries that share a response.
 //!
-//! When a thousand clients come back at once and each asks who is in their room, the other nodes get a few requests,
-//! not a thousand.
+//! When a thousand clients come back at once and each lists the members of its room, the other nodes get a few
+//! requests, not a thousand.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -11,7 +11,7 @@ use crate::rooms::batch::Batch;
 use crate::rooms::codec::Codec;
 use crate::rooms::outbox::{Outbox, Rejected};
 
-/// A connection as its node knows it: who it is, how it is reached, where it is a member.
+/// A connection in its node: its identity, its outbox, and the rooms that it is a member of.
 #[derive(Debug)]
 pub struct LocalConnection {
     /// Its address in the cluster.

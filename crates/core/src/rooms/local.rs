@@ -128,7 +128,7 @@ impl LocalNode {
         Some(Place(Arc::clone(self)))
     }
 
-    /// Adds a connection, which the node knows until the result is dropped.
+    /// Adds a connection. It is removed when the result is dropped.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> Connection {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
@@ -251,7 +251,7 @@ impl LocalNode {
     ) -> Result<Option<Subscription>, JoinError> {
         let mut rooms = connection.rooms.lock();
         let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
-        // Under the shard's lock, so that the broker learns of first and last members in their order.
+        // Under the shard's lock, so that the broker is called for first and last members in their order.
         let mut shard = self.shard(room).lock();
         if let Some(membership) = rooms.iter_mut().find(|membership| membership.room == *room) {
             // Two joins may wait for one membership: the older must not end what the newer reports. One that

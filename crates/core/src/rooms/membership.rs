@@ -28,7 +28,7 @@ pub struct Joined {
 /// A member was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// The room is empty now: its events are no longer wanted.
+    /// The room is empty now: its events are no longer needed.
     pub last: bool,
 }
 
@@ -38,7 +38,7 @@ impl<M> RoomMembers<M> {
         Self { rooms: HashMap::new() }
     }
 
-    /// Adds a member. That nobody joins twice is the caller's to know.
+    /// Adds a member. The caller must not add one twice.
     pub fn join(&mut self, room: &RoomName, member: M) -> Joined {
         // Looked up before it is inserted: the name is cloned for the first member only.
         match self.rooms.get_mut(room) {

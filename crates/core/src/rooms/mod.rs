@@ -1,6 +1,6 @@
 //! What one node holds: its connections, the rooms that they are in, and the output that waits for them.
 //!
-//! Imports the broker's contract, names and ids; knows nothing of other nodes. A connection enters by
+//! Imports the broker's contract, names and ids; has no access to other nodes. A connection enters by
 //! [`LocalNode::connect`], a publication by [`FanOut::deliver`]; it leaves by each member's [`Outbox`].
 
 pub(crate) mod batch;

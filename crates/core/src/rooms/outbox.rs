@@ -45,7 +45,7 @@ impl Outgoing {
 /// The opcode's bits in a frame's first byte (RFC 6455, section 5.2).
 const OPCODE: u8 = 0x0F;
 
-/// What the driver is told beside output.
+/// A command to the driver, beside output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Close once no call is in flight.
@@ -95,7 +95,7 @@ struct State {
     bytes: usize,
     /// The part of it that is not shared with other connections.
     own_bytes: usize,
-    /// The answer to the newest Ping. Only the newest is kept, because an endpoint may answer only the
+    /// The Pong for the newest Ping. Only the newest is kept, because an endpoint may respond only to the
     /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
     pong: Option<Box<Bytes>>,
     /// A Pong was taken but is not written yet; the next one waits for that.
@@ -130,7 +130,7 @@ impl Outbox {
     /// Queues frames.
     ///
     /// # Errors
-    /// [`Rejected`] if they were not queued. On [`Rejected::Full`] the connection was told to close
+    /// [`Rejected`] if they were not queued. On [`Rejected::Full`] the connection begins to close
     /// with 4408; nobody else is affected.
     pub fn push(&self, outgoing: Outgoing) -> Result<(), Rejected> {
         let mut state = self.state.lock();
@@ -321,7 +321,7 @@ impl Outbox {
         state.asleep = false;
         state.pong = None;
         self.on_space_made(&mut state);
-        // A wake-up that its driver did not live to see must not hold fan-out back.
+        // A wake-up that its driver no longer receives must not hold fan-out back.
         self.note_run(&mut state);
     }
 

@@ -22,7 +22,7 @@ use crate::id::RoomName;
 pub(crate) struct Subscription(Shared<BoxFuture<'static, Result<(), BrokerError>>>);
 
 impl Subscription {
-    /// Waits for the broker's answer.
+    /// Waits for the broker's confirmation.
     pub(crate) async fn answered(&self) -> Result<(), BrokerError> {
         self.0.clone().await
     }
@@ -49,7 +49,7 @@ impl Subscriptions {
     /// A room has got its first member.
     pub(crate) fn start(&mut self, room: &RoomName) {
         let mut answer = self.broker.subscribe(room);
-        // An embedded broker answers at once.
+        // An embedded broker confirms at once.
         let unconfirmed = match (&mut answer).now_or_never() {
             Some(Ok(())) => None,
             Some(refused) => Some(ready(refused).boxed()),

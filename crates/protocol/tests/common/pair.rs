@@ -176,7 +176,7 @@ impl Pair {
             return;
         }
         let number = self.calls.len().to_string();
-        let (id, request) = self.client.connection.call(name("procedure"), number.into());
+        let (id, request) = self.client.connection.call(name("method"), number.into());
         self.calls.push(Call { id, at_client: None, at_server: None, responses: 0 });
         self.send_frame(&request);
     }
@@ -185,7 +185,7 @@ impl Pair {
     pub(crate) fn call_with_id(&mut self, id: u32) {
         let payload = self.calls.len().to_string().into();
         self.calls.push(Call { id: CallId(id), at_client: None, at_server: None, responses: 0 });
-        self.send_frame(&Frame::Request { id: CallId(id), name: name("procedure"), payload });
+        self.send_frame(&Frame::Request { id: CallId(id), name: name("method"), payload });
     }
 
     /// Gives a call up. It does nothing if the call has ended.

@@ -29,7 +29,7 @@ use crate::state::subscriptions::Subscriptions;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Redis can't be used as it was said.
+/// The options are invalid, or Redis can't be used with them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct RedisError(String);

@@ -2,7 +2,7 @@
 //!
 //! fred's client for clusters is not used: an error while it follows a redirection ends the task behind it, and with it
 //! every later command, of all slots. So redirections are followed here. Nor is its client for Sentinel, which stays
-//! with a former master for as long as that accepts connections. So the sentinels are asked here.
+//! with a former master for as long as that accepts connections. So the sentinels are queried here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,19 +27,20 @@ use crate::state::topology::Topology;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After so long without an answer a connection is opened anew.
+/// After so long without a reply a connection is opened anew.
 const UNRESPONSIVE: Duration = Duration::from_secs(3);
 
 /// How long until a connection that ended is opened again, in ms.
 const RETRY_MS: u32 = 200;
 
-/// How long a server may take to tell the slots before the next is asked.
+/// How long a server may take to list the slots before the next is tried.
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long sentinels may take to name the master. Later answers are ignored.
+/// How long sentinels may take to name the master. Later replies are ignored.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// For how long no sentinel with an earlier configuration is believed. After that, the sentinels may have been set up anew.
+/// For how long a sentinel with an earlier configuration is ignored. After that, the sentinels may have been set up
+/// anew.
 const LATEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A script and what it is given.
@@ -55,7 +56,7 @@ pub(crate) struct Commands {
     config: Config,
     clients: Mutex<HashMap<Server, Connected>>,
     sentinels: Mutex<HashMap<Server, Connected>>,
-    /// How often the topology was asked for.
+    /// How often the topology was requested.
     asked: AtomicUsize,
     /// The latest configuration that a sentinel had, and when it was last confirmed.
     latest: Mutex<Option<(u64, Instant)>>,
@@ -106,7 +107,7 @@ impl Commands {
         ran
     }
 
-    /// Who owns which slot, by whoever answers first of the servers that are known. `None`: nobody does.
+    /// Which server owns which slot, from the first known server that replies. `None`: none does.
     pub(crate) async fn topology(&self) -> Option<Topology> {
         let seeds = match &self.config.server {
             ServerConfig::Centralized { server } => return Some(Topology::Single(server.clone())),
@@ -117,7 +118,7 @@ impl Commands {
         };
         let mut servers: Vec<_> = self.clients.lock().keys().cloned().collect();
         servers.extend(seeds.iter().filter(|seed| !servers.contains(seed)).cloned().collect::<Vec<_>>());
-        // Another each time: one that lost touch with the others may know an old state only.
+        // Another each time: one that is cut off from the others may have an old state only.
         let count = servers.len().max(1);
         servers.rotate_left(self.asked.fetch_add(1, Ordering::Relaxed) % count);
         servers.sort_by_key(|server| !self.is_connected(server));
@@ -141,7 +142,7 @@ impl Commands {
         let (epoch, master) = answers.max_by_key(|(epoch, _)| *epoch)?;
         let (mut latest, now) = (self.latest.lock(), Instant::now());
         if latest.is_some_and(|(known, at)| epoch < known && now.duration_since(at) < LATEST_PATIENCE) {
-            return None; // those that know better have not answered in time
+            return None; // those with a later configuration have not replied in time
         }
         *latest = Some((epoch, now));
         Some(master)
@@ -163,7 +164,7 @@ impl Commands {
         Ok((epoch.unwrap_or(0), Server::new::<String>(host, port)))
     }
 
-    /// What a server says of itself.
+    /// A section of a server's INFO.
     pub(crate) async fn info(&self, server: &Server, section: &'static str) -> Result<String, Error> {
         self.client_of(server)?.custom(fred::cmd!("INFO"), vec![section]).await
     }
@@ -196,7 +197,7 @@ impl Commands {
     }
 }
 
-/// The client of a server, made when it is asked for first, and again if its task has ended.
+/// The client of a server, made when it is first needed, and again if its task has ended.
 fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, config: Config) -> Result<Client, Error> {
     let mut clients = clients.lock();
     if let Some(connected) = clients.get(server).filter(|connected| !connected.task.is_finished()) {
@@ -208,7 +209,7 @@ fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, confi
     Ok(client)
 }
 
-/// The messages that failed, from the script's answer, in which places, counted from 1, and reasons alternate.
+/// The messages that failed, from the script's reply, in which places, counted from 1, and reasons alternate.
 fn failed(answer: Value) -> Ran {
     let parts = answer.into_array();
     let pairs = parts.chunks_exact(2).map(|pair| {
@@ -217,7 +218,7 @@ fn failed(answer: Value) -> Ran {
     });
     pairs
         .collect::<Option<Failed>>()
-        .ok_or_else(|| Error::new(ErrorKind::Protocol, "unexpected answer to the publish script"))
+        .ok_or_else(|| Error::new(ErrorKind::Protocol, "unexpected reply to the publish script"))
 }
 
 impl Script<'_> {
@@ -247,14 +248,14 @@ async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -
         let _: () = pipeline.custom(fred::cmd!("EVAL"), script.words(true)).await?;
         let results = pipeline.try_all::<Value>().await;
         let missing =
-            || Err(Error::new(ErrorKind::Protocol, "the server that the slot is moving to did not answer EVAL"));
+            || Err(Error::new(ErrorKind::Protocol, "the server that the slot is moving to did not reply to EVAL"));
         results.into_iter().nth(1).unwrap_or_else(missing)
     };
-    let timed_out = |_| Error::new(ErrorKind::Timeout, "the server that the slot is moving to did not answer in time");
+    let timed_out = |_| Error::new(ErrorKind::Timeout, "the server that the slot is moving to did not reply in time");
     timeout(time, evaluated).await.map_err(timed_out)?
 }
 
-/// A client that connects when it is told to, and again whenever its connection ends.
+/// A client that connects on `connect`, and again whenever its connection ends.
 pub(crate) fn build(config: Config) -> Result<Client, Error> {
     let connection = ConnectionConfig {
         connection_timeout: CONNECT_TIMEOUT,

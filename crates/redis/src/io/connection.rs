@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much is read at once.
 const READ_CHUNK: usize = 64 * 1024;
 
-/// Who we are, and how to speak.
+/// The user, the database and TLS of a connection.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) username: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Credentials {
     pub(crate) tls: Option<TlsConnector>,
 }
 
-/// What a connection tells its owner.
+/// What a connection reports to its owner.
 #[derive(Debug)]
 pub(crate) enum Report {
     Connected(Fitness),
@@ -58,7 +58,7 @@ pub(crate) struct Fitness {
 pub(crate) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it did not answer within {0:?}")]
+    #[error("it did not reply within {0:?}")]
     Timeout(Duration),
     #[error("Redis refused: {0}")]
     Refused(String),
@@ -171,7 +171,7 @@ async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Resul
         next_reply(stream, &mut buffer).await?;
     }
     let BytesFrame::Array { data, .. } = next_reply(stream, &mut buffer).await? else {
-        return Err(ConnectionError::NotResp("an answer to ROLE".into()));
+        return Err(ConnectionError::NotResp("the reply to ROLE".into()));
     };
     match data.into_iter().next().and_then(bytes_of) {
         Some(role) if role == "master" => {}

@@ -15,7 +15,7 @@
 -- The writer is this server's replication id: when another server wrote the position, or nobody, a new epoch
 -- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
 -- The origins come most recent first, each with the number of the last event that it published. An origin's numbers
--- grow, so a message whose number is not larger was published before: its publisher missed the answer and tries again,
+-- grow, so a message whose number is not larger was published before: its publisher missed the reply and tries again,
 -- or gave up on it long ago. It is not published again.
 --
 -- Lua writes numbers with 14 digits, so offsets are exact up to 10^14. Epochs are larger and need
@@ -80,7 +80,7 @@ local function publish(message)
   end
 end
 
--- A failure in one room does not affect the others. The answer has the failed messages' places and errors.
+-- A failure in one room does not affect the others. The reply has the failed messages' places and errors.
 local failed = {}
 for message = 1, #KEYS / 2 do
   local ok, reason = pcall(publish, message)

@@ -177,7 +177,7 @@ impl Publisher {
         }
     }
 
-    /// Whether the topology must be asked for, because servers said so.
+    /// Whether the topology must be requested, because a server has redirected or failed a publish.
     pub(crate) fn take_topology_wanted(&self) -> bool {
         self.topology_wanted.swap(false, Ordering::AcqRel)
     }

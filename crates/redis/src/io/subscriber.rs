@@ -234,7 +234,7 @@ impl Subscriber {
             (subscriptions.on_tick(now), subscriptions.servers())
         };
         for session in lost {
-            self.give_up(&servers[session], "Redis does not answer");
+            self.give_up(&servers[session], "Redis does not reply");
         }
         for (known, why) in self.links.to_give_up(&servers, !self.has_worked, now) {
             self.give_up(known, why);
@@ -267,7 +267,7 @@ impl Subscriber {
         drop(subscriptions);
         let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
         if status == BrokerStatus::Down && self.changes_master_until.is_some_and(|until| Instant::now() < until) {
-            return; // the former master worked, and the new one has not been asked yet
+            return; // the former master worked, and the new one has not been tried yet
         }
         self.has_worked |= status == BrokerStatus::Up;
         let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);

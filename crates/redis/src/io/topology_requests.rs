@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::io::commands::Commands;
 use crate::state::topology::Topology;
 
-/// How soon a request may follow the last one when something is not where the topology says.
+/// How soon a request may follow the last one when the topology is wrong.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The request that is under way, and when the next is due.
@@ -21,12 +21,12 @@ pub(crate) struct TopologyRequests {
 }
 
 impl TopologyRequests {
-    /// The first request is wanted.
+    /// The first request is due.
     pub(crate) fn new(commands: Arc<Commands>) -> Self {
         Self { commands, under_way: None, sent_at: None, is_wanted: true }
     }
 
-    /// Something is not where the topology says.
+    /// The topology has turned out to be wrong.
     pub(crate) fn want(&mut self) {
         self.is_wanted = true;
     }
@@ -43,7 +43,7 @@ impl TopologyRequests {
         }
     }
 
-    /// The response to the request that is under way. If there is no answer, another request is wanted.
+    /// The response to the request that is under way. If there is none, another request is due.
     pub(crate) async fn response(&mut self) -> Option<Topology> {
         let Some(request) = &mut self.under_way else { return pending().await };
         let topology = request.await.ok().flatten();

@@ -52,7 +52,7 @@ pub(crate) enum Step {
     Finish(Outcome),
 }
 
-/// What became of a batch, and the server that was asked last.
+/// What became of a batch, and the server that was tried last.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) server: Option<Server>,
@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
 
 impl Attempts {
     pub(crate) fn until(deadline: Instant) -> Self {
-        let last_error = Error::new(ErrorKind::Timeout, "Redis did not answer in time");
+        let last_error = Error::new(ErrorKind::Timeout, "Redis did not reply in time");
         Self { deadline, redirection: None, with_text: false, asked: None, last_error }
     }
 
@@ -87,7 +87,7 @@ impl Attempts {
         }
     }
 
-    /// The attempt that [`next`](Self::next) asked for has ended.
+    /// The attempt that [`next`](Self::next) returned has ended.
     pub(crate) fn on_result(&mut self, ran: Ran, owner: Option<Server>, now: Instant) -> Step {
         let error = match ran {
             Ok(failed) => match failed.values().find(|reason| begins_with_one_of(reason, &OF_THE_SERVER)) {

@@ -1,5 +1,5 @@
-//! What a node does with the messages of its rooms: decodes them, counts what was missed, and collects the events for the
-//! hub.
+//! What a node does with the messages of its rooms: decodes them, counts what was missed, and collects the events for
+//! the hub.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ impl Delivery {
         None
     }
 
-    /// Counts what came of a reader's step, and keeps its events for the hub if somebody wants them.
+    /// Counts what came of a reader's step, and keeps its events for the hub if it is subscribed.
     pub(crate) fn deliver(&mut self, room: &RoomName, progress: Progress, is_wanted: bool) {
         self.metrics.repaired.inc_by(progress.repaired);
         self.metrics.duplicates.inc_by(progress.duplicates);

@@ -1,4 +1,4 @@
-//! Where a room lives in Redis: its slot, its channel and its keys.
+//! Where a room is in Redis: its slot, its channel and its keys.
 
 use roomcast_core::RoomName;
 

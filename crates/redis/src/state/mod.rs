@@ -1,12 +1,14 @@
-//! What a node has to do with Redis, as values: no I/O, no tasks, and time is an argument, so tests can try every order of
-//! events. Imports nothing of this crate but `metrics`.
+//! What a node has to do with Redis, as values: no I/O, no tasks, and time is an argument, so tests can try every order
+//! of events. Imports nothing of this crate but `metrics`.
 //!
-//! A publish enters at [`queue::Queue::push`] and leaves as a batch (`Queue::next_batch`); `attempts` decides where it is
-//! sent and how often. What Redis sends enters at [`subscriptions::Subscriptions::on_incoming`]. Events leave through
+//! A publish enters at [`queue::Queue::push`] and leaves as a batch (`Queue::next_batch`); `attempts` decides where it
+//! is sent and how often. What Redis sends enters at [`subscriptions::Subscriptions::on_incoming`]. Events leave
+//! through
 //! `Subscriptions::take_events`, commands through `take_output`.
 //!
-//! Reading order: `keys` (where a room is kept) → `message` and `seal` (what is sent) → `queue` and `attempts` (publishes)
-//! → `position` (what a reader has missed) → `room`, `resp` and `session` (what one server is asked, and answers) →
+//! Reading order: `keys` (where a room is kept) → `message` and `seal` (what is sent) → `queue` and `attempts`
+//! (publishes) → `position` (what a reader has missed) → `room`, `resp` and `session` (the requests to one server, and
+//! its replies) →
 //! `delivery` (what becomes of messages) → `subscriptions` (which rooms are read from which server) → `probes` (which
 //! servers work). `topology` has which server owns which room.
 

@@ -26,7 +26,7 @@ use crate::state::message::{Event, Message};
 const MAX_HELD: usize = 10_000;
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many origins are remembered, to know a publish that was tried again; the least recent is forgotten.
+/// How many origins are remembered, to recognise a publish that was tried again; the least recent is dropped.
 const MAX_ORIGINS: usize = 64;
 
 /// The most events that one step counts as lost: a forged number must not make a counter wrap.
@@ -95,7 +95,7 @@ impl Progress {
 pub(crate) struct Reader {
     /// The position of the last event that was read.
     at: Option<Position>,
-    /// Live messages behind a gap, until the history has answered.
+    /// Live messages behind a gap, until the history has been read.
     repair: Option<Held>,
     /// The last event's number of each origin, the most recent origin last.
     origins: Vec<(NodeId, u64)>,
@@ -128,7 +128,7 @@ enum Expected {
 }
 
 impl Reader {
-    /// What to ask the history for after an interruption. `None`: nothing was read yet.
+    /// What to read from the history after an interruption. `None`: nothing was read yet.
     pub(crate) fn resume_from(&self) -> Option<u64> {
         self.at.map(|at| at.offset.saturating_add(1))
     }
@@ -140,7 +140,7 @@ impl Reader {
             self.at.get_or_insert(Position { epoch: 0, offset: 0 });
             return;
         };
-        // An event that came before this answer has set it already. One of an earlier subscription, which may still have
+        // An event that came before this reply has set it already. One of an earlier subscription, which may still have
         // been under way, has not set it far enough.
         let is_behind = |at: Position| (at.epoch, at.offset) < (epoch, offset);
         if self.at.is_none_or(is_behind) {
@@ -172,7 +172,7 @@ impl Reader {
         self.repair.insert(Held::default()).push(message);
     }
 
-    /// The answer to the question for the history from `asked` on.
+    /// The reply to the request for the history from `asked` on.
     pub(crate) fn on_repair(
         &mut self,
         asked: u64,
@@ -203,13 +203,14 @@ impl Reader {
                 self.read_held(Some(stored), progress);
                 self.skip_to(stored, progress);
             }
-            // What Redis still has of what came before these, it has said. To ask again would change nothing.
+            // The history had all that Redis still has of what came before these. Reading it again would change
+            // nothing.
             Some((_, Expected::Stale)) | None => self.read_held(None, progress),
         }
     }
 
-    /// What is newer than what is stored follows on that without a gap, since Redis answers in order. What does not was let
-    /// go before, or is forged: it must not move the position to where nothing is.
+    /// What is newer than what is stored follows on that without a gap, since Redis replies in order. What does not was
+    /// let go before, or is forged: it must not move the position to where nothing is.
     fn read_held(&mut self, stored: Option<&Stored>, progress: &mut Progress) {
         for message in self.repair.take().unwrap_or_default().messages {
             let is_beyond = |stored: &Stored| match self.expected(message.epoch, message.start) {
@@ -255,8 +256,9 @@ impl Reader {
         progress.history_reset |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.offset);
     }
 
-    /// Takes a message that nothing is missing before. One that brings nothing new does not move the position: Redis takes
-    /// nothing twice, so it is a copy that somebody sent to the channel. Should it be none, the next message shows a gap.
+    /// Takes a message that nothing is missing before. One that brings nothing new does not move the position: Redis
+    /// takes nothing twice, so it is a copy that somebody sent to the channel. Should it be none, the next message
+    /// shows a gap.
     fn read_live(&mut self, message: &Message, progress: &mut Progress) {
         let is_seen = |next| message.last() < next;
         if matches!(self.expected(message.epoch, message.start), Expected::From(next) if is_seen(next)) {

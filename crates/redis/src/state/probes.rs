@@ -1,5 +1,5 @@
-//! Which servers work: a node publishes to a room of its own on each server and reads it, which proves that the server runs
-//! the script and delivers what is published.
+//! Which servers work: a node publishes to a room of its own on each server and reads it, which proves that the server
+//! runs the script and delivers what is published.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ pub(crate) struct Due<'a> {
 pub(crate) enum Missing<'a> {
     /// The server refused it, for this reason.
     Refused(&'a str),
-    /// The server accepted it, or has not answered yet.
+    /// The server accepted it, or has not replied yet.
     Silent,
 }
 

@@ -1,10 +1,10 @@
-//! Publishes on their way to Redis: lanes, bounds, deadlines and answers. No I/O; time is an argument.
+//! Publishes on their way to Redis: lanes, bounds, deadlines and outcomes. No I/O; time is an argument.
 //!
 //! Publishes wait in lanes: in a cluster one for each room, since a script may touch one slot only, and rooms
-//! whose slot is moving would hold up one another; otherwise one for all rooms, but for those of the nodes, which a flood
-//! of events must not hold up. A lane has one batch under way at a
-//! time, so its events keep their order through every retry; what comes meanwhile makes the next batch. So a lone event
-//! is sent at once, and a burst costs Redis one script for many.
+//! whose slot is moving would hold up one another; otherwise one for all rooms, but for those of the nodes, which a
+//! flood of events must not hold up. A lane has one batch under way at a time, so its events keep their order through
+//! every retry; what comes meanwhile makes the next batch. So a lone event is sent at once, and a burst costs Redis one
+//! script for many.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -29,7 +29,8 @@ const MAX_SCRIPT_EVENTS: usize = 1000;
 /// How many bytes one script publishes at most; a larger event goes alone.
 const MAX_SCRIPT_BYTES: usize = 1024 * 1024;
 
-/// How long until a publish is answered at the latest. A server that has not accepted it by then counts as down.
+/// How long until the outcome of a publish is reported at the latest. A server that has not accepted it by then counts
+/// as down.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
 /// A publish with less time than this left is refused instead of sent: a server that is only slow must not count
@@ -39,7 +40,7 @@ const MIN_TRY: Duration = Duration::from_millis(500);
 /// The room of a lane; `None` for the lane of all rooms that have none of their own.
 pub(crate) type LaneKey = Option<RoomName>;
 
-/// The answer to a publish, when it is known.
+/// The outcome of a publish, when it is known.
 pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
 
 /// The publishes that wait, and the servers that they go to.
@@ -131,8 +132,8 @@ impl Queue {
         Some(batch)
     }
 
-    /// Answers every publish of a batch, and records whether the server that was asked last works. `message_of` has the
-    /// place of each event's message in the script.
+    /// Reports the outcome of every publish of a batch, and records whether the server that was tried last works.
+    /// `message_of` has the place of each event's message in the script.
     pub(crate) fn settle(&mut self, batch: Vec<Waiting>, message_of: &[usize], outcome: Outcome) {
         if let Some(server) = outcome.server {
             match &outcome.result {
@@ -205,7 +206,7 @@ impl Queue {
     }
 }
 
-/// By when all events of a batch must be answered.
+/// By when the outcomes of all publishes of a batch must be reported.
 pub(crate) fn deadline_of(batch: &[Waiting], now: Instant) -> Instant {
     batch.iter().map(|waiting| waiting.deadline).min().unwrap_or(now)
 }

@@ -29,7 +29,7 @@ pub(crate) enum Incoming {
     Subscribed { channel: Bytes },
     /// A subscription ended, by our wish or because its slot moved away.
     Unsubscribed { channel: Bytes },
-    /// The answer to a command, in the order of the commands.
+    /// The reply to a command, in the order of the commands.
     Reply(BytesFrame),
 }
 

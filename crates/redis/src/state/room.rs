@@ -18,7 +18,7 @@ pub(crate) type SessionIndex = usize;
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) slot: u16,
-    /// Until when it is kept although it was left. `None`: it is wanted, and its events are delivered.
+    /// Until when it is kept although it was left. `None`: the hub is subscribed, and its events are delivered.
     pub(crate) kept_until: Option<Instant>,
     pub(crate) stage: Stage,
     pub(crate) reader: Reader,
@@ -31,14 +31,14 @@ pub(crate) struct Room {
 pub(crate) enum Stage {
     /// It waits for its server.
     Queued,
-    /// Its server was asked for it, and may have confirmed the subscription, but has not sent the position.
+    /// It was requested from its server, which may have confirmed the subscription, but has not sent the position.
     Requested { session: SessionIndex, confirmed: bool },
     /// It is read.
     Subscribed { session: SessionIndex },
 }
 
 impl Stage {
-    /// The session of the server that has it, or was asked for it.
+    /// The session of the server that it is read from, or was requested from.
     pub(crate) fn session(self) -> Option<SessionIndex> {
         match self {
             Self::Queued => None,
@@ -48,11 +48,11 @@ impl Stage {
 }
 
 impl Room {
-    /// One that is wanted from now on.
+    /// One that the hub subscribes to now.
     pub(crate) fn new(name: &RoomName) -> Self {
         let mut reader = Reader::default();
         if name.starts_with(PROBES) {
-            // A probe room is new, so it has no position yet. Setting one makes the node ask for its history, too,
+            // A probe room is new, so it has no position yet. Setting one makes the node read its history, too,
             // which proves the right to do so.
             reader.on_subscribed(None);
         }

@@ -1,8 +1,8 @@
 //! The requests to one server over its subscriber connection, and its responses: no I/O.
 //!
-//! A request is a group of pipelined commands. It ends with an ECHO of a marker, which separates its replies from the next
-//! request's, whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply, a refused one has an
-//! error. Redis replies in order and puts messages in between where they happened: when the reply to GET of a room's
+//! A request is a group of pipelined commands. It ends with an ECHO of a marker, which separates its replies from the
+//! next request's, whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply, a refused one has
+//! an error. Redis replies in order and puts messages in between where they happened: when the reply to GET of a room's
 //! position comes, every earlier event of that room has come.
 
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +17,8 @@ use crate::state::keys::Keys;
 use crate::state::resp::{bytes_of, error_of, put_command, strings_of};
 use crate::state::room::SessionIndex;
 
-/// How many rooms the pending requests may concern. This bounds the commands that wait to be written, and the replies in
-/// Redis' output buffer, which Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
+/// How many rooms the pending requests may concern. This bounds the commands that wait to be written, and the replies
+/// in Redis' output buffer, which Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
 const MAX_IN_FLIGHT: usize = 512;
 
 /// How many rooms one request may concern.
@@ -28,8 +28,8 @@ const MAX_GROUP: usize = 64;
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// Reads a room's position, and the messages of its history that end with the event at offset `ARGV[1]` or a later one.
-/// Each message has at least one event, so they are among as many last messages as events are wanted; there may be
-/// older messages before them. When none is wanted, an empty range is read: a probe proves the right to read one.
+/// Each message has at least one event, so they are among as many last messages as events are requested; there may be
+/// older messages before them. When none is requested, an empty range is read: a probe proves the right to read one.
 pub(crate) const READ_HISTORY: &str = "\
     local position = redis.call('GET', KEYS[1]) \
     local last = position and string.match(position, '^%d+ %d+ (%d+)') \
@@ -41,7 +41,7 @@ pub(crate) const READ_HISTORY: &str = "\
 /// A group of commands.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Rooms to subscribe to; each with the offset from which its history is wanted, if it was read before.
+    /// Rooms to subscribe to; each with the offset from which to read its history, if it was read before.
     Subscribe(Vec<(RoomName, Option<u64>)>),
     /// A room's history from an offset on.
     Repair(RoomName, u64),
@@ -83,7 +83,7 @@ pub(crate) struct ServerSession {
     output: BytesMut,
     last_heard: Instant,
     markers: u64,
-    /// What Redis answered when it last refused a subscription.
+    /// What Redis replied when it last refused a subscription.
     pub(crate) refusal: Option<String>,
 }
 
@@ -179,7 +179,8 @@ impl ServerSession {
         self.connected && self.in_flight < self.window
     }
 
-    /// Writes a request. Repairs are sent whatever is in flight, because members wait for them: a room has one at a time.
+    /// Writes a request. Repairs are sent whatever is in flight, because members wait for them: a room has one at a
+    /// time.
     pub(crate) fn send(&mut self, keys: &Keys, request: Request, now: Instant) {
         if self.pending.is_empty() {
             self.last_heard = now;
@@ -226,7 +227,7 @@ impl ServerSession {
         }
     }
 
-    /// Whether a subscription that ended did so because this node asked for it.
+    /// Whether a subscription ended because this node unsubscribed.
     pub(crate) fn is_leaving(&self, room: &str) -> bool {
         self.leaving.contains_key(room)
     }
@@ -301,7 +302,8 @@ pub(crate) struct Response {
 
 impl Response {
     /// Reads the responses about rooms from a request's replies, room by room: a key that is moving to another server
-    /// affects no other room. The inner error is about a room, the outer one about the subscription; both are Redis' own.
+    /// affects no other room. The inner error is about a room, the outer one about the subscription; both are Redis'
+    /// own.
     pub(crate) fn read(
         requested: &[(RoomName, Option<u64>)],
         mut replies: Vec<BytesFrame>,

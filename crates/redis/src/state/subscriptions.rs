@@ -8,8 +8,8 @@
 //!      the connection ended · Redis refused (MOVED, …) · the slot moved away (sunsubscribe)
 //! ```
 //!
-//! A room keeps its [`Reader`](super::position::Reader) through all of it. When it is subscribed to again, what was missed
-//! meanwhile is read from the history, and only then do newer events go on: the members see one unbroken order.
+//! A room keeps its [`Reader`](super::position::Reader) through all of it. When it is subscribed to again, what was
+//! missed meanwhile is read from the history, and only then do newer events go on: the members see one unbroken order.
 
 #[cfg(test)]
 mod inspection;
@@ -50,7 +50,7 @@ pub(crate) struct Subscriptions {
     /// Rooms whose slot has no known owner.
     unassigned: VecDeque<(u16, RoomName)>,
     topology_wanted: bool,
-    /// Rooms with waiters, and rooms that are not wanted, each with the time when that ends.
+    /// Rooms with waiters, and rooms that were left, each with the time when that ends.
     joining: VecDeque<(Instant, RoomName)>,
     unsubscribing: VecDeque<(Instant, RoomName)>,
 }
@@ -72,7 +72,7 @@ impl Subscriptions {
         }
     }
 
-    // === what the hub wants ===
+    // === what the hub subscribes to ===
 
     /// Starts to read a room. `true`: it is read already; else the waiter gets the outcome.
     pub(crate) fn subscribe(&mut self, room: &RoomName, waiter: Waiter, now: Instant) -> bool {
@@ -143,7 +143,7 @@ impl Subscriptions {
         &self.sessions[session].server
     }
 
-    /// What one of them answered when it last refused a subscription.
+    /// What one of them replied when it last refused a subscription.
     pub(crate) fn refusal(&self, session: SessionIndex) -> Option<&String> {
         self.sessions[session].refusal.as_ref()
     }
@@ -257,7 +257,7 @@ impl Subscriptions {
         self.delivery.take_events()
     }
 
-    /// Whether the topology must be asked for, because rooms are not where it says.
+    /// Whether the topology must be requested, because rooms are not where it has them.
     pub(crate) fn take_topology_wanted(&mut self) -> bool {
         mem::take(&mut self.topology_wanted)
     }
@@ -306,7 +306,7 @@ impl Subscriptions {
         }
     }
 
-    /// Redis gave the room's slot to another server, unless this node asked for the end.
+    /// Redis gave the room's slot to another server, unless this node unsubscribed.
     fn on_unsubscribed(&mut self, session: SessionIndex, channel: &[u8]) {
         if let Some(name) = self.room_of(channel)
             && !self.sessions[session].is_leaving(&name)

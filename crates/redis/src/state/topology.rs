@@ -35,17 +35,17 @@ impl Topology {
     }
 }
 
-/// Where Redis says that a slot is, or is going to be.
+/// A redirection by Redis: where a slot is, or is going to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Redirection {
     /// It has moved there.
     Moved(Server),
-    /// It is moving there, and what was asked for is there already.
+    /// It is moving there, and the requested key is there already.
     Ask(Server),
 }
 
 impl Redirection {
-    /// Reads Redis' error, `MOVED 3999 127.0.0.1:6381`. A host that is missing is that of who said so.
+    /// Reads Redis' error, `MOVED 3999 127.0.0.1:6381`. A missing host is that of the server that sent it.
     pub(crate) fn of(error: &str, said_by: &Server) -> Option<Self> {
         let mut words = error.split(' ');
         let (kind, _slot, address) = (words.next()?, words.next()?, words.next()?);

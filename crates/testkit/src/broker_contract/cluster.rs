@@ -56,17 +56,17 @@ impl Handle {
 
     pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
         let accepted = self.start_publish(room, event, payload);
-        let accepted = self.within("an answer to a publish", accepted).await;
+        let accepted = self.within("the outcome of a publish", accepted).await;
         accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step));
     }
 
     pub(super) async fn subscribe(&self, room: &RoomName) {
-        let subscribed = self.within("an answer to a subscription", self.broker.subscribe(room)).await;
+        let subscribed = self.within("the confirmation of a subscription", self.broker.subscribe(room)).await;
         subscribed.unwrap_or_else(|error| panic!("{}: subscribing to {room} failed: {error}", self.step));
     }
 
     pub(super) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        // The deadline first: what comes only because it was asked for again then, came too late.
+        // The deadline first: what becomes ready only when it is polled after the deadline is too late.
         tokio::select! {
             biased;
             () = tokio::time::sleep(DEADLINE) => panic!("{}: waited in vain for {what}", self.step),

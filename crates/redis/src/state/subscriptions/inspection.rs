@@ -17,7 +17,7 @@ impl Subscriptions {
         }
     }
 
-    /// How many rooms each server is asked about.
+    /// How many rooms are requested from each server.
     pub(crate) fn in_flight(&self) -> Vec<usize> {
         self.sessions.iter().map(ServerSession::in_flight).collect()
     }
