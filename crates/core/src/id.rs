@@ -31,12 +31,12 @@ impl NodeId {
         Self(RandomState::new().build_hasher().finish())
     }
 
-    /// The one with this number, as it came from another node.
+    /// The id with this number, which another node sent.
     pub const fn from_u64(number: u64) -> Self {
         Self(number)
     }
 
-    /// Its number, for the way to another node.
+    /// Its number, to send to another node.
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -79,7 +79,7 @@ impl FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let id = u64::from_str_radix(text, 16).ok().map(Self);
-        // Only as it is written: two texts for one id would be two keys in somebody's map.
+        // Only as it is written: two texts for one id would be two keys in a map.
         id.filter(|id| id.to_string() == text).ok_or_else(|| InvalidId {
             text: text.to_owned(),
             what: "node",
@@ -140,7 +140,7 @@ fn check(what: &'static str, name: &str) -> Result<(), InvalidName> {
     }
 }
 
-/// Characters that nobody sees and that make one name look like another: they change the direction of text, or have no
+/// Invisible characters that make one name look like another: they change the direction of text, or have no
 /// width. The joiners U+200C and U+200D are allowed, because Persian and emoji need them.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -188,7 +188,7 @@ impl RoomName {
         Ok(Self(room.into()))
     }
 
-    /// A room's name as it came from another node; unlike clients, nodes name internal rooms too.
+    /// A room's name as another node sent it: any name, internal ones included.
     pub fn from_wire(room: &str) -> Self {
         Self(room.into())
     }
@@ -198,7 +198,7 @@ impl RoomName {
         Self::internal("user", user)
     }
 
-    /// A room that is not the clients' to name: theirs have no `/`.
+    /// The internal room `owner/name`. Clients can't name it, because their rooms' names have no `/`.
     pub fn internal(owner: &str, name: impl fmt::Display) -> Self {
         Self(format!("{owner}/{name}").into())
     }

@@ -13,6 +13,7 @@
 //! | `hub` | all of it, put together | everything |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(unnameable_types)]
 
 mod broker;
 mod cluster;

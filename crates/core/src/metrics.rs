@@ -1,4 +1,4 @@
-//! What the hub counts. A struct, registered by whoever serves `/metrics`, so that tests can read it.
+//! The hub's metrics: a struct that the server of `/metrics` registers and that tests read.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};

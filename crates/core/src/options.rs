@@ -1,7 +1,15 @@
 //! The bounds of a hub.
 
 /// Bounds of one node's hub.
+///
+/// ```
+/// use roomcast_core::HubOptions;
+///
+/// let mut options = HubOptions::default();
+/// options.max_rooms = 100;
+/// ```
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct HubOptions {
     /// In how many rooms one connection may be.
     pub max_rooms: usize,

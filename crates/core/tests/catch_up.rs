@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Client, event, publish, room, within};
+use common::{Client, event, options, publish, room, within};
 use futures_util::FutureExt;
 use roomcast_core::{Broker, Command, Hub, HubOptions, MemoryBroker, NodeId, Publish, RoomName};
 use roomcast_protocol::CloseCode;
@@ -25,9 +25,9 @@ fn hub() -> (Arc<MemoryBroker>, Arc<Hub>) {
     hub_with(HubOptions::default())
 }
 
-fn hub_with(options: HubOptions) -> (Arc<MemoryBroker>, Arc<Hub>) {
+fn hub_with(mut options: HubOptions) -> (Arc<MemoryBroker>, Arc<Hub>) {
     let broker = Arc::new(MemoryBroker::single());
-    let options = HubOptions { max_outbound: MAX_OUTBOUND, ..options };
+    options.max_outbound = MAX_OUTBOUND;
     (Arc::clone(&broker), Hub::new(broker, options))
 }
 
@@ -176,7 +176,7 @@ async fn a_burst_that_is_on_time_waits_for_nobody() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_back_leaves_memory_for_other_connections() {
     let outbound_memory = EVENTS * EVENT_SIZE / 2;
-    let (broker, hub) = hub_with(HubOptions { outbound_memory, ..HubOptions::default() });
+    let (broker, hub) = hub_with(options(|options| options.outbound_memory = outbound_memory));
     let (lobby, other) = (room("lobby"), room("other"));
     let _sleeps = Client::member(&hub, &lobby).await;
     let bystander = Client::member(&hub, &other).await;

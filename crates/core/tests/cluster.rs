@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Client, Spy, event, room, user, within};
+use common::{Client, Spy, event, options, room, user, within};
 use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, HEARTBEAT_INTERVAL, Hub, HubOptions, JoinError,
     MemoryBroker, MemoryBus, NODE_TIMEOUT, NodeId, Publication, Publish, REQUEST_TIMEOUT, RequestError, RoomName,
@@ -215,7 +215,8 @@ async fn rooms_are_listed_exactly_page_by_page() {
     for limit in [1, 7, 30, 1000] {
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
-            let query = RoomsQuery { prefix: "room-".to_owned(), after: after.clone(), limit };
+            let mut query = RoomsQuery::default();
+            (query.prefix, query.after, query.limit) = ("room-".to_owned(), after.clone(), limit);
             let page = a.cluster().rooms(query).await.expect("all answer");
             assert!(page.rooms.len() <= limit && page.unresponsive_nodes.is_empty());
             found.extend(page.rooms.into_iter().map(|room| (room.room.to_string(), room.members)));
@@ -295,7 +296,7 @@ async fn a_join_from_another_node_is_answered_when_it_is_effective_or_with_its_e
     let bus = MemoryBus::new();
     let [a] = start_nodes(&bus).await;
     let spy = Spy::new(bus.attach());
-    let options = HubOptions { max_rooms: 1, ..HubOptions::default() };
+    let options = options(|options| options.max_rooms = 1);
     let b = Node::start(Arc::clone(&spy) as _, options);
     wait_until("they know each other", || a.cluster().nodes().len() == 2 && b.cluster().nodes().len() == 2).await;
     let client = Client::connect(&b, None).await;

@@ -9,7 +9,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Spy, event, publish, room, start_hub, start_hubs, user, within};
+use common::{Client, Spy, event, options, publish, room, start_hub, start_hubs, user, within};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::Mutex;
@@ -147,7 +147,7 @@ async fn a_full_outbox_closes_that_connection_alone() {
     const PUBLISHED: usize = 20;
     // WebSocket header 2, opcode 1, length of the name 1, name 5, payload 100.
     const WITHIN_THE_BOUND: usize = 2000 / (109 + FRAME_OVERHEAD);
-    let [a, b] = start_hubs(HubOptions { max_outbound: 2000, ..HubOptions::default() });
+    let [a, b] = start_hubs(options(|options| options.max_outbound = 2000));
     let lobby = room("lobby");
     let mut slow = Client::member(&a, &lobby).await;
     let mut quick = [Client::member(&a, &lobby).await, Client::member(&b, &lobby).await];
@@ -253,7 +253,7 @@ async fn a_connection_that_has_ended_joins_nothing() {
 
 #[tokio::test]
 async fn a_connection_is_in_as_many_rooms_as_it_may_be_and_no_more() {
-    let hub = start_hub(Arc::new(MemoryBroker::single()), HubOptions { max_rooms: 2, ..HubOptions::default() });
+    let hub = start_hub(Arc::new(MemoryBroker::single()), options(|options| options.max_rooms = 2));
     let client = Client::connect(&hub, None).await;
     join(&hub, &client, &room("one")).await;
     join(&hub, &client, &room("two")).await;

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Client, event, publish, room, start_hub, within};
+use common::{Client, event, options, publish, room, start_hub, within};
 use roomcast_core::{Command, Hub, HubOptions, MemoryBroker, Outgoing};
 use roomcast_protocol::CloseCode;
 
@@ -52,7 +52,7 @@ async fn an_event_for_many_members_is_held_once() {
 
 #[tokio::test(start_paused = true)]
 async fn over_the_outbound_budget_the_connections_that_hold_most_are_closed_first() {
-    let hub = hub(HubOptions { outbound_memory: 100 * KIB, ..HubOptions::default() });
+    let hub = hub(options(|options| options.outbound_memory = 100 * KIB));
     let rooms = ["small", "large", "larger"].map(room);
     let mut clients = Vec::new();
     for room in &rooms {
@@ -73,7 +73,7 @@ async fn over_the_outbound_budget_the_connections_that_hold_most_are_closed_firs
 
 #[tokio::test(start_paused = true)]
 async fn members_that_hold_the_same_events_are_not_closed_for_one_that_holds_output_of_its_own() {
-    let hub = hub(HubOptions { outbound_memory: 160 * KIB, ..HubOptions::default() });
+    let hub = hub(options(|options| options.outbound_memory = 160 * KIB));
     let lobby = room("lobby");
     let mut members = Vec::new();
     for _ in 0..20 {
@@ -92,7 +92,7 @@ async fn members_that_hold_the_same_events_are_not_closed_for_one_that_holds_out
 
 #[tokio::test(start_paused = true)]
 async fn events_that_many_share_are_given_back_though_no_single_member_frees_them() {
-    let hub = hub(HubOptions { outbound_memory: 300 * KIB, ..HubOptions::default() });
+    let hub = hub(options(|options| options.outbound_memory = 300 * KIB));
     let rooms = ["one", "two", "three", "four"].map(room);
     let mut members = Vec::new();
     for room in &rooms {
@@ -115,7 +115,7 @@ async fn events_that_many_share_are_given_back_though_no_single_member_frees_the
 
 #[tokio::test(start_paused = true)]
 async fn over_the_inbound_budget_the_connections_that_hold_most_are_closed_first() {
-    let hub = hub(HubOptions { inbound_memory: 100 * KIB, ..HubOptions::default() });
+    let hub = hub(options(|options| options.inbound_memory = 100 * KIB));
     let clients =
         [Client::connect(&hub, None).await, Client::connect(&hub, None).await, Client::connect(&hub, None).await];
     for (client, kib) in clients.iter().zip([30, 50, 40]) {

@@ -68,14 +68,13 @@ fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, Confi
     let ca_certificates = config.redis_ca.as_deref().map(std::fs::read).transpose();
     let ca_certificates =
         ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("it can't be read: {error}")))?;
-    Ok(Some(RedisOptions {
-        prefix: config.redis_prefix.as_str().to_owned(),
-        history: config.redis_history.clone(),
-        unsubscribe_delay: *config.redis_unsubscribe_delay,
-        cluster_secrets: config.cluster_secret.as_ref().map(|secrets| secrets.0.clone()).unwrap_or_default(),
-        ca_certificates,
-        ..RedisOptions::new(url.as_str())
-    }))
+    let mut options = RedisOptions::new(url.as_str());
+    options.prefix = config.redis_prefix.as_str().to_owned();
+    options.history = config.redis_history.clone();
+    options.unsubscribe_delay = *config.redis_unsubscribe_delay;
+    options.cluster_secrets = config.cluster_secret.as_ref().map(|secrets| secrets.0.clone()).unwrap_or_default();
+    options.ca_certificates = ca_certificates;
+    Ok(Some(options))
 }
 
 fn options(config: &Config) -> Options {

@@ -5,6 +5,7 @@
 //! `roomcast`. Reading order: frames, the WebSocket layer below them, the two ends above them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(unnameable_types)]
 
 mod calls;
 mod client;

@@ -17,6 +17,7 @@ pub const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 /// Worst case held per connection: one unfinished message, so `max_payload` + 261 bytes, times two
 /// while its buffer grows. Memory is taken as bytes arrive, never for a length that is only claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Largest payload of one frame in bytes, header not counted, all WebSocket fragments together.
     pub max_payload: usize,

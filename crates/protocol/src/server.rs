@@ -33,7 +33,7 @@ pub enum Event {
         /// The call.
         id: CallId,
     },
-    /// Answer with a Pong of the same payload.
+    /// Respond with a Pong of the same payload.
     Ping(Bytes),
     /// The client closes: respond with a Close, then end the TCP connection.
     Close(Option<CloseFrame>),

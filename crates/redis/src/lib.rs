@@ -10,6 +10,7 @@
 //! which is what makes a repair exact.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(unnameable_types, clippy::exhaustive_structs, clippy::exhaustive_enums)]
 
 mod io;
 mod metrics;

@@ -1,10 +1,11 @@
-//! What the broker counts. A struct, registered by whoever serves `/metrics`, so that tests can read it.
+//! The broker's metrics: a struct that the server of `/metrics` registers and that tests read.
 
 use prometheus::core::Collector;
 use prometheus::{IntCounter, Registry};
 
 /// Counters of one node's broker.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RedisMetrics {
     /// Subscriber connections that were opened again.
     pub reconnects: IntCounter,

@@ -9,7 +9,19 @@ use fred::types::config::Config;
 use thiserror::Error;
 
 /// How a node uses Redis.
+///
+/// ```
+/// use std::time::Duration;
+/// use roomcast_redis::RedisOptions;
+///
+/// let mut options = RedisOptions::new("rediss-cluster://app:secret@redis-1:6379?node=redis-2:6379");
+/// options.prefix = "acme".to_owned();
+/// options.history = "chat-*=500/5m ticks=off 100/30s".parse()?;
+/// options.unsubscribe_delay = Duration::from_secs(10);
+/// # Ok::<(), roomcast_redis::BadRule>(())
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct RedisOptions {
     /// Where Redis is: `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`,
     /// `redis-sentinel://` or `rediss-sentinel://`, with `user:password@` if needed. Further cluster nodes or
@@ -31,7 +43,7 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// The defaults.
+    /// The defaults, for the Redis at this URL.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -120,6 +132,7 @@ fn take_apart(url: &str) -> Option<String> {
 
 /// How much of a room's history Redis keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
     /// At least this many of the last events; 0 for none.
     pub events: u32,

@@ -38,8 +38,8 @@ async fn a_server_that_asks_for_a_password_over_tls() {
     let options =
         ServerOptions { user: Some(("app", "secret")), rights: Some(RIGHTS), tls: true, ..ServerOptions::default() };
     let server = RedisServer::start(options).await;
-    let ca_certificates = std::fs::read(server.authority()).expect("the fixture wrote it");
-    let options = RedisOptions { ca_certificates: Some(ca_certificates), ..RedisOptions::new(server.url()) };
+    let mut options = RedisOptions::new(server.url());
+    options.ca_certificates = Some(std::fs::read(server.authority()).expect("the fixture wrote it"));
     broker_contract::check(async |count| nodes(options.clone(), count).await).await;
 }
 

@@ -70,8 +70,9 @@ async fn with_a_cluster_secret_nobody_else_can_send_events() {
     let server = RedisServer::start(ServerOptions::default()).await;
     let lobby = room("lobby");
     let with = |secrets: &[&str]| {
-        let cluster_secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
-        start(RedisOptions { cluster_secrets, ..RedisOptions::new(server.url()) })
+        let mut options = RedisOptions::new(server.url());
+        options.cluster_secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        start(options)
     };
     let (member, stranger, renewed) = (with(&[SECRET]).await, with(&[]).await, with(&["a newer secret", SECRET]).await);
     for broker in [&member, &stranger, &renewed] {

@@ -60,7 +60,8 @@ async fn a_user_without_a_right_that_nodes_need_is_noticed() {
 async fn rights_for_another_prefix_are_noticed() {
     join_all(["~roomcast:* &roomcast:*", "~acme:* &roomcast:*", "~roomcast:* &acme:*"].map(async |rights| {
         let server = server(format!("{rights} -@all {COMMANDS}"), &[]).await;
-        let options = RedisOptions { prefix: "acme".into(), ..RedisOptions::new(server.url()) };
+        let mut options = RedisOptions::new(server.url());
+        options.prefix = "acme".into();
         let error = problem(&options).await;
         assert!(is_of_rights(&error), "{rights}: {error}");
     }))

@@ -95,11 +95,11 @@ impl Options {
     }
 
     pub(crate) fn hub(&self) -> HubOptions {
-        HubOptions {
-            max_rooms: self.max_rooms,
-            max_outbound: self.max_outbound,
-            inbound_memory: self.inbound_memory,
-            outbound_memory: self.outbound_memory,
-        }
+        let mut hub = HubOptions::default();
+        hub.max_rooms = self.max_rooms;
+        hub.max_outbound = self.max_outbound;
+        hub.inbound_memory = self.inbound_memory;
+        hub.outbound_memory = self.outbound_memory;
+        hub
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::broker::publication::{Publication, Publish};
 use crate::id::RoomName;
 
-/// A future behind a pointer, so that the trait can be one.
+/// A boxed future: it makes `dyn Broker` possible.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Carries room events between nodes.
@@ -45,7 +45,7 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// publication is lost if the future is dropped.
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool>;
 
-    /// Whether it works, now and from now on.
+    /// Whether the broker works, with all later changes.
     fn status(&self) -> watch::Receiver<BrokerStatus>;
 
     /// Ends the stream of events of this node, after those already accepted; later ones may or may not come.
@@ -65,8 +65,8 @@ pub enum BrokerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// More events wait for delivery than may.
-    #[error("{waiting} events wait for delivery already, the most that may; try again later")]
+    /// As many events wait as a queue may hold.
+    #[error("the broker's queue is full: {waiting} events are waiting; try again later")]
     Overloaded {
         /// How many wait.
         waiting: usize,

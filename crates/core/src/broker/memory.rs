@@ -61,8 +61,8 @@ impl MemoryBus {
 }
 
 impl Bus {
-    /// Epochs grow, also from one run of the process to the next. A room that nobody was subscribed to is forgotten, so
-    /// it gets a new one.
+    /// Epochs grow, also from one run of the process to the next. A room without subscribers is removed, so it
+    /// gets a new one.
     fn next_epoch(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_epoch = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(self.last_epoch + 1);

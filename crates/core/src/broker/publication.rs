@@ -1,4 +1,4 @@
-//! What is published to a room, and what comes of it.
+//! An event to publish, and the publication that it becomes.
 
 use std::time::Instant;
 
@@ -56,7 +56,7 @@ impl Publish {
         size(&self.room, &self.event, &self.payload)
     }
 
-    /// The publication that comes of it.
+    /// The publication that it becomes at this position.
     pub fn accepted(self, position: Position) -> Publication {
         let Self { origin, room, event, payload, accepted_at } = self;
         Publication { origin, room, event, payload, accepted_at, position }

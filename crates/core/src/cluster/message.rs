@@ -107,7 +107,7 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Response {
-    /// It was done to so many connections.
+    /// The number of connections that it was done to.
     Reached {
         count: usize,
     },

@@ -36,7 +36,7 @@ pub enum RequestError {
     /// The connection did not become a member.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The broker did not accept the request. It may have, all the same, if it was cut off then.
+    /// The broker failed. It may have accepted the request all the same, if its connection was lost meanwhile.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     /// Nodes did not respond in time, or are of a version that does not support the request. It is unknown whether
@@ -73,9 +73,18 @@ pub struct Members {
 }
 
 /// Which rooms to list.
+///
+/// ```
+/// use roomcast_core::RoomsQuery;
+///
+/// let mut query = RoomsQuery::default();
+/// query.prefix = "chat-".to_owned();
+/// query.limit = 100;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RoomsQuery {
-    /// With what their names begin.
+    /// The prefix of their names.
     pub prefix: String,
     /// Only those whose names come after this one: the last of the list before.
     pub after: String,
@@ -106,13 +115,13 @@ pub struct RoomCount {
 pub struct Rooms {
     /// By name.
     pub rooms: Vec<RoomCount>,
-    /// After which name to go on, if there are more.
+    /// If there are more rooms: the name to continue after.
     pub next: Option<RoomName>,
     /// Live nodes that did not respond in time, so that their rooms and members are missing.
     pub unresponsive_nodes: Vec<NodeId>,
 }
 
-/// What was done to a user's connections.
+/// The connections of a user that an operation was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {
@@ -149,7 +158,7 @@ impl Cluster {
     }
 
     /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
-    /// nobody sends it requests. Waits at most one second for the broker.
+    /// other nodes send it no requests. Waits at most one second for the broker.
     ///
     /// # Cancel safety
     /// Dropping the future may lose the announcement; the other nodes then miss the heartbeats for 10 s.
@@ -221,7 +230,8 @@ impl Cluster {
         self.request_owner(to, Request::NotifyConnection { connection: to, event }, payload).await
     }
 
-    /// Sends an event to all connections of a user. When this returns, it is queued to so many.
+    /// Sends an event to all connections of a user. When this returns, the event is queued to
+    /// [`Reached::connections`].
     ///
     /// # Errors
     /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker), the

@@ -30,14 +30,14 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a request to other nodes failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum SendError {
-    /// The broker did not accept the request. It may have, all the same, if it was cut off then.
+    /// The broker failed. It may have accepted the request all the same, if its connection was lost meanwhile.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     #[error("too many requests to other nodes are pending ({MAX_REQUESTS}); try again later")]
     TooManyRequests,
 }
 
-/// To whom a request goes.
+/// The nodes that a request goes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     One(NodeId),
@@ -89,7 +89,7 @@ impl Peers {
         }
     }
 
-    // === who is there ===
+    // === which nodes are live ===
 
     /// The live nodes, this one included. While the broker is down no heartbeat can arrive, and the nodes that were
     /// live before stay so.
@@ -166,7 +166,7 @@ impl Peers {
     }
 
     /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
-    /// nobody sends it requests.
+    /// other nodes send it no requests.
     pub(crate) async fn leave(&self) {
         // Should it not get through, the others miss the heartbeats.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.start_leaving()).await;

@@ -25,7 +25,7 @@ use crate::rooms::membership::RoomMembers;
 use crate::rooms::outbox::{Outbox, Rejected};
 use crate::rooms::subscription::{Subscription, Subscriptions};
 
-/// Rooms are spread over so many locks.
+/// The number of locks that rooms are spread over.
 const SHARDS: usize = 64;
 
 /// How often failed subscriptions are retried while the broker works.
@@ -51,6 +51,7 @@ pub enum JoinError {
 
 /// One member of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Member {
     /// The connection.
     pub connection: ConnectionId,
@@ -198,7 +199,7 @@ impl LocalNode {
         let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
         let Some(subscription) = self.add_member(connection, room, join)? else { return Ok(()) };
         if let Err(error) = subscription.answered().await {
-            // It stays pending while the room has members, so that nobody takes the room for subscribed.
+            // It stays pending while the room has members, so that the room does not count as subscribed.
             self.leave_if(connection, |membership| membership.room == *room && membership.join == join);
             return Err(error.into());
         }

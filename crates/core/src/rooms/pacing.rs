@@ -22,8 +22,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// The longest that a batch is held, even if different members run out of space in turn.
 const MAX_HOLD: Duration = Duration::from_secs(10);
 
-/// How many bytes are held for all rooms together: as many as may wait for the hub. Beyond that, the largest room waits
-/// for nobody.
+/// How many bytes are held for all rooms together: as many as may wait for the hub. Beyond that, the largest room
+/// no longer waits.
 const MAX_HELD_BYTES: usize = MAX_WAITING_BYTES;
 
 /// The part of the node's outbound memory that may be held: one in so many. It is charged to no connection, so

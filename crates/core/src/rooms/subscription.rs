@@ -61,7 +61,7 @@ impl Subscriptions {
         }
     }
 
-    /// What somebody who joins a room has to wait for. A failed subscription is started again. `None`: it is confirmed.
+    /// What a join has to wait for. A failed subscription is started again. `None`: it is confirmed.
     pub(crate) fn pending(&mut self, room: &RoomName) -> Option<Subscription> {
         if matches!(self.unconfirmed.get(room)?.outcome(), Some(Err(_))) {
             self.start(room);

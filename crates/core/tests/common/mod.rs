@@ -41,6 +41,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// The default options with a change.
+pub fn options(change: impl FnOnce(&mut HubOptions)) -> HubOptions {
+    let mut options = HubOptions::default();
+    change(&mut options);
+    options
+}
+
 /// A clock for hubs that run without a runtime, whose heartbeats need one. Nobody turns it.
 pub fn clock() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("there is a clock")

@@ -70,7 +70,9 @@ pub(super) async fn list(
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(CallError::invalid_argument(format!("limit is 1 to {MAX_PAGE}, not {limit}")).into());
     }
-    Ok(Json(node.rooms(RoomsQuery { prefix, after, limit }).await?.into()))
+    let mut query = RoomsQuery::default();
+    (query.prefix, query.after, query.limit) = (prefix, after, limit);
+    Ok(Json(node.rooms(query).await?.into()))
 }
 
 /// A room's members, on all nodes

@@ -8,7 +8,11 @@ use libfuzzer_sys::fuzz_target;
 use roomcast_protocol::{Event, Frame, Limits, Opcode, ServerConnection, Violation};
 
 /// Small, so that the limit is within the fuzzer's reach.
-const LIMITS: Limits = Limits { max_payload: 300, max_fragments: 8 };
+const LIMITS: Limits = {
+    let mut limits = Limits::new(300);
+    limits.max_fragments = 8;
+    limits
+};
 
 // The input: how many reads to plan, their sizes, then the client's bytes.
 fuzz_target!(|input: &[u8]| {

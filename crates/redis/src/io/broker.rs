@@ -97,7 +97,7 @@ impl RedisBroker {
         self.commands.info(topology.servers().first()?, "server").await.ok()
     }
 
-    /// What it counts.
+    /// The broker's metrics.
     pub fn metrics(&self) -> &RedisMetrics {
         &self.shared.metrics
     }

@@ -75,7 +75,7 @@ impl Drop for Connected {
 }
 
 impl Commands {
-    /// Connects to nobody yet.
+    /// Does not connect yet.
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,

@@ -64,11 +64,11 @@ pub(crate) enum ConnectionError {
     Refused(String),
     #[error("the server is a {0}, not a master")]
     NotMaster(String),
-    #[error("it sent what is not RESP3: {0}")]
+    #[error("invalid RESP3: {0}")]
     NotResp(String),
-    #[error("{0:?} is not a name that a certificate can have")]
+    #[error("{0:?} is not a valid server name for TLS: use a host name or an IP address")]
     BadName(String),
-    #[error("it was given up")]
+    #[error("this node closed the connection, because it was silent or no longer needed")]
     GivenUp,
 }
 

@@ -17,7 +17,8 @@ const MAX_RETRY: Duration = Duration::from_secs(1);
 /// How many reports of connections may wait: each is one read.
 const MAX_REPORTS: usize = 64;
 
-/// How many chunks may wait to be written to a connection. Others wait in the server's session, whose window bounds them.
+/// How many chunks may wait to be written to a connection. Others wait in the server's session, whose window bounds
+/// them.
 const MAX_UNWRITTEN: usize = 8;
 
 /// How long a former master is read on. It may go on as one, and nodes find the new one within 0.8 s of each other, and
@@ -54,7 +55,7 @@ struct Link {
 }
 
 impl Links {
-    /// Connects to nobody yet.
+    /// Does not connect yet.
     pub(crate) fn new(credentials: Credentials) -> Self {
         let (reports, inbox) = mpsc::channel(MAX_REPORTS);
         Self { links: Vec::new(), credentials: Arc::new(credentials), reports, inbox }

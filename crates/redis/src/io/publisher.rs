@@ -29,10 +29,10 @@ const SCRIPT: &str = include_str!("publish.lua");
 /// a subscriber.
 const MAX_KEPT_BYTES: usize = 128 * 1024;
 
-/// How long Redis remembers the position of a room that nobody publishes to.
+/// How long Redis keeps the position of a room without publishes.
 const POSITION_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// The same for a room that nobody ever read: names that clients make up must not fill Redis. Longer than a node that
+/// The same for a room that was never read: names that clients make up must not fill Redis. Longer than a node that
 /// is cut off only briefly takes to come back.
 const UNREAD_POSITION_AGE: Duration = Duration::from_secs(5 * 60);
 

@@ -23,7 +23,7 @@ use crate::state::topology::Topology;
 const NODES_RESERVE_EVENTS: usize = 16_384;
 const NODES_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many events one script publishes at most. Redis serves nobody else while it runs, for about 2 ms.
+/// How many events one script publishes at most. Redis does nothing else while it runs, for about 2 ms.
 const MAX_SCRIPT_EVENTS: usize = 1000;
 
 /// How many bytes one script publishes at most; a larger event goes alone.

@@ -245,7 +245,7 @@ impl Subscriptions {
         self.sessions.iter().all(ServerSession::has_all_responses)
     }
 
-    // === what comes of it ===
+    // === output ===
 
     /// What is to be written to a server.
     pub(crate) fn take_output(&mut self, session: SessionIndex) -> Option<Bytes> {

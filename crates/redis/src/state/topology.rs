@@ -13,7 +13,7 @@ pub(crate) enum Topology {
 }
 
 impl Topology {
-    /// Who owns a slot. In a cluster, nobody may.
+    /// The server that owns a slot. In a cluster, there may be none.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Server> {
         match self {
             Self::Single(server) => Some(server),
