@@ -19,6 +19,14 @@ use crate::rooms::fan_out::FanOut;
 use crate::rooms::local::LocalNode;
 
 /// Why an event was not published.
+///
+/// ```
+/// use roomcast_core::{BrokerError, PublishError};
+///
+/// fn is_overloaded(error: &PublishError) -> bool {
+///     matches!(error, PublishError::Broker(BrokerError::Overloaded { .. }))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -73,7 +81,7 @@ impl Hub {
         &self.cluster
     }
 
-    /// What it counts.
+    /// The hub's metrics.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }

@@ -20,6 +20,14 @@ const NODES_PREFIX: &str = "nodes/";
 const ALL_NODES: &str = "nodes/all";
 
 /// One run of one node: a restarted node has another.
+///
+/// ```
+/// use roomcast_core::NodeId;
+///
+/// let node: NodeId = "00000000000000ff".parse()?;
+/// assert_eq!((node.as_u64(), node.to_string()), (255, "00000000000000ff".to_owned()));
+/// # Ok::<(), roomcast_core::InvalidId>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct NodeId(u64);
@@ -49,6 +57,14 @@ impl fmt::Display for NodeId {
 }
 
 /// One connection, unique in the cluster and over restarts. An address, not a secret.
+///
+/// ```
+/// use roomcast_core::ConnectionId;
+///
+/// let id: ConnectionId = "00000000000000ff-1c".parse()?;
+/// assert_eq!((id.node.as_u64(), id.serial), (255, 28));
+/// # Ok::<(), roomcast_core::InvalidId>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ConnectionId {
@@ -65,6 +81,13 @@ impl fmt::Display for ConnectionId {
 }
 
 /// A text that is not the id of a node or connection.
+///
+/// ```
+/// use roomcast_core::NodeId;
+///
+/// let error = "ff".parse::<NodeId>().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid node id \"ff\": expected something like 0123456789abcdef");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("invalid {what} id {text:?}: expected something like {example}")]
 pub struct InvalidId {
@@ -105,6 +128,13 @@ impl FromStr for ConnectionId {
 }
 
 /// Why a name was refused.
+///
+/// ```
+/// use roomcast_core::{InvalidName, RoomName};
+///
+/// let Err(InvalidName::Character { character, .. }) = RoomName::new("a/b") else { panic!("a slash is not allowed") };
+/// assert_eq!(character, '/');
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidName {
@@ -157,6 +187,14 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
 
 /// A user, as the application names them: 1 to 200 bytes of UTF-8 without `/`, control characters,
 /// invisible characters and white space. Cloning is cheap.
+///
+/// ```
+/// use roomcast_core::UserId;
+///
+/// let ann = UserId::new("ann@example.com")?;
+/// assert!(ann.starts_with("ann") && UserId::new("").is_err());
+/// # Ok::<(), roomcast_core::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct UserId(Arc<str>);
@@ -174,6 +212,19 @@ impl UserId {
 
 /// A room's name: 1 to 200 bytes of UTF-8 without `/`, control characters, invisible characters and white space.
 /// Cloning is cheap.
+///
+/// Applications and clients name rooms with [`new`](Self::new). Brokers also carry internal rooms, whose names contain
+/// a `/`: nodes send each other messages through them. So a broker decodes names with [`from_wire`](Self::from_wire).
+///
+/// ```
+/// use roomcast_core::RoomName;
+///
+/// let lobby = RoomName::new("lobby")?;
+/// assert_eq!(&*lobby, "lobby");
+/// assert!(RoomName::new("nodes/all").is_err());
+/// assert!(RoomName::from_wire("nodes/all").is_of_nodes());
+/// # Ok::<(), roomcast_core::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct RoomName(Arc<str>);

@@ -18,6 +18,13 @@ use std::fmt;
 /// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the token's time is over | yes, with a new token |
 /// | 4408 | [`SLOW_CONSUMER`](Self::SLOW_CONSUMER) | the outbound queue passed its limit | yes |
 /// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | disconnected by an operator | no |
+///
+/// ```
+/// use roomcast_protocol::CloseCode;
+///
+/// assert!(CloseCode::GOING_AWAY.may_reconnect());
+/// assert!(CloseCode(4000).is_valid_on_the_wire(), "4000 to 4999 are the application's");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CloseCode(pub u16);
 
@@ -65,6 +72,13 @@ impl fmt::Display for CloseCode {
 }
 
 /// The body of a Close frame.
+///
+/// ```
+/// use roomcast_protocol::{CloseCode, CloseFrame};
+///
+/// let close = CloseFrame::new(CloseCode::DISCONNECTED, "your account was suspended");
+/// assert_eq!(close.code.0, 4409);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseFrame {
     /// The code.

@@ -29,11 +29,26 @@ const RESPONSE: u8 = 4;
 const ID_LEN: usize = 4;
 
 /// The name of an event or a method: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
+///
+/// ```
+/// use roomcast_protocol::Name;
+///
+/// let name = Name::new("chat/send")?;
+/// assert_eq!((name.as_str(), name.len()), ("chat/send", 9));
+/// # Ok::<(), roomcast_protocol::NameError>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Name(Bytes);
 
 /// A name that does not fit in a frame.
+///
+/// ```
+/// use roomcast_protocol::Name;
+///
+/// assert_eq!(Name::new(&"x".repeat(256)).unwrap_err().len, 256);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 #[error("a name has at most {MAX_NAME_LEN} bytes, this one {len}")]
 pub struct NameError {
     /// The name's length in bytes.

@@ -4,6 +4,15 @@ use prometheus::core::Collector;
 use prometheus::{IntCounter, Registry};
 
 /// Counters of one node's broker.
+///
+/// ```no_run
+/// use prometheus::Registry;
+/// use roomcast_redis::RedisBroker;
+///
+/// fn register(broker: &RedisBroker, registry: &Registry) -> Result<(), prometheus::Error> {
+///     broker.metrics().register(registry)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedisMetrics {

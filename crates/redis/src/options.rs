@@ -68,6 +68,13 @@ impl fmt::Debug for RedisOptions {
 /// # Errors
 /// What is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to a
 /// password.
+///
+/// ```
+/// use roomcast_redis::check_url;
+///
+/// assert_eq!(check_url("rediss://app:secret@redis:6379"), Ok("rediss://***@redis:6379".to_owned()));
+/// assert!(check_url("redis://app:p@ss@redis:6379").is_err(), "write p%40ss");
+/// ```
 pub fn check_url(url: &str) -> Result<String, String> {
     const SCHEMES: [&str; 6] =
         ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
@@ -130,7 +137,7 @@ fn take_apart(url: &str) -> Option<String> {
     Some(shown)
 }
 
-/// How much of a room's history Redis keeps.
+/// How much of a room's history Redis keeps. See [`HistoryRules`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
@@ -147,6 +154,16 @@ impl Retention {
 
 /// The [`Retention`] of each room: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms, `100/30s`,
 /// separated by white space. The first rule that fits a room applies.
+///
+/// ```
+/// use roomcast_redis::{HistoryRules, Retention};
+///
+/// let rules: HistoryRules = "chat-*=500/5m prices=off 100/30s".parse()?;
+/// assert_eq!(rules.of("chat-1").events, 500);
+/// assert_eq!(rules.of("prices"), Retention::NONE);
+/// assert_eq!(rules.of("lobby").age.as_secs(), 30);
+/// # Ok::<(), roomcast_redis::BadRule>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRules {
     rules: Vec<(Pattern, Retention)>,
@@ -176,7 +193,14 @@ impl HistoryRules {
     }
 }
 
-/// A rule that can't be read.
+/// A history rule that can't be parsed.
+///
+/// ```
+/// use roomcast_redis::HistoryRules;
+///
+/// let error = "chat-*=500".parse::<HistoryRules>().unwrap_err();
+/// assert!(error.to_string().starts_with("\"chat-*=500\" is not a history rule; write 100/30s"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{0:?} is not a history rule; write 100/30s (events/time), off, or PATTERN=100/30s with a pattern like lobby or chat-*"

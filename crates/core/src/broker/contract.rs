@@ -32,17 +32,31 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **Bounded.** A publish that finds no place fails; it does not wait.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. After [`Unavailable`](BrokerError::Unavailable) the event may have been accepted all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not withdraw the event.
     fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Starts to receive a room's events on this node.
+    /// Starts to receive a room's events on this node. For a room that is subscribed already, it changes nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the room is then not subscribed. The hub tries again while the broker is up.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not end the subscription; [`unsubscribe`](Self::unsubscribe) does.
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
 
     /// Stops to receive a room's events on this node. Events already under way may still come.
     fn unsubscribe(&self, room: &RoomName);
 
     /// Waits for publications and appends them, in order. Returns `false` if no more will come, because the broker was
-    /// closed or has failed for good; the node must then end. Only one task calls this, the hub's. Cancel safe: no
-    /// publication is lost if the future is dropped.
+    /// closed or has failed for good; the node must then end. Only one task calls this, the hub's.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no publication is lost if the future is dropped.
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool>;
 
     /// Whether the broker works, with all later changes.
@@ -53,6 +67,16 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 }
 
 /// Whether a broker works.
+///
+/// ```
+/// use roomcast_core::{Broker, BrokerStatus, MemoryBroker};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = MemoryBroker::single();
+/// let mut status = broker.status();
+/// status.wait_for(|status| *status == BrokerStatus::Up).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerStatus {
     /// It takes publishes, and brings events, of most rooms at least.
@@ -62,6 +86,15 @@ pub enum BrokerStatus {
 }
 
 /// Why an operation of the broker failed.
+///
+/// ```
+/// use roomcast_core::BrokerError;
+///
+/// /// Whether the same publish may succeed later.
+/// fn is_temporary(error: &BrokerError) -> bool {
+///     matches!(error, BrokerError::Overloaded { .. } | BrokerError::Unavailable { .. })
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {

@@ -115,6 +115,14 @@ impl Bus {
 
 /// One node's place on a [`MemoryBus`]. Holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events or
 /// [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES) until the hub takes them.
+///
+/// ```
+/// use std::sync::Arc;
+/// use roomcast_core::{Hub, HubOptions, MemoryBroker};
+///
+/// let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
+/// # drop(hub);
+/// ```
 #[derive(Debug)]
 pub struct MemoryBroker {
     bus: MemoryBus,

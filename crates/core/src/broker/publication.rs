@@ -9,6 +9,26 @@ use crate::id::{NodeId, RoomName};
 
 /// A room event on its way to the broker. It has no call id: a call, and its cancellation, stay on the node that owns
 /// the connection.
+///
+/// Every broker must carry all fields but `accepted_at`, which is a time of this process. So the struct is exhaustive:
+/// a field that is added here is a compile error in a broker that drops it.
+///
+/// ```
+/// use std::time::Instant;
+/// use bytes::Bytes;
+/// use roomcast_core::{NodeId, Position, Publish, RoomName, check_event};
+///
+/// let publish = Publish {
+///     origin: NodeId::random(),
+///     room: RoomName::new("lobby")?,
+///     event: check_event("said")?,
+///     payload: Bytes::from_static(b"hello"),
+///     accepted_at: Instant::now(),
+/// };
+/// let publication = publish.accepted(Position { epoch: 1, offset: 7 });
+/// assert_eq!((&*publication.room, publication.position.offset), ("lobby", 7));
+/// # Ok::<(), roomcast_core::InvalidName>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Publish {
     /// The node that accepted the event.
@@ -23,7 +43,8 @@ pub struct Publish {
     pub accepted_at: Instant,
 }
 
-/// A room event that the broker has accepted, on its way to the members.
+/// A room event that the broker has accepted, on its way to the members. Exhaustive for the same reason as [`Publish`],
+/// whose example shows how one is made.
 #[derive(Debug, Clone)]
 pub struct Publication {
     /// The node that accepted the event.
@@ -42,6 +63,16 @@ pub struct Publication {
 
 /// A place in the order of a room's events. Positions of different epochs can't be compared: a new epoch begins when
 /// the broker has lost the room's last offset.
+///
+/// ```
+/// use roomcast_core::Position;
+///
+/// /// Whether events are missing between two that a node received one after the other.
+/// fn has_gap(last: Position, next: Position) -> bool {
+///     last.epoch == next.epoch && next.offset != last.offset + 1
+/// }
+/// assert!(has_gap(Position { epoch: 1, offset: 7 }, Position { epoch: 1, offset: 9 }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Which numbering of the room's events the offset belongs to.

@@ -96,7 +96,18 @@ impl PublicationQueue {
     }
 }
 
-/// A place in a [`PublicationQueue`].
+/// A place in a [`PublicationQueue`], held until it is filled or dropped: the queue stays borrowed, so no other
+/// publication can take it.
+///
+/// ```
+/// use roomcast_core::{Publication, PublicationQueue};
+///
+/// /// Whether there was a place.
+/// fn deliver(publication: Publication, queue: &mut PublicationQueue) -> bool {
+///     let place = queue.reserve(publication.size());
+///     place.map(|place| place.fill(publication)).is_some()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Reservation<'a>(&'a mut PublicationQueue);
 

@@ -28,6 +28,15 @@ const MAX_DRIFT: Duration = Duration::from_millis(20);
 pub const MAX_NODES: usize = 1000;
 
 /// One node of a cluster.
+///
+/// ```
+/// use roomcast_core::NodeInfo;
+///
+/// /// The node with the fewest connections.
+/// fn least_loaded(nodes: &[NodeInfo]) -> Option<&NodeInfo> {
+///     nodes.iter().min_by_key(|node| node.connections)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeInfo {

@@ -61,6 +61,16 @@ impl From<SendError> for RequestError {
 }
 
 /// A room's members over the cluster.
+///
+/// ```
+/// use roomcast_core::{Members, UserId};
+///
+/// /// Whether a user is in the room. `None`: some nodes did not respond, so that is unknown.
+/// fn has_user(members: &Members, user: &UserId) -> Option<bool> {
+///     let is_member = members.members.iter().any(|member| member.user.as_ref() == Some(user));
+///     (is_member || members.unresponsive_nodes.is_empty()).then_some(is_member)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Members {
@@ -99,7 +109,7 @@ impl Default for RoomsQuery {
     }
 }
 
-/// One room of a list.
+/// One room of a list: see [`Rooms`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomCount {
@@ -110,6 +120,18 @@ pub struct RoomCount {
 }
 
 /// Rooms over the cluster.
+///
+/// ```
+/// use roomcast_core::{Rooms, RoomsQuery};
+///
+/// /// Adds a page of rooms to a list, and returns the query for the next page, if there is one.
+/// fn take_page(query: &RoomsQuery, page: Rooms, list: &mut Vec<String>) -> Option<RoomsQuery> {
+///     list.extend(page.rooms.iter().map(|room| format!("{}: {} members", room.room, room.members)));
+///     let mut next = query.clone();
+///     next.after = page.next?.to_string();
+///     Some(next)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rooms {
@@ -122,6 +144,14 @@ pub struct Rooms {
 }
 
 /// The connections of a user that an operation was done to.
+///
+/// ```
+/// use roomcast_core::Reached;
+///
+/// fn is_complete(reached: &Reached) -> bool {
+///     reached.connections > 0 && reached.unresponsive_nodes.is_empty()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {

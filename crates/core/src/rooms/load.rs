@@ -49,6 +49,9 @@ impl NodeLoad {
     /// Waits until the drivers that have output have run (not until they have written: a client that
     /// does not read delays nobody). What is published meanwhile makes the next batch larger, so a node
     /// under load spends less on each message instead of taking busy clients for slow ones.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn drivers_caught_up(&self) {
         if self.lag() > MAX_WOKEN {
             // After the deadline, fan-out goes on anyway.

@@ -32,6 +32,18 @@ const SHARDS: usize = 64;
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a connection did not become a member.
+///
+/// ```
+/// use roomcast_core::JoinError;
+///
+/// fn advice(error: &JoinError) -> &'static str {
+///     match error {
+///         JoinError::TooManyRooms { .. } => "leave a room first",
+///         JoinError::Broker(_) => "try again later",
+///         _ => "connect again",
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -50,6 +62,14 @@ pub enum JoinError {
 }
 
 /// One member of a room.
+///
+/// ```
+/// use roomcast_core::Member;
+///
+/// fn name(member: &Member) -> String {
+///     member.user.as_ref().map_or_else(|| member.connection.to_string(), |user| user.to_string())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
@@ -114,7 +134,7 @@ impl LocalNode {
         &self.options
     }
 
-    /// What it counts.
+    /// The hub's metrics.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }

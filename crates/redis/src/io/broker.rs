@@ -30,12 +30,32 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The options are invalid, or Redis can't be used with them.
+///
+/// ```
+/// use roomcast_redis::{RedisBroker, RedisOptions};
+///
+/// let error = RedisBroker::start(RedisOptions::new("http://redis")).unwrap_err();
+/// assert!(error.to_string().starts_with("invalid Redis URL: it must begin with one of redis://"), "{error}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct RedisError(String);
 
 /// A node's [`Broker`] over Redis 7 or later: a single server, Sentinel or Cluster. Publishes go through a
 /// script that numbers them; every room is a sharded channel (SPUBLISH, SSUBSCRIBE).
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use roomcast_core::{Broker, BrokerStatus, Hub, HubOptions};
+/// use roomcast_redis::{RedisBroker, RedisOptions};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Arc::new(RedisBroker::start(RedisOptions::new("redis://127.0.0.1:6379"))?);
+/// broker.status().wait_for(|status| *status == BrokerStatus::Up).await?;
+/// let hub = Hub::new(broker, HubOptions::default());
+/// hub.run().await;
+/// # Ok(()) }
+/// ```
 pub struct RedisBroker {
     shared: Arc<Shared>,
     publisher: Arc<Publisher>,
@@ -109,6 +129,17 @@ impl RedisBroker {
 ///
 /// # Errors
 /// [`RedisError`] with what is wrong.
+///
+/// # Cancel safety
+/// Cancel safe.
+///
+/// ```no_run
+/// use roomcast_redis::{RedisOptions, check};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// println!("{}", check(&RedisOptions::new("redis://127.0.0.1:6379")).await?); // Redis 7.0.15, mode standalone
+/// # Ok(()) }
+/// ```
 pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
     let broker = RedisBroker::start(options.clone())?;
     let mut status = broker.status();
@@ -130,7 +161,7 @@ pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
 }
 
 fn config(options: &RedisOptions) -> Result<Config, RedisError> {
-    crate::options::check_url(&options.url).map_err(RedisError)?;
+    crate::options::check_url(&options.url).map_err(|reason| RedisError(format!("invalid Redis URL: {reason}")))?;
     let mut config = Config::from_url(&options.url).map_err(|error| RedisError(error.details().to_owned()))?;
     if let (Some(_), Some(pem)) = (&config.tls, &options.ca_certificates) {
         config.tls = Some(TlsConfig::from(TlsConnector::Rustls(trusting(pem)?)));
