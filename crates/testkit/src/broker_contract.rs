@@ -1,5 +1,6 @@
 //! What every [`Broker`] must do, as one suite that each implementation runs.
 
+mod bounds;
 mod cluster;
 
 use std::pin::pin;
@@ -11,7 +12,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use roomcast_core::{Broker, BrokerError, MAX_ROOM_NAME_LEN, RoomName};
 
-use cluster::{Cluster, DEADLINE, publish, room, text};
+use bounds::{MEBIBYTE, bounded};
+use cluster::{Cluster, DEADLINE, room, text};
 
 /// Publishers in the steps about order, and the events that each of them publishes.
 const PUBLISHERS: usize = 3;
@@ -38,6 +40,8 @@ pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     closed_after_the_accepted(Cluster::new("close ends the events after those accepted", nodes(2).await)).await;
     closed_while_waiting(Cluster::new("close ends a wait for events", nodes(1).await)).await;
     closed_to_publishers(Cluster::new("a publish after close fails", nodes(2).await)).await;
+    bounded(Cluster::new("a bounded number of events waits", nodes(2).await), b"x").await;
+    bounded(Cluster::new("a bounded number of bytes waits", nodes(2).await), &MEBIBYTE).await;
 }
 
 // === the steps ===
@@ -100,7 +104,8 @@ async fn numbered(mut cluster: Cluster) {
 
 /// Nodes send each other messages through these rooms, and user rooms reach all connections of a user.
 async fn internal_names(mut cluster: Cluster) {
-    for room in [RoomName::internal("node", "contract"), RoomName::internal("user", "contract")] {
+    for owner in ["node", "nodes", "user"] {
+        let room = RoomName::internal(owner, "contract");
         cluster.subscribe_all(&room).await;
         cluster.nodes[0].publish(&room, "event", "internal").await;
         for node in &mut cluster.nodes {
@@ -293,7 +298,7 @@ async fn names(mut cluster: Cluster) {
     for (index, name) in names.into_iter().enumerate() {
         let room = room(name);
         cluster.subscribe_all(&room).await;
-        let publish = publish(&room, names[names.len() - 1 - index], Bytes::new());
+        let publish = cluster.nodes[0].event(&room, names[names.len() - 1 - index], Bytes::new());
         let sent = publish.clone();
         let accepted = cluster.nodes[0].broker.publish(publish);
         cluster.nodes[0].handle.within("the outcome of a publish", accepted).await.expect("the broker takes one event");

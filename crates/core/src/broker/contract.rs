@@ -15,7 +15,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Carries room events between nodes.
 ///
-/// What every implementation promises. The contract suite checks all of it but the bound:
+/// What every implementation promises, and the contract suite checks:
 ///
 /// * **One order.** All nodes get the events of one room in the same order: that in which the broker
 ///   accepted them. Nothing is promised between rooms.
@@ -29,7 +29,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   grow by one.
 /// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
 ///   contain a `/`. Decode a name with [`RoomName::from_wire`].
-/// * **Bounded.** A publish that finds no place fails; it does not wait.
+/// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events and
+///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES). A publish that finds no place fails; it does not wait.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes.
     ///

@@ -20,7 +20,8 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(step: &'static str, brokers: Vec<Arc<dyn Broker>>) -> Self {
-        let node = |broker| Node { handle: Handle { step, broker }, waiting: VecDeque::new() };
+        let handle = |broker| Handle { step, origin: NodeId::random(), broker };
+        let node = |broker| Node { handle: handle(broker), waiting: VecDeque::new() };
         Self { step, nodes: brokers.into_iter().map(node).collect() }
     }
 
@@ -41,6 +42,7 @@ impl Cluster {
 #[derive(Clone)]
 pub(super) struct Handle {
     pub(super) step: &'static str,
+    origin: NodeId,
     pub(super) broker: Arc<dyn Broker>,
 }
 
@@ -51,7 +53,12 @@ impl Handle {
         event: &str,
         payload: impl Into<Bytes>,
     ) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.broker.publish(publish(room, event, payload.into()))
+        self.broker.publish(self.event(room, event, payload.into()))
+    }
+
+    pub(super) fn event(&self, room: &RoomName, event: &str, payload: Bytes) -> Publish {
+        let (room, event) = (room.clone(), check_event(event).expect("a valid event name"));
+        Publish { origin: self.origin, room, event, payload, accepted_at: Instant::now() }
     }
 
     pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
@@ -133,11 +140,6 @@ impl Node {
 
 pub(super) fn room(name: &str) -> RoomName {
     RoomName::new(name).expect("a valid room name")
-}
-
-pub(super) fn publish(room: &RoomName, event: &str, payload: Bytes) -> Publish {
-    let event = check_event(event).expect("a valid event name");
-    Publish { origin: NodeId::random(), room: room.clone(), event, payload, accepted_at: Instant::now() }
 }
 
 pub(super) fn text(event: &Publication) -> String {
