@@ -30,7 +30,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
 ///   contain a `/`. Decode a name with [`RoomName::from_wire`].
 /// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events and
-///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES). A publish that finds no place fails; it does not wait.
+///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES), and may have a reserve for the messages between nodes. A publish
+///   that finds no place fails; it does not wait.
+#[doc = ""]
+#[doc = include_str!("../../../../docs/BROKERS.md")]
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes.
     ///
