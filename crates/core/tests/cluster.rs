@@ -1,4 +1,4 @@
-//! Nodes that ask one another: what each knows, does and tells about the connections of all.
+//! Nodes that send each other requests: what each does with, and reports about, the connections of all.
 
 mod common;
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 // === requests that fail ===
 
-/// A node's way to the others is held, longer than it waits for their answers; then what it has asked comes through.
+/// A node's messages to the others are held longer than it waits for responses; then its requests are delivered.
 #[tokio::test(start_paused = true)]
 async fn what_failed_is_not_done_later_though_it_arrives() {
     let bus = MemoryBus::new();
@@ -55,13 +55,13 @@ async fn what_failed_is_not_done_later_though_it_arrives() {
     assert_eq!(client.next().await.0, "in-time", "nothing that failed comes before it, and it was not closed");
 }
 
-/// A node that has come back, or is new, is asked by nodes that do not know it yet.
+/// A node that has come back, or is new, gets requests from nodes that have no heartbeat of it yet.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_the_asker_does_not_know_yet_does_what_it_is_asked() {
     let bus = MemoryBus::new();
     let hold = watch::Sender::new(false);
     let [a] = start_nodes(&bus).await;
-    // Nobody hears of it, though it hears everybody.
+    // The others get none of its messages, though it gets theirs.
     let b = Node::start(Arc::new(Holdable::attach(&bus, hold.subscribe())), HubOptions::default());
     wait_until("both are known", || a.cluster().nodes().len() == 2 && b.cluster().nodes().len() == 2).await;
     hold.send_replace(true);
@@ -72,7 +72,7 @@ async fn a_node_that_the_asker_does_not_know_yet_does_what_it_is_asked() {
     assert_eq!(client.next().await.0, "hello");
 }
 
-/// What one node asks is done in its order, also if the first of it waits for something.
+/// One node's requests are carried out in their order, even if the first one has to wait for something.
 #[tokio::test(start_paused = true)]
 async fn a_leave_that_is_asked_after_a_join_comes_after_it() {
     let bus = MemoryBus::new();
@@ -124,7 +124,7 @@ async fn a_node_that_leaves_is_gone_at_once() {
     c.close();
     wait_until("it is gone, too", || a.cluster().nodes().len() == 1).await;
     assert!(started.elapsed() < HEARTBEAT_INTERVAL, "it was told, not missed");
-    // One of them still runs, and says no more that it lives.
+    // One of them still runs, and sends no more heartbeats.
     tokio::time::sleep(2 * HEARTBEAT_INTERVAL).await;
     assert_eq!(a.cluster().nodes().len(), 1);
 }
@@ -170,7 +170,7 @@ async fn who_leaves_while_it_is_asked_is_not_waited_for() {
     assert!(started.elapsed() < REQUEST_TIMEOUT);
 }
 
-// === what all are asked ===
+// === requests to all nodes ===
 
 #[tokio::test]
 async fn members_are_those_of_all_nodes_and_vanish_at_once() {
@@ -229,7 +229,7 @@ async fn rooms_are_listed_exactly_page_by_page() {
     assert_eq!(all.rooms.len(), 32, "neither users' nor nodes' rooms are shown: {:?}", all.rooms);
 }
 
-// === what one node is asked ===
+// === requests to one node ===
 
 #[tokio::test]
 async fn a_connection_is_reached_joined_and_closed_from_another_node() {
@@ -471,7 +471,7 @@ impl Broker for Holdable {
     }
 }
 
-/// A memory broker that goes down when it is told to.
+/// A memory broker that a test can set to down.
 #[derive(Debug)]
 struct Cuttable {
     inner: MemoryBroker,

@@ -83,7 +83,7 @@ fn publish(node: &MemoryBroker, room: &str, payload: Bytes) -> Result<(), Broker
     let room = RoomName::new(room).expect("a valid name");
     let event = check_event("event").expect("a valid name");
     let publish = Publish { origin: NodeId::random(), room, event, payload, accepted_at: Instant::now() };
-    node.publish(publish).now_or_never().expect("a memory broker answers at once")
+    node.publish(publish).now_or_never().expect("a memory broker accepts or refuses at once")
 }
 
 /// What waits for the node's hub now.

@@ -1,4 +1,4 @@
-//! Who lives, as one node hears: with a clock that the test turns.
+//! Which nodes are live, by their heartbeats: with a clock that the test moves.
 
 use std::time::{Duration, Instant};
 

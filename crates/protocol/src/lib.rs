@@ -32,5 +32,5 @@ pub use websocket::{
 };
 pub use websocket_client::{ClientDecoder, FromServer, Mask, encode_client_frame, encode_client_message};
 
-/// The WebSocket subprotocol (RFC 6455, section 1.9) that this crate speaks.
+/// The WebSocket subprotocol (RFC 6455, section 1.9) that this crate implements.
 pub const SUBPROTOCOL: &str = "websocket.io-rpc-v0.1";

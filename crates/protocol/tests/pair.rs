@@ -194,7 +194,7 @@ fn when_the_client_closes_its_calls_end_at_both_ends() {
     pair.assert_nothing_is_left();
 }
 
-/// What a table is asked to do, with few ids so that they are used again and again.
+/// The operations on a table, with few ids so that they are used again and again.
 #[derive(Debug, Clone)]
 enum TableOp {
     Start(u32),

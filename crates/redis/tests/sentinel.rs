@@ -40,7 +40,7 @@ async fn nobody_stays_with_a_former_master_that_does_not_step_down() {
     let old = sentinels.master().await;
     let former = &sentinels.servers()[old];
     assert!(connections(former).await.len() >= 4, "both subscribe and publish there");
-    // What sentinels tell it, it does not do.
+    // It refuses the sentinels' commands, so it stays a master.
     former.command(&["ACL", "SETUSER", "default", "-slaveof", "-replicaof"]).await;
     sentinels.failover().await;
     assert_eq!(former.command(&["ROLE"]).await.lines().next(), Some("master"));

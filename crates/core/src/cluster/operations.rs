@@ -196,7 +196,7 @@ impl Cluster {
         self.peers.leave().await;
     }
 
-    /// A room's members, on all nodes. Callers that ask for the same room at the same time share the result.
+    /// A room's members, on all nodes. Concurrent calls for the same room share the result.
     ///
     /// # Errors
     /// [`RequestError`] if the nodes could not be reached.

@@ -173,8 +173,7 @@ impl LocalNode {
         self.connections.lock().remove(&connection.id.serial);
     }
 
-    /// From now on, new connections are told to leave as soon as they come. Those that are here are the caller's to
-    /// close, in its time.
+    /// From now on, new connections begin to drain at once. The caller has to close those that are open already.
     pub fn start_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }

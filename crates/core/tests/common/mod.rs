@@ -33,7 +33,7 @@ pub fn event(name: &str) -> Name {
 }
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    // The deadline first: what comes only because it was asked for again then, came too late.
+    // The deadline first: what becomes ready only when it is polled after the deadline is too late.
     tokio::select! {
         biased;
         () = tokio::time::sleep(DEADLINE) => panic!("waited in vain for {what}"),
@@ -186,8 +186,8 @@ fn split_message(bytes: &mut Bytes) -> Bytes {
 
 // === a broker to look into ===
 
-/// A memory broker that shows what it is subscribed to, and on demand answers subscriptions only when
-/// it is told to.
+/// A memory broker that shows what it is subscribed to, and that can hold subscriptions back until a test confirms
+/// them.
 #[derive(Debug)]
 pub struct Spy {
     inner: MemoryBroker,
@@ -226,7 +226,7 @@ impl Spy {
         self.state.lock().holds = true;
     }
 
-    /// Answers all subscriptions that wait, and says how many.
+    /// Confirms all subscriptions that wait, and returns how many.
     pub fn answer(&self, answer: &Result<(), BrokerError>) -> usize {
         let held = self.take_held();
         let count = held.len();
@@ -234,7 +234,7 @@ impl Spy {
             if answer.is_ok() {
                 drop(self.inner.subscribe(&room));
             }
-            // Who asked may have lost interest.
+            // The subscriber may no longer wait.
             let _ = answered.send(answer.clone());
         }
         count

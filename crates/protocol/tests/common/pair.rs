@@ -1,6 +1,6 @@
 //! Both ends of a connection on a virtual wire and a virtual clock.
 //!
-//! A [`Pair`] does what a client, a server and its handlers would do, and only when it is told to. It
+//! A [`Pair`] does what a client, a server and its handlers would do, and only when a test calls it. It
 //! writes down what became of every call, and checks on the way what must hold at every moment.
 
 use std::collections::VecDeque;

@@ -40,7 +40,7 @@ fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_epoch_begins() 
     world.exchange_all();
     world.fail_over(0, 2);
     world.learn(0);
-    // The heir knows of 1 only, so these are its 2 and 3.
+    // The new master has only event 1, so these are its 2 and 3.
     (0..2).for_each(|_| publish(&mut world, 1));
     world.connect_all();
     world.exchange_all();
@@ -243,7 +243,7 @@ fn who_waits_is_told_after_three_seconds_and_the_room_is_subscribed_when_it_can_
 fn a_server_that_owes_an_answer_for_three_seconds_is_lost() {
     let mut world = single(ALL);
     world.pass(TICK_MS);
-    // The sign of life was asked for just now, and is not given.
+    // The PING was sent just now, and gets no reply.
     (0..12).for_each(|_| world.pass(TICK_MS));
     assert!(world.servers.is_connected(0));
     world.pass(TICK_MS);

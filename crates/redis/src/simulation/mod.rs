@@ -1,5 +1,5 @@
 //! Redis as a subscriber sees it, without sockets and with time as a number: what the subscriber's state
-//! machine does when servers fail, fall back behind what they had said, and give slots away.
+//! machine does when servers fail, fall back behind what they had sent, and give slots away.
 //!
 //! Reading order: `script` (publish.lua on one room's keys) → `servers` (commands, connections, faults) →
 //! `world` (a node's subscriptions around it, and what must hold) → `interruptions`, `slots`, `any_order`

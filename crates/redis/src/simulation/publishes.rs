@@ -221,7 +221,7 @@ impl Way {
                 assert!(now.duration_since(*since) <= DEADLINE + STEP, "a publish waits for too long");
                 true
             }
-            Err(TryRecvError::Closed) => panic!("a publish will never be answered"),
+            Err(TryRecvError::Closed) => panic!("the outcome of a publish will never be reported"),
         });
     }
 }

@@ -82,7 +82,8 @@ async fn a_room_that_redis_refuses_does_not_fail_others() {
     assert_eq!(received.len(), 1, "the other room's message is sent");
 }
 
-/// Its history may outlast a room's position, as after an eviction. Large messages, which are not kept, come first then.
+/// Its history may outlast a room's position, as after an eviction. Large messages, which are not kept, come first
+/// then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_without_its_position_is_dropped_whatever_is_published_first() {
     let mut both = Both::start().await;
@@ -148,7 +149,7 @@ impl Both {
         for (room, publish) in messages {
             let is_subscribed = room < self.subscribed;
             let (name, keys) = &mut self.rooms[room];
-            // When it was published, only the server knows, and tells if an epoch begins then.
+            // The time of the publish is the server's. If an epoch begins then, the position contains it.
             let real = self.server.command(&["GET", &self.keys.position(name)]).await;
             let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
             let sent = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// What the script is told about a message.
+/// The script's arguments about a message.
 #[derive(Debug, Clone)]
 pub(super) struct PublishedMessage {
     /// Who publishes it.

@@ -107,7 +107,7 @@ impl Servers {
         self.master.is_none_or(|master| master == node)
     }
 
-    /// What CLUSTER SLOTS, or a sentinel, says now.
+    /// What CLUSTER SLOTS, or a sentinel, replies now.
     pub(super) fn topology(&self) -> Topology {
         if let Some(master) = self.master {
             return Topology::Single(self.nodes[master].address.clone());

@@ -1,4 +1,4 @@
-//! Slots that move between the members of a cluster, and how much is asked of them at once.
+//! Slots that move between the members of a cluster, and how many requests they get at once.
 
 use super::world::{TICK_MS, UNSUBSCRIBE_DELAY_MS, World};
 
@@ -15,7 +15,7 @@ fn wait(world: &mut World, millis: u64) {
     world.exchange_all();
 }
 
-/// The node learns the topology if it wants to, and everybody talks.
+/// The node gets the topology if it requests it, then all messages are delivered.
 fn go_on(world: &mut World) {
     while world.subscriptions.take_topology_wanted() {
         world.learn(0);
@@ -38,7 +38,7 @@ fn a_room_follows_its_slot() {
     go_on(&mut world);
     world.publish(0, 1, 1, false);
     move_away(&mut world, 0);
-    // Nobody told the node yet.
+    // The node does not have the new topology yet.
     world.publish(0, 1, 1, false);
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![], None));
@@ -60,7 +60,7 @@ fn a_refused_subscription_is_asked_for_where_the_slot_is() {
     world.subscribe(0);
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![], None));
-    // What it is told is old, too.
+    // The topology that it gets is old, too.
     world.learn(usize::MAX);
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![], None));
@@ -77,7 +77,7 @@ fn a_room_whose_keys_are_on_their_way_is_subscribed_when_they_have_arrived() {
     world.begin_migration(0);
     world.connect_all();
     world.exchange_all();
-    // Redis took the subscription and did not tell the position.
+    // Redis confirmed the subscription and did not reply with the position.
     assert_eq!(place(&world, 0), (vec![0], None));
     world.end_migration(0);
     go_on(&mut world);

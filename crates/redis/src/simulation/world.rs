@@ -24,7 +24,7 @@ pub(super) const UNSUBSCRIBE_DELAY_MS: u64 = 5000;
 /// How long the publisher tries a publish again.
 const RETRY_MS: u64 = 3000;
 
-/// How many answers may lead to further questions until nothing is left to ask.
+/// How many rounds of requests and replies there may be until nothing is left to request.
 const MAX_EXCHANGES: usize = 100;
 
 /// The time between two looks at the clock.
@@ -262,10 +262,10 @@ impl World {
                 return;
             }
         }
-        panic!("the node asks and asks");
+        panic!("the node sends requests without end");
     }
 
-    /// The node is told of the present topology, or of one so many changes ago.
+    /// The node gets the present topology, or the one of so many changes ago.
     pub(super) fn learn(&mut self, age: usize) {
         let which = (self.topologies.len() - 1).saturating_sub(age);
         let now = self.now();
@@ -275,7 +275,7 @@ impl World {
 
     // === faults and time ===
 
-    /// A server ends; its heir has not heard of so many of its last scripts.
+    /// A server ends; the replica that is promoted has missed so many of its last scripts.
     pub(super) fn fail_over(&mut self, node: usize, lag: usize) {
         let is_single = !(self.servers.is_master(0) && self.servers.is_master(1));
         let (from, to) = match (is_single, self.servers.is_master(node)) {
@@ -355,7 +355,7 @@ impl World {
                 Err(TryRecvError::Empty) => {
                     assert!(self.elapsed_ms < *deadline + TICK_MS * 10, "{} waits for too long", room.name);
                 }
-                Err(TryRecvError::Closed) => panic!("nobody will ever answer who waits for {}", room.name),
+                Err(TryRecvError::Closed) => panic!("the subscription to {} will never be confirmed", room.name),
             }
         }
     }
