@@ -39,7 +39,7 @@ async fn a_server_that_asks_for_a_password_over_tls() {
         ServerOptions { user: Some(("app", "secret")), rights: Some(RIGHTS), tls: true, ..ServerOptions::default() };
     let server = RedisServer::start(options).await;
     let mut options = RedisOptions::new(server.url());
-    options.ca_certificates = Some(std::fs::read(server.authority()).expect("the fixture wrote it"));
+    options.ca_certificates = Some(std::fs::read(server.ca_certificate()).expect("the fixture wrote it"));
     broker_contract::check(async |count| nodes(options.clone(), count).await).await;
 }
 

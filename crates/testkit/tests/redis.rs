@@ -34,19 +34,19 @@ async fn a_server_can_ask_for_a_password_and_tls() {
     let options = RedisOptions { user: Some(("ann", "secret")), tls: true, ..RedisOptions::default() };
     let redis = RedisServer::start(options).await;
     assert_eq!(redis.url(), format!("rediss://ann:secret@127.0.0.1:{}", redis.port()));
-    let whoami = |url: &str, authority: Option<&Path>| {
+    let whoami = |url: &str, ca_certificate: Option<&Path>| {
         let mut command = std::process::Command::new("redis-cli");
         command.args(["--tls", "-u", url]);
-        if let Some(authority) = authority {
-            command.arg("--cacert").arg(authority);
+        if let Some(ca_certificate) = ca_certificate {
+            command.arg("--cacert").arg(ca_certificate);
         }
         let output = command.args(["ACL", "WHOAMI"]).output().expect("redis-cli is there");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
-    assert_eq!(whoami(&redis.url(), Some(&redis.authority())), "ann");
+    assert_eq!(whoami(&redis.url(), Some(&redis.ca_certificate())), "ann");
     assert_eq!(whoami(&redis.url(), None), "", "nobody else signed the certificate");
     let wrong = redis.url().replace("secret", "guess");
-    assert_ne!(whoami(&wrong, Some(&redis.authority())), "ann");
+    assert_ne!(whoami(&wrong, Some(&redis.ca_certificate())), "ann");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub struct RedisOptions {
     pub user: Option<(&'static str, &'static str)>,
     /// What that user may do, as in `ACL SETUSER`; everything by default.
     pub rights: Option<&'static str>,
-    /// Only TLS is spoken, with a certificate by [`RedisServer::authority`].
+    /// Only TLS connections are accepted; [`RedisServer::ca_certificate`] signed the server's certificate.
     pub tls: bool,
     /// Data survive a restart.
     pub append_only: bool,
@@ -102,8 +102,8 @@ impl RedisServer {
             lines += "appendonly yes\n";
         }
         if options.tls {
-            let (authority, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
-            write!(lines, "tls-ca-cert-file {authority}\ntls-cert-file {certificate}\ntls-key-file {key}\n")
+            let (ca_certificate, certificate, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
+            write!(lines, "tls-ca-cert-file {ca_certificate}\ntls-cert-file {certificate}\ntls-key-file {key}\n")
                 .expect("a string takes all");
             lines += "tls-auth-clients no\n";
         }
@@ -166,8 +166,8 @@ impl RedisServer {
         format!("{scheme}://{}{address}", user.unwrap_or_default())
     }
 
-    /// The certificate of the authority that signed the server's, as a file.
-    pub fn authority(&self) -> PathBuf {
+    /// The file with the CA certificate that signed the server's.
+    pub fn ca_certificate(&self) -> PathBuf {
         self.directory.file("ca.pem")
     }
 
