@@ -82,6 +82,10 @@ impl Metrics {
         })
     }
 
+    pub(crate) fn set_max_connections(&self, limit: usize) {
+        self.max_connections.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
     /// Adds them to what a registry gathers.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let counted = OpenConnection::new(node.metrics());
     let peer = Arc::clone(connection.shared());
     spans::open_connection(&peer, &mut client);
-    let context = ConnectionContext::new(peer, client, Arc::clone(node.options()), Arc::clone(node.metrics()));
+    let context = ConnectionContext::new(peer, client, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use parking_lot::RwLock;
 use prometheus::Registry;
 use roomcast_core::{
     Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Rooms, RoomsQuery,
@@ -58,7 +59,7 @@ pub struct Node {
 
 struct Inner {
     hub: Arc<Hub>,
-    options: Arc<Options>,
+    options: RwLock<Arc<Options>>,
     metrics: Arc<Metrics>,
     failure: watch::Receiver<Option<NodeFailure>>,
 }
@@ -135,7 +136,7 @@ impl Node {
         let (failed, failure) = watch::channel(None);
         tokio::spawn(run(Arc::clone(&hub), failed));
         let metrics = Metrics::new(options.max_connections);
-        Self { inner: Arc::new(Inner { hub, options: Arc::new(options), metrics, failure }) }
+        Self { inner: Arc::new(Inner { hub, options: RwLock::new(Arc::new(options)), metrics, failure }) }
     }
 
     /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
@@ -158,8 +159,31 @@ impl Node {
         &self.inner.hub
     }
 
-    pub(crate) fn options(&self) -> &Arc<Options> {
-        &self.inner.options
+    /// Those of connections that are opened now.
+    pub(crate) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.inner.options.read())
+    }
+
+    /// Replaces the options of connections that are opened from now on. Open connections keep theirs; a lower
+    /// `max_connections` closes none. `max_rooms`, `max_outbound`, `inbound_memory` and `outbound_memory` are fixed when
+    /// the node is created: here they are ignored.
+    ///
+    /// ```
+    /// use roomcast::{Node, Options};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let node = Node::embedded(Options::default());
+    /// node.set_options(Options::default().with(|options| options.max_connections = 1000));
+    /// # });
+    /// ```
+    pub fn set_options(&self, mut options: Options) {
+        let mut current = self.inner.options.write();
+        options.max_rooms = current.max_rooms;
+        options.max_outbound = current.max_outbound;
+        options.inbound_memory = current.inbound_memory;
+        options.outbound_memory = current.outbound_memory;
+        self.metrics().set_max_connections(options.max_connections);
+        *current = Arc::new(options);
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -278,5 +302,27 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn new_options_replace_all_but_those_that_were_handed_to_the_core() {
+        let node = Node::embedded(Options::default());
+        let before = node.options();
+        node.set_options(Options {
+            max_connections: 7,
+            max_calls: 8,
+            max_rooms: 9,
+            max_outbound: 10,
+            inbound_memory: 11,
+            outbound_memory: 12,
+            ..Options::default()
+        });
+        assert_eq!(*node.options(), Options { max_connections: 7, max_calls: 8, ..Options::default() });
+        assert_eq!(*before, Options::default(), "connections that are open keep theirs");
     }
 }
