@@ -13,7 +13,7 @@ mod users;
 
 use std::sync::LazyLock;
 
-use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::extract::OriginalUri;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
@@ -24,18 +24,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use failure::Failure;
-pub(crate) use guard::{ApiKey, Guard};
+pub(crate) use guard::{ApiKey, ApiRules, Guard};
 
 /// Where the API is.
 pub(crate) const PREFIX: &str = "/v1";
 
 /// The API of a node, to be nested at [`PREFIX`].
-pub(crate) fn routes(node: Node, guard: Guard, max_body: usize) -> axum::Router {
+pub(crate) fn routes(node: Node, guard: Guard) -> axum::Router {
     let (routes, _) = described_routes().split_for_parts();
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(max_body))
         .layer(from_fn_with_state(guard, guard::check))
         .with_state(node)
 }

@@ -30,7 +30,7 @@ use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::telemetry::LogFormat;
 
 /// The configuration of a node. A field's name is its key in the file, its comment the text of `--help`, and its default
-/// what a user would write. A table is a struct of its own.
+/// what a user would write. `x-reloads`: `reload` takes over a new value. A table is a struct of its own.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -38,10 +38,10 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
     /// Certificate chain (PEM) of the public listener; with tls_key, it speaks TLS
-    #[schemars(extend("default" = "off"))]
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
     /// Private key (PEM) of the public listener
-    #[schemars(extend("default" = "off"))]
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
     /// Load balancers whose X-Forwarded-For is believed: 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
     /// spoof client addresses
@@ -74,23 +74,23 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
     /// Bearer token for the HTTP API; required unless the internal listener is on loopback; prefer the variable
-    #[schemars(extend("default" = "off"))]
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
     /// Requests a second to the HTTP API; over it they are answered 429
-    #[schemars(extend("default" = 10_000))]
+    #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// The tutorial's procedures and its page at /; everybody may do everything
+    /// The tutorial's methods and its page at /; everybody may do everything
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
     /// Concurrent connections; beyond that, upgrades are answered 503
-    #[schemars(extend("default" = 100_000))]
+    #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
     /// Largest payload of a frame, at most 64MiB; a larger one closes the connection with 1009
-    #[schemars(extend("default" = "1MiB"))]
+    #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
     /// Memory that a client's calls in progress and waiting notifications may take; over it calls are refused,
     /// notifications close with 1013
-    #[schemars(extend("default" = "8MiB"))]
+    #[schemars(extend("default" = "8MiB", "x-reloads" = true))]
     pub(crate) max_inbound: Scalar<Size>,
     /// Memory that a client's unread output may take; beyond that, the connection is closed with 4408
     #[schemars(extend("default" = "4MiB"))]
@@ -104,26 +104,26 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
     /// Calls that a client may have in flight; further ones are refused
-    #[schemars(extend("default" = 1024))]
+    #[schemars(extend("default" = 1024, "x-reloads" = true))]
     pub(crate) max_calls: Scalar<Count>,
     /// Rooms that a connection may be in
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
     /// How often a client is pinged
-    #[schemars(extend("default" = "25s"))]
+    #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) ping_interval: Scalar<NonZeroTime>,
     /// How long after a ping a client may be silent before it counts as lost
-    #[schemars(extend("default" = "10s"))]
+    #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) pong_timeout: Scalar<NonZeroTime>,
     /// How long a call may run before it is cancelled
-    #[schemars(extend("default" = "15m"))]
+    #[schemars(extend("default" = "15m", "x-reloads" = true))]
     pub(crate) call_timeout: Scalar<NonZeroTime>,
     pub(crate) drain: Drain,
     /// Threads that serve connections; 0 for one for each CPU
     #[schemars(extend("default" = 0))]
     pub(crate) worker_threads: Scalar<Threads>,
     /// Log filter, such as debug or roomcast=debug,info
-    #[schemars(extend("default" = "info"))]
+    #[schemars(extend("default" = "info", "x-reloads" = true))]
     pub(crate) log: Scalar<Targets>,
     /// text or json
     #[schemars(extend("default" = "text"))]
@@ -135,12 +135,12 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {
     /// From SIGTERM until no connection is accepted: load balancers need it
-    #[schemars(extend("default" = "5s"))]
+    #[schemars(extend("default" = "5s", "x-reloads" = true))]
     pub(crate) delay: Scalar<Duration>,
     /// Over how long clients are closed
-    #[schemars(extend("default" = "10s"))]
+    #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) duration: Scalar<Duration>,
     /// From SIGTERM until calls that are still in flight are cancelled
-    #[schemars(extend("default" = "25s"))]
+    #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) timeout: Scalar<Duration>,
 }

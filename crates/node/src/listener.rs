@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::http;
 use crate::places::{Place, Places};
+use crate::tls::CurrentTls;
 
 /// How long a client may take for its TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Accepts connections until the future is dropped, each served in a task of its own.
-pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: Option<&TlsAcceptor>, app: &axum::Router) {
+pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: &CurrentTls, app: &axum::Router) {
     let mut failing = false;
     while let Ok(permit) = places.take().await {
         let accepted = listener.accept().await;
@@ -43,7 +44,7 @@ pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: Option<
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "TCP_NODELAY was not set");
                 }
-                tokio::spawn(serve(stream, peer, Place::new(permit, places), tls.cloned(), app.clone()));
+                tokio::spawn(serve(stream, peer, Place::new(permit, places), tls.borrow().clone(), app.clone()));
             }
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
             Err(error) => {
@@ -105,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::places::places;
+    use crate::tls;
 
     /// No test waits longer for one thing.
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -140,7 +142,7 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let accepting = tokio::spawn({
             let places = places.clone();
-            async move { accept(&listener, &places, None, &app).await }
+            async move { accept(&listener, &places, &tls::off(), &app).await }
         });
 
         let mut handled = connect(address, "/slow").await;

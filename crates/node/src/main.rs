@@ -1,7 +1,7 @@
 //! `roomcast`: a ready node.
 //!
 //! Reading order: `config` (the options, and where they are set) → `setup` (what they refer to) → `app` (the node's
-//! life) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
+//! life) → `reload` (what SIGHUP changes) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
 //! `demo` (the tutorial's procedures). `health` asks a running node.
 
 mod api;
@@ -9,6 +9,7 @@ mod app;
 mod client_address;
 mod config;
 mod demo;
+mod descriptors;
 mod health;
 mod http;
 mod internal;
@@ -18,6 +19,7 @@ mod machine;
 mod places;
 mod process;
 mod public;
+mod reload;
 mod setup;
 mod telemetry;
 mod tls;
@@ -29,6 +31,10 @@ use clap::{Arg, ArgMatches, Command};
 
 use crate::config::{ConfigError, Layers, Setting};
 use crate::setup::Setup;
+
+/// What `serve --help` ends with.
+const SIGNALS: &str = "Signals: SIGTERM and SIGINT drain the node, a second one ends it; SIGHUP reloads the options that are marked \
+                       with [reloads], and the certificate";
 
 /// What a bad option, variable or configuration file ends with, before anything is bound.
 const EXIT_USAGE: u8 = 2;
@@ -50,16 +56,15 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
         print(&format!("{:#}\n", config::file_schema()));
         return Ok(ExitCode::SUCCESS);
     }
-    let layers = Layers::load(arguments)?;
-    let setup = Setup::new(&layers)?;
+    let (layers, setup) = Setup::load(arguments)?;
     Ok(match name {
         "check" => check(&layers, &setup),
         "health" => health(&setup),
-        _ => serve(&setup),
+        _ => serve(arguments.clone(), &layers, setup),
     })
 }
 
-fn serve(setup: &Setup) -> ExitCode {
+fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let logs = match telemetry::init(&setup.config.log, *setup.config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
@@ -67,7 +72,7 @@ fn serve(setup: &Setup) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match app::run(setup, &logs) {
+    match app::run(arguments, layers, setup, &logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logs.print(&format!("roomcast: {error}"));
@@ -117,7 +122,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_options(Command::new("serve").about("Run a node")))
+        .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
             Command::new("check")
                 .about("Read the configuration, print it with the origin of each value, and try Redis"),

@@ -1,11 +1,16 @@
 //! A configuration that is valid as a whole, with what it refers to: certificates are read, and `auto` is a number.
 
+use std::net::SocketAddr;
+
+use clap::ArgMatches;
 use roomcast::Options;
 use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
+use crate::api::ApiRules;
 use crate::config::{Config, ConfigError, Layers, Memory};
-use crate::{machine, tls};
+use crate::machine;
+use crate::tls::{self, Tls};
 
 /// Input may take one part in this many of the memory, and output as much: half is left for connections, rooms and the
 /// process itself.
@@ -15,7 +20,7 @@ const CONNECTIONS_SHARE: usize = 4;
 pub(crate) struct Setup {
     pub(crate) config: Config,
     /// `None`: the public listener speaks no TLS.
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Tls>,
     /// `None`: a cluster of this node alone.
     pub(crate) redis: Option<RedisOptions>,
     /// What a connection may do.
@@ -23,13 +28,42 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
+    /// Reads the configuration that these arguments, the environment and the file make.
+    pub(crate) fn load(arguments: &ArgMatches) -> Result<(Layers, Self), ConfigError> {
+        let layers = Layers::load(arguments)?;
+        let setup = Self::new(&layers)?;
+        Ok((layers, setup))
+    }
+
     /// Checks the options that belong together, and reads the files that they name.
-    pub(crate) fn new(layers: &Layers) -> Result<Self, ConfigError> {
+    fn new(layers: &Layers) -> Result<Self, ConfigError> {
         let config = layers.config()?;
         check_drain(&config, layers)?;
-        check_api_key(&config, layers)?;
+        check_listeners(&config, layers)?;
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
-        Ok(Self { config, tls, redis, options })
+        let setup = Self { config, tls, redis, options };
+        setup.check_api_key(*setup.config.internal_listen, layers)?;
+        Ok(setup)
+    }
+
+    /// Whether there is a key if an internal listener at this address needs one.
+    pub(crate) fn check_api_key(&self, internal: Option<SocketAddr>, layers: &Layers) -> Result<(), ConfigError> {
+        let is_reachable = internal.is_some_and(|address| !address.ip().is_loopback());
+        if !is_reachable || self.config.api_key.is_some() {
+            return Ok(());
+        }
+        Err(layers.given("internal_listen").refuse(
+            "any host that reaches it may do everything, so it needs an api_key (ROOMCAST_API_KEY), or it must be on \
+             loopback, such as 127.0.0.1:3001",
+        ))
+    }
+
+    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.as_ref().map(Tls::acceptor)
+    }
+
+    pub(crate) fn api_rules(&self) -> ApiRules {
+        ApiRules::new(self.config.api_key.clone(), self.config.api_rate.per_second(), self.options.max_payload)
     }
 }
 
@@ -42,24 +76,27 @@ fn check_drain(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
     Err(layers.given("drain.timeout").refuse(allowed))
 }
 
-fn check_api_key(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
-    let is_reachable = config.internal_listen.is_some_and(|address| !address.ip().is_loopback());
-    if !is_reachable || config.api_key.is_some() {
+fn check_listeners(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
+    let Some(internal) = *config.internal_listen else { return Ok(()) };
+    // Port 0 is a free one, another for each.
+    if internal.port() == 0 || internal != *config.listen {
         return Ok(());
     }
-    Err(layers.given("internal_listen").refuse(
-        "any host that reaches it may do everything, so it needs an api_key (ROOMCAST_API_KEY), or it must be on \
-         loopback, such as 127.0.0.1:3001",
-    ))
+    let listen = layers.given("listen");
+    Err(layers.given("internal_listen").refuse(format!("it must differ from listen ({listen})")))
 }
 
-fn tls(config: &Config, layers: &Layers) -> Result<Option<TlsAcceptor>, ConfigError> {
-    let given = |key| layers.given(key);
+fn tls(config: &Config, layers: &Layers) -> Result<Option<Tls>, ConfigError> {
+    let refuse = |key| move |why| layers.given(key).refuse(why);
     match (&*config.tls_cert, &*config.tls_key) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(given("tls_key").refuse("a key needs its certificate: set tls_cert, too")),
-        (Some(_), None) => Err(given("tls_cert").refuse("a certificate needs its key: set tls_key, too")),
-        (Some(cert), Some(key)) => tls::acceptor(cert, key).map(Some).map_err(|why| given("tls_cert").refuse(why)),
+        (None, Some(_)) => Err(refuse("tls_key")("a key needs its certificate: set tls_cert, too".to_owned())),
+        (Some(_), None) => Err(refuse("tls_cert")("a certificate needs its key: set tls_key, too".to_owned())),
+        (Some(cert), Some(key)) => {
+            let chain = tls::read_chain(cert).map_err(refuse("tls_cert"))?;
+            let key = tls::read_key(key).map_err(refuse("tls_key"))?;
+            Tls::new(chain, key).map(Some).map_err(refuse("tls_cert"))
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::log_writer::LogWriter;
 
@@ -29,38 +29,48 @@ pub(crate) enum LogFormat {
 
 /// The process' logs. Dropping this writes the last lines.
 #[derive(Debug)]
-pub(crate) struct Logs(Arc<LogWriter>);
+pub(crate) struct Logs {
+    writer: Arc<LogWriter>,
+    filter: reload::Handle<Targets, Registry>,
+}
 
 /// Sets up logging for the process.
 pub(crate) fn init(filter: &Targets, format: LogFormat) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
     // Colours are for people at a terminal; files and containers' logs would show their control characters.
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(io::stderr().is_terminal());
-    let (logs, filter) = (tracing_subscriber::registry(), filter.clone());
+    let (layer, filter) = reload::Layer::new(filter.clone());
+    let logs = tracing_subscriber::registry().with(layer);
     match format {
-        LogFormat::Text => logs.with(lines).with(filter).init(),
-        LogFormat::Json => logs.with(lines.json().flatten_event(true)).with(filter).init(),
+        LogFormat::Text => logs.with(lines).init(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
     }
     panic::set_hook(Box::new(log_panic));
-    Ok(Logs(writer))
+    Ok(Logs { writer, filter })
 }
 
 impl Logs {
     /// Prints a line for the person at the terminal, whatever the log format.
     pub(crate) fn print(&self, line: &str) {
         // It never fails.
-        let _ = (&*self.0).write_all(format!("{line}\n").as_bytes());
+        let _ = (&*self.writer).write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Replaces the filter.
+    pub(crate) fn set_filter(&self, filter: &Targets) {
+        // It fails only when the process has no subscriber any more.
+        let _ = self.filter.reload(filter.clone());
     }
 
     /// The counter of lines that were dropped because nobody read them.
     pub(crate) fn dropped(&self) -> &IntCounter {
-        self.0.dropped()
+        self.writer.dropped()
     }
 }
 
 impl Drop for Logs {
     fn drop(&mut self) {
-        self.0.flush_within(FLUSH_TIMEOUT);
+        self.writer.flush_within(FLUSH_TIMEOUT);
     }
 }
 

@@ -78,7 +78,7 @@ impl Layers {
     }
 
     /// As the user wrote it.
-    fn text(&self, key: &str) -> String {
+    pub(crate) fn text(&self, key: &str) -> String {
         match self.figment.find_value(key).map(|value| serde_json::to_value(value).unwrap_or_default()) {
             Ok(serde_json::Value::String(text)) => text,
             Ok(other) => other.to_string(),

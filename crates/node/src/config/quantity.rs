@@ -1,5 +1,6 @@
 //! Numbers, sizes and times, as values of options.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemars::{Schema, json_schema};
@@ -49,6 +50,12 @@ impl<const MIN: usize, const MAX: usize> Value for Number<MIN, MAX> {
             schema.insert("maximum".into(), MAX.into());
         }
         schema
+    }
+}
+
+impl Rate {
+    pub(crate) fn per_second(self) -> NonZeroU32 {
+        u32::try_from(self.0).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
     }
 }
 

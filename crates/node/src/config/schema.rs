@@ -25,6 +25,8 @@ pub(crate) struct Setting {
     /// What a value is, in `--help`.
     placeholder: String,
     is_switch: bool,
+    /// SIGHUP applies a new value to the running node.
+    pub(crate) reloads: bool,
     shown: Shown,
 }
 
@@ -55,6 +57,7 @@ impl Setting {
             help: text("description").to_owned(),
             placeholder: text("title").to_uppercase(),
             is_switch: schema["type"] == "boolean",
+            reloads: schema["x-reloads"] == true,
             shown,
         }
     }
@@ -72,10 +75,11 @@ impl Setting {
     }
 
     pub(crate) fn arg(&self) -> Arg {
+        let reloads = if self.reloads { " [reloads]" } else { "" };
         let arg = Arg::new(&self.key)
             .long(self.long())
             .value_name(&self.placeholder)
-            .help(format!("{} [env: {}] [default: {}]", self.help, self.variable(), self.default))
+            .help(format!("{} [env: {}] [default: {}]{reloads}", self.help, self.variable(), self.default))
             .action(ArgAction::Set);
         if self.is_switch { arg.num_args(0..=1).default_missing_value("true").require_equals(true) } else { arg }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use roomcast_protocol::SUBPROTOCOL;
 use roomcast_testkit::{Node, http_get};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The binary under test.
@@ -294,8 +294,8 @@ pub const CLOSE: u8 = 0x8;
 /// A connection with next to nothing on this side: cheap to have by the thousand, and free to do what no
 /// orderly client does.
 #[derive(Debug)]
-pub struct Bare {
-    pub stream: TcpStream,
+pub struct Bare<S = TcpStream> {
+    pub stream: S,
     /// Read and not yet looked at.
     unread: Vec<u8>,
 }
@@ -309,12 +309,25 @@ impl Bare {
     /// Connects and asks for the upgrade, but for the last bytes.
     pub async fn dial_in_two(address: &str) -> HalfDialled {
         let stream = in_time("a connection is there", TcpStream::connect(address)).await.expect("somebody listens");
+        stream.set_nodelay(true).expect("the option can be set");
         Self::dial_over(stream, address).await
     }
 
+    pub async fn connect(address: &str) -> Self {
+        let mut bare = Self::dial(address).await;
+        bare.upgraded().await;
+        bare
+    }
+
+    /// Ends the connection with a reset, not with a close nor an end of the stream.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("the option can be set");
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Bare<S> {
     /// Asks for the upgrade over this connection, but for the last bytes.
-    pub async fn dial_over(stream: TcpStream, address: &str) -> HalfDialled {
-        stream.set_nodelay(true).expect("the option can be set");
+    pub async fn dial_over(stream: S, address: &str) -> HalfDialled<S> {
         let mut bare = Self { stream, unread: Vec::new() };
         let request = format!(
             "GET /socket HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -342,12 +355,6 @@ impl Bare {
         assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     }
 
-    pub async fn connect(address: &str) -> Self {
-        let mut bare = Self::dial(address).await;
-        bare.upgraded().await;
-        bare
-    }
-
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         in_time("bytes are written", self.stream.write_all(bytes)).await
     }
@@ -371,9 +378,9 @@ impl Bare {
         }
     }
 
-    /// Calls a procedure and waits for the answer's payload.
-    pub async fn call(&mut self, procedure: &str, payload: &[u8]) -> Vec<u8> {
-        self.write(&message(&request(1, procedure, payload))).await.expect("the call is written");
+    /// Calls a method and waits for the answer's payload.
+    pub async fn call(&mut self, method: &str, payload: &[u8]) -> Vec<u8> {
+        self.write(&message(&request(1, method, payload))).await.expect("the call is written");
         let (opcode, answer) = self.frame().await.expect("the call is answered");
         assert_eq!((opcode, &answer[..5]), (BINARY_MESSAGE, &[4, 0, 0, 0, 1][..]));
         answer[5..].to_vec()
@@ -397,18 +404,13 @@ impl Bare {
         }
         panic!("the close was not answered");
     }
-
-    /// Ends the connection with a reset, not with a close nor an end of the stream.
-    pub fn reset(self) {
-        self.stream.set_zero_linger().expect("the option can be set");
-    }
 }
 
 /// A connection whose handshake lacks its last bytes.
 #[derive(Debug)]
-pub struct HalfDialled(Bare);
+pub struct HalfDialled<S = TcpStream>(Bare<S>);
 
-impl HalfDialled {
+impl<S: AsyncRead + AsyncWrite + Unpin> HalfDialled<S> {
     /// Sends one more header, or several, each with its line's end.
     pub async fn headers(mut self, lines: &str) -> Self {
         self.0.write(lines.as_bytes()).await.expect("the headers are written");
@@ -416,7 +418,7 @@ impl HalfDialled {
     }
 
     /// Sends what is left of the handshake, to whoever still reads it.
-    pub async fn complete(mut self) -> Bare {
+    pub async fn complete(mut self) -> Bare<S> {
         let _ = self.0.write(b"\r\n").await;
         self.0
     }
