@@ -29,6 +29,11 @@
     {{- fail "autoscaling.minReplicas is over autoscaling.maxReplicas." }}
   {{- end }}
 {{- end }}
+{{- range $key, $time := .Values.config.drain }}
+  {{- if not (regexMatch "^(0|[1-9][0-9]{0,4})(s|m)$" $time) }}
+    {{- printf "config.drain.%s (%s) must be whole seconds or minutes, such as 5s or 2m." $key $time | fail }}
+  {{- end }}
+{{- end }}
 {{- with .Values.config.drain }}
   {{- if gt (add (include "roomcast.seconds" .delay) (include "roomcast.seconds" .duration)) (include "roomcast.seconds" .timeout | int64) }}
     {{- printf "config.drain.timeout (%s) must be at least the sum of config.drain.delay (%s) and config.drain.duration (%s)."
