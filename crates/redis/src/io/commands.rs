@@ -169,6 +169,17 @@ impl Commands {
         self.client_of(server)?.custom(fred::cmd!("INFO"), vec![section]).await
     }
 
+    /// What is wrong as long as there is no topology.
+    pub(crate) fn no_topology(&self) -> String {
+        let servers = self.config.server.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match &self.config.server {
+            ServerConfig::Sentinel { service_name, .. } => {
+                format!("no sentinel ({servers}) names a master {service_name:?}")
+            }
+            _ => format!("no server ({servers}) lists the slots of a Redis Cluster"),
+        }
+    }
+
     /// How old the known topology may be. Nothing announces a new master to a node, and the former one may go on as if
     /// it were still the master.
     pub(crate) fn max_topology_age(&self) -> Duration {

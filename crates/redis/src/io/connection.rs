@@ -10,11 +10,11 @@ use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use redis_protocol::resp3::types::BytesFrame;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, rustls};
 
 use crate::state::resp::{Incoming, bytes_of, error_of, put_command};
 
@@ -58,13 +58,21 @@ pub(crate) struct Fitness {
 pub(crate) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("it refuses connections")]
+    RefusesConnections,
+    #[error("its name can't be resolved: {0}")]
+    Unresolved(io::Error),
+    #[error("no TLS answer within {CONNECT_TIMEOUT:?}: is this a plain port?")]
+    NoTls,
+    #[error("it does not speak TLS: is this a plain port?")]
+    NotTls,
     #[error("it did not reply within {0:?}")]
     Timeout(Duration),
     #[error("Redis refused: {0}")]
     Refused(String),
     #[error("the server is a {0}, not a master")]
     NotMaster(String),
-    #[error("invalid RESP3: {0}")]
+    #[error("it does not speak Redis: {0}")]
     NotResp(String),
     #[error("{0:?} is not a valid server name for TLS: use a host name or an IP address")]
     BadName(String),
@@ -82,8 +90,7 @@ pub(crate) async fn run(
     mut output: mpsc::Receiver<Bytes>,
     reports: impl AsyncFn(Report),
 ) {
-    let opened = timeout(CONNECT_TIMEOUT, open(&server, &credentials)).await;
-    let (mut stream, fitness) = match opened.unwrap_or(Err(ConnectionError::Timeout(CONNECT_TIMEOUT))) {
+    let (mut stream, fitness) = match open(&server, &credentials, Instant::now() + CONNECT_TIMEOUT).await {
         Ok(opened) => opened,
         Err(error) => return reports(Report::Ended(error)).await,
     };
@@ -132,19 +139,43 @@ fn decode_all(buffer: &mut BytesMut) -> Result<Vec<Incoming>, ConnectionError> {
     Ok(all)
 }
 
-async fn open(server: &Server, credentials: &Credentials) -> Result<(Box<dyn Stream>, Fitness), ConnectionError> {
-    let tcp = TcpStream::connect((&*server.host, server.port)).await?;
-    tcp.set_nodelay(true)?;
+async fn open(
+    server: &Server,
+    credentials: &Credentials,
+    deadline: Instant,
+) -> Result<(Box<dyn Stream>, Fitness), ConnectionError> {
+    let late = |_| ConnectionError::Timeout(CONNECT_TIMEOUT);
+    let tcp = timeout_at(deadline, connect(server)).await.map_err(late)??;
     let mut stream: Box<dyn Stream> = match &credentials.tls {
         None => Box::new(tcp),
         Some(tls) => {
             let name = server.tls_server_name.as_ref().unwrap_or(&server.host).to_string();
             let valid = ServerName::try_from(name.clone()).map_err(|_| ConnectionError::BadName(name))?;
-            Box::new(tls.connect(valid, tcp).await?)
+            let connected = timeout_at(deadline, tls.connect(valid, tcp)).await.map_err(|_| ConnectionError::NoTls)?;
+            Box::new(connected.map_err(tls_error)?)
         }
     };
-    let fitness = greet(&mut stream, credentials).await?;
+    let fitness = timeout_at(deadline, greet(&mut stream, credentials)).await.map_err(late)??;
     Ok((stream, fitness))
+}
+
+async fn connect(server: &Server) -> Result<TcpStream, ConnectionError> {
+    let addresses = lookup_host((&*server.host, server.port)).await.map_err(ConnectionError::Unresolved)?;
+    let tcp = TcpStream::connect(&*addresses.collect::<Vec<_>>()).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectionError::RefusesConnections,
+        _ => error.into(),
+    })?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// Why a TLS handshake failed.
+fn tls_error(error: io::Error) -> ConnectionError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => ConnectionError::NotTls,
+        _ => error.into(),
+    }
 }
 
 /// HELLO with the credentials, SELECT if a database was named, ROLE and INFO. A replica is refused: it would deliver

@@ -256,7 +256,7 @@ impl Subscriber {
     /// fail.
     fn update_status(&mut self) {
         let subscriptions = self.shared.subscriptions.lock();
-        let (mut owners, mut working, mut reason) = (0, 0, "no Redis server has been found yet".to_owned());
+        let (mut owners, mut working, mut reason) = (0, 0, self.commands.no_topology());
         for known in subscriptions.servers().iter().filter(|known| known.owns) {
             owners += 1;
             match self.problem_of(known, &subscriptions) {
