@@ -169,11 +169,19 @@ fn join_cluster(setup: &Setup, options: Options, registry: &Registry, readiness:
 async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: Readiness) {
     let mut status = broker.status();
     let is_up = |status: &BrokerStatus| *status == BrokerStatus::Up;
+    let mut was_up = false;
     loop {
         // The reason may change during an outage.
+        let mut logged = was_up;
         while let Err(_elapsed) = tokio::time::timeout(REASON_INTERVAL, status.wait_for(is_up)).await {
-            readiness.add_with(CUT_OFF, broker.problem());
+            let reason = broker.problem();
+            // The broker itself logs that it has stopped working.
+            if !std::mem::replace(&mut logged, true) {
+                tracing::warn!(reason, "Redis can't be used yet; this node is not ready");
+            }
+            readiness.add_with(CUT_OFF, reason);
         }
+        was_up = true;
         readiness.remove(CUT_OFF);
         while tokio::time::timeout(patience, status.wait_for(is_up)).await.is_ok() {
             if status.wait_for(|status| !is_up(status)).await.is_err() {

@@ -26,6 +26,7 @@ mod tls;
 
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
 
@@ -140,10 +141,18 @@ fn command() -> Command {
         )
 }
 
+/// What people write for a switch that is on or off.
+const SWITCHED: [&str; 8] = ["yes", "no", "true", "false", "on", "off", "1", "0"];
+
 /// A value that belongs to no option may be a secret that was separated from its option.
 fn without_stray_values(mut error: clap::Error) -> clap::Error {
     let unexpected = error.get(ContextKind::InvalidArg);
     if matches!(unexpected, Some(ContextValue::String(argument)) if !argument.starts_with('-')) {
+        if matches!(unexpected, Some(ContextValue::String(word)) if SWITCHED.contains(&word.as_str())) {
+            let switches = config::settings().iter().filter(|setting| setting.is_switch);
+            let tips = switches.map(|setting| format!("a switch takes its value after '=': {}=true", setting.flag()));
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips.map(StyledStr::from).collect()));
+        }
         error.insert(ContextKind::InvalidArg, ContextValue::String("(a value without an option)".to_owned()));
     }
     error

@@ -79,11 +79,17 @@ fn check_drain(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
 fn check_listeners(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
     let Some(internal) = *config.internal_listen else { return Ok(()) };
     // Port 0 is a free one, another for each.
-    if internal.port() == 0 || internal != *config.listen {
+    if internal.port() == 0 || !overlap(internal, *config.listen) {
         return Ok(());
     }
     let listen = layers.given("listen");
-    Err(layers.given("internal_listen").refuse(format!("it must differ from listen ({listen})")))
+    Err(layers.given("internal_listen").refuse(format!("it must not be the same listener as listen ({listen})")))
+}
+
+/// Whether two listeners would take each other's connections.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_everywhere = |address: SocketAddr| address.ip().is_unspecified();
+    a == b || a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (is_everywhere(a) || is_everywhere(b))
 }
 
 fn tls(config: &Config, layers: &Layers) -> Result<Option<Tls>, ConfigError> {

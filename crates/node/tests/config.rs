@@ -5,6 +5,7 @@ mod support;
 use std::net::TcpListener;
 use std::process::Command;
 
+use support::certificate::write_certificate;
 use support::{BINARY, error_of, run, run_to_its_end, without_options, write_file};
 
 const EXIT_FAILURE: i32 = 1;
@@ -176,6 +177,57 @@ fn a_drain_that_has_no_time_for_its_delay_and_duration_is_refused() {
     );
     let enough = [&times[..], &["--drain-timeout=15s"]].concat();
     assert_eq!(checked("drain.timeout", &enough, &[]).0, "15s");
+}
+
+#[test]
+fn a_switch_without_an_equals_sign_is_refused_with_the_form_that_it_needs() {
+    assert_refused(&["--demo", "yes"], &[], &["--demo=true"]);
+}
+
+#[test]
+fn two_listeners_at_one_address_are_refused() {
+    for (public, internal) in
+        [("127.0.0.1:4000", "127.0.0.1:4000"), ("0.0.0.0:4000", "127.0.0.1:4000"), ("[::]:4000", "[::1]:4000")]
+    {
+        let arguments = ["--listen", public, "--internal-listen", internal];
+        assert_refused(&arguments, &[], &["--internal-listen", internal, "the same listener as listen", public]);
+    }
+    for (public, internal) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.2:4000", "127.0.0.1:4000")] {
+        let arguments = ["--listen", public, "--internal-listen", internal];
+        assert_eq!(checked("internal_listen", &arguments, &[]).0, internal);
+    }
+}
+
+#[test]
+fn sentinels_without_the_name_of_a_master_are_refused() {
+    assert_refused(&["--redis", "redis-sentinel://127.0.0.1:1"], &[], &["add ?sentinelServiceName=NAME"]);
+}
+
+// === certificates ===
+
+#[test]
+fn a_certificate_and_its_key_are_given_together_and_each_in_its_place() {
+    let [certificate, key] = &write_certificate("config");
+    let junk = &write_file("junk.pem", "junk\n");
+    let with = |certificate: &str, key: &str| [format!("--tls-cert={certificate}"), format!("--tls-key={key}")];
+    let [cert_flag, key_flag] = with(certificate, key);
+    assert_refused(&[&cert_flag], &[], &["--tls-cert", "a certificate needs its key"]);
+    assert_refused(&[&key_flag], &[], &["--tls-key", "a key needs its certificate"]);
+    for (certificate, key, flag, error) in [
+        (junk, key, "--tls-cert", format!("{junk} contains no certificate\n")),
+        (certificate, junk, "--tls-key", format!("{junk} contains no key\n")),
+        (key, certificate, "--tls-cert", format!("{key} contains no certificate: are certificate and key swapped?")),
+        (
+            certificate,
+            certificate,
+            "--tls-key",
+            format!("{certificate} contains no key: are certificate and key swapped?"),
+        ),
+    ] {
+        let [cert_flag, key_flag] = with(certificate, key);
+        assert_refused(&[&cert_flag, &key_flag], &[], &[flag, &error]);
+    }
+    assert_eq!(checked("tls_key", &[&cert_flag, &key_flag], &[]).0, *key);
 }
 
 // === the API's key ===

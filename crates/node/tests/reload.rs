@@ -3,16 +3,15 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 use roomcast_testkit::Node;
+use support::certificate::write_certificate;
+use support::log::{Killed, Log};
 use support::{
-    BINARY, Bare, CONNECTIONS, DEADLINE, http, in_time, message, request, wait_for_values, without_options, write_file,
+    BINARY, Bare, CONNECTIONS, http, in_time, message, request, wait_for_values, without_options, write_file,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -25,32 +24,6 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Stands in place of secrets; no line of the log may contain it.
 const SECRET: &str = "c4n4ry";
-
-/// The lines that a process writes to standard error.
-struct Log(Receiver<String>);
-
-impl Log {
-    fn of(command: &mut Command) -> Self {
-        let (reader, pipe) = io::pipe().expect("a pipe");
-        let (lines, log) = mpsc::channel();
-        thread::spawn(move || {
-            // The test may have ended.
-            BufReader::new(reader).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
-        });
-        command.stderr(Stdio::from(pipe));
-        Self(log)
-    }
-
-    /// The next lines, up to one with this text.
-    fn until(&self, text: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
-            let line = self.0.recv_timeout(DEADLINE);
-            lines.push(line.unwrap_or_else(|_| panic!("no {text:?} in {lines:#?}")));
-        }
-        lines
-    }
-}
 
 /// A node with a configuration file, and its log.
 struct Reloading {
@@ -81,19 +54,9 @@ impl Reloading {
     }
 }
 
-/// Writes a certificate of its own and its key over those of this name.
 fn certify(name: &str) -> CertificateDer<'static> {
-    let path = |kind: &str| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{kind}"));
-    let openssl = Command::new("openssl")
-        .args(["req", "-x509", "-days", "2", "-subj", "/CN=node", "-newkey", "ec", "-nodes"])
-        .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
-        .arg(path("key"))
-        .arg("-out")
-        .arg(path("pem"))
-        .output();
-    assert!(openssl.expect("openssl starts").status.success());
-    CertificateDer::from_pem_file(path("pem")).expect("a certificate")
+    let [certificate, _] = write_certificate(name);
+    CertificateDer::from_pem_file(certificate).expect("a certificate")
 }
 
 /// Connects if the node has this certificate.
@@ -220,26 +183,15 @@ fn a_key_that_the_running_internal_listener_needs_can_not_be_taken_away() {
     without_options(&mut command);
     let log = Log::of(&mut command);
     let child = command.args(["serve", "--listen=127.0.0.1:0", "--config", &file]).spawn();
-    let child = Killed(child.expect("the binary starts"));
+    let child = Killed::new(child.expect("the binary starts"));
     log.until("listening on");
 
     write_file("reload-key.toml", "internal_listen = \"127.0.0.1:0\"\n");
-    let signalled = Command::new("kill").args(["-HUP", &child.0.id().to_string()]).status();
+    let signalled = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
     assert!(signalled.expect("kill starts").success());
     let lines = log.until("configuration ");
     let error = lines.last().expect("a line");
     assert!(error.contains("not reloaded") && error.contains("it needs an api_key"), "{lines:#?}");
-}
-
-/// A process that is killed when this is dropped.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[tokio::test]

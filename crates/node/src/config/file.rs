@@ -36,12 +36,14 @@ impl File {
         let before = self.text.get(..start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = self.text[line_start..].lines().next().unwrap_or_default();
-        let hint = if lacks_quotes(line) { "; text needs quotes, as in listen = \"127.0.0.1:3000\"" } else { "" };
         ConfigError::NotToml {
             path: self.path.clone(),
             line: self.line_at(start),
             column: before[line_start..].chars().count() + 1,
-            message: format!("{}{hint}", error.message()),
+            message: match lacks_quotes(line) {
+                true => format!("text needs quotes, as in listen = \"127.0.0.1:3000\" ({})", error.message()),
+                false => error.message().to_owned(),
+            },
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct Setting {
     help: String,
     /// What a value is, in `--help`.
     placeholder: String,
-    is_switch: bool,
+    pub(crate) is_switch: bool,
     /// SIGHUP applies a new value to the running node.
     pub(crate) reloads: bool,
     shown: Shown,

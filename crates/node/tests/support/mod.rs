@@ -1,6 +1,9 @@
 //! What the system tests of the binary share: nodes, bare connections, scrapes, and figures of processes.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
+pub mod certificate;
+pub mod log;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
