@@ -1,4 +1,4 @@
-//! Writes log lines on a thread of its own, so that logging never waits for whoever reads the log.
+//! Writes log lines on a thread of its own, so that logging never waits for the log's reader.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -102,7 +102,8 @@ mod tests {
     fn lines_that_nobody_reads_are_dropped_whole_and_counted() {
         let (reader, pipe) = io::pipe().expect("a pipe");
         let writer = LogWriter::start(pipe).expect("a thread");
-        let sent = 2 * MAX_WAITING / 10;
+        // More than a full queue, as much in the writing thread's hands, and the pipe hold together.
+        let sent = 3 * MAX_WAITING / 10;
         for number in 0..sent {
             (&*writer).write_all(format!("{number:>9}\n").as_bytes()).expect("it never fails");
         }
