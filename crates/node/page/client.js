@@ -121,7 +121,7 @@ export class SocketIo {
   }
 
   /**
-   * Calls a procedure. Rejects with a RoomcastError if the server says so, with a ConnectionClosedError if the connection ends
+   * Calls a method. Rejects with a RoomcastError if the server says so, with a ConnectionClosedError if the connection ends
    * first, with the signal's reason on abort, and with a TimeoutError after `timeout`; these two also stop the work at the server.
    * @param {string} method @param {Data} [data] @param {CallOptions} [options] @returns {Promise<Uint8Array>}
    */

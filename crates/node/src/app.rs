@@ -37,9 +37,9 @@ const REASON_INTERVAL: Duration = Duration::from_secs(1);
 /// Why the node did not run.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
-    #[error("can't listen on {address} ({option}): {error}")]
+    #[error("cannot listen on {address} ({option}): {error}")]
     Bind { option: &'static str, address: SocketAddr, error: io::Error },
-    #[error("can't set up metrics: {0}")]
+    #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: ArgMatches, layers: &Layers, setup: Setup, logs: &L
     result
 }
 
-/// Tries Redis, and says what it found.
+/// Tries Redis, and describes what it found.
 pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(roomcast_redis::check(options))?)
@@ -177,7 +177,7 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
             let reason = broker.problem();
             // The broker itself logs that it has stopped working.
             if !std::mem::replace(&mut logged, true) {
-                tracing::warn!(reason, "Redis can't be used yet; this node is not ready");
+                tracing::warn!(reason, "Redis cannot be used yet; this node is not ready");
             }
             readiness.add_with(CUT_OFF, reason);
         }

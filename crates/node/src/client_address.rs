@@ -1,18 +1,18 @@
-//! Where a client is that comes through proxies: whose `X-Forwarded-For` is believed, and what it says.
+//! The address of a client behind proxies: whose `X-Forwarded-For` is trusted, and what it contains.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 
-/// Each proxy adds the address that the request came to it from, behind what was there before. Who sends the first
-/// request can write anything into it.
+/// Each proxy adds the address that the request came to it from, behind what was there before. The client
+/// can write anything into it.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The bits before the IPv4 address in an IPv6 address that stands for it.
 const MAPPED_PREFIX: u8 = 96;
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
@@ -22,7 +22,7 @@ impl TrustedProxies {
         list.split(',').map(|entry| parse_network(entry.trim())).collect::<Option<_>>().map(Self)
     }
 
-    /// Where the client is whose request came from `peer`: as far back as everybody on the way is trusted.
+    /// The client's address for a request that came from `peer`: as far back as every proxy on the way is trusted.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let lines = headers.get_all(FORWARDED_FOR).iter().rev();
         let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
@@ -52,7 +52,7 @@ fn parse_network(text: &str) -> Option<IpNet> {
     Some(network)
 }
 
-/// An address with its port, or with 0 if it is said without one.
+/// An address with its port, or with 0 if it has none.
 fn parse_entry(entry: &[u8]) -> Option<SocketAddr> {
     let entry = str::from_utf8(entry).ok()?.trim();
     let with_port = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(|address| SocketAddr::new(address, 0)));

@@ -37,13 +37,13 @@ pub(crate) struct Config {
     /// Public listener: WebSocket at /socket
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
-    /// Certificate chain (PEM) of the public listener; with tls_key, it speaks TLS
+    /// Certificate chain (PEM) of the public listener; with tls_key, it uses TLS
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
     /// Private key (PEM) of the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
-    /// Load balancers whose X-Forwarded-For is believed: 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
+    /// Load balancers whose X-Forwarded-For is trusted: 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
     /// spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
@@ -70,37 +70,38 @@ pub(crate) struct Config {
     /// and accepts both
     #[schemars(extend("default" = "off"))]
     pub(crate) cluster_secret: Scalar<Option<ClusterSecrets>>,
-    /// How long a node may be cut off from Redis and stay ready
+    /// How long a node stays ready while it is cut off from Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; prefer the variable
+    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; prefer the variable or the
+    /// file
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
-    /// Requests a second to the HTTP API; over it they are answered 429
+    /// Requests a second to the HTTP API; beyond that, they fail with 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// The tutorial's methods and its page at /; everybody may do everything
+    /// The tutorial's methods and its page at /; every client may do everything
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
-    /// Concurrent connections; beyond that, upgrades are answered 503
+    /// Concurrent connections; beyond that, upgrades fail with 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
     /// Largest payload of a frame, at most 64MiB; a larger one closes the connection with 1009
     #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
-    /// Memory that a client's calls in progress and waiting notifications may take; over it calls are refused,
-    /// notifications close with 1013
+    /// Memory that a client's calls in progress and waiting notifications may take; beyond that, calls are refused
+    /// and a notification closes the connection with 1013
     #[schemars(extend("default" = "8MiB", "x-reloads" = true))]
     pub(crate) max_inbound: Scalar<Size>,
     /// Memory that a client's unread output may take; beyond that, the connection is closed with 4408
     #[schemars(extend("default" = "4MiB"))]
     pub(crate) max_outbound: Scalar<Size>,
     /// Memory that the input of all clients may take; beyond that, the connections that hold the most are closed with
-    /// 1013 and upgrades are answered 503; 'auto': a quarter of the container's or machine's memory
+    /// 1013 and upgrades fail with 503; 'auto': a quarter of the container's or machine's memory
     #[schemars(extend("default" = "auto"))]
     pub(crate) inbound_memory: Scalar<Memory>,
     /// Memory that the unread output of all clients may take; beyond that, the connections that hold the most are closed
-    /// with 4408 and upgrades are answered 503; 'auto': a quarter of the container's or machine's memory
+    /// with 4408 and upgrades fail with 503; 'auto': a quarter of the container's or machine's memory
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
     /// Calls that a client may have in flight; further ones are refused

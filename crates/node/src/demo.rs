@@ -1,4 +1,4 @@
-//! The tutorial's procedures, for `--demo`: everybody may do everything.
+//! The tutorial's methods, for `--demo`: every client may do everything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ const QUICK_TEXT: usize = 4096;
 const LONG_RUNNING: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(600);
 
-/// Adds the tutorial's procedures.
+/// Adds the tutorial's methods.
 pub(crate) fn add(router: Router) -> Router {
     let running = Running::default();
     let (long_running, long) = (running.clone(), running.clone());

@@ -1,4 +1,4 @@
-//! `roomcast health`: asks a node on this machine whether it works, where there is no shell and no curl to ask with.
+//! `roomcast health`: checks a node on this machine, where there is no shell and no curl.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,14 +8,14 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// How long the whole question may take: a node that works answers in less than a millisecond, and whoever runs
-/// health checks gives up after a few seconds.
+/// How long the whole check may take: a node that works responds in less than a millisecond, and supervisors give up
+/// health checks after a few seconds.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The longest first line of an answer, in bytes: whoever sends more is no node.
+/// The longest first line of an answer, in bytes: what sends more is no node.
 const MAX_STATUS_LINE: u64 = 1024;
 
-/// What was asked, and why the answer was not a good one.
+/// The request, and why its response was not a good one.
 #[derive(Debug, Error)]
 #[error("GET http://{address}/healthz: {reason}")]
 pub(crate) struct Unhealthy {

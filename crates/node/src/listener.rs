@@ -49,7 +49,7 @@ pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: &Curren
             Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(%error, "connections can't be accepted; trying on");
+                    tracing::warn!(%error, "connections cannot be accepted; trying again");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -1,8 +1,8 @@
 //! `roomcast`: a ready node.
 //!
 //! Reading order: `config` (the options, and where they are set) → `setup` (what they refer to) → `app` (the node's
-//! life) → `reload` (what SIGHUP changes) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends ask of the cluster) →
-//! `demo` (the tutorial's procedures). `health` asks a running node.
+//! life) → `reload` (what SIGHUP changes) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends request of the cluster) →
+//! `demo` (the tutorial's methods). `health` checks a running node.
 
 mod api;
 mod app;
@@ -69,7 +69,7 @@ fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let logs = match telemetry::init(&setup.config.log, *setup.config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
-            report(&format!("roomcast: the thread that writes logs can't be started: {error}"));
+            report(&format!("roomcast: the thread that writes logs cannot be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -82,10 +82,10 @@ fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     }
 }
 
-/// Says whether the node that was started with this configuration works. All that fails is 1: Docker has other plans with 2.
+/// Checks the node that was started with this configuration. Every failure is 1: Docker reserves 2.
 fn health(setup: &Setup) -> ExitCode {
     let Some(internal_listen) = *setup.config.internal_listen else {
-        report("roomcast: internal_listen is off, and that is where a node is asked for its health");
+        report("roomcast: internal_listen is off, so the node has no health endpoint; set an address");
         return ExitCode::FAILURE;
     };
     match health::ask(internal_listen) {
@@ -129,8 +129,7 @@ fn command() -> Command {
                 .about("Read the configuration, print it with the origin of each value, and try Redis"),
         ))
         .subcommand(with_options(
-            Command::new("health")
-                .about("Ask the node with this configuration whether it works; exit status 0 if it does, 1 if not"),
+            Command::new("health").about("Check the node with this configuration: exit status 0 if it works, 1 if not"),
         ))
         .subcommand(
             Command::new("config")

@@ -17,7 +17,7 @@ use crate::descriptors::Descriptors;
 use crate::setup::Setup;
 use crate::telemetry::Logs;
 
-/// SIGHUP; without somebody who receives it, it ends the process.
+/// SIGHUP, which ends the process if it is not received.
 pub(crate) struct ReloadSignal(Signal);
 
 impl ReloadSignal {

@@ -83,7 +83,9 @@ fn check_listeners(config: &Config, layers: &Layers) -> Result<(), ConfigError> 
         return Ok(());
     }
     let listen = layers.given("listen");
-    Err(layers.given("internal_listen").refuse(format!("it must not be the same listener as listen ({listen})")))
+    Err(layers
+        .given("internal_listen")
+        .refuse(format!("it takes the connections of listen ({listen}); give each an address of its own")))
 }
 
 /// Whether two listeners would take each other's connections.
@@ -110,7 +112,7 @@ fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, Confi
     let Some(url) = &*config.redis else { return Ok(None) };
     let ca_certificates = config.redis_ca.as_deref().map(std::fs::read).transpose();
     let ca_certificates =
-        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("it can't be read: {error}")))?;
+        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("it cannot be read: {error}")))?;
     let mut options = RedisOptions::new(url.as_str());
     options.prefix = config.redis_prefix.as_str().to_owned();
     options.history = config.redis_history.clone();

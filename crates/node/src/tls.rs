@@ -54,7 +54,7 @@ pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, St
             Err(format!("{} contains no certificate{}", file.display(), hint(is_key)))
         }
         Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("its certificates can't be read: {error}")),
+        Err(error) => Err(format!("its certificates cannot be read: {error}")),
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
             let is_certificate = CertificateDer::from_pem_file(file).is_ok();
             format!("{} contains no key{}", file.display(), hint(is_certificate))
         }
-        error => format!("the key can't be read: {error}"),
+        error => format!("the key cannot be read: {error}"),
     })
 }
 

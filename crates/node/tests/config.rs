@@ -190,7 +190,7 @@ fn two_listeners_at_one_address_are_refused() {
         [("127.0.0.1:4000", "127.0.0.1:4000"), ("0.0.0.0:4000", "127.0.0.1:4000"), ("[::]:4000", "[::1]:4000")]
     {
         let arguments = ["--listen", public, "--internal-listen", internal];
-        assert_refused(&arguments, &[], &["--internal-listen", internal, "the same listener as listen", public]);
+        assert_refused(&arguments, &[], &["--internal-listen", internal, "it takes the connections of listen", public]);
     }
     for (public, internal) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.2:4000", "127.0.0.1:4000")] {
         let arguments = ["--listen", public, "--internal-listen", internal];

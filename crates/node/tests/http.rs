@@ -167,23 +167,23 @@ async fn the_page_is_whole_in_the_node_and_names_no_other_host() {
 }
 
 #[tokio::test]
-async fn without_demo_there_is_no_page_no_procedure_and_no_room_for_clients() {
+async fn without_demo_there_is_no_page_no_method_and_no_room_for_clients() {
     let node = start_node(&[]).await;
     for (path, _) in PAGE_FILES {
         assert_eq!(get(&node.address, path).await.status, 404, "{path}");
     }
     let mut client = Client::connect(&node.url()).await.expect("the node serves");
-    for procedure in ["myip", "uppercase", "long_runing_task", "long", "echo", "running"] {
-        assert_eq!(error_code(&mut client, procedure).await, "NOT_FOUND", "{procedure}");
+    for method in ["myip", "uppercase", "long_runing_task", "long", "echo", "running"] {
+        assert_eq!(error_code(&mut client, method).await, "NOT_FOUND", "{method}");
     }
-    for procedure in ["rooms/join/main", "rooms/leave/main", "rooms/publish/main/message", "rooms/members/main"] {
-        assert_eq!(error_code(&mut client, procedure).await, "PERMISSION_DENIED", "{procedure}");
+    for method in ["rooms/join/main", "rooms/leave/main", "rooms/publish/main/message", "rooms/members/main"] {
+        assert_eq!(error_code(&mut client, method).await, "PERMISSION_DENIED", "{method}");
     }
     wait_for_values(&node, &[(CONNECTIONS, 1.0), ("roomcast_memberships", 0.0)]).await;
 }
 
-async fn error_code(client: &mut Client, procedure: &str) -> String {
-    let answer = client.call(procedure, "").await.expect("every call is answered");
+async fn error_code(client: &mut Client, method: &str) -> String {
+    let answer = client.call(method, "").await.expect("every call is answered");
     let answer: serde_json::Value = serde_json::from_slice(&answer).expect("an error in JSON");
     answer["error"]["code"].as_str().expect("a code").to_owned()
 }

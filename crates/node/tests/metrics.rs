@@ -75,8 +75,8 @@ async fn connect(node: &Node) -> Client {
     Client::connect(&node.url()).await.expect("the node serves")
 }
 
-async fn call(client: &mut Client, procedure: &str, payload: &[u8]) -> String {
-    client.call_text(procedure, payload).await.expect("every call is answered")
+async fn call(client: &mut Client, method: &str, payload: &[u8]) -> String {
+    client.call_text(method, payload).await.expect("every call is answered")
 }
 
 /// Starts a call that takes minutes, and waits until it is in flight.
@@ -94,12 +94,12 @@ async fn make_calls(node: &Node, client: &mut Client) {
         assert_eq!(call(client, "echo", b"x").await, "x");
     }
     assert_eq!(call(client, "uppercase", b"x").await, "X");
-    for (procedure, payload, code) in [
+    for (method, payload, code) in [
         ("uppercase", &b"\xff"[..], "INVALID_ARGUMENT"),
         ("nope", b"", "NOT_FOUND"),
         ("rooms/nope/x", b"", "NOT_FOUND"),
     ] {
-        let answer = call(client, procedure, payload).await;
+        let answer = call(client, method, payload).await;
         assert!(answer.starts_with("{\"error\":") && answer.contains(code), "{answer}");
     }
     let id = start_long(node, client).await;
@@ -261,14 +261,14 @@ async fn use_strange_names_and_codes(node: &Node, names: usize, codes: impl Iter
         for event in ["event-{}", "rooms/join/\u{7}{}", "rooms/publish/{}/e"] {
             batch.extend(message(&notify(&event.replace("{}", &format!("{names}-{index}")), b"x")));
         }
-        for procedure in STRANGE_CALLS {
-            let procedure = procedure.replace("{}", &format!("{names}-{index}"));
-            batch.extend(message(&request(1, &procedure, b"")));
+        for method in STRANGE_CALLS {
+            let method = method.replace("{}", &format!("{names}-{index}"));
+            batch.extend(message(&request(1, &method, b"")));
         }
         client.write(&batch).await.expect("the node reads");
-        for procedure in STRANGE_CALLS {
+        for method in STRANGE_CALLS {
             let (_, answer) = client.frame().await.expect("every call is answered");
-            assert!(answer.starts_with(&[4, 0, 0, 0, 1]), "{procedure}: {answer:?}");
+            assert!(answer.starts_with(&[4, 0, 0, 0, 1]), "{method}: {answer:?}");
         }
     }
     client.close(None).await;
@@ -279,7 +279,7 @@ async fn use_strange_names_and_codes(node: &Node, names: usize, codes: impl Iter
     wait_for_values(node, &[(CONNECTIONS, 0.0)]).await;
 }
 
-/// Some of these are no procedures, and some no rooms.
+/// Some of these are no methods, and some no rooms.
 const STRANGE_CALLS: [&str; 6] =
     ["method-{}", "rooms/join/{}", "rooms/publish/{}/e", "rooms/{}/x", "rooms/leave/{}", "{}\n\"x"];
 

@@ -27,11 +27,11 @@ fn room(connection: usize, number: usize) -> String {
 }
 
 /// Every connection makes its calls, so many at a time.
-async fn all_call(clients: Vec<Client>, rooms: usize, procedure: &'static str) -> Vec<Client> {
+async fn all_call(clients: Vec<Client>, rooms: usize, method: &'static str) -> Vec<Client> {
     let mut calling = JoinSet::new();
     for (connection, mut client) in clients.into_iter().enumerate() {
         calling.spawn(async move {
-            let names: Vec<_> = (0..rooms).map(|number| format!("{procedure}/{}", room(connection, number))).collect();
+            let names: Vec<_> = (0..rooms).map(|number| format!("{method}/{}", room(connection, number))).collect();
             for names in names.chunks(UNDER_WAY) {
                 let mut calls = Vec::with_capacity(names.len());
                 for name in names {
@@ -39,7 +39,7 @@ async fn all_call(clients: Vec<Client>, rooms: usize, procedure: &'static str) -
                 }
                 for call in calls {
                     let answer = client.answer(call).await.expect("an answer");
-                    assert!(answer.is_empty(), "{procedure}: {}", String::from_utf8_lossy(&answer));
+                    assert!(answer.is_empty(), "{method}: {}", String::from_utf8_lossy(&answer));
                 }
             }
             (connection, client)

@@ -56,7 +56,7 @@ fn a_node_that_can_not_use_redis_logs_why() {
         ),
     ] {
         let (_node, log) = start(Command::new(BINARY), &["--demo", "--redis", &url]);
-        let lines = log.until("Redis can't be used yet");
+        let lines = log.until("Redis cannot be used yet");
         assert!(lines.last().is_some_and(|line| line.contains("WARN") && line.contains(&reason)), "{lines:#?}");
     }
 }
@@ -83,7 +83,7 @@ fn check_tells_in_words_why_redis_can_not_be_used() {
     let silent = answer(b"");
     let cases = [
         (format!("redis://{closed}"), format!("{closed}: it refuses connections")),
-        ("redis://redis.invalid".to_owned(), "redis.invalid:6379: its name can't be resolved".to_owned()),
+        ("redis://redis.invalid".to_owned(), "redis.invalid:6379: its name cannot be resolved".to_owned()),
         (format!("redis://{http}"), format!("{http}: it does not speak Redis")),
         (format!("rediss://{http}"), format!("{http}: it does not speak TLS: is this a plain port?")),
         (format!("rediss://{silent}"), format!("{silent}: no TLS answer within 2s: is this a plain port?")),

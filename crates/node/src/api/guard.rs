@@ -19,7 +19,7 @@ use crate::api::Failure;
 const RETRY_AFTER: &str = "1";
 
 /// The key that requests must show. Only its digest is kept: digests are of one length, so comparing them
-/// tells neither the key's content nor its length, and nothing that prints this gives the key away.
+/// reveals neither the key's content nor its length, and no log line can contain the key.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiKey([u8; 32]);
 

@@ -21,7 +21,7 @@ pub(crate) enum ConfigError {
     UnknownVariable { name: String, suggestion: Option<String> },
     #[error("{name} is not UTF-8")]
     NotUtf8 { name: String },
-    #[error("--config: {} can't be read: {error}", path.display())]
+    #[error("--config: {} cannot be read: {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
     // Without the line itself, which toml's error would print: it may contain a secret.
     #[error("{}:{line}: invalid TOML in column {column}: {message}", path.display())]

@@ -193,8 +193,8 @@ describe("the client", { timeout: SUITE_DEADLINE_MS }, () => {
       [["TypeError", "TypeError", "RangeError", "TypeError"], [], 0],
     );
 
-    test("of an unknown procedure are rejected with NOT_FOUND", { timeout: WAIT_DEADLINE_MS }, async () => {
-      const { name, code, message } = await page.evaluate(async () => failure((await connected()).call("no-such-procedure")));
+    test("of an unknown method are rejected with NOT_FOUND", { timeout: WAIT_DEADLINE_MS }, async () => {
+      const { name, code, message } = await page.evaluate(async () => failure((await connected()).call("no-such-method")));
       assert.deepEqual([name, code], ["RoomcastError", "NOT_FOUND"]);
       assert.notEqual(message, "");
     });

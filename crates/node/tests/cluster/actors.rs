@@ -68,8 +68,8 @@ pub(crate) async fn publish_at_a_pace(
         tokio::select! {
             _ = next.tick() => {
                 let (number, payload) = board.send(publisher, room);
-                let procedure = format!("rooms/publish/{}/{EVENT}", room_name(room));
-                let Ok(call) = client.start(&procedure, payload).await else { return };
+                let method = format!("rooms/publish/{}/{EVENT}", room_name(room));
+                let Ok(call) = client.start(&method, payload).await else { return };
                 waiting.insert(call, number);
                 room = (room + 1) % rooms;
             }

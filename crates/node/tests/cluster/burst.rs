@@ -28,8 +28,8 @@ pub(crate) async fn publish_all(board: Arc<Board>, publisher: usize, mut client:
             && let Some(room) = rooms.next()
         {
             let (number, payload) = board.send(publisher, room);
-            let procedure = format!("rooms/publish/{}/{EVENT}", room_name(room));
-            waiting.insert(client.start(&procedure, payload).await.expect("the node reads"), number);
+            let method = format!("rooms/publish/{}/{EVENT}", room_name(room));
+            waiting.insert(client.start(&method, payload).await.expect("the node reads"), number);
         }
         if waiting.is_empty() {
             return;

@@ -24,8 +24,8 @@ async fn connect(node: &Node) -> Client {
     Client::connect(&node.url()).await.expect("the node serves")
 }
 
-async fn call(client: &mut Client, procedure: &str, payload: &str) {
-    assert_eq!(client.call_text(procedure, payload).await.expect("an answer"), "", "{procedure}");
+async fn call(client: &mut Client, method: &str, payload: &str) {
+    assert_eq!(client.call_text(method, payload).await.expect("an answer"), "", "{method}");
 }
 
 /// The next events of a member, until the last one.

@@ -171,8 +171,8 @@ impl Scene {
             assert!(started.elapsed() < DEADLINE, "last events: {}", self.board.describe(ROOMS, since));
             for room in 0..ROOMS {
                 let (number, payload) = self.board.send(publisher, room);
-                let procedure = format!("rooms/publish/{}/{EVENT}", room_name(room));
-                let answer = client.call(&procedure, payload).await.expect("calls are answered");
+                let method = format!("rooms/publish/{}/{EVENT}", room_name(room));
+                let answer = client.call(&method, payload).await.expect("calls are answered");
                 self.board.answered((publisher, number), &answer);
             }
             let sent = Instant::now();

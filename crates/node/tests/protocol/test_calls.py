@@ -57,9 +57,9 @@ def test_notifications_of_one_connection_are_handled_in_order(node, connect):
     assert [client.recv() for _ in range(1000)] == [Notify("pong", b"%d" % i) for i in range(1000)]
 
 
-def test_an_unknown_procedure_is_answered_not_found(node, connect):
+def test_an_unknown_method_is_answered_not_found(node, connect):
     client = connect(node)
-    client.send(Request(9, "no such procedure", b"x"))
+    client.send(Request(9, "no such method", b"x"))
     answer = client.recv()
     assert answer.id == 9
     assert error_code(answer.payload) == "NOT_FOUND"

@@ -1,4 +1,4 @@
-"""The tutorial's procedures under --demo."""
+"""The tutorial's methods under --demo."""
 
 import time
 

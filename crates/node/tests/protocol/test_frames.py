@@ -87,7 +87,7 @@ def test_a_message_of_every_websocket_length_form_goes_both_ways(node, connect, 
         assert client.call("echo", payload) == payload
 
 
-@pytest.mark.parametrize("name", ["uppercase", "echo", "no such procedure", "running", "rooms/members/main"])
+@pytest.mark.parametrize("name", ["uppercase", "echo", "no such method", "running", "rooms/members/main"])
 def test_a_notify_is_never_answered(node, connect, name):
     client = connect(node)
     client.send(Notify(name, b"x"))
@@ -97,6 +97,6 @@ def test_a_notify_is_never_answered(node, connect, name):
 
 def test_a_failed_notification_is_dropped_and_the_connection_goes_on(node, connect):
     client = connect(node)
-    client.send(Notify("no such procedure"), Notify("rooms/join/not allowed"), Notify("rooms/publish//"))
+    client.send(Notify("no such method"), Notify("rooms/join/not allowed"), Notify("rooms/publish//"))
     client.send(Notify("ping", b"still here"))
     assert client.recv() == Notify("pong", b"still here")

@@ -166,8 +166,8 @@ def test_notifications_to_rooms_are_handled_in_the_order_in_which_they_were_sent
 @bad_names
 def test_a_bad_room_name_is_answered_invalid_argument(node, connect, bad):
     client = connect(node)
-    for procedure in ("join", "leave", "members"):
-        assert error_code(client.call(f"rooms/{procedure}/{bad}")) == "INVALID_ARGUMENT", procedure
+    for method in ("join", "leave", "members"):
+        assert error_code(client.call(f"rooms/{method}/{bad}")) == "INVALID_ARGUMENT", method
     assert error_code(client.call(f"rooms/publish/{bad}/news")) == "INVALID_ARGUMENT"
 
 

@@ -60,7 +60,7 @@ pub(crate) enum ConnectionError {
     Io(#[from] io::Error),
     #[error("it refuses connections")]
     RefusesConnections,
-    #[error("its name can't be resolved: {0}")]
+    #[error("its name cannot be resolved: {0}")]
     Unresolved(io::Error),
     #[error("no TLS answer within {CONNECT_TIMEOUT:?}: is this a plain port?")]
     NoTls,
