@@ -39,7 +39,7 @@ pub(crate) struct Running<'a> {
 pub(crate) struct Reloader<'a> {
     arguments: Arc<ArgMatches>,
     setup: Setup,
-    /// Where the internal listener is, whatever the configuration says by now.
+    /// The address of the internal listener. It stays, whatever a new configuration contains.
     internal_listen: Option<SocketAddr>,
     /// What the node runs with, option by option, as the user wrote it.
     in_force: BTreeMap<&'static str, String>,

@@ -72,7 +72,7 @@ theirs when an upgrade goes wrong. Helm reads every number as a float; the node 
 {{ $scheme }}://{{ include "roomcast.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.public.port }}/socket
 {{- end }}
 
-{{- /* What a PodMonitor and a ServiceMonitor say alike about the internal port. */}}
+{{- /* What a PodMonitor and a ServiceMonitor share about the internal port. */}}
 {{- define "roomcast.scrape" -}}
 port: internal
 path: /metrics

@@ -1,4 +1,4 @@
-{{- /* What the schema can't say: values that do not go together. */}}
+{{- /* What the schema can't express: values that do not go together. */}}
 {{- define "roomcast.validate" -}}
 {{- $name := include "roomcast.fullname" . -}}
 {{- if regexMatch "^[0-9]|[.]" $name }}
