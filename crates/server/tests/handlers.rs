@@ -1,10 +1,9 @@
-//! Handlers: their state, their connection's request, their names, backpressure and spans.
+//! Handlers: their state, their connection's request, their names and backpressure.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -20,8 +19,6 @@ use roomcast::{
     CallError, CloseCode, Code, Context, FromContext, Name, Node, NotifyError, Options, Router, Socket,
     SocketIoUpgrade, Text, UserId,
 };
-use tracing::Instrument;
-use tracing_subscriber::fmt::MakeWriter;
 
 fn router() -> Router {
     Router::new(Node::embedded(Options::default()))
@@ -183,56 +180,4 @@ async fn a_handler_learns_that_its_event_was_not_sent() {
     socket.ready().await;
     drop(client);
     assert_eq!(socket.close(CloseCode(1005), "").unwrap_err().code, Code::InvalidArgument);
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(buffer);
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-#[tokio::test]
-async fn what_a_handler_logs_is_in_the_spans_of_its_request_connection_and_call() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false);
-    let _subscriber = tracing::subscriber::set_default(subscriber.with_max_level(tracing::Level::DEBUG).finish());
-    let router = router()
-        .call("greet", async || {
-            tokio::task::yield_now().await;
-            tracing::info!("greeting");
-        })
-        .notify("wave", async || tracing::info!("waving"))
-        .call("fails", async || Err::<(), _>(CallError::new(Code::Internal, "the shop is on fire")));
-    let request = tracing::info_span!("request", id = 7);
-    let (mut client, socket) = testing::connect(&router).instrument(request).await.unwrap();
-    client.call("greet", ()).await.unwrap();
-    client.notify("wave", ()).await;
-    client.call("fails", ()).await.unwrap_err();
-    client.close().await;
-    let text = || String::from_utf8(log.0.lock().clone()).unwrap();
-    wait_until("the end is logged", || text().contains("the connection has ended")).await;
-    let text = text();
-    let of_connection = format!("request{{id=7}}:connection{{id={}}}:", socket.id());
-    for (message, span) in [("greeting", "call{method=\"greet\"}"), ("waving", "notification{event=\"wave\"}")] {
-        let line = text.lines().find(|line| line.contains(message)).unwrap();
-        assert!(line.contains(&format!("{of_connection}{span}")), "{line}");
-    }
-    let failure = text.lines().find(|line| line.contains("the shop is on fire")).unwrap();
-    assert!(failure.contains("WARN") && failure.contains("\"fails\""), "{failure}");
 }
