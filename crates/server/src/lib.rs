@@ -103,7 +103,7 @@ pub use roomcast_core::{
     MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication, PublicationQueue, Publish, PublishError, Reached,
     Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
 };
-pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name, NameError, SUBPROTOCOL};
+pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 
 /// The crate in whose registries [`Node::register_metrics`] puts a node's metrics.
 pub use prometheus;

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use roomcast::MAX_PAYLOAD;
 use schemars::{Schema, json_schema};
 
 use crate::config::value::{Value, or};
@@ -12,10 +13,6 @@ const AUTO: &str = "auto";
 
 /// The longest time that an option may have: a longer one would overflow when added to the current time.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The largest `max_payload`. Messages between nodes must fit in what one batch to Redis may hold, and a connection
-/// keeps a whole message in memory.
-const MAX_PAYLOAD: usize = 64 << 20;
 
 /// A number between two others.
 #[derive(Debug, Clone, Copy)]
