@@ -26,7 +26,8 @@ enum Stream {
     Other(Box<dyn Io>),
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A byte stream of any kind.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl fmt::Debug for Stream {

@@ -10,8 +10,9 @@ use roomcast_protocol::{
     FromServer, MAX_FRAME_HEADER_LEN, Name, Opcode, encode_client_frame, encode_client_message,
 };
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::connection::transport::Io;
 use crate::end::Disconnected;
 use crate::error::CallError;
 use crate::payload::IntoPayload;
@@ -57,9 +58,6 @@ impl Event {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// A client. It reads only while it waits for something. Dropped, it leaves without a Close, as a lost client does.
 ///
 /// Its methods panic if what they wait for does not come within [`PATIENCE`], or can't come because the connection has
@@ -69,7 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// [`response`](Self::response), [`event`](Self::event) and [`closed`](Self::closed) are cancel safe: what they have read
 /// is there for the next call. The other methods send: do not use a client after dropping one of their futures.
 pub struct Client {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn Io>,
     decoder: ClientDecoder,
     protocol: ClientConnection,
     responses: HashMap<CallId, Bytes>,
@@ -78,7 +76,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+    pub(super) fn new(stream: impl Io + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             decoder: ClientDecoder::new(MAX_MESSAGE),
