@@ -1,17 +1,22 @@
 //! The life of one of a router's connections, and the way of its calls and notifications to their handlers.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::extract::ConnectInfo;
+use axum::http::Extensions;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use roomcast_core::{Codec, Connection, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
+use tracing::Span;
 
 use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::notifications::{NotificationQueue, report};
 use crate::app::rooms::Publish;
+use crate::app::router::Router;
 use crate::app::routes::{Routes, Target};
 use crate::app::socket::Socket;
 use crate::app::spans;
@@ -20,6 +25,7 @@ use crate::call::running::Call;
 use crate::call::table::Refusal;
 use crate::connection::context::{ClientInfo, ConnectionContext, call_cost, notification_cost};
 use crate::connection::driver::Driver;
+use crate::connection::handshake::UpgradeRejection;
 use crate::connection::responder::Responder;
 use crate::connection::session::{App, Rpc};
 use crate::connection::transport::Transport;
@@ -36,14 +42,54 @@ pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
     Box::pin(open.finish(end)).await;
 }
 
-/// What an upgrade hands over.
-pub(crate) struct Opening {
-    pub(crate) routes: Arc<Routes>,
+/// A connection to be: the request for it, and what the application gives it.
+#[derive(Debug)]
+pub(crate) struct NewConnection {
+    pub(crate) request: Parts,
     pub(crate) user: Option<UserId>,
-    pub(crate) client: ClientInfo,
+    pub(crate) extensions: Extensions,
+    pub(crate) keeps_request: bool,
+}
+
+impl NewConnection {
+    pub(crate) fn new(request: Parts) -> Self {
+        Self { request, user: None, extensions: Extensions::new(), keeps_request: false }
+    }
+
+    /// The client's address, if the server provides it.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+    }
+
+    /// Takes a place in the router's node.
+    ///
+    /// # Errors
+    /// [`UpgradeRejection`] if the node takes no more connections.
+    pub(crate) fn admit<S>(self, router: &Router<S>) -> Result<Opening, UpgradeRejection> {
+        let routes = router.routes();
+        let place = routes.node.take_place().map_err(|max| UpgradeRejection::TooManyConnections { max })?;
+        if routes.node.hub().local().is_short_of_memory() {
+            return Err(UpgradeRejection::ShortOfMemory);
+        }
+        let peer_addr = self.peer_addr();
+        let request = Arc::new(self.request);
+        let mut client = ClientInfo { peer_addr, extensions: self.extensions };
+        if self.keeps_request {
+            client.keep_request(Arc::clone(&request));
+        }
+        client.set_span(Span::current());
+        Ok(Opening { routes, user: self.user, client, request, place })
+    }
+}
+
+/// A connection that has its place in the node.
+pub(crate) struct Opening {
+    routes: Arc<Routes>,
+    user: Option<UserId>,
+    client: ClientInfo,
     /// For the connect handler.
-    pub(crate) request: Arc<Parts>,
-    pub(crate) place: Place,
+    request: Arc<Parts>,
+    place: Place,
 }
 
 /// Waits for the end of the handshake, and runs the connect handler. `None`: there is no connection, or it is refused

@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{Extensions, header};
 use axum::response::{IntoResponse, Response};
 use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
-use tracing::Span;
 
-use crate::app::lifecycle::{self, Opening};
+use crate::app::lifecycle::{self, NewConnection};
 use crate::app::router::Router;
-use crate::connection::context::ClientInfo;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
 use crate::options::Options;
 use crate::seed::inbox::Inbox;
@@ -43,11 +41,8 @@ const MIN_INBOX: usize = 1024;
 #[derive(Debug)]
 pub struct SocketIoUpgrade {
     handshake: Handshake,
-    request: Parts,
-    keeps_request: bool,
-    user: Option<UserId>,
+    connection: NewConnection,
     options: Option<Arc<Options>>,
-    extensions: Extensions,
 }
 
 impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
@@ -58,14 +53,7 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
         if !tokens(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == SUBPROTOCOL) {
             return Err(UpgradeRejection::Subprotocol);
         }
-        Ok(Self {
-            handshake,
-            request: parts.clone(),
-            keeps_request: false,
-            user: None,
-            options: None,
-            extensions: Extensions::new(),
-        })
+        Ok(Self { handshake, connection: NewConnection::new(parts.clone()), options: None })
     }
 }
 
@@ -73,7 +61,7 @@ impl SocketIoUpgrade {
     /// Sets whose connection this is, which a cookie or a token tells your application.
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
-        self.user = Some(user);
+        self.connection.user = Some(user);
         self
     }
 
@@ -100,7 +88,7 @@ impl SocketIoUpgrade {
     /// ```
     #[must_use]
     pub fn with<T: Clone + Send + Sync + 'static>(mut self, data: T) -> Self {
-        self.extensions.insert(data);
+        self.connection.extensions.insert(data);
         self
     }
 
@@ -108,13 +96,13 @@ impl SocketIoUpgrade {
     /// memory for each connection, typically 1 to 2 kB. Connect handlers have them in any case.
     #[must_use]
     pub fn keep_request(mut self) -> Self {
-        self.keeps_request = true;
+        self.connection.keeps_request = true;
         self
     }
 
     /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+        self.connection.peer_addr()
     }
 
     /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. A router's
@@ -127,23 +115,11 @@ impl SocketIoUpgrade {
 
     /// Gives the connection to a router's handlers. The result is the response to the request.
     pub fn route<S>(self, router: &Router<S>) -> Response {
-        let routes = router.routes();
-        let place = match routes.node.take_place() {
-            Ok(place) => place,
-            Err(max) => return UpgradeRejection::TooManyConnections { max }.into_response(),
+        let opening = match self.connection.admit(router) {
+            Ok(opening) => opening,
+            Err(rejection) => return rejection.into_response(),
         };
-        if routes.node.hub().local().is_short_of_memory() {
-            return UpgradeRejection::ShortOfMemory.into_response();
-        }
-        let peer_addr = self.peer_addr();
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let request = Arc::new(self.request);
-        let mut client = ClientInfo { peer_addr, extensions: self.extensions };
-        if self.keeps_request {
-            client.keep_request(Arc::clone(&request));
-        }
-        client.set_span(Span::current());
-        let opening = Opening { routes, user: self.user, client, request, place };
         tokio::spawn(lifecycle::run(Box::pin(lifecycle::open(opening, upgraded))));
         response
     }
@@ -162,7 +138,7 @@ impl SocketIoUpgrade {
     {
         let peer_addr = self.peer_addr();
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
-        let context = standalone::context(self.options, peer_addr, self.user);
+        let context = standalone::context(self.options, peer_addr, self.connection.user);
         let inbox = Arc::new(Inbox::new(buffer.max(MIN_INBOX)));
         let socket = SocketIo::new(Arc::clone(&context), Arc::clone(&inbox));
         tokio::spawn(async move {

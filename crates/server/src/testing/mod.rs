@@ -43,7 +43,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Extensions, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::IntoResponse;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use roomcast_core::UserId;
@@ -51,15 +52,14 @@ use roomcast_protocol::SUBPROTOCOL;
 use thiserror::Error;
 use tokio::io::duplex;
 use tokio::sync::oneshot;
-use tracing::Span;
 
 use crate::app::context::CallContext;
-use crate::app::lifecycle::{self, Opening};
+use crate::app::lifecycle::{self, NewConnection};
 use crate::app::router::Router;
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
-use crate::connection::context::ClientInfo;
+use crate::connection::handshake::UpgradeRejection;
 use crate::connection::transport::Transport;
 use crate::end::{CancelCause, Disconnected};
 use crate::metrics::UNKNOWN_METHOD;
@@ -91,6 +91,13 @@ pub enum ConnectError {
     /// The connect handler refused the connection.
     #[error(transparent)]
     Closed(#[from] Disconnected),
+}
+
+impl From<UpgradeRejection> for ConnectError {
+    fn from(rejection: UpgradeRejection) -> Self {
+        let body = rejection.to_string();
+        Self::Refused { status: rejection.into_response().status(), body }
+    }
 }
 
 /// Connects a client to a router's handlers. The [`Socket`] is the server's end. To give the connection a user or data,
@@ -125,40 +132,41 @@ pub async fn connect<S>(router: &Router<S>) -> Result<(Client, Socket), ConnectE
 /// assert_eq!(ann.call("me", ()).await.unwrap(), "ann of acme");
 /// # }
 /// ```
-#[derive(Debug, Default)]
-pub struct ClientBuilder {
-    user: Option<UserId>,
-    extensions: Extensions,
-    request: Request<()>,
-    keeps_request: bool,
+#[derive(Debug)]
+pub struct ClientBuilder(NewConnection);
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self(NewConnection::new(Request::new(()).into_parts().0))
+    }
 }
 
 impl ClientBuilder {
     /// As [`SocketIoUpgrade::user`](crate::SocketIoUpgrade::user).
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
-        self.user = Some(user);
+        self.0.user = Some(user);
         self
     }
 
     /// As [`SocketIoUpgrade::with`](crate::SocketIoUpgrade::with).
     #[must_use]
     pub fn with<T: Clone + Send + Sync + 'static>(mut self, data: T) -> Self {
-        self.extensions.insert(data);
+        self.0.extensions.insert(data);
         self
     }
 
     /// The request that opened the connection, for the connect handler.
     #[must_use]
     pub fn request(mut self, request: Request<()>) -> Self {
-        self.request = request;
+        self.0.request = request.into_parts().0;
         self
     }
 
     /// As [`SocketIoUpgrade::keep_request`](crate::SocketIoUpgrade::keep_request).
     #[must_use]
     pub fn keep_request(mut self) -> Self {
-        self.keeps_request = true;
+        self.0.keeps_request = true;
         self
     }
 
@@ -173,20 +181,9 @@ impl ClientBuilder {
     /// # Cancel safety
     /// As [`connect`].
     pub async fn connect<S>(self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
-        let routes = router.routes();
-        let place = routes.node.take_place().map_err(|max| {
-            let refused = format!("{max} connections are open, the most that may");
-            ConnectError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, body: refused }
-        })?;
+        let opening = self.0.admit(router)?;
         let (server, client) = duplex(PIPE);
         let (opened, socket) = oneshot::channel();
-        let request = Arc::new(self.request.into_parts().0);
-        let mut info = ClientInfo { peer_addr: None, extensions: self.extensions };
-        if self.keeps_request {
-            info.keep_request(Arc::clone(&request));
-        }
-        info.set_span(Span::current());
-        let opening = Opening { routes, user: self.user, client: info, request, place };
         let transport = std::future::ready(Some(Transport::pipe(server)));
         tokio::spawn(lifecycle::run(Box::pin(async move {
             let open = lifecycle::open(opening, transport).await?;
