@@ -1,4 +1,4 @@
-//! Publications that waited together, put together by room.
+//! Publications that waited together, put together by room, and encoded once for all members with the same codec.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

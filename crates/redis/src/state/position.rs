@@ -1,4 +1,4 @@
-//! How far a node has read a room's events, and what it missed: pure.
+//! How far a node has read a room's events, what it missed, and which events it has had already: pure.
 //!
 //! Redis gives each event of a room an **offset**. Within one **epoch**, an offset belongs to one event, and an event
 //! has one offset. A new epoch begins when another server writes the room's position than before (a replica was

@@ -1,4 +1,4 @@
-//! The built-in methods by which clients join, leave and use rooms.
+//! The built-in methods by which clients join, leave and use rooms, and whether a client may use them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -61,6 +61,7 @@ impl Call {
         self.metrics.on_cancelled(cause);
         let scope = {
             let mut scope = self.scope.lock();
+            // Before the tasks are aborted: what they drop, such as the responder, looks at the cause.
             self.cause.store(cause as u8, Ordering::Release);
             std::mem::take(&mut *scope)
         };

@@ -1,4 +1,4 @@
-//! The rooms, users and connections of all nodes, from one node.
+//! One node of a cluster: its life, its drain, and through it the rooms, users and connections of all nodes.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
