@@ -1,9 +1,9 @@
-//! Connections, tasks and time around `state`. Imports `state`, `metrics` and `options`; nothing but tests imports it.
+//! Connections, tasks and time around `state`. Imports `state`, `metrics` and `options`. The crate exports its `broker`.
 //!
-//! A publish enters at `broker`, and goes through `publisher` and `commands` to `publish.lua` in Redis. What Redis sends
+//! A publish enters at `broker`, and goes through `publisher` and `commands` to the script in Redis (`state/stored/publish.lua`). What Redis sends
 //! enters at `connection`, and goes through `subscriber` back to `broker`, where the hub takes it.
 //!
-//! Reading order: `commands` (scripts and topology, through fred) → `publish.lua` and `publisher` (publishes) →
+//! Reading order: `commands` (scripts and topology, through fred) → `publisher` (publishes) →
 //! `connection` and `links` (one subscriber connection; those to all servers) → `topology_requests` → `subscriber` (the
 //! task around them) → `broker` (all of it as a `Broker`).
 

@@ -21,9 +21,8 @@ use crate::state::keys::{Keys, PROBES};
 use crate::state::message::{EVENT_OVERHEAD, Encoder};
 use crate::state::queue::{LaneKey, Queue, Waiting, deadline_of};
 use crate::state::seal::Seal;
+use crate::state::stored::PUBLISH;
 use crate::state::topology::Topology;
-
-const SCRIPT: &str = include_str!("publish.lua");
 
 /// A message over this is not kept in a history: a hundred of them would be more than Redis lets wait for
 /// a subscriber.
@@ -57,7 +56,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     pub(crate) fn new(commands: Arc<Commands>, keys: Keys, seal: Seal, history: HistoryRules) -> Arc<Self> {
         use sha1::Digest;
-        let digest = sha1::Sha1::digest(SCRIPT).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = sha1::Sha1::digest(PUBLISH).iter().map(|byte| format!("{byte:02x}")).collect();
         let (runtime, queue, topology_wanted) = (Handle::current(), Mutex::default(), AtomicBool::new(false));
         Arc::new(Self { commands, keys, seal, history, digest, runtime, queue, topology_wanted, failed: Notify::new() })
     }
@@ -166,7 +165,7 @@ impl Publisher {
             arguments.extend([Value::Integer(kept.into()), millis(retention.age)]);
             arguments.push(Value::Bytes(encoder.finish(&channel, &self.seal)));
         }
-        (Script { text: SCRIPT, digest: &self.digest, keys, arguments }, message_of)
+        (Script { text: PUBLISH, digest: &self.digest, keys, arguments }, message_of)
     }
 
     fn retention_of(&self, room: &RoomName) -> Retention {

@@ -7,8 +7,9 @@ use roomcast_core::NodeId;
 use roomcast_protocol::Name;
 
 use crate::state::message::{Encoder, Message};
-use crate::state::position::{Progress, Reader, Stored};
+use crate::state::position::{Progress, Reader};
 use crate::state::seal::Seal;
+use crate::state::stored::Stored;
 
 /// Events `first..first + count` of an epoch, by one origin that numbers them like Redis.
 fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {

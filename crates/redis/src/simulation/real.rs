@@ -16,12 +16,10 @@ use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::io::connection::{self, Credentials, Report};
 use crate::state::keys::Keys;
 use crate::state::message::Encoder;
-use crate::state::position::Stored;
 use crate::state::resp::{Incoming, bytes_of, put_command, strings_of};
 use crate::state::seal::Seal;
-use crate::state::session::READ_HISTORY;
+use crate::state::stored::{PUBLISH, READ_HISTORY, Stored};
 
-const SCRIPT: &str = include_str!("../io/publish.lua");
 const DEADLINE: Duration = Duration::from_secs(20);
 const POSITION_MS: u64 = 7_200_000;
 const UNREAD_MS: u64 = 300_000;
@@ -167,7 +165,7 @@ impl Both {
             let name = &self.rooms[*room].0;
             [self.keys.position(name), self.keys.history(name)].map(String::into_bytes)
         });
-        let mut words = vec![b"EVAL".to_vec(), SCRIPT.into(), (messages.len() * 2).to_string().into()];
+        let mut words = vec![b"EVAL".to_vec(), PUBLISH.into(), (messages.len() * 2).to_string().into()];
         words.extend(keys);
         words.extend([POSITION_MS, UNREAD_MS].map(|millis| millis.to_string().into_bytes()));
         for (room, PublishedMessage { origin, number, count, kept, kept_ms, events, .. }) in messages {

@@ -38,7 +38,7 @@ impl Keys {
         named.strip_prefix(&*self.channel_kind)?.strip_prefix(':')
     }
 
-    /// The key of a room's position, described in `publish.lua`.
+    /// The key of a room's position, described in `stored`.
     pub(crate) fn position(&self, room: &RoomName) -> String {
         self.name("p", room)
     }

@@ -65,7 +65,7 @@ pub(crate) struct Message {
 
 /// One event of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Event {
+pub(crate) struct RoomEvent {
     /// Grows with each event of its origin; the same when a publish is tried again.
     pub(crate) number: u64,
     /// Microseconds since 1970, by the publishing node's clock.
@@ -167,7 +167,7 @@ impl Message {
     }
 
     /// All events, in order.
-    pub(crate) fn events(&self) -> Result<Vec<Event>, DecodeError> {
+    pub(crate) fn events(&self) -> Result<Vec<RoomEvent>, DecodeError> {
         let mut rest = self.events.clone();
         let capacity = rest.len() / EVENT_OVERHEAD;
         let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
@@ -204,7 +204,7 @@ fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Decode
     Ok(NodeId::from_u64(origin))
 }
 
-fn take_event(rest: &mut Bytes, position: Position) -> Option<Event> {
+fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
     if rest.len() < EVENT_OVERHEAD {
         return None;
     }
@@ -214,10 +214,16 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<Event> {
     }
     let name = Name::from_bytes(rest.split_to(name_len))?;
     let payload_len = rest.get_u32() as usize;
-    (rest.len() >= payload_len).then(|| Event { number, sent_at, name, payload: rest.split_to(payload_len), position })
+    (rest.len() >= payload_len).then(|| RoomEvent {
+        number,
+        sent_at,
+        name,
+        payload: rest.split_to(payload_len),
+        position,
+    })
 }
 
-impl Event {
+impl RoomEvent {
     /// As the hub takes it.
     pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
         let Self { name: event, payload, position, .. } = self;

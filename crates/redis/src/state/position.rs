@@ -17,61 +17,24 @@
 //! More than one epoch may have begun since, each from less than the one before had. So when the epoch is new, the node
 //! requests the whole history: each message contains the start of its own epoch.
 
-use roomcast_core::NodeId;
+use roomcast_core::{NodeId, Position};
 
-use crate::state::message::{Event, Message};
+use crate::state::message::{Message, RoomEvent};
+use crate::state::stored::{MAX_ORIGINS, Stored};
 
 /// How many messages, and how many bytes of them, may wait while a repair is under way. Further ones are dropped, and
 /// found missing afterwards.
 const MAX_HELD: usize = 10_000;
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many origins are remembered, to recognise a publish that was tried again; the least recent is dropped.
-const MAX_ORIGINS: usize = 64;
-
 /// The most events that one step counts as lost: a forged number must not make a counter wrap.
 const MAX_COUNTED: u64 = 1 << 32;
-
-/// Where an event is in a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
-    epoch: u64,
-    offset: u64,
-}
-
-/// What Redis has under a room's position key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
-    pub(crate) epoch: u64,
-    /// The first offset of the epoch.
-    pub(crate) start: u64,
-    /// The offset of the last event.
-    pub(crate) offset: u64,
-    /// The number of the last event of each origin, the most recent origin first.
-    pub(crate) origins: Vec<(NodeId, u64)>,
-}
-
-impl Stored {
-    /// `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as the publish script writes it.
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let mut parts = std::str::from_utf8(text).ok()?.split(' ');
-        let mut number = || parts.next()?.parse::<u64>().ok();
-        let (epoch, start, offset) = (number()?, number()?, number()?);
-        let (_writer, _read) = (parts.next()?, parts.next()?);
-        let origin = |part: &str| {
-            let (origin, number) = part.split_once(':')?;
-            Some((origin.parse().ok()?, number.parse().ok()?))
-        };
-        let origins = parts.take(MAX_ORIGINS).map(origin).collect::<Option<_>>()?;
-        (start >= 1).then_some(Self { epoch, start, offset, origins })
-    }
-}
 
 /// What came of a step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// To be delivered, in order.
-    pub(crate) events: Vec<(NodeId, Event)>,
+    pub(crate) events: Vec<(NodeId, RoomEvent)>,
     /// How many of them came from the history.
     pub(crate) repaired: u64,
     /// How many are gone: the history no longer has them.
@@ -96,19 +59,19 @@ pub(crate) struct Reader {
     /// The position of the last event that was read.
     at: Option<Position>,
     /// Live messages behind a gap, until the history has been read.
-    repair: Option<Held>,
+    repair: Option<HeldMessages>,
     /// The last event's number of each origin, the most recent origin last.
     origins: Vec<(NodeId, u64)>,
 }
 
 /// Messages that wait for a repair.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldMessages {
     messages: Vec<Message>,
     bytes: usize,
 }
 
-impl Held {
+impl HeldMessages {
     fn push(&mut self, message: Message) {
         let size = message.size();
         if self.messages.is_empty() || (self.messages.len() < MAX_HELD && self.bytes + size <= MAX_HELD_BYTES) {
@@ -169,7 +132,7 @@ impl Reader {
             _ => return self.read_live(&message, progress),
         };
         progress.repair_from = Some(asked);
-        self.repair.insert(Held::default()).push(message);
+        self.repair.insert(HeldMessages::default()).push(message);
     }
 
     /// The reply to the request for the history from `asked` on.
@@ -256,9 +219,9 @@ impl Reader {
         progress.history_reset |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.offset);
     }
 
-    /// Takes a message that nothing is missing before. One that brings nothing new does not move the position: Redis
-    /// takes nothing twice, so it is a copy that somebody sent to the channel. Should it be none, the next message
-    /// shows a gap.
+    /// Takes a message that nothing is missing before. One without a new event does not move the position: Redis
+    /// publishes nothing twice, so it is a copy that somebody else sent to the channel. If that is wrong and Redis did
+    /// give it new offsets, the next message shows a gap, and the history has the rest.
     fn read_live(&mut self, message: &Message, progress: &mut Progress) {
         let is_seen = |next| message.last() < next;
         if matches!(self.expected(message.epoch, message.start), Expected::From(next) if is_seen(next)) {
@@ -266,7 +229,7 @@ impl Reader {
         }
         let Ok(events) = message.events() else { return };
         let is_copy =
-            |event: &Event| self.origins.iter().any(|(of, last)| *of == message.origin && event.number <= *last);
+            |event: &RoomEvent| self.origins.iter().any(|(of, last)| *of == message.origin && event.number <= *last);
         if events.iter().all(is_copy) {
             progress.duplicates += message.count;
         } else {

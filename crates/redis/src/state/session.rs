@@ -16,6 +16,7 @@ use roomcast_core::RoomName;
 use crate::state::keys::Keys;
 use crate::state::resp::{bytes_of, error_of, put_command, strings_of};
 use crate::state::room::SessionIndex;
+use crate::state::stored::READ_HISTORY;
 
 /// How many rooms the pending requests may concern. This bounds the commands that wait to be written, and the replies
 /// in Redis' output buffer, which Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
@@ -26,17 +27,6 @@ const MAX_GROUP: usize = 64;
 
 /// A server that owes a reply and sends nothing for so long is lost.
 const SILENCE: Duration = Duration::from_secs(3);
-
-/// Reads a room's position, and the messages of its history that end with the event at offset `ARGV[1]` or a later one.
-/// Each message has at least one event, so they are among as many last messages as events are requested; there may be
-/// older messages before them. When none is requested, an empty range is read: a probe proves the right to read one.
-pub(crate) const READ_HISTORY: &str = "\
-    local position = redis.call('GET', KEYS[1]) \
-    local last = position and string.match(position, '^%d+ %d+ (%d+)') \
-    local wanted = last and last - ARGV[1] + 1 or 0 \
-    local from, to = -wanted, -1 \
-    if wanted <= 0 then from, to = 1, 0 end \
-    return {position, redis.call('LRANGE', KEYS[2], from, to)}";
 
 /// A group of commands.
 #[derive(Debug)]

@@ -27,11 +27,12 @@ use roomcast_core::{BrokerError, Publication, RoomName};
 use crate::metrics::RedisMetrics;
 use crate::state::delivery::Delivery;
 use crate::state::keys::Keys;
-use crate::state::position::{Progress, Reader, Stored};
+use crate::state::position::{Progress, Reader};
 use crate::state::resp::Incoming;
 use crate::state::room::{Room, SessionIndex, Stage, Waiter};
 use crate::state::seal::Seal;
 use crate::state::session::{Known, Request, Response, ServerSession};
+use crate::state::stored::Stored;
 use crate::state::topology::Topology;
 
 /// How long a subscription may take before it fails for those who wait for it.

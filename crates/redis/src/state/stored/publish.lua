@@ -21,7 +21,8 @@
 -- Lua writes numbers with 14 digits, so offsets are exact up to 10^14. Epochs are larger and need
 -- '%.0f'.
 
-local MAX_ORIGINS_LENGTH = 1650 -- 64 origins whose numbers have 8 digits
+-- 64 origins whose numbers have 8 digits: MAX_ORIGINS, in characters.
+local MAX_ORIGINS_LENGTH = 1650
 
 local call, find, sub, match = redis.call, string.find, string.sub, string.match
 
