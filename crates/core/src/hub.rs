@@ -16,7 +16,7 @@ use crate::id::{RoomName, UserId};
 use crate::metrics::HubMetrics;
 use crate::options::HubOptions;
 use crate::rooms::fan_out::FanOut;
-use crate::rooms::local::LocalNode;
+use crate::rooms::local_node::LocalNode;
 
 /// Why an event was not published.
 ///

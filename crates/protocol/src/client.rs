@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::calls::CallId;
+use crate::call_table::CallId;
 use crate::error::MalformedFrame;
 use crate::frame::{Frame, Name};
 

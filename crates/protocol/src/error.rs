@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::calls::CallId;
+use crate::call_table::CallId;
 use crate::close::{CloseCode, CloseFrame};
 
 /// A message that is not a frame of the protocol.

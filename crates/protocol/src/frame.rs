@@ -15,7 +15,7 @@ use std::ops::Deref;
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::calls::CallId;
+use crate::call_table::CallId;
 use crate::error::MalformedFrame;
 
 /// The longest name in bytes: its length is one byte on the wire.

@@ -7,7 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
 
-mod calls;
+mod call_table;
 mod client;
 mod close;
 mod error;
@@ -18,7 +18,7 @@ mod server;
 mod websocket;
 mod websocket_client;
 
-pub use calls::{CallId, CallKey, CallTable, StartError};
+pub use call_table::{CallId, CallKey, CallTable, StartError};
 pub use client::{ClientConnection, ClientEvent};
 pub use close::{CloseCode, CloseFrame};
 pub use error::{MalformedFrame, Violation, WebSocketError};

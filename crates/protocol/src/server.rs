@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::calls::CallId;
+use crate::call_table::CallId;
 use crate::close::CloseFrame;
 use crate::error::Violation;
 use crate::frame::{Frame, Name};

@@ -31,7 +31,7 @@ use crate::id::{NodeId, RoomName};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// The node that accepted the event.
+    /// The node that published the event.
     pub origin: NodeId,
     /// The room whose members get it.
     pub room: RoomName,
@@ -47,7 +47,7 @@ pub struct Publish {
 /// whose example shows how one is made.
 #[derive(Debug, Clone)]
 pub struct Publication {
-    /// The node that accepted the event.
+    /// The node that published the event.
     pub origin: NodeId,
     /// The room whose members get it.
     pub room: RoomName,

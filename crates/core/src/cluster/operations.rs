@@ -18,7 +18,7 @@ use crate::cluster::pending::{MAX_REQUESTS, Responses};
 use crate::cluster::presence::SharedQueries;
 use crate::cluster::respond::respond;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
-use crate::rooms::local::{JoinError, LocalNode, Member};
+use crate::rooms::local_node::{JoinError, LocalNode, Member};
 
 /// Requests of other nodes that may be responded to at once in tasks of their own; more get no response.
 const MAX_RESPONDING: usize = 1024;

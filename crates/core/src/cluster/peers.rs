@@ -19,7 +19,7 @@ use crate::cluster::message::{Message, Request, Response};
 use crate::cluster::nodes::{HEARTBEAT_INTERVAL, NodeInfo, Nodes};
 use crate::cluster::pending::{MAX_REQUESTS, PendingRequests, REQUEST_TIMEOUT, Responses};
 use crate::id::{NodeId, RoomName};
-use crate::rooms::local::LocalNode;
+use crate::rooms::local_node::LocalNode;
 
 /// The version that a node announces.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -38,8 +38,8 @@ impl<T: Clone> SharedQueries<T> {
     ///
     /// Dropping the future leaves the query to the next caller that waits.
     pub(crate) async fn get<F: Future<Output = T>>(&self, room: &RoomName, query: impl FnOnce() -> F) -> T {
-        let place = Place { queries: self, room, turns: self.turns(room) };
-        let turns = &place.turns;
+        let caller = Caller { queries: self, room, turns: self.turns(room) };
+        let turns = &caller.turns;
         let own = turns.arrived.fetch_add(1, Ordering::AcqRel);
         let mut last = turns.last.lock().await;
         if let Some((arrived, result)) = &*last
@@ -68,13 +68,13 @@ impl<T> Turns<T> {
 }
 
 /// One caller among those of a room; the last takes the room's entry along.
-struct Place<'a, T> {
+struct Caller<'a, T> {
     queries: &'a SharedQueries<T>,
     room: &'a RoomName,
     turns: Arc<Turns<T>>,
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for Caller<'_, T> {
     fn drop(&mut self) {
         let mut rooms = self.queries.rooms.lock();
         if self.turns.present.fetch_sub(1, Ordering::Relaxed) == 1 {

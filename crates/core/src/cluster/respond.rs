@@ -10,8 +10,8 @@ use crate::cluster::message::{
     JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response, RoomCount,
 };
 use crate::id::{ConnectionId, RoomName};
-use crate::rooms::connection::LocalConnection;
-use crate::rooms::local::{JoinError, LocalNode};
+use crate::rooms::local_connection::LocalConnection;
+use crate::rooms::local_node::{JoinError, LocalNode};
 use crate::rooms::outbox::{Outgoing, Rejected};
 
 impl Request {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::broker::contract::Broker;
 use crate::broker::publication::Publication;
 use crate::rooms::batch::{Batch, batches};
-use crate::rooms::connection::LocalConnection;
-use crate::rooms::local::LocalNode;
+use crate::rooms::local_connection::LocalConnection;
+use crate::rooms::local_node::LocalNode;
 use crate::rooms::pacing::HeldRooms;
 
 /// An event that is older than this when it arrives counts as missed during an outage of the node or of Redis. An event
@@ -55,7 +55,7 @@ impl FanOut {
 
     /// Queues everything that is held back.
     pub(crate) fn finish(self) {
-        for batch in self.held.drain() {
+        for batch in self.held.into_batches() {
             self.node.queue(&batch);
         }
     }

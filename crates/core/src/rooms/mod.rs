@@ -6,10 +6,10 @@
 pub(crate) mod batch;
 pub(crate) mod budget;
 pub(crate) mod codec;
-pub(crate) mod connection;
 pub(crate) mod fan_out;
 pub(crate) mod load;
-pub(crate) mod local;
+pub(crate) mod local_connection;
+pub(crate) mod local_node;
 pub(crate) mod membership;
 pub(crate) mod outbox;
 pub(crate) mod pacing;
@@ -17,4 +17,4 @@ pub(crate) mod shedding;
 pub(crate) mod subscription;
 
 #[cfg(doc)]
-use {fan_out::FanOut, local::LocalNode, outbox::Outbox};
+use {fan_out::FanOut, local_node::LocalNode, outbox::Outbox};

@@ -65,14 +65,14 @@ pub enum Rejected {
 
 /// What a connection makes its node hold, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct HeldBytes {
     /// Its end gives this back.
     pub(crate) own: usize,
     /// Given back when the last of the connections that share it ends.
     pub(crate) shared: usize,
 }
 
-impl Held {
+impl HeldBytes {
     pub(crate) fn is_nothing(self) -> bool {
         self == Self { own: 0, shared: 0 }
     }
@@ -208,9 +208,9 @@ impl Outbox {
     }
 
     /// The memory of what is queued and not written.
-    pub(crate) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> HeldBytes {
         let state = self.state.lock();
-        Held { own: state.own_bytes, shared: state.bytes - state.own_bytes }
+        HeldBytes { own: state.own_bytes, shared: state.bytes - state.own_bytes }
     }
 
     /// Asks the driver to close the connection. The first close wins; `false`: this was not it.

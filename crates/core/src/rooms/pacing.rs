@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::broker::limits::MAX_WAITING_BYTES;
 use crate::id::RoomName;
 use crate::rooms::batch::Batch;
-use crate::rooms::connection::LocalConnection;
+use crate::rooms::local_connection::LocalConnection;
 
 /// How long a member without space for the next batch may delay its room. After that, it gets the rest as it comes, and
 /// is closed when that exceeds its limit.
@@ -101,7 +101,7 @@ impl HeldRooms {
     }
 
     /// Returns everything that is held, in each room's order.
-    pub(crate) fn drain(self) -> impl Iterator<Item = Batch> {
+    pub(crate) fn into_batches(self) -> impl Iterator<Item = Batch> {
         self.rooms.into_values().flat_map(|held| held.batches).map(|(_, batch)| batch)
     }
 

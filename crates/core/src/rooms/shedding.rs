@@ -8,9 +8,9 @@ use prometheus::IntCounter;
 use roomcast_protocol::{CloseCode, CloseFrame};
 
 use crate::rooms::budget::Budget;
-use crate::rooms::connection::LocalConnection;
-use crate::rooms::local::LocalNode;
-use crate::rooms::outbox::Held;
+use crate::rooms::local_connection::LocalConnection;
+use crate::rooms::local_node::LocalNode;
+use crate::rooms::outbox::HeldBytes;
 
 /// How often all connections may be examined: that takes milliseconds with 100,000 of them, and closed ones need time
 /// to release their memory.
@@ -31,7 +31,7 @@ impl LocalNode {
         tokio::join!(
             self.keep(
                 &load.inbound,
-                |connection| Held { own: connection.inbound(), shared: 0 },
+                |connection| HeldBytes { own: connection.inbound(), shared: 0 },
                 &too_much_input,
                 &metrics.shed_for_inbound
             ),
@@ -47,7 +47,7 @@ impl LocalNode {
     async fn keep(
         &self,
         budget: &Budget,
-        held: impl Fn(&LocalConnection) -> Held,
+        held: impl Fn(&LocalConnection) -> HeldBytes,
         close: &CloseFrame,
         count: &IntCounter,
     ) {
@@ -67,11 +67,11 @@ impl LocalNode {
     fn close_largest(
         &self,
         budget: &Budget,
-        held: impl Fn(&LocalConnection) -> Held,
+        held: impl Fn(&LocalConnection) -> HeldBytes,
         close: &CloseFrame,
         count: &IntCounter,
     ) {
-        let mut all: Vec<(Held, Arc<LocalConnection>)> = Vec::new();
+        let mut all: Vec<(HeldBytes, Arc<LocalConnection>)> = Vec::new();
         for connection in self.connections() {
             let held = held(&connection);
             if !held.is_nothing() {
@@ -82,7 +82,8 @@ impl LocalNode {
         let counted: usize = all.iter().map(|(held, _)| held.shared).sum();
         // Each copy once.
         let shared = budget.held().saturating_sub(own).min(counted);
-        let share = |held: Held| held.own + (held.shared as u128 * shared as u128 / counted.max(1) as u128) as usize;
+        let share =
+            |held: HeldBytes| held.own + (held.shared as u128 * shared as u128 / counted.max(1) as u128) as usize;
         // Those that are closed already give back what they hold as soon as they run.
         let (closed, mut open): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, connection)| connection.outbox.is_closed());

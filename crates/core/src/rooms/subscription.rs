@@ -1,4 +1,4 @@
-//! Subscriptions that the broker has not confirmed.
+//! RoomSubscriptions that the broker has not confirmed.
 //!
 //! ```text
 //!   first member ──▶ pending ──confirmed──▶ (not kept here)
@@ -35,12 +35,12 @@ impl Subscription {
 
 /// The subscriptions that are pending or have failed, by room.
 #[derive(Debug)]
-pub(crate) struct Subscriptions {
+pub(crate) struct RoomSubscriptions {
     broker: Arc<dyn Broker>,
     unconfirmed: HashMap<RoomName, Subscription>,
 }
 
-impl Subscriptions {
+impl RoomSubscriptions {
     /// None.
     pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
         Self { broker, unconfirmed: HashMap::new() }

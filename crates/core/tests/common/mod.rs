@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, Codec, Connection, Hub, HubOptions, LocalConnection, MemoryBroker,
-    MemoryBus, Outgoing, Publication, Publish, RoomName, UserId, check_event,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Codec, ConnectionGuard, Hub, HubOptions, LocalConnection,
+    MemoryBroker, MemoryBus, Outgoing, Publication, Publish, RoomName, UserId, check_event,
 };
 use roomcast_protocol::{Frame, Name};
 use tokio::runtime::Runtime;
@@ -78,7 +78,7 @@ pub async fn publish(hub: &Arc<Hub>, to: &RoomName, payload: impl Into<Bytes>) {
 /// A connection whose driver takes everything at once and writes it nowhere.
 #[derive(Debug)]
 pub struct Client {
-    pub connection: Connection,
+    pub connection: ConnectionGuard,
     received: VecDeque<(String, String)>,
 }
 
@@ -91,7 +91,7 @@ impl Client {
         Self::of(connection)
     }
 
-    pub fn of(connection: Connection) -> Self {
+    pub fn of(connection: ConnectionGuard) -> Self {
         Self { connection, received: VecDeque::new() }
     }
 
@@ -204,7 +204,7 @@ struct SpyState {
     held: Held,
 }
 
-/// Subscriptions that wait for an answer.
+/// RoomSubscriptions that wait for an answer.
 type Held = Vec<(RoomName, oneshot::Sender<Result<(), BrokerError>>)>;
 
 impl Spy {

@@ -8,21 +8,21 @@ use axum::extract::ConnectInfo;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use roomcast_core::{Codec, Connection, Place, UserId};
+use roomcast_core::{Codec, ConnectionGuard, Place, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 use tracing::Span;
 
 use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::notifications::{NotificationQueue, report};
-use crate::app::rooms::Publish;
+use crate::app::rooms::MessageKind;
 use crate::app::router::Router;
 use crate::app::routes::{Routes, Target};
 use crate::app::socket::Socket;
 use crate::app::spans;
+use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
-use crate::call::table::Refusal;
 use crate::connection::context::{ClientInfo, ConnectionContext, call_cost, notification_cost};
 use crate::connection::driver::Driver;
 use crate::connection::handshake::UpgradeRejection;
@@ -98,17 +98,17 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let Opening { routes, user, mut client, request, place } = opening;
     let transport = upgraded.await?;
     let node = routes.node.clone();
-    let connection = node.hub().local().connect(user, Codec::RpcV01);
+    let entry = node.hub().local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
-    let peer = Arc::clone(connection.shared());
-    spans::open_connection(&peer, &mut client);
-    let context = ConnectionContext::new(peer, client, node.options(), Arc::clone(node.metrics()));
+    let connection = Arc::clone(entry.shared());
+    spans::open_connection(&connection, &mut client);
+    let context = ConnectionContext::new(connection, client, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
-    let open = Open { driver, connection, counted, _place: place };
+    let open = Open { driver, entry, counted, _place: place };
     match accepted {
         Ok(()) => Some(open),
         Err(close) => {
@@ -122,7 +122,7 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
 pub(crate) struct Open {
     driver: Driver<Rpc<RouterApp>>,
     /// Its entry in the node, which counts it until this is dropped: a drain waits for its last output and handlers.
-    connection: Connection,
+    entry: ConnectionGuard,
     counted: OpenConnection,
     /// Its place among the node's `max_connections`.
     _place: Place,
@@ -162,7 +162,7 @@ impl Open {
         let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
         socket.context.end(end.cancel_cause());
         spans::on_closed(&socket.context, end);
-        self.connection.leave_rooms();
+        self.entry.leave_rooms();
         let queue = queue.take()?;
         if routes.node.hub().local().is_short_of_memory() {
             queue.abort();
@@ -198,7 +198,7 @@ impl App for RouterApp {
                     route.handle(NotificationContext { name: name.clone(), payload, socket: socket.clone() })
                 }
                 Target::Room(message) => {
-                    message.perform(self.routes.room_access(), socket, payload, Publish::Unawaited)
+                    message.perform(self.routes.room_access(), socket, payload, MessageKind::Notification(name.clone()))
                 }
             };
             spans::instrument(handling, span)
@@ -237,7 +237,7 @@ impl App for RouterApp {
                 Target::Handler(route) => {
                     route.handle(CallContext { name: name.clone(), payload, socket: socket.clone(), cancel })
                 }
-                Target::Room(message) => message.perform(self.routes.room_access(), socket, payload, Publish::Awaited),
+                Target::Room(message) => message.perform(self.routes.room_access(), socket, payload, MessageKind::Call),
             };
             spans::instrument(handling, span)
         });
@@ -267,8 +267,8 @@ fn run_call(call: &Call, responder: Responder, handling: Handling) {
         }
     });
     call.adopt(task.abort_handle());
-    // Tokio runs what was spawned last on this thread next, and wakes no other thread to watch the
-    // sockets meanwhile: a handler that computes would keep its own Reset from being read. A second task
-    // wakes one, if one sleeps.
+    // A second, empty task, so that another thread wakes and watches the sockets. Tokio runs the task that was spawned
+    // last on this thread next, and wakes no other for it alone: a handler that computes would keep its own Reset from
+    // being read.
     tokio::spawn(std::future::ready(()));
 }

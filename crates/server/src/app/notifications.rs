@@ -107,14 +107,14 @@ async fn work(state: Arc<Mutex<State>>, context: Arc<ConnectionContext>) {
 /// A failed notification is counted, logged and dropped.
 pub(crate) fn report(context: &ConnectionContext, event: &Name, result: Result<Bytes, CallError>) {
     let Err(error) = result else { return };
-    if error.code == Code::Cancelled && context.peer.outbox.is_closed() {
+    if error.code == Code::Cancelled && context.connection.outbox.is_closed() {
         // The handler wanted to send something to a client that has left meanwhile.
         return;
     }
     context.metrics.on_notification_failed(error.code);
-    if context.is_first_failure() {
-        tracing::warn!(connection = %context.peer.id, ?event, %error, "a notification failed; later ones are logged at debug");
+    if context.is_first_failed_notification() {
+        tracing::warn!(connection = %context.connection.id, ?event, %error, "a notification failed; later ones are logged at debug");
     } else {
-        tracing::debug!(connection = %context.peer.id, ?event, %error, "a notification failed");
+        tracing::debug!(connection = %context.connection.id, ?event, %error, "a notification failed");
     }
 }

@@ -3,76 +3,59 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use roomcast_core::{Hub, PublishError, RoomName};
 use roomcast_protocol::Name;
 
 use crate::app::notifications::report;
 use crate::connection::context::ConnectionContext;
-use crate::connection::publish_share::{Publishing, UnderWay, cost};
+use crate::connection::publish_share::{PublishShare, UnderWay};
 use crate::error::CallError;
 
-/// Publishes for a client's call, and waits until the broker has accepted it.
+/// An event that a client publishes.
+pub(crate) struct ClientEvent {
+    pub(crate) room: RoomName,
+    pub(crate) event: Name,
+    pub(crate) payload: Bytes,
+}
+
+/// Publishes for a client's call, and waits until the broker has accepted the event.
 pub(crate) async fn publish(
     context: &ConnectionContext,
     hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
+    event: ClientEvent,
 ) -> Result<(), PublishError> {
-    match start(context, hub, room, event, payload).await? {
-        Some(publishing) => publishing.await,
+    match start(context, hub, event).await? {
+        Some(under_way) => under_way.await,
         None => Ok(()),
     }
 }
 
-/// Publishes for a client's notification. Waits for room in the share, so that the client's next notification comes
-/// after it, but not for the broker; a failure is reported once it is known.
+/// Publishes for a client's notification `method`. Waits for room in the share, so that the client's next notification
+/// comes after it, but not for the broker; a failure is reported once it is known.
 pub(crate) async fn publish_unawaited(
     context: &Arc<ConnectionContext>,
     hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
-) -> Result<(), CallError> {
-    let name = event.clone();
-    if let Some(publishing) = start(context, hub, room, event, payload).await? {
+    method: Name,
+    event: ClientEvent,
+) -> Result<(), PublishError> {
+    if let Some(under_way) = start(context, hub, event).await? {
         let context = Arc::clone(context);
         tokio::spawn(async move {
-            let result = publishing.await;
-            report(&context, &name, result.map(|()| Bytes::new()).map_err(CallError::from));
+            let result = under_way.await;
+            report(&context, &method, result.map(|()| Bytes::new()).map_err(CallError::from));
         });
     }
     Ok(())
 }
 
-/// Begins a publish when there is room for it in the share. `None`: the broker has accepted it already.
 async fn start(
     context: &ConnectionContext,
     hub: &Arc<Hub>,
-    room: RoomName,
-    event: Name,
-    payload: Bytes,
+    event: ClientEvent,
 ) -> Result<Option<UnderWay>, PublishError> {
-    let cost = cost(payload.len());
-    let begin = begin(hub, room, event, payload);
-    let mut publishing = match context.publish_share.get() {
-        Some(share) => share.begin(cost, begin).await?,
-        None => {
-            let mut publishing = begin();
-            if let Some(result) = (&mut publishing).now_or_never() {
-                return result.map(|()| None);
-            }
-            UnderWay::new(publishing, context.publish_share.get_or_init(Arc::default).count(cost))
-        }
-    };
-    match (&mut publishing).now_or_never() {
-        Some(result) => result.map(|()| None),
-        None => Ok(Some(publishing)),
-    }
-}
-
-fn begin(hub: &Arc<Hub>, room: RoomName, event: Name, payload: Bytes) -> impl FnOnce() -> Publishing + Send + use<> {
+    let ClientEvent { room, event, payload } = event;
+    let size = payload.len();
     let hub = Arc::clone(hub);
-    move || Box::pin(hub.publish(room, event, payload))
+    let publish = Box::pin(async move { hub.publish(room, event, payload).await });
+    context.publish_share.get_or_init(|| Box::new(PublishShare::new())).start(size, publish).await
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::app::context::{RoomAction, RoomContext};
 use crate::app::handling::Handling;
-use crate::app::publishing;
+use crate::app::publishing::{self, ClientEvent};
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
 
@@ -51,11 +51,13 @@ impl fmt::Debug for RoomAccess {
 /// What the names of all of these methods begin with.
 pub(crate) const PREFIX: &str = "rooms/";
 
-/// Whether a publish is awaited: that of a call is, that of a notification is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Publish {
-    Awaited,
-    Unawaited,
+/// How a message to a `rooms/…` method came.
+#[derive(Debug)]
+pub(crate) enum MessageKind {
+    /// A call: its publish is awaited.
+    Call,
+    /// A notification of this name: its publish is not.
+    Notification(Name),
 }
 
 /// A message to a `rooms/…` method.
@@ -82,7 +84,7 @@ impl<'a> RoomMessage<'a> {
     }
 
     /// Does it, if it is allowed.
-    pub(crate) fn perform(self, access: &RoomAccess, socket: &Socket, payload: Bytes, publish: Publish) -> Handling {
+    pub(crate) fn perform(self, access: &RoomAccess, socket: &Socket, payload: Bytes, kind: MessageKind) -> Handling {
         let Self { action, .. } = self;
         let names = self.names();
         let (access, socket) = (access.clone(), socket.clone());
@@ -90,14 +92,14 @@ impl<'a> RoomMessage<'a> {
             let (room, event) = names?;
             access.check(&socket, action, &room).await?;
             let (context, hub) = (&socket.context, socket.node.hub());
-            match (action, publish) {
-                (RoomAction::Join, _) => hub.local().join(&context.peer, &room).await?,
-                (RoomAction::Leave, _) => hub.local().leave(&context.peer, &room),
-                (RoomAction::Publish, Publish::Awaited) => {
-                    publishing::publish(context, hub, room, event, payload).await?;
+            match (action, kind) {
+                (RoomAction::Join, _) => hub.local().join(&context.connection, &room).await?,
+                (RoomAction::Leave, _) => hub.local().leave(&context.connection, &room),
+                (RoomAction::Publish, MessageKind::Call) => {
+                    publishing::publish(context, hub, ClientEvent { room, event, payload }).await?;
                 }
-                (RoomAction::Publish, Publish::Unawaited) => {
-                    publishing::publish_unawaited(context, hub, room, event, payload).await?;
+                (RoomAction::Publish, MessageKind::Notification(method)) => {
+                    publishing::publish_unawaited(context, hub, method, ClientEvent { room, event, payload }).await?;
                 }
                 (RoomAction::Members, _) => return members_json(&*hub.cluster().members(&room).await?),
             }

@@ -182,7 +182,7 @@ impl Routes {
     pub(crate) async fn connect(&self, socket: Socket, request: Arc<Parts>) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
-            socket.node.hub().local().join_user(&socket.context.peer).await?;
+            socket.node.hub().local().join_user(&socket.context.connection).await?;
             match on_connect {
                 Some(on_connect) => on_connect.handle(ConnectContext { socket, request }).await,
                 None => Ok(Bytes::new()),

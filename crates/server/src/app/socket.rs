@@ -36,12 +36,12 @@ pub struct Socket {
 impl Socket {
     /// The connection's id, unique in the cluster.
     pub fn id(&self) -> ConnectionId {
-        self.context.peer.id
+        self.context.connection.id
     }
 
     /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
     pub fn user(&self) -> Option<&UserId> {
-        self.context.peer.user.as_ref()
+        self.context.connection.user.as_ref()
     }
 
     /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
@@ -93,7 +93,7 @@ impl Socket {
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn ready(&self) {
-        poll_fn(|cx| self.context.peer.outbox.poll_ready(cx)).await;
+        poll_fn(|cx| self.context.connection.outbox.poll_ready(cx)).await;
     }
 
     /// Makes the connection a member of a room: when this returns, every event published later reaches it.
@@ -106,7 +106,7 @@ impl Socket {
     /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.node.hub().local().join(&self.context.peer, &room).await?)
+        Ok(self.node.hub().local().join(&self.context.connection, &room).await?)
     }
 
     /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
@@ -121,7 +121,7 @@ impl Socket {
     /// As [`join`](Self::join).
     pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        Ok(self.node.hub().local().join_eventually(&self.context.peer, &room).await?)
+        Ok(self.node.hub().local().join_eventually(&self.context.connection, &room).await?)
     }
 
     /// Ends a membership: when this returns, no event of the room is sent to the client any more.
@@ -130,13 +130,13 @@ impl Socket {
     /// `INVALID_ARGUMENT` for the name.
     pub fn leave(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
-        self.node.hub().local().leave(&self.context.peer, &room);
+        self.node.hub().local().leave(&self.context.connection, &room);
         Ok(())
     }
 
     /// The names of the rooms that the connection is in.
     pub fn rooms(&self) -> Vec<RoomName> {
-        self.context.peer.rooms()
+        self.context.connection.rooms()
     }
 
     /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a reason of at most 123
@@ -145,7 +145,7 @@ impl Socket {
     /// # Errors
     /// `INVALID_ARGUMENT` for a code that RFC 6455 forbids to send, or for the reason.
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
-        self.context.peer.outbox.close(close_frame(code, reason)?);
+        self.context.connection.outbox.close(close_frame(code, reason)?);
         Ok(())
     }
 }

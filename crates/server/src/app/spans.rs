@@ -24,7 +24,7 @@ pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientI
 /// Logs how a connection ended.
 pub(crate) fn on_closed(context: &ConnectionContext, end: &End) {
     let _entered = context.client.span().map(Span::enter);
-    tracing::debug!(connection = %context.peer.id, why = %end.disconnected(), "the connection has ended");
+    tracing::debug!(connection = %context.connection.id, why = %end.disconnected(), "the connection has ended");
 }
 
 /// A call's span; the connection's if no subscriber wants one.

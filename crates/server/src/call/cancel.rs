@@ -75,7 +75,8 @@ impl Cancel {
         self.call.cause()
     }
 
-    /// Waits until the call is cancelled; for ever if it never is.
+    /// Waits until the call is cancelled, for whatever [cause](CancelCause): a Reset, but also a deadline or the end of
+    /// the connection. The name is the original tutorial's. Waits for ever if the call is never cancelled.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -89,7 +90,7 @@ impl Cancel {
         }
     }
 
-    /// Runs a future until it is done or the call is cancelled, whichever comes first.
+    /// Runs a future until it is done or the call is cancelled for whatever [cause](CancelCause), whichever comes first.
     ///
     /// # Errors
     /// [`Cancelled`] if the call was; the future is then dropped.
@@ -104,8 +105,8 @@ impl Cancel {
         }
     }
 
-    /// Spawns a task in the call's scope: it stops, at its next await, when the call is cancelled. The
-    /// call counts as in flight until the task has ended. Once the call is answered it can no longer
+    /// Spawns a task in the call's scope: it stops, at its next await, when the call is cancelled for whatever
+    /// [cause](CancelCause). The call counts as in flight until the task has ended. Once the call is answered it can no longer
     /// be cancelled, and the task runs to its end.
     pub fn spawn_and_abort_on_reset<F>(&self, future: F) -> JoinHandle<F::Output>
     where

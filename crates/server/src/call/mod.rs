@@ -3,6 +3,6 @@
 //! Imports errors, ends and metrics only. A call enters by `table` and leaves it once, with its outcome: answered or
 //! cancelled. `running` stops what belongs to it; handlers see that through `cancel`.
 
+pub(crate) mod calls;
 pub(crate) mod cancel;
 pub(crate) mod running;
-pub(crate) mod table;

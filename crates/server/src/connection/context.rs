@@ -13,8 +13,8 @@ use roomcast_core::{LocalConnection, Outgoing, Rejected};
 use roomcast_protocol::{CallId, CloseFrame, Frame, Name, encode_frame};
 use tracing::Span;
 
+use crate::call::calls::{Calls, Refusal};
 use crate::call::running::Call;
-use crate::call::table::{Calls, Refusal};
 use crate::connection::publish_share::PublishShare;
 use crate::end::CancelCause;
 use crate::error::{CallError, Code, NotifyError, took_too_long};
@@ -80,34 +80,36 @@ impl ClientInfo {
 /// What the driver, handlers and notifiers of one connection share.
 #[derive(Debug)]
 pub(crate) struct ConnectionContext {
-    pub(crate) peer: Arc<LocalConnection>,
+    pub(crate) connection: Arc<LocalConnection>,
     pub(crate) client: ClientInfo,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
-    /// Created for the first publish that the broker does not accept at once.
-    pub(crate) publish_share: OnceLock<Arc<PublishShare>>,
+    /// Created for the first publish; most connections never publish.
+    pub(crate) publish_share: OnceLock<Box<PublishShare>>,
     ended: OnceLock<Instant>,
-    /// A failed notification was logged; a client can't fill the log with more.
-    logged_failure: AtomicBool,
+    /// A failed call was logged, and a failed notification; a client can't fill the log with more.
+    logged_call: AtomicBool,
+    logged_notification: AtomicBool,
 }
 
 impl ConnectionContext {
     pub(crate) fn new(
-        peer: Arc<LocalConnection>,
+        connection: Arc<LocalConnection>,
         client: ClientInfo,
         options: Arc<Options>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             calls: Calls::new(options.max_calls),
-            peer,
+            connection,
             client,
             options,
             metrics,
             publish_share: OnceLock::new(),
             ended: OnceLock::new(),
-            logged_failure: AtomicBool::new(false),
+            logged_call: AtomicBool::new(false),
+            logged_notification: AtomicBool::new(false),
         })
     }
 
@@ -132,7 +134,7 @@ impl ConnectionContext {
     fn push(&self, frame: &Frame) -> Result<(), Rejected> {
         let mut bytes = BytesMut::new();
         encode_frame(&mut bytes, frame);
-        self.peer.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
+        self.connection.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
     }
 
     /// Whether the connection ended longer ago than the tutorial's API tolerates.
@@ -140,9 +142,9 @@ impl ConnectionContext {
         self.ended.get().is_some_and(|ended| ended.elapsed() > END_GRACE)
     }
 
-    /// Whether this is the connection's first failed notification.
-    pub(crate) fn is_first_failure(&self) -> bool {
-        !self.logged_failure.swap(true, Ordering::AcqRel)
+    /// Whether no failed notification of the connection was logged before.
+    pub(crate) fn is_first_failed_notification(&self) -> bool {
+        !self.logged_notification.swap(true, Ordering::AcqRel)
     }
 
     // === calls ===
@@ -200,9 +202,9 @@ impl ConnectionContext {
         if !error.code.is_fault() {
             return;
         }
-        let (connection, method) = (self.peer.id, call.method());
-        if self.is_first_failure() {
-            tracing::warn!(%connection, method, %error, "a call failed; later failures are logged at debug");
+        let (connection, method) = (self.connection.id, call.method());
+        if !self.logged_call.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%connection, method, %error, "a call failed; later ones are logged at debug");
         } else {
             tracing::debug!(%connection, method, %error, "a call failed");
         }
@@ -220,7 +222,7 @@ impl ConnectionContext {
     /// The connection has ended: no more output is taken, and every call is cancelled.
     pub(crate) fn end(&self, cause: CancelCause) {
         let _ = self.ended.set(Instant::now());
-        self.peer.outbox.seal();
+        self.connection.outbox.seal();
         for call in self.calls.cancel_all() {
             call.cancel(cause);
         }
@@ -238,7 +240,7 @@ impl Permit {
     /// Whether so many bytes are within the bound. A share alone always is. Called while bytes are handled, when no
     /// unfinished message is counted.
     fn fits(context: &ConnectionContext, bytes: usize) -> bool {
-        let held = context.peer.inbound();
+        let held = context.connection.inbound();
         held == 0 || held + bytes <= context.options.max_inbound
     }
 
@@ -249,13 +251,13 @@ impl Permit {
 
     /// Takes a share for a call that was just admitted: only the connection's own task takes shares, so it still fits.
     pub(crate) fn take_admitted(context: &Arc<ConnectionContext>, bytes: usize) -> Self {
-        context.peer.charge_inbound(bytes);
+        context.connection.charge_inbound(bytes);
         Self { context: Arc::clone(context), bytes }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.context.peer.release_inbound(self.bytes);
+        self.context.connection.release_inbound(self.bytes);
     }
 }

@@ -64,7 +64,7 @@ pub(crate) struct Driver<S> {
 impl<S> Drop for Driver<S> {
     /// Output that it has taken but not written no longer counts.
     fn drop(&mut self) {
-        self.context.peer.outbox.wrote(self.writer.queue.iter());
+        self.context.connection.outbox.wrote(self.writer.queue.iter());
     }
 }
 
@@ -94,7 +94,7 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
-        self.context.peer.outbox.awake();
+        self.context.connection.outbox.awake();
         // Input first: what it makes the handlers answer at once goes out in one write.
         if let Poll::Ready(end) = self.poll_input(cx) {
             return Poll::Ready(end);
@@ -158,7 +158,7 @@ impl<S: Session> Driver<S> {
                     KeepAliveAction::Ping(next) => {
                         let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), accepted_at: None };
                         // A full outbox closes the connection.
-                        let _ = self.context.peer.outbox.push(ping);
+                        let _ = self.context.connection.outbox.push(ping);
                         self.keep_alive_at = now + next;
                     }
                     KeepAliveAction::Rest(next) => self.keep_alive_at = now + next,
@@ -172,7 +172,7 @@ impl<S: Session> Driver<S> {
     }
 
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let outbox = &self.context.peer.outbox;
+        let outbox = &self.context.connection.outbox;
         while outbox.take_or_sleep(&mut self.writer.queue, cx) {
             match outbox.take_command() {
                 Some(Command::Close(close)) => return Poll::Ready(End::ByServer(close)),
@@ -199,7 +199,7 @@ impl<S: Session> Driver<S> {
             }
             End::ByServer(close) => close.clone(),
         };
-        let outbox = &self.context.peer.outbox;
+        let outbox = &self.context.connection.outbox;
         let closes_first = matches!(end, End::ByServer(_));
         if closes_first && close.code == CloseCode::SLOW_CONSUMER {
             outbox.discard();
@@ -221,7 +221,7 @@ impl<S: Session> Driver<S> {
                 closed?;
                 answered = true;
             }
-            self.writer.poll_write(cx, &mut self.transport, &self.context.peer.outbox)
+            self.writer.poll_write(cx, &mut self.transport, &self.context.connection.outbox)
         })
         .await?;
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await?;

@@ -1,6 +1,6 @@
 //! One connection, whatever handles it: from its handshake to its last byte.
 //!
-//! Imports `call`. Bytes enter by `transport` and `driver`, which gives them to a `session`; what they mean goes to its
+//! Imports `call`, and from the crate's root errors, ends, metrics and options. Bytes enter by `transport` and `driver`, which gives them to a `session`; what they mean goes to its
 //! `App`. Output waits in the connection's outbox and leaves by `writer`. `context` is what all others use of it.
 
 pub(crate) mod context;

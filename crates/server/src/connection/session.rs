@@ -62,9 +62,9 @@ impl<A: App> Rpc<A> {
 impl<A: App> Session for Rpc<A> {
     fn on_bytes(&mut self, context: &Arc<ConnectionContext>, input: &[u8]) -> Result<(), End> {
         // An unfinished message counts only between reads, so that it is not counted twice once it is complete.
-        context.peer.release_inbound(self.buffered());
+        context.connection.release_inbound(self.buffered());
         let handled = self.handle(context, input);
-        context.peer.charge_inbound(self.buffered());
+        context.connection.charge_inbound(self.buffered());
         handled
     }
 
@@ -73,7 +73,7 @@ impl<A: App> Session for Rpc<A> {
     }
 
     fn on_end(&mut self, context: &ConnectionContext) {
-        context.peer.release_inbound(self.buffered());
+        context.connection.release_inbound(self.buffered());
         if let Some(protocol) = &mut self.protocol {
             protocol.skip_messages();
         }
@@ -101,7 +101,7 @@ impl<A: App> Rpc<A> {
                     self.app.on_request(context, id, name, payload).map_err(End::ByServer)?;
                 }
                 Event::Reset { id } => context.reset_call(id),
-                Event::Ping(payload) => context.peer.outbox.pong(encode_message(Opcode::Pong, &payload)),
+                Event::Ping(payload) => context.connection.outbox.pong(encode_message(Opcode::Pong, &payload)),
                 Event::Close(close) => return Err(End::ByClient(close)),
             }
         }

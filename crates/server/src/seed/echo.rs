@@ -76,7 +76,7 @@ impl Session for Echo {
             };
             // Queues every Pong, not only the newest: the suites count them.
             let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
-            if context.peer.outbox.push(echoed).is_err() {
+            if context.connection.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");
             }
         }

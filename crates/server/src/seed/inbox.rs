@@ -35,9 +35,9 @@ impl Inbox {
     }
 
     /// A place for one more. `None`: the queue is full.
-    pub(crate) fn reserve(&self) -> Option<Place<'_>> {
+    pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
         let state = self.state.lock();
-        (state.queue.len() < self.capacity).then_some(Place(state))
+        (state.queue.len() < self.capacity).then_some(Reservation(state))
     }
 
     /// Nothing more comes.
@@ -71,9 +71,9 @@ impl Inbox {
 }
 
 /// A place in an [`Inbox`].
-pub(crate) struct Place<'a>(MutexGuard<'a, State>);
+pub(crate) struct Reservation<'a>(MutexGuard<'a, State>);
 
-impl Place<'_> {
+impl Reservation<'_> {
     /// Fills the place.
     pub(crate) fn fill(mut self, procedure: Procedure, payload: Option<Permit>) {
         self.0.queue.push_back((procedure, payload));

@@ -47,7 +47,7 @@ impl Notifier {
 
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Notifier").field(&self.context.peer.id).finish()
+        f.debug_tuple("Notifier").field(&self.context.connection.id).finish()
     }
 }
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use roomcast_core::{ConnectionId, UserId};
 use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
 
+use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
-use crate::call::table::Refusal;
 use crate::connection::context::{ConnectionContext, Permit, call_cost, notification_cost};
 use crate::connection::responder::Responder;
 use crate::connection::session::App;
@@ -86,12 +86,12 @@ impl SocketIo {
 
     /// The connection's id.
     pub fn id(&self) -> ConnectionId {
-        self.context.peer.id
+        self.context.connection.id
     }
 
     /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
     pub fn user(&self) -> Option<&UserId> {
-        self.context.peer.user.as_ref()
+        self.context.connection.user.as_ref()
     }
 }
 
@@ -102,7 +102,7 @@ impl Drop for SocketIo {
             true => CloseFrame::new(CloseCode::INTERNAL_ERROR, "the connection's handler failed"),
             false => CloseFrame::new(CloseCode::NORMAL, "the connection's handler is done"),
         };
-        self.context.peer.outbox.close(close);
+        self.context.connection.outbox.close(close);
     }
 }
 

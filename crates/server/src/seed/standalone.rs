@@ -56,9 +56,9 @@ pub(crate) fn context(
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
-    let peer = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
+    let connection = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
     let client = ClientInfo { peer_addr, ..ClientInfo::default() };
-    ConnectionContext::new(peer, client, options, Arc::clone(&standalone.metrics))
+    ConnectionContext::new(connection, client, options, Arc::clone(&standalone.metrics))
 }
 
 /// A driver for such a connection.

@@ -19,11 +19,11 @@ use crate::options::HubOptions;
 use crate::rooms::batch::Batch;
 use crate::rooms::budget::Budget;
 use crate::rooms::codec::Codec;
-use crate::rooms::connection::{LocalConnection, Membership};
 use crate::rooms::load::NodeLoad;
+use crate::rooms::local_connection::{LocalConnection, Membership};
 use crate::rooms::membership::RoomMembers;
 use crate::rooms::outbox::{Outbox, Rejected};
-use crate::rooms::subscription::{Subscription, Subscriptions};
+use crate::rooms::subscription::{RoomSubscriptions, Subscription};
 
 /// The number of locks that rooms are spread over.
 const SHARDS: usize = 64;
@@ -83,7 +83,7 @@ pub struct Member {
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) rooms: RoomMembers<Arc<LocalConnection>>,
-    subscriptions: Subscriptions,
+    subscriptions: RoomSubscriptions,
 }
 
 /// What one node holds: its connections, and the rooms that they are in.
@@ -105,7 +105,7 @@ pub struct LocalNode {
 
 impl LocalNode {
     pub(crate) fn new(broker: Arc<dyn Broker>, options: HubOptions, metrics: Arc<HubMetrics>) -> Arc<Self> {
-        let shard = || Shard { rooms: RoomMembers::new(), subscriptions: Subscriptions::new(Arc::clone(&broker)) };
+        let shard = || Shard { rooms: RoomMembers::new(), subscriptions: RoomSubscriptions::new(Arc::clone(&broker)) };
         Arc::new(Self {
             id: NodeId::random(),
             options,
@@ -150,7 +150,7 @@ impl LocalNode {
     }
 
     /// Adds a connection. It is removed when the result is dropped.
-    pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> Connection {
+    pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> ConnectionGuard {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
         let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, user, codec, outbox);
@@ -158,7 +158,7 @@ impl LocalNode {
         if self.draining.load(Ordering::Acquire) {
             connection.outbox.drain();
         }
-        Connection { node: Arc::clone(self), connection }
+        ConnectionGuard { node: Arc::clone(self), connection }
     }
 
     fn leave_all(&self, connection: &LocalConnection) {
@@ -397,12 +397,12 @@ impl Drop for Place {
 
 /// A connection's entry in its node. Dropping it takes the connection out of its rooms and out of the node, whatever
 /// ended it.
-pub struct Connection {
+pub struct ConnectionGuard {
     node: Arc<LocalNode>,
     connection: Arc<LocalConnection>,
 }
 
-impl Connection {
+impl ConnectionGuard {
     /// Takes the connection out of its rooms, for good; it stays known while its last output is written.
     pub fn leave_rooms(&self) {
         self.node.leave_all(&self.connection);
@@ -414,20 +414,20 @@ impl Connection {
     }
 }
 
-impl Deref for Connection {
+impl Deref for ConnectionGuard {
     type Target = LocalConnection;
     fn deref(&self) -> &LocalConnection {
         &self.connection
     }
 }
 
-impl Drop for Connection {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.node.disconnect(&self.connection);
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for ConnectionGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.connection.fmt(f)
     }
