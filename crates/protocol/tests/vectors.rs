@@ -1,4 +1,4 @@
-//! The frames of `docs/protocol-vectors.json`, which clients in other languages read too.
+//! The frames of `docs/reference/protocol-vectors.json`, which clients in other languages read too.
 
 mod common;
 
@@ -41,7 +41,7 @@ struct InvalidVector {
 }
 
 fn vectors() -> Vectors {
-    serde_json::from_str(include_str!("../../../docs/protocol-vectors.json")).expect("the vectors are valid JSON")
+    serde_json::from_str(include_str!("../../../docs/reference/protocol-vectors.json")).expect("the vectors are valid JSON")
 }
 
 fn unhex(hex: &str) -> Bytes {

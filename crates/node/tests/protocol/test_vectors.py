@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from client import BINARY, TEXT, Malformed, Notify, Request, Reset, Response, decode
 
-FILE = Path(__file__).parents[4] / "docs" / "protocol-vectors.json"
+FILE = Path(__file__).parents[4] / "docs" / "reference" / "protocol-vectors.json"
 
 
 @pytest.fixture(scope="module")
