@@ -57,11 +57,11 @@ fn described_routes() -> OpenApiRouter<Node> {
 #[openapi(
     info(
         title = "Roomcast",
-        description = "What backends ask of a Roomcast cluster. Every node answers for all nodes. \
-                       Belongs on the internal network."
+        description = "The API of a Roomcast cluster for backends. Every node answers for all nodes. \
+                       Keep it on the internal network."
     ),
     tags(
-        (name = "rooms", description = "Publishing to rooms, and who is in them"),
+        (name = "rooms", description = "Publish to rooms, and manage their members"),
         (name = "users", description = "All connections of a user"),
         (name = "connections", description = "One connection"),
         (name = "cluster", description = "The nodes, and this description"),
@@ -79,7 +79,7 @@ impl Modify for Bearer {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The node's api_key. A node without one asks for none."));
+            .description(Some("The node's `api_key`. A node without one needs none."));
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
     }
@@ -90,7 +90,7 @@ static DESCRIPTION: LazyLock<Result<String, String>> = LazyLock::new(|| {
     described.to_json().map_err(|error| error.to_string())
 });
 
-/// The description of this API, as OpenAPI 3.1
+/// Describe this API, as OpenAPI 3.1
 #[utoipa::path(
     get,
     path = "/openapi.json",

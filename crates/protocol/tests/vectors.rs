@@ -41,7 +41,8 @@ struct InvalidVector {
 }
 
 fn vectors() -> Vectors {
-    serde_json::from_str(include_str!("../../../docs/reference/protocol-vectors.json")).expect("the vectors are valid JSON")
+    serde_json::from_str(include_str!("../../../docs/reference/protocol-vectors.json"))
+        .expect("the vectors are valid JSON")
 }
 
 fn unhex(hex: &str) -> Bytes {

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Members)]
 pub(crate) struct MembersBody {
-    /// How many there are on the nodes that answered, exactly
+    /// The exact number of members on the nodes that responded
     count: usize,
-    /// Who they are, at most 10,000 of each node
+    /// The members, at most 10,000 of each node
     members: Vec<MemberBody>,
-    /// Ids of nodes that did not answer in time, so that their members are missing
+    /// Ids of the nodes that did not respond in time, and whose members are missing
     unresponsive_nodes: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ struct MemberBody {
     /// The connection's id
     #[schema(example = "0123456789abcdef-1f")]
     connection: String,
-    /// Whose connection it is, if that is known
+    /// The connection's user, if it has one
     #[schema(required = true)]
     user: Option<String>,
 }
@@ -42,12 +42,12 @@ impl From<&Members> for MembersBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rooms)]
 pub(crate) struct RoomsBody {
-    /// By name
+    /// The rooms, in the order of their names' bytes
     rooms: Vec<RoomBody>,
-    /// What to say as `after` for the next page; null on the last
+    /// The `after` of the next page; null on the last page
     #[schema(required = true)]
     next: Option<String>,
-    /// Ids of nodes that did not answer in time, so that their rooms and members are missing
+    /// Ids of the nodes that did not respond in time, and whose rooms and members are missing
     unresponsive_nodes: Vec<String>,
 }
 
@@ -55,10 +55,10 @@ pub(crate) struct RoomsBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Room)]
 struct RoomBody {
-    /// Its name
+    /// The room's name
     #[schema(example = "lobby")]
     room: String,
-    /// How many members it has
+    /// The number of its members
     members: usize,
 }
 
@@ -73,13 +73,13 @@ impl From<Rooms> for RoomsBody {
     }
 }
 
-/// To how many of a user's connections it was done.
+/// How many of a user's connections a request reached.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Reached)]
 pub(crate) struct ReachedBody {
-    /// How many, at least one
+    /// The number of connections, at least 1
     connections: usize,
-    /// Ids of nodes that did not answer in time; what they did is not known
+    /// Ids of the nodes that did not respond in time, and may have more of them
     unresponsive_nodes: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl From<Reached> for ReachedBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Nodes)]
 pub(crate) struct NodesBody {
-    /// By id
+    /// The nodes, by id
     nodes: Vec<NodeBody>,
 }
 
@@ -101,14 +101,14 @@ pub(crate) struct NodesBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Node)]
 struct NodeBody {
-    /// Its id, another at each start
+    /// The node's id, new at each start
     #[schema(example = "0123456789abcdef")]
     node: String,
-    /// The version it was built from
+    /// The version of Roomcast that it runs
     version: String,
-    /// How many connections it has
+    /// The number of its connections
     connections: usize,
-    /// How long it has run
+    /// Seconds since its start
     uptime_seconds: u64,
 }
 

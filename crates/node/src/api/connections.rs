@@ -8,15 +8,15 @@ use crate::api::Failure;
 use crate::api::failure::{Always, Asking, Finding, Sending};
 use crate::api::request::{CloseParams, InPath, InQuery, Payload};
 
-/// Send an event to a connection, on whatever node it is
+/// Send an event to a connection, on any node
 #[utoipa::path(
     post,
     path = "/connections/{id}/events/{event}",
     operation_id = "notifyConnection",
     tag = "connections",
     params(("id" = String, Path, description = "The connection's id"), ("event" = String, Path, description = "The event's name")),
-    request_body(content = Payload, content_type = "application/octet-stream", description = "The payload, as it is"),
-    responses((status = NO_CONTENT, description = "It is queued on its node"), Always, Asking, Finding, Sending)
+    request_body(content = Payload, content_type = "application/octet-stream", description = "The event's payload: any bytes"),
+    responses((status = NO_CONTENT, description = "The event is queued on the connection's node"), Always, Asking, Finding, Sending)
 )]
 pub(super) async fn notify(
     State(node): State<Node>,
@@ -27,14 +27,14 @@ pub(super) async fn notify(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Disconnect a connection, on whatever node it is
+/// Disconnect a connection, on any node
 #[utoipa::path(
     delete,
     path = "/connections/{id}",
     operation_id = "disconnectConnection",
     tag = "connections",
     params(("id" = String, Path, description = "The connection's id"), CloseParams),
-    responses((status = NO_CONTENT, description = "It is being closed"), Always, Asking, Finding)
+    responses((status = NO_CONTENT, description = "The connection is closing"), Always, Asking, Finding)
 )]
 pub(super) async fn disconnect(
     State(node): State<Node>,

@@ -66,10 +66,10 @@ pub(crate) enum Always {
     /// The request needs the header `Authorization: Bearer KEY`
     #[response(status = UNAUTHORIZED, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthenticated(ErrorBody),
-    /// More requests than `api_rate` allows, or a connection that is in `max_rooms` rooms already
+    /// The requests exceed `api_rate`, or the connection is in `max_rooms` rooms
     #[response(
         status = TOO_MANY_REQUESTS,
-        headers(("Retry-After" = u32, description = "In how many seconds, if it were too many requests"))
+        headers(("Retry-After" = u32, description = "Seconds to wait, if the requests exceed `api_rate`"))
     )]
     TooMany(ErrorBody),
     /// The node failed
@@ -81,10 +81,10 @@ pub(crate) enum Always {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "for the description")]
 pub(crate) enum Asking {
-    /// A name, id or parameter is wrong
+    /// A name, an id or a parameter is invalid
     #[response(status = BAD_REQUEST)]
     Invalid(ErrorBody),
-    /// Other nodes are needed, and the broker is down or did not take the request
+    /// The request needs other nodes, and the broker is down or did not accept it
     #[response(status = SERVICE_UNAVAILABLE)]
     Unavailable(ErrorBody),
 }
@@ -93,10 +93,10 @@ pub(crate) enum Asking {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "for the description")]
 pub(crate) enum Finding {
-    /// There is no such connection, or user, on any node; nothing was done
+    /// No node has the connection, or a connection of the user; nothing was done
     #[response(status = NOT_FOUND)]
     NotFound(ErrorBody),
-    /// A node did not answer; whether it was done is not known
+    /// A node did not respond in time. The request may have taken effect; it will not take effect later
     #[response(status = GATEWAY_TIMEOUT)]
     NoAnswer(ErrorBody),
 }
@@ -105,7 +105,7 @@ pub(crate) enum Finding {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "for the description")]
 pub(crate) enum Sending {
-    /// The body did not come in time
+    /// The body was not complete within 10 s
     #[response(status = REQUEST_TIMEOUT)]
     TooSlow(ErrorBody),
     /// The body is larger than `max_payload`

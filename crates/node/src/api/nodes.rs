@@ -7,13 +7,13 @@ use roomcast::Node;
 use crate::api::body::NodesBody;
 use crate::api::failure::Always;
 
-/// The live nodes of the cluster
+/// List the live nodes of the cluster
 #[utoipa::path(
     get,
     path = "/nodes",
     operation_id = "listNodes",
     tag = "cluster",
-    responses((status = OK, description = "The nodes, this one included", body = NodesBody), Always)
+    responses((status = OK, description = "The nodes, including the one that answers", body = NodesBody), Always)
 )]
 pub(super) async fn list(State(node): State<Node>) -> Json<NodesBody> {
     Json(node.nodes().into())

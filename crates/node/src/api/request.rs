@@ -42,7 +42,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for InQuery<T> {
     }
 }
 
-/// The body, as it is.
+/// A body of any bytes.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 pub(crate) struct Payload(pub(crate) Bytes);
@@ -79,7 +79,7 @@ pub(crate) struct CloseParams {
     /// The WebSocket close code: 1000 to 1003, 1007 to 1014, or 3000 to 4999
     #[param(default = 4409)]
     code: u16,
-    /// A sentence for the client, at most 123 bytes
+    /// The reason that the client gets, at most 123 bytes
     #[param(default = "disconnected by an operator")]
     pub(crate) reason: String,
 }

@@ -15,15 +15,15 @@ use crate::api::request::{InPath, InQuery, Payload};
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-/// Send an event to all members of a room, on all nodes
+/// Publish an event to all members of a room, on all nodes
 #[utoipa::path(
     post,
     path = "/rooms/{room}/events/{event}",
     operation_id = "publish",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room"), ("event" = String, Path, description = "The event's name")),
-    request_body(content = Payload, content_type = "application/octet-stream", description = "The payload, as it is"),
-    responses((status = NO_CONTENT, description = "The broker has taken it"), Always, Asking, Sending)
+    params(("room" = String, Path, description = "The room's name"), ("event" = String, Path, description = "The event's name")),
+    request_body(content = Payload, content_type = "application/octet-stream", description = "The event's payload: any bytes"),
+    responses((status = NO_CONTENT, description = "The broker has accepted the event"), Always, Asking, Sending)
 )]
 pub(super) async fn publish(
     State(node): State<Node>,
@@ -39,11 +39,11 @@ pub(super) async fn publish(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// With what the names begin
+    /// Only rooms whose names begin with this
     prefix: String,
-    /// Only names after this one, in the order of their bytes: the `next` of the page before
+    /// Only rooms after this one, in the order of their names' bytes: the `next` of the previous page
     after: String,
-    /// How many at most
+    /// Rooms on a page
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: usize,
 }
@@ -54,7 +54,7 @@ impl Default for ListParams {
     }
 }
 
-/// The rooms that have members on any node, with their numbers of members
+/// List the rooms that have members on any node
 #[utoipa::path(
     get,
     path = "/rooms",
@@ -75,14 +75,14 @@ pub(super) async fn list(
     Ok(Json(node.rooms(query).await?.into()))
 }
 
-/// A room's members, on all nodes
+/// List the members of a room, on all nodes
 #[utoipa::path(
     get,
     path = "/rooms/{room}",
     operation_id = "listMembers",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room")),
-    responses((status = OK, description = "Its members; none if nobody is there", body = MembersBody), Always, Asking)
+    params(("room" = String, Path, description = "The room's name")),
+    responses((status = OK, description = "Its members; none if the room is empty", body = MembersBody), Always, Asking)
 )]
 pub(super) async fn members(
     State(node): State<Node>,
@@ -91,15 +91,15 @@ pub(super) async fn members(
     Ok(Json((&*node.room(&room).members().await?).into()))
 }
 
-/// Make a connection a member of a room
+/// Add a connection to a room
 #[utoipa::path(
     put,
     path = "/rooms/{room}/members/{connection}",
     operation_id = "join",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room"), ("connection" = String, Path, description = "The connection's id")),
+    params(("room" = String, Path, description = "The room's name"), ("connection" = String, Path, description = "The connection's id")),
     responses(
-        (status = NO_CONTENT, description = "It is a member: every event that is published from now on reaches it"),
+        (status = NO_CONTENT, description = "The connection is a member. Every event that is published from now on reaches it"),
         Always, Asking, Finding
     )
 )]
@@ -111,15 +111,15 @@ pub(super) async fn join(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Take a connection out of a room
+/// Remove a connection from a room
 #[utoipa::path(
     delete,
     path = "/rooms/{room}/members/{connection}",
     operation_id = "leave",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room"), ("connection" = String, Path, description = "The connection's id")),
+    params(("room" = String, Path, description = "The room's name"), ("connection" = String, Path, description = "The connection's id")),
     responses(
-        (status = NO_CONTENT, description = "It is no member, and gets no event of the room from now on"),
+        (status = NO_CONTENT, description = "The connection is not a member. No event of the room reaches it from now on"),
         Always, Asking, Finding
     )
 )]

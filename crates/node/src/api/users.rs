@@ -16,9 +16,9 @@ use crate::api::request::{CloseParams, InPath, InQuery, Payload};
     operation_id = "notifyUser",
     tag = "users",
     params(("user" = String, Path, description = "The user's id"), ("event" = String, Path, description = "The event's name")),
-    request_body(content = Payload, content_type = "application/octet-stream", description = "The payload, as it is"),
+    request_body(content = Payload, content_type = "application/octet-stream", description = "The event's payload: any bytes"),
     responses(
-        (status = OK, description = "To how many connections it was queued", body = ReachedBody),
+        (status = OK, description = "The number of connections that the event is queued for", body = ReachedBody),
         Always, Asking, Finding, Sending
     )
 )]
@@ -38,7 +38,7 @@ pub(super) async fn notify(
     tag = "users",
     params(("user" = String, Path, description = "The user's id"), CloseParams),
     responses(
-        (status = OK, description = "How many connections are being closed", body = ReachedBody),
+        (status = OK, description = "The number of connections that are closing", body = ReachedBody),
         Always, Asking, Finding
     )
 )]
