@@ -1,4 +1,4 @@
-//! SIGHUP: what can change while the node runs is taken from the configuration anew, all of it or nothing.
+//! SIGHUP: what can change while the node runs is taken from the configuration again, all of it or nothing.
 
 use std::collections::BTreeMap;
 use std::io;

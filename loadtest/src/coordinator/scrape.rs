@@ -1,4 +1,4 @@
-//! What nodes say about themselves: their `/metrics`, now and then, each on a thread of its own.
+//! The metrics of nodes: their `/metrics`, now and then, each on a thread of its own.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;

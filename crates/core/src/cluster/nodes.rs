@@ -16,7 +16,7 @@ use crate::id::NodeId;
 /// How often a node sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A node without a heartbeat for so long is gone: three in a row were lost.
+/// A node without a heartbeat for this time is gone: three in a row were lost.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the best reading of another node's clock is used, and how far the two clocks may drift apart in that time:

@@ -77,7 +77,7 @@ pub(crate) enum Always {
     Internal(ErrorBody),
 }
 
-/// Failures of requests that name something and ask other nodes.
+/// Failures of requests that have a name and need other nodes.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "for the description")]
 pub(crate) enum Asking {

@@ -102,7 +102,7 @@ pub struct RoomContext {
 }
 
 impl RoomContext {
-    /// What the client wants to do.
+    /// What the client requests.
     pub fn action(&self) -> RoomAction {
         self.action
     }
@@ -113,7 +113,7 @@ impl RoomContext {
     }
 }
 
-/// What a client wants to do with a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
+/// What a client requests of a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RoomAction {

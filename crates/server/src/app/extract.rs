@@ -31,7 +31,7 @@ use crate::error::{CallError, Code};
 /// | [`Name`] | the method's or event's name | calls, notifications |
 /// | [`Cancel`] | the call's cancellation | calls |
 /// | [`Disconnected`] | how the connection ended | the connection's end |
-/// | [`RoomAction`], [`RoomName`] | what a client wants to do, and in which room | use of rooms |
+/// | [`RoomAction`], [`RoomName`] | what a client requests, and of which room | use of rooms |
 ///
 /// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's own types.
 ///
