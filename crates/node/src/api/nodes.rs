@@ -13,7 +13,7 @@ use crate::api::failure::Always;
     path = "/nodes",
     operation_id = "listNodes",
     tag = "cluster",
-    responses((status = OK, description = "The nodes, including the one that answers", body = NodesBody), Always)
+    responses((status = OK, description = "The nodes, including the one that responds", body = NodesBody), Always)
 )]
 pub(super) async fn list(State(node): State<Node>) -> Json<NodesBody> {
     Json(node.nodes().into())
