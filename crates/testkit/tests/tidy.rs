@@ -89,27 +89,6 @@ fn no_file_knows_the_machine_it_was_written_on() {
     });
 }
 
-#[test]
-fn links_between_documents_lead_somewhere() {
-    let root = root();
-    check(|file, findings| {
-        let mut in_code = false;
-        for (line, text) in file.lines().filter(|_| file.has_extension("md")) {
-            in_code ^= text.trim_start().starts_with("```");
-            for target in links(text).filter(|_| !in_code) {
-                let target = target.split(['#', '?']).next().unwrap_or_default();
-                let target_path = match target.strip_prefix('/') {
-                    Some(from_root) => root.join(from_root),
-                    None => root.join(&file.path).with_file_name(target),
-                };
-                if !target.is_empty() && !target_path.exists() {
-                    findings.push(file, line, format!("links to {target}, which is not there"));
-                }
-            }
-        }
-    });
-}
-
 // === what they use ===
 
 /// A tracked text file, or one that would be tracked.
@@ -175,14 +154,4 @@ fn files() -> Vec<File> {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace is there")
-}
-
-/// The targets of a line's Markdown links that lead into the repository: `[text](target "title")` and
-/// `[name]: target`, but not what stands in backticks.
-fn links(line: &str) -> impl Iterator<Item = &str> {
-    let prose = line.split('`').step_by(2);
-    let inline = prose.flat_map(|prose| prose.split("](").skip(1)).filter_map(|rest| rest.split([')', ' ']).next());
-    let definition = line.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]: "));
-    let defined = definition.and_then(|(_, rest)| rest.split_whitespace().next());
-    inline.chain(defined).filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
 }
