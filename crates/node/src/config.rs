@@ -37,20 +37,21 @@ pub(crate) struct Config {
     /// Public listener: WebSocket at /socket
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
-    /// Certificate chain (PEM) of the public listener; with tls_key, it uses TLS
+    /// Certificate chain (PEM) of the public listener, which then uses TLS; needs tls_key
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
     /// Private key (PEM) of the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
-    /// Load balancers whose X-Forwarded-For is trusted: 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
-    /// spoof client addresses
+    /// Load balancers whose X-Forwarded-For is trusted, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges
+    /// can spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
-    /// Health, metrics and the HTTP API; never exposed to the public; 'off' for none
+    /// Internal listener: health, metrics and the HTTP API; keep it off the public network; 'off' for none
     #[schemars(extend("default" = "127.0.0.1:3001"))]
     pub(crate) internal_listen: Scalar<Option<SocketAddr>>,
-    /// The cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, with rediss… for TLS; 'off': one node
+    /// URL of the cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, with rediss… for TLS; 'off' for a single
+    /// node
     #[schemars(extend("default" = "off"))]
     pub(crate) redis: Scalar<Option<RedisUrl>>,
     /// CA certificates (PEM) that sign Redis' certificates; 'off' for the system's
@@ -59,8 +60,8 @@ pub(crate) struct Config {
     /// Prefix for all keys and channels in Redis
     #[schemars(extend("default" = "roomcast"))]
     pub(crate) redis_prefix: Scalar<Prefix>,
-    /// Events kept to repair what a node misses: at least so many of a room's last, until so long after the last; 'off'
-    /// for none; for some rooms: 'chat-*=500/5m ticks=off 100/30s'
+    /// History of each room in Redis, from which nodes repair gaps: 100/30s keeps at least the last 100 events, until 30s
+    /// after the newest; 'off' for none; with rules for some rooms: 'chat-*=500/5m ticks=off 100/30s'
     #[schemars(extend("default" = "100/30s"))]
     pub(crate) redis_history: Scalar<HistoryRules>,
     /// How long a node stays subscribed to a room after its last local member leaves
@@ -107,13 +108,13 @@ pub(crate) struct Config {
     /// Calls that a client may have in flight; further ones are refused
     #[schemars(extend("default" = 1024, "x-reloads" = true))]
     pub(crate) max_calls: Scalar<Count>,
-    /// Rooms that a connection may be in
+    /// Rooms that a connection may be in; further joins fail
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
-    /// How often a client is pinged
+    /// Time between two pings to a client
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) ping_interval: Scalar<NonZeroTime>,
-    /// How long after a ping a client may be silent before it counts as lost
+    /// How long after a ping a client may send nothing before its connection counts as lost
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) pong_timeout: Scalar<NonZeroTime>,
     /// How long a call may run before it is cancelled
@@ -126,22 +127,22 @@ pub(crate) struct Config {
     /// Log filter, such as debug or roomcast=debug,info
     #[schemars(extend("default" = "info", "x-reloads" = true))]
     pub(crate) log: Scalar<Targets>,
-    /// text or json
+    /// Format of log lines: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
 }
 
-/// When a drain does what.
+/// The times of a drain
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {
-    /// From SIGTERM until no connection is accepted: load balancers need it
+    /// Time from SIGTERM until new connections are refused, for load balancers to take the node out
     #[schemars(extend("default" = "5s", "x-reloads" = true))]
     pub(crate) delay: Scalar<Duration>,
-    /// Over how long clients are closed
+    /// Time over which the closes of clients are spread
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) duration: Scalar<Duration>,
-    /// From SIGTERM until calls that are still in flight are cancelled
+    /// Time from SIGTERM until calls that are still in flight are cancelled
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) timeout: Scalar<Duration>,
 }
