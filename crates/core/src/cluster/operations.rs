@@ -248,7 +248,7 @@ impl Cluster {
         Ok(Rooms { rooms, next, unresponsive_nodes: responses.unresponsive })
     }
 
-    /// Sends an event to one connection, on whatever node it is. When this returns, the event is queued there.
+    /// Sends an event to one connection, on any node. When this returns, the event is queued there.
     ///
     /// # Errors
     /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker), the
@@ -273,7 +273,7 @@ impl Cluster {
         reached("user", self.request_all(Request::NotifyUser { user: user.clone(), event }, payload).await?)
     }
 
-    /// Closes one connection, on whatever node it is.
+    /// Closes one connection, on any node.
     ///
     /// # Errors
     /// [`RequestError`]; a connection that is being closed already is not found.
@@ -297,7 +297,7 @@ impl Cluster {
         reached("user", self.request_all(request, Bytes::new()).await?)
     }
 
-    /// Makes a connection a member of a room, on whatever node it is. When this returns, every event that
+    /// Makes a connection a member of a room, on any node. When this returns, every event that
     /// is published later reaches it.
     ///
     /// # Errors
@@ -310,7 +310,7 @@ impl Cluster {
         self.request_owner(id, Request::Join { connection: id, room: room.clone() }, Bytes::new()).await
     }
 
-    /// Ends a connection's membership, on whatever node it is. When this returns, no event of the room is
+    /// Ends a connection's membership, on any node. When this returns, no event of the room is
     /// queued to it any more. A connection that is no member is not an error.
     ///
     /// # Errors

@@ -117,7 +117,7 @@ impl User<'_> {
     }
 }
 
-/// A connection of the cluster, on whatever node.
+/// A connection of the cluster, on any node.
 ///
 /// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
 /// `DEADLINE_EXCEEDED` its node did not respond in time: it may have been done, and will not be done later. While the
@@ -172,8 +172,8 @@ impl Connection<'_> {
         Ok(self.hub.cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
 
-    /// Ends a membership: when this returns, no event of the room is sent to it any more. To have been no
-    /// member is no error.
+    /// Ends a membership: when this returns, no event of the room is sent to it any more. Succeeds if it was not a
+    /// member.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name; and see [`Connection`].

@@ -104,7 +104,7 @@ impl Drop for Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainPlan {
-    /// Over how long connections are closed, so that clients do not all come back in one instant.
+    /// The time over which connections are closed, so that clients do not all come back in one instant.
     pub duration: Duration,
     /// When calls that are still in flight are cancelled.
     pub timeout: Duration,
@@ -229,7 +229,7 @@ impl Node {
         User { hub: self.hub(), id }
     }
 
-    /// One connection, on whatever node it is. `"…".parse()` turns the text of an id into one.
+    /// One connection, on any node. `"…".parse()` turns the text of an id into one.
     pub fn connection(&self, id: ConnectionId) -> Connection<'_> {
         Connection { hub: self.hub(), id }
     }

@@ -47,7 +47,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Answers the call. If it was cancelled meanwhile, nothing is sent: that is no error.
+    /// Answers the call. If it was cancelled meanwhile, this sends nothing and succeeds.
     ///
     /// Queues and does not wait for the client.
     ///
