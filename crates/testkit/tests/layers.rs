@@ -11,12 +11,11 @@ use serde_json::Value;
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("roomcast-protocol", &[]),
     ("roomcast-core", &["roomcast-protocol"]),
-    ("roomcast-client", &["roomcast-protocol"]),
     ("roomcast-redis", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast-node", &["roomcast", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
     ("roomcast-loadtest", &["roomcast-protocol"]),
-    ("roomcast-testkit", &["roomcast", "roomcast-client", "roomcast-core", "roomcast-protocol"]),
+    ("roomcast-testkit", &["roomcast", "roomcast-core", "roomcast-protocol"]),
 ];
 
 /// Libraries with the only crates that may name them.
