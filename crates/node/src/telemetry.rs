@@ -62,7 +62,7 @@ impl Logs {
         let _ = self.filter.reload(filter.clone());
     }
 
-    /// The counter of lines that were dropped because nobody read them.
+    /// The counter of lines that were dropped because standard error did not take them.
     pub(crate) fn dropped(&self) -> &IntCounter {
         self.writer.dropped()
     }
