@@ -42,7 +42,7 @@ impl Client {
         }
     }
 
-    /// The server may have failed the connection by now: what it sent tells whether it was right to.
+    /// A write that fails is not the end of the case: the server may have closed already, and what it sent decides.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455, section 4.2), with the subprotocol that connections speak.
+//! The opening handshake (RFC 6455, section 4.2) and the choice of the subprotocol, as clients of a router meet them.
 
 use axum::routing::get;
 use roomcast::{Node, Router, SocketIoUpgrade};
@@ -37,14 +37,14 @@ const ROWS: &[Row] = &[
         "Sec-WebSocket-Protocol: websocket.io-rpc-v0.1",
     ),
     (&["Sec-WebSocket-Protocol: a, b"], "only unknown subprotocols", 400, ""),
-    (&["Sec-WebSocket-Protocol:"], "no subprotocol", 400, ""),
+    (&["Sec-WebSocket-Protocol:"], "an empty list of subprotocols", 400, ""),
     (&["Upgrade: WEBSOCKET"], "Upgrade in capitals", 101, ACCEPT),
     (&["Connection: keep-alive, upgrade"], "Connection is a list", 101, ACCEPT),
     (&["Upgrade: h2c"], "an upgrade to something else", 426, "Upgrade: websocket"),
     (&["Connection: keep-alive"], "Connection does not name the upgrade", 400, ""),
     (&["Sec-WebSocket-Version: 8"], "an older version", 426, "Sec-WebSocket-Version: 13"),
-    (&["Sec-WebSocket-Version:"], "no version", 426, "Sec-WebSocket-Version: 13"),
-    (&["Sec-WebSocket-Key:"], "no key", 400, ""),
+    (&["Sec-WebSocket-Version:"], "an empty version", 426, "Sec-WebSocket-Version: 13"),
+    (&["Sec-WebSocket-Key:"], "an empty key", 400, ""),
     (&["Sec-WebSocket-Key: c2hvcnQ="], "a key of five bytes", 400, ""),
     (&["Sec-WebSocket-Key: not base64 at all!!!"], "a key that is not base64", 400, ""),
 ];
