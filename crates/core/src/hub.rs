@@ -9,7 +9,7 @@ use roomcast_protocol::Name;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::broker::contract::{Broker, BrokerError, BrokerStatus};
+use crate::broker::contract::{self, Broker, BrokerError, BrokerStatus};
 use crate::broker::publication::Publish;
 use crate::cluster::operations::Cluster;
 use crate::id::{RoomName, UserId};
@@ -90,7 +90,8 @@ impl Hub {
     /// before the result is awaited.
     ///
     /// # Errors
-    /// [`PublishError`] if the broker did not accept it.
+    /// [`PublishError`] if the broker did not accept it, or if the payload is over
+    /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     ///
     /// # Cancel safety
     /// Dropping the future does not withdraw the event.
@@ -101,7 +102,8 @@ impl Hub {
         payload: Bytes,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
         let accepted_at = Instant::now();
-        let accepted = self.broker.publish(Publish { origin: self.local.id(), room, event, payload, accepted_at });
+        let publish = Publish { origin: self.local.id(), room, event, payload, accepted_at };
+        let accepted = contract::publish(&*self.broker, publish);
         let metrics = Arc::clone(&self.metrics);
         async move {
             let result = accepted.await;

@@ -12,7 +12,7 @@ use roomcast_core::{
     MemoryBroker, MemoryBus, NODE_TIMEOUT, NodeId, Publication, Publish, REQUEST_TIMEOUT, RequestError, RoomName,
     RoomsQuery,
 };
-use roomcast_protocol::{CloseCode, CloseFrame};
+use roomcast_protocol::{CloseCode, CloseFrame, MAX_PAYLOAD};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -53,6 +53,26 @@ async fn what_failed_is_not_done_later_though_it_arrives() {
     assert_eq!(b.local().members(&lounge), vec![]);
     a.cluster().notify_connection(id, event("in-time"), Bytes::new()).await.expect("the way is open again");
     assert_eq!(client.next().await.0, "in-time", "nothing that failed comes before it, and it was not closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_is_too_large_for_brokers_reaches_none() {
+    let bus = MemoryBus::new();
+    let [a, b] = start_nodes(&bus).await;
+    wait_until("both are known", || a.cluster().nodes().len() == 2 && b.cluster().nodes().len() == 2).await;
+    let mut client = Client::connect(&b, Some(user("ann"))).await;
+    let (id, payload) = (client.peer().id, Bytes::from(vec![0; MAX_PAYLOAD + 1]));
+    let too_large = |error: &BrokerError| matches!(error, BrokerError::TooLarge { max: MAX_PAYLOAD, .. });
+
+    let published = a.publish_to_user(&user("ann"), event("large"), payload.clone()).await;
+    assert_eq!(published, Err(BrokerError::TooLarge { size: MAX_PAYLOAD + 1, max: MAX_PAYLOAD }.into()));
+    let notified = a.cluster().notify_connection(id, event("large"), payload.clone()).await;
+    assert!(matches!(&notified, Err(RequestError::Broker(error)) if too_large(error)), "{notified:?}");
+    let notified = a.cluster().notify_user(&user("ann"), event("large"), payload).await;
+    assert!(matches!(&notified, Err(RequestError::Broker(error)) if too_large(error)), "{notified:?}");
+
+    a.publish_to_user(&user("ann"), event("small"), Bytes::new()).await.expect("there is place");
+    assert_eq!(client.next().await.0, "small", "the only one");
 }
 
 /// A node that has come back, or is new, gets requests from nodes that have no heartbeat of it yet.

@@ -311,6 +311,7 @@ impl From<RequestError> for CallError {
             RequestError::NotFound { .. } => Code::NotFound,
             RequestError::NoResponse { .. } => Code::DeadlineExceeded,
             RequestError::TooManyRequests => Code::ResourceExhausted,
+            RequestError::Broker(BrokerError::TooLarge { .. }) => Code::InvalidArgument,
             _ => Code::Unavailable,
         };
         Self::new(code, error.to_string())

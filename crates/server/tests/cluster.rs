@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{serve, wait_until};
-use roomcast::{CallError, CloseCode, Code, ConnectionId, DrainPlan, MemoryBus, Node, Options, Router, Socket};
+use roomcast::{
+    CallError, CloseCode, Code, ConnectionId, DrainPlan, MAX_PAYLOAD, MemoryBus, Node, Options, Router, Socket,
+};
 use roomcast_testkit::Client;
 use serde_json::{Value, json};
 
@@ -47,6 +49,16 @@ async fn clients_see_the_members_of_all_nodes() {
     assert_eq!(members(&mut on_a).await, json!({ "count": 1, "members": [member], "unresponsive_nodes": [] }));
     on_b.call("rooms/leave/lobby", "").await.unwrap();
     assert_eq!(members(&mut on_a).await, json!({ "count": 0, "members": [], "unresponsive_nodes": [] }));
+}
+
+#[tokio::test]
+async fn a_payload_that_is_too_large_for_brokers_is_the_callers_mistake() {
+    let [(a, _), _b] = two_nodes().await;
+    let payload = vec![0; MAX_PAYLOAD + 1];
+    let published = a.room("lobby").publish("large", payload.clone()).await;
+    assert_eq!(published.unwrap_err().code, Code::InvalidArgument);
+    let notified = a.user("ann").notify("large", payload).await;
+    assert_eq!(notified.unwrap_err().code, Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! What a broker must do.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 
+use roomcast_protocol::MAX_PAYLOAD;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -35,7 +36,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 #[doc = ""]
 #[doc = include_str!("../../../../docs/BROKERS.md")]
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
-    /// Publishes to a room, on all nodes.
+    /// Publishes to a room, on all nodes. The payload has at most 64 MiB
+    /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)): the hub refuses a larger one.
     ///
     /// # Errors
     /// [`BrokerError`]. After [`Unavailable`](BrokerError::Unavailable) the event may have been accepted all the same.
@@ -71,6 +73,14 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 }
 
 /// Whether a broker works.
+/// Hands an event to a broker. One whose payload is over [`MAX_PAYLOAD`] reaches no broker.
+pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    match publish.payload.len() {
+        size if size > MAX_PAYLOAD => Box::pin(ready(Err(BrokerError::TooLarge { size, max: MAX_PAYLOAD }))),
+        _ => broker.publish(publish),
+    }
+}
+
 ///
 /// ```
 /// use roomcast_core::{Broker, BrokerStatus, MemoryBroker};
@@ -108,7 +118,7 @@ pub enum BrokerError {
         /// How many wait.
         waiting: usize,
     },
-    /// The payload is larger than the broker accepts.
+    /// The payload is larger than the broker accepts, or than [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     #[error("the payload has {size} bytes; the broker accepts at most {max}")]
     TooLarge {
         /// The payload's size in bytes.

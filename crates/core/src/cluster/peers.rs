@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use roomcast_protocol::Name;
 use thiserror::Error;
 
-use crate::broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
+use crate::broker::contract::{self, BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::broker::publication::{Publication, Publish};
 use crate::cluster::message::{Message, Request, Response};
 use crate::cluster::nodes::{HEARTBEAT_INTERVAL, NodeInfo, Nodes};
@@ -184,7 +184,8 @@ impl Peers {
     fn send(&self, room: RoomName, message: &Message, payload: &[u8]) -> BoxFuture<'static, Result<(), BrokerError>> {
         // The head names the message.
         let (event, payload) = (Name::default(), message.encode(payload));
-        self.broker.publish(Publish { origin: self.local.id(), room, event, payload, accepted_at: Instant::now() })
+        let publish = Publish { origin: self.local.id(), room, event, payload, accepted_at: Instant::now() };
+        contract::publish(&*self.broker, publish)
     }
 
     /// Takes a message of another node in, and returns the request that it makes, if any.

@@ -112,7 +112,7 @@ impl Encoder {
         Self { bytes, origin, count: 0, last_number: 0 }
     }
 
-    /// Appends an event. The publish queue accepts none whose payload is over
+    /// Appends an event. The hub publishes none whose payload is over
     /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
         self.count += 1;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use fred::types::config::Server;
 use roomcast_core::{BrokerError, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Publish, RoomName};
-use roomcast_protocol::MAX_PAYLOAD;
 use tokio::sync::oneshot;
 
 use crate::state::attempts::{Outcome, is_of_the_server};
@@ -83,9 +82,6 @@ impl Queue {
         }
         if !is_probe {
             self.check_up(&publish.room)?;
-        }
-        if publish.payload.len() > MAX_PAYLOAD {
-            return Err(BrokerError::TooLarge { size: publish.payload.len(), max: MAX_PAYLOAD });
         }
         let size = publish.size();
         let reserve = usize::from(publish.room.is_of_nodes());

@@ -33,7 +33,8 @@ impl Room<'_> {
     /// Sends an event to all members, on all nodes.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the room's or event's name, `UNAVAILABLE` if the broker did not take it.
+    /// `INVALID_ARGUMENT` for the room's or event's name or a payload over 64 MiB, `UNAVAILABLE` if the broker did not
+    /// take it.
     ///
     /// # Cancel safety
     /// Once the future was polled the event is on its way, whether or not the result is awaited.
@@ -80,9 +81,9 @@ impl User<'_> {
     /// request to all nodes: [`publish`](Self::publish) costs less.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id or the event's name, `NOT_FOUND` if the user has no connection,
-    /// `UNAVAILABLE` if the other nodes can't be reached, `DEADLINE_EXCEEDED` if no connection was found and some nodes
-    /// did not respond.
+    /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `NOT_FOUND` if the user has no
+    /// connection, `UNAVAILABLE` if the other nodes can't be reached, `DEADLINE_EXCEEDED` if no connection was found and
+    /// some nodes did not respond.
     ///
     /// # Cancel safety
     /// Once the future was polled, it may be done although the result is not awaited.
@@ -95,7 +96,8 @@ impl User<'_> {
     /// succeeds also if there are none.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id or the event's name, `UNAVAILABLE` if the broker did not take it.
+    /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `UNAVAILABLE` if the broker did
+    /// not take it.
     ///
     /// # Cancel safety
     /// Once the future was polled, it may be done although the result is not awaited.
@@ -141,7 +143,7 @@ impl Connection<'_> {
     /// Sends it an event. When this returns, the event is queued on its node.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the event's name; and see [`Connection`].
+    /// `INVALID_ARGUMENT` for the event's name, or for a payload over 64 MiB to another node; and see [`Connection`].
     ///
     /// # Cancel safety
     /// Once the future was polled, it may be done although the result is not awaited.
