@@ -47,6 +47,9 @@ impl Room<'_> {
     /// respond within two seconds; their members are missing. Requests for the same room that come meanwhile wait, and
     /// share the next result.
     ///
+    /// A node that has just started misses the members on nodes [that it has no heartbeat of](crate::Node::new) yet,
+    /// and does not list these nodes as unresponsive.
+    ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be reached.
     ///
@@ -79,6 +82,9 @@ pub struct User<'a> {
 impl User<'_> {
     /// Sends an event to all connections of the user, on all nodes, and returns for how many it was queued. It sends a
     /// request to all nodes: [`publish`](Self::publish) costs less.
+    ///
+    /// A node that has just started counts only the connections on nodes [that it has a heartbeat of](crate::Node::new).
+    /// On the others, the event may be queued although the result is `NOT_FOUND`. `publish` reaches them all.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `NOT_FOUND` if the user has no

@@ -129,6 +129,28 @@ impl Node {
 
     /// This node of the cluster that the broker connects. Must be called in a tokio runtime.
     ///
+    /// A new node finds the others by their heartbeats. It sends its first one as soon as the broker is up, and each
+    /// other node responds at once, so it finds all of them within milliseconds. If the broker loses or refuses one of
+    /// these messages, the next heartbeat makes up for it, at most 6 s later. Until then, [`nodes`](Self::nodes),
+    /// [`rooms`](Self::rooms), [`Room::members`] and [`User::notify`] leave out the nodes that are missing, and a
+    /// [`connection`](Self::connection) there is `NOT_FOUND`. Publishes, and joins of this node's own connections, don't
+    /// depend on heartbeats.
+    ///
+    /// A test waits until all nodes have found each other:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use roomcast::{MemoryBus, Node, Options};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let bus = MemoryBus::new();
+    /// let nodes = [(); 3].map(|()| Node::new(Arc::new(bus.attach()), Options::default()));
+    /// while nodes.iter().any(|node| node.nodes().len() < nodes.len()) {
+    ///     tokio::task::yield_now().await;
+    /// }
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// If there is no tokio runtime.
     pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
