@@ -99,9 +99,10 @@ pub use seed::echo as raw;
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, Member, Members,
-    MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication, PublicationQueue, Publish, PublishError, Reached,
-    Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
+    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, MAX_WAITING_BYTES,
+    MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication,
+    PublicationQueue, Publish, PublishError, Reached, Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
+    check_event,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

@@ -46,14 +46,14 @@ pub struct RedisError(String);
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use roomcast_core::{Broker, BrokerStatus, Hub, HubOptions};
+/// use roomcast::{Broker, BrokerStatus, Node, Options};
 /// use roomcast_redis::{RedisBroker, RedisOptions};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let broker = Arc::new(RedisBroker::start(RedisOptions::new("redis://127.0.0.1:6379"))?);
 /// broker.status().wait_for(|status| *status == BrokerStatus::Up).await?;
-/// let hub = Hub::new(broker, HubOptions::default());
-/// hub.run().await;
+/// let node = Node::new(broker, Options::default());
+/// node.room("lobby").publish("news", "hello").await?;
 /// # Ok(()) }
 /// ```
 pub struct RedisBroker {
