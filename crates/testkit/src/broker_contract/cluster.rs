@@ -12,6 +12,9 @@ use roomcast_core::{BoxFuture, Broker, BrokerError, NodeId, Publication, Publish
 /// No step waits longer for one thing.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How many events one publisher publishes in the steps about order.
+pub(super) const EVENTS: usize = 200;
+
 /// The nodes of one step.
 pub(super) struct Cluster {
     pub(super) step: &'static str,

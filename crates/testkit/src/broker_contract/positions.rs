@@ -1,0 +1,49 @@
+//! That a broker numbers the events of a room.
+
+use bytes::Bytes;
+use roomcast_core::Position;
+
+use super::cluster::{Cluster, EVENTS, room};
+
+/// All nodes see an event at the same position, and a room's offsets grow by one.
+pub(super) async fn numbered(mut cluster: Cluster) {
+    let room = room("contract-numbered");
+    cluster.subscribe_all(&room).await;
+    for number in 0..EVENTS {
+        cluster.nodes[number % 2].publish(&room, "numbered", number.to_string()).await;
+    }
+    let mut positions = Vec::new();
+    for node in &mut cluster.nodes {
+        positions.push(node.take(EVENTS).await.into_iter().map(|event| event.position).collect::<Vec<_>>());
+    }
+    let step = cluster.step;
+    for (number, (one, other)) in positions[0].iter().zip(&positions[1]).enumerate() {
+        assert_eq!(one, other, "{step}: event {number} has another position on node 1 than on node 0");
+    }
+    for (number, pair) in positions[0].windows(2).enumerate() {
+        let next = Position { offset: pair[0].offset.wrapping_add(1), ..pair[0] };
+        assert_eq!(pair[1], next, "{step}: offsets grow by one, but not from event {number} to the next");
+    }
+    cluster.close();
+}
+
+/// Its last subscriber leaves, and somebody subscribes again: the same node or another. Either the room's epoch goes on
+/// and so do its offsets, or a larger epoch has begun.
+pub(super) async fn numbered_again(mut cluster: Cluster) {
+    let room = room("contract-numbered-again");
+    let mut last: Option<Position> = None;
+    for subscriber in [0, 0, 1, 1] {
+        let node = &mut cluster.nodes[subscriber];
+        node.subscribe(&room).await;
+        for _ in 0..3 {
+            node.publish(&room, "numbered", Bytes::new()).await;
+            let position = node.next().await.position;
+            let order = |at: Position| (at.epoch, at.offset);
+            let step = node.handle.step;
+            assert!(last.map(order) < Some(order(position)), "{step}: {position:?} came after {last:?}");
+            last = Some(position);
+        }
+        node.broker.unsubscribe(&room);
+    }
+    cluster.close();
+}
