@@ -122,3 +122,7 @@ pub mod tutorial {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/brokers.md")]
+struct BrokersGuide;

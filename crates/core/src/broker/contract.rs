@@ -31,10 +31,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
 ///   contain a `/`. Decode a name with [`RoomName::from_wire`].
 /// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events and
-///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES), and may have a reserve for the messages between nodes. A publish
-///   that finds no place fails; it does not wait.
+///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES), and may have a reserve for the messages between nodes
+///   ([`RoomName::is_of_nodes`]). A publish that finds no place fails; it does not wait.
 #[doc = ""]
-#[doc = include_str!("../../../../docs/BROKERS.md")]
+// Its samples use the crate `roomcast`, whose tests run them.
+#[cfg_attr(not(doctest), doc = include_str!("../../../../docs/guides/brokers.md"))]
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes. The payload has at most 64 MiB
     /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)): the hub refuses a larger one.
@@ -72,7 +73,6 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     fn close(&self);
 }
 
-/// Whether a broker works.
 /// Hands an event to a broker. One whose payload is over [`MAX_PAYLOAD`] reaches no broker.
 pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
     match publish.payload.len() {
@@ -81,6 +81,7 @@ pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'stati
     }
 }
 
+/// Whether a broker works.
 ///
 /// ```
 /// use roomcast_core::{Broker, BrokerStatus, MemoryBroker};

@@ -62,7 +62,8 @@ impl PublicationQueue {
     }
 
     /// Appends a publication even if the queue is full: for a broker that has taken it from the network and can't refuse
-    /// it any more. Such a broker stops reading while the queue [is full](Self::is_full).
+    /// it any more. Such a broker pauses the events, but not the replies to publishes, while the queue
+    /// [is full](Self::is_full).
     pub fn push(&mut self, publication: Publication) {
         self.waiting_bytes += publication.size();
         self.waiting.push_back(publication);
@@ -75,7 +76,7 @@ impl PublicationQueue {
         self.wake();
     }
 
-    /// Gives out all that waits. `false`: the queue is closed and empty.
+    /// Gives out all that waits, so the queue has room again. `false`: it is closed and empty.
     pub fn poll_publications(&mut self, cx: &Context<'_>, publications: &mut Vec<Publication>) -> Poll<bool> {
         if !self.waiting.is_empty() {
             self.waiting_bytes = 0;
