@@ -101,13 +101,13 @@ impl Hub {
         event: Name,
         payload: Bytes,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
-        let accepted_at = Instant::now();
-        let publish = Publish { origin: self.local.id(), room, event, payload, accepted_at };
+        let published_at = Instant::now();
+        let publish = Publish { origin: self.local.id(), room, event, payload, published_at };
         let accepted = contract::publish(&*self.broker, publish);
         let metrics = Arc::clone(&self.metrics);
         async move {
             let result = accepted.await;
-            metrics.broker_publish_duration.observe(accepted_at.elapsed().as_secs_f64());
+            metrics.broker_publish_duration.observe(published_at.elapsed().as_secs_f64());
             match &result {
                 Ok(()) => metrics.published.inc(),
                 Err(_) => metrics.publish_failed.inc(),

@@ -489,9 +489,9 @@ impl Broker for Flood {
         if self.turns_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             return self.inner.next_publications(publications);
         }
-        let accepted_at = Instant::now();
+        let published_at = Instant::now();
         let origin = NodeId::from_u64(1);
-        let publish = Publish { origin, room: room("lobby"), event: event("event"), payload: "x".into(), accepted_at };
+        let publish = Publish { origin, room: room("lobby"), event: event("event"), payload: "x".into(), published_at };
         publications.push(publish.accepted(Position { epoch: 1, offset: 1 }));
         Box::pin(ready(true))
     }

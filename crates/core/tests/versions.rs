@@ -113,8 +113,8 @@ impl Foreign {
     fn send(&self, message: &Value) {
         let (room, payload) =
             (RoomName::internal("nodes", "all"), format!("{}\n", json!({"v": 3, "message": message})));
-        let (event, accepted_at) = (Name::default(), Instant::now());
-        drop(self.broker.publish(Publish { origin: self.node, room, event, payload: payload.into(), accepted_at }));
+        let (event, published_at) = (Name::default(), Instant::now());
+        drop(self.broker.publish(Publish { origin: self.node, room, event, payload: payload.into(), published_at }));
     }
 
     /// The next message of another node of this kind.

@@ -55,8 +55,8 @@ async fn nobody_stays_with_a_former_master_that_does_not_step_down() {
         let up = status.wait_for(|status| *status == BrokerStatus::Up);
         timeout(DEADLINE, up).await.expect("the new master works").expect("the broker lives");
         let event = check_event("event").expect("a valid name");
-        let (origin, accepted_at) = (NodeId::from_u64(node), Instant::now());
-        let publish = Publish { origin, room: lobby.clone(), event, payload: "x".into(), accepted_at };
+        let (origin, published_at) = (NodeId::from_u64(node), Instant::now());
+        let publish = Publish { origin, room: lobby.clone(), event, payload: "x".into(), published_at };
         broker.publish(publish).await.expect("the new master takes it");
     }
     for broker in &brokers {

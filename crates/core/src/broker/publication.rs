@@ -10,7 +10,7 @@ use crate::id::{NodeId, RoomName};
 /// A room event on its way to the broker. It has no call id: a call, and its cancellation, stay on the node that owns
 /// the connection.
 ///
-/// Every broker must carry all fields but `accepted_at`, which is a time of this process. So the struct is exhaustive:
+/// Every broker must carry all fields but `published_at`, which is a time of this process. So the struct is exhaustive:
 /// a field that is added here is a compile error in a broker that drops it.
 ///
 /// ```
@@ -23,7 +23,7 @@ use crate::id::{NodeId, RoomName};
 ///     room: RoomName::new("lobby")?,
 ///     event: check_event("said")?,
 ///     payload: Bytes::from_static(b"hello"),
-///     accepted_at: Instant::now(),
+///     published_at: Instant::now(),
 /// };
 /// let publication = publish.accepted(Position { epoch: 1, offset: 7 });
 /// assert_eq!((&*publication.room, publication.position.offset), ("lobby", 7));
@@ -39,8 +39,8 @@ pub struct Publish {
     pub event: Name,
     /// The event's bytes.
     pub payload: Bytes,
-    /// When this process accepted it: the start of its delivery latency.
-    pub accepted_at: Instant,
+    /// When the application or a client published it: the start of its delivery latency.
+    pub published_at: Instant,
 }
 
 /// A room event that the broker has accepted, on its way to the members. Exhaustive for the same reason as [`Publish`],
@@ -55,8 +55,8 @@ pub struct Publication {
     pub event: Name,
     /// The event's bytes.
     pub payload: Bytes,
-    /// When the event was accepted, by this process' clock: the start of its delivery latency.
-    pub accepted_at: Instant,
+    /// When it was published, by this process' clock: the start of its delivery latency.
+    pub published_at: Instant,
     /// The event's place in its room.
     pub position: Position,
 }
@@ -89,8 +89,8 @@ impl Publish {
 
     /// The publication that it becomes at this position.
     pub fn accepted(self, position: Position) -> Publication {
-        let Self { origin, room, event, payload, accepted_at } = self;
-        Publication { origin, room, event, payload, accepted_at, position }
+        let Self { origin, room, event, payload, published_at } = self;
+        Publication { origin, room, event, payload, published_at, position }
     }
 }
 

@@ -184,7 +184,7 @@ impl Peers {
     fn send(&self, room: RoomName, message: &Message, payload: &[u8]) -> BoxFuture<'static, Result<(), BrokerError>> {
         // The head names the message.
         let (event, payload) = (Name::default(), message.encode(payload));
-        let publish = Publish { origin: self.local.id(), room, event, payload, accepted_at: Instant::now() };
+        let publish = Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now() };
         contract::publish(&*self.broker, publish)
     }
 

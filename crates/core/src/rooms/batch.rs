@@ -19,7 +19,7 @@ use crate::rooms::outbox::Outgoing;
 pub(crate) struct Batch {
     pub(crate) room: RoomName,
     /// When the first was accepted.
-    pub(crate) accepted_at: Instant,
+    pub(crate) published_at: Instant,
     publications: Vec<Publication>,
     size: usize,
     /// By codec; encoded once for all members that use it.
@@ -27,8 +27,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn new(room: RoomName, accepted_at: Instant) -> Self {
-        Self { room, accepted_at, publications: Vec::new(), size: 0, encoded: Default::default() }
+    fn new(room: RoomName, published_at: Instant) -> Self {
+        Self { room, published_at, publications: Vec::new(), size: 0, encoded: Default::default() }
     }
 
     /// How many events it has.
@@ -48,7 +48,7 @@ impl Batch {
             for Publication { event, payload, .. } in &self.publications {
                 codec.encode(&mut bytes, event.clone(), payload.clone());
             }
-            Outgoing { bytes: load.share(bytes), accepted_at: Some(self.accepted_at) }
+            Outgoing { bytes: load.share(bytes), published_at: Some(self.published_at) }
         })
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn batches(publications: impl Iterator<Item = Publication>) -> Vec<Ba
         let index = match open.entry(publication.room.clone()) {
             Entry::Occupied(entry) if batches[*entry.get()].size + size <= MAX_BATCH_BYTES => *entry.get(),
             entry => {
-                batches.push(Batch::new(publication.room.clone(), publication.accepted_at));
+                batches.push(Batch::new(publication.room.clone(), publication.published_at));
                 *entry.insert_entry(batches.len() - 1).get()
             }
         };

@@ -68,7 +68,7 @@ impl FanOut {
 
     /// A late batch waits for members that have no space for it.
     fn deliver_batch(&mut self, batch: Batch) {
-        let is_late = batch.accepted_at.elapsed() > LATE;
+        let is_late = batch.published_at.elapsed() > LATE;
         if self.held.has(&batch.room) || (is_late && self.node.try_queue(&batch, &HashSet::new()).is_err()) {
             self.held.push(batch, Instant::now());
         } else if !is_late {

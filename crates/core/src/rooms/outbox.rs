@@ -18,7 +18,7 @@ pub struct Outgoing {
     /// The bytes, shared with every other connection that gets them.
     pub bytes: Bytes,
     /// For room events, whose bytes all members share: when the first was accepted, to measure its delivery latency.
-    pub accepted_at: Option<Instant>,
+    pub published_at: Option<Instant>,
 }
 
 /// Memory that each queued frame takes besides its bytes: its place in a queue that doubles when it grows, and what the
@@ -34,7 +34,7 @@ impl Outgoing {
 
     /// The same, without what it shares with others: a room's events are charged once for all members.
     fn own_cost(&self) -> usize {
-        if self.accepted_at.is_some() { FRAME_OVERHEAD } else { self.cost() }
+        if self.published_at.is_some() { FRAME_OVERHEAD } else { self.cost() }
     }
 
     fn is_pong(&self) -> bool {
@@ -268,7 +268,7 @@ impl Outbox {
             && let Some(bytes) = state.pong.take()
         {
             state.pong_taken = true;
-            self.enqueue(&mut state, Outgoing { bytes: *bytes, accepted_at: None });
+            self.enqueue(&mut state, Outgoing { bytes: *bytes, published_at: None });
         }
         if state.queue.is_empty() && state.command.is_none() {
             state.asleep = true;
@@ -336,7 +336,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.closed = true;
         state.pong = None;
-        self.enqueue(&mut state, Outgoing { bytes, accepted_at: None });
+        self.enqueue(&mut state, Outgoing { bytes, published_at: None });
     }
 
     fn note_run(&self, state: &mut State) {
@@ -366,7 +366,7 @@ mod tests {
     use crate::rooms::budget::Budget;
 
     fn frame(len: usize) -> Outgoing {
-        Outgoing { bytes: vec![0; len].into(), accepted_at: None }
+        Outgoing { bytes: vec![0; len].into(), published_at: None }
     }
 
     #[test]

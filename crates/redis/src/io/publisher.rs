@@ -146,7 +146,7 @@ impl Publisher {
                 messages.len() - 1
             });
             open.insert(&publish.room, index);
-            messages[index].1.push(*number, &publish.event, &publish.payload, publish.accepted_at);
+            messages[index].1.push(*number, &publish.event, &publish.payload, publish.published_at);
             message_of.push(index);
         }
         let mut keys = Vec::with_capacity(messages.len() * 2);

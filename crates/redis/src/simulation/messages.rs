@@ -231,14 +231,14 @@ fn numbers_are_separated_by_single_spaces() {
 #[test]
 fn an_event_is_as_old_as_its_origin_says_within_reason() {
     for (age, most) in [(0, 0), (5, 5), (3500, 3500), (4000, 0)] {
-        let Some(accepted_at) = Instant::now().checked_sub(Duration::from_secs(age)) else { continue };
+        let Some(published_at) = Instant::now().checked_sub(Duration::from_secs(age)) else { continue };
         let mut encoder = Encoder::new(NodeId::from_u64(3), &Seal::default());
-        encoder.push(1, &Name::new("event").unwrap(), b"payload", accepted_at);
+        encoder.push(1, &Name::new("event").unwrap(), b"payload", published_at);
         let event = decode(send(encoder)).unwrap().events().unwrap().remove(0);
         let publish = event.into_publication(NodeId::from_u64(3), RoomName::new("lobby").unwrap());
         let (event, room) = (publish.event.as_str(), &*publish.room);
         assert_eq!((event, room, &publish.payload[..]), ("event", "lobby", &b"payload"[..]));
-        let read = publish.accepted_at.elapsed().as_secs();
+        let read = publish.published_at.elapsed().as_secs();
         assert!(read == most || read == most + 1, "{age} s ago became {read} s");
     }
 }

@@ -103,7 +103,7 @@ impl Way {
             room: RoomName::new("room").expect("a valid name"),
             event: Name::default(),
             payload: Bytes::new(),
-            accepted_at: self.now,
+            published_at: self.now,
         };
         match self.queue.push(publish, is_probe, self.now) {
             Ok((answered, lane)) => {

@@ -114,13 +114,13 @@ impl Encoder {
 
     /// Appends an event. The hub publishes none whose payload is over
     /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
-    pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], accepted_at: Instant) {
+    pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], published_at: Instant) {
         self.count += 1;
         self.last_number = number;
         let name = name.as_bytes();
         self.bytes.reserve(EVENT_OVERHEAD + name.len() + payload.len());
         self.bytes.put_u64(number);
-        self.bytes.put_u64(unix_micros(accepted_at));
+        self.bytes.put_u64(unix_micros(published_at));
         self.bytes.put_u8(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
         self.bytes.put_slice(name);
         self.bytes.put_u32(u32::try_from(payload.len()).expect("a payload is smaller than 4 GiB"));
@@ -227,7 +227,7 @@ impl RoomEvent {
     /// As the hub takes it.
     pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
         let Self { name: event, payload, position, .. } = self;
-        Publication { origin, room, event, payload, accepted_at: instant_of(self.sent_at), position }
+        Publication { origin, room, event, payload, published_at: instant_of(self.sent_at), position }
     }
 }
 

@@ -126,7 +126,7 @@ impl Probes {
                 room: probe.room.clone(),
                 event: Name::default(),
                 payload: Bytes::new(),
-                accepted_at: now,
+                published_at: now,
             });
             if probe.missing_since.is_some_and(|since| now.duration_since(since) > PROBE_PATIENCE) {
                 probe.missing_since = None;

@@ -134,7 +134,7 @@ impl ConnectionContext {
     fn push(&self, frame: &Frame) -> Result<(), Rejected> {
         let mut bytes = BytesMut::new();
         encode_frame(&mut bytes, frame);
-        self.connection.outbox.push(Outgoing { bytes: bytes.freeze(), accepted_at: None })
+        self.connection.outbox.push(Outgoing { bytes: bytes.freeze(), published_at: None })
     }
 
     /// Whether the connection ended longer ago than the tutorial's API tolerates.

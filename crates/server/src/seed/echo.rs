@@ -75,7 +75,7 @@ impl Session for Echo {
                 Incoming::Pong(_) => continue,
             };
             // Queues every Pong, not only the newest: the suites count them.
-            let echoed = Outgoing { bytes: encode_message(opcode, &payload), accepted_at: None };
+            let echoed = Outgoing { bytes: encode_message(opcode, &payload), published_at: None };
             if context.connection.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");
             }
