@@ -18,7 +18,7 @@ use crate::rooms::outbox::Outgoing;
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) room: RoomName,
-    /// When the first was accepted.
+    /// When the first was published.
     pub(crate) published_at: Instant,
     publications: Vec<Publication>,
     size: usize,

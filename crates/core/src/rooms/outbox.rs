@@ -17,7 +17,7 @@ use crate::rooms::load::NodeLoad;
 pub struct Outgoing {
     /// The bytes, shared with every other connection that gets them.
     pub bytes: Bytes,
-    /// For room events, whose bytes all members share: when the first was accepted, to measure its delivery latency.
+    /// For room events, whose bytes all members share: when the first was published, to measure its delivery latency.
     pub published_at: Option<Instant>,
 }
 
