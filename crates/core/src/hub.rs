@@ -17,6 +17,7 @@ use crate::metrics::HubMetrics;
 use crate::options::HubOptions;
 use crate::rooms::fan_out::FanOut;
 use crate::rooms::local_node::LocalNode;
+use crate::rooms::shedding::watch_memory;
 
 /// Why an event was not published.
 ///
@@ -35,7 +36,7 @@ pub enum PublishError {
     Broker(#[from] BrokerError),
 }
 
-/// One node of a cluster.
+/// The core of one node: what it holds, and through it the nodes of the cluster.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Hub {
             () = self.watch_broker() => {}
             () = self.local.renew_subscriptions() => {}
             () = self.cluster.peers().keep_in_touch() => {}
-            () = self.local.watch_memory() => {}
+            () = watch_memory(&self.local) => {}
         }
     }
 

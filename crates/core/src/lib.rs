@@ -27,7 +27,7 @@ pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use broker::limits::{MAX_BATCH_BYTES, MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 pub use broker::memory::{MemoryBroker, MemoryBus};
 pub use broker::publication::{Position, Publication, Publish};
-pub use broker::queue::{PublicationQueue, Reservation};
+pub use broker::publication_queue::{PublicationQueue, Reservation};
 pub use cluster::message::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 pub use cluster::nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
 pub use cluster::operations::{Cluster, Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};

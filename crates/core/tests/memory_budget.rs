@@ -82,7 +82,7 @@ async fn members_that_hold_the_same_events_are_not_closed_for_one_that_holds_out
     let alone = Client::connect(&hub, None).await;
     publish(&hub, &lobby, vec![b'x'; 100 * KIB]).await;
     for _ in 0..8 {
-        let frame = Outgoing { bytes: vec![b'x'; 10 * KIB].into(), published_at: None };
+        let frame = Outgoing::own(vec![b'x'; 10 * KIB].into());
         assert_eq!(alone.connection.outbox.push(frame), Ok(()));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;

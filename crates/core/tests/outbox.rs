@@ -38,7 +38,7 @@ fn what_was_taken_counts_until_it_is_wholly_written() {
 #[test]
 fn frames_of_a_few_bytes_count_with_the_memory_that_they_take() {
     let driver = Driver::new(10);
-    let push = || driver.outbox.push(Outgoing { bytes: encode_message(Opcode::Binary, b""), published_at: None });
+    let push = || driver.outbox.push(Outgoing::own(encode_message(Opcode::Binary, b"")));
     let queued = (0..).take_while(|_| push().is_ok()).count();
     assert_eq!(queued, 10 * UNIT / (FRAME_OVERHEAD + 2));
 }
@@ -370,7 +370,7 @@ async fn drivers_that_never_run_hold_fan_out_back_for_20_milliseconds_only() {
 const UNIT: usize = 1024;
 
 fn frame(units: usize) -> Outgoing {
-    Outgoing { bytes: Bytes::from(vec![0; units * UNIT - FRAME_OVERHEAD]), published_at: None }
+    Outgoing::own(Bytes::from(vec![0; units * UNIT - FRAME_OVERHEAD]))
 }
 
 fn pong(payload: &str) -> Bytes {

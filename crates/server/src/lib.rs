@@ -73,8 +73,10 @@ mod metrics;
 mod node;
 mod options;
 mod payload;
-mod seed;
+#[doc(hidden)]
+pub mod raw;
 pub mod testing;
+pub mod tutorial;
 
 pub use app::context::{
     CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomAction,
@@ -93,8 +95,6 @@ pub use node::address::{Connection, Room, User};
 pub use node::handle::{DrainPlan, Node, NodeFailure};
 pub use options::Options;
 pub use payload::{IntoPayload, IntoReply};
-#[doc(hidden)]
-pub use seed::echo as raw;
 #[doc(no_inline)]
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
@@ -108,16 +108,6 @@ pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, Na
 
 /// The crate in whose registries [`Node::register_metrics`] puts a node's metrics.
 pub use prometheus;
-
-/// The API of the [tutorial](crate#the-tutorial): a loop that receives what its client sends.
-///
-/// New code is better served by a [`Router`]: see what
-/// [`SocketIoUpgrade::on_upgrade`] lacks.
-pub mod tutorial {
-    pub use crate::seed::notifier::Notifier;
-    pub use crate::seed::procedure::{Message, Procedure, Response};
-    pub use crate::seed::socket_io::SocketIo;
-}
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::broker::publication::{Position, Publication, Publish};
-use crate::broker::queue::PublicationQueue;
+use crate::broker::publication_queue::PublicationQueue;
 use crate::id::RoomName;
 
 /// Connects the nodes of one process. One lock over all of them makes the order of events one.

@@ -7,7 +7,7 @@ pub(crate) mod contract;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod publication;
-pub(crate) mod queue;
+pub(crate) mod publication_queue;
 
 #[cfg(doc)]
 use contract::Broker;

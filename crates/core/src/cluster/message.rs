@@ -39,7 +39,7 @@ const MAX_REASON_LEN: usize = 1024;
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum Message {
+pub(crate) enum NodeMessage {
     /// The sender is alive. `clock_ms` is what its clock, in milliseconds since its start, showed when it sent this.
     Heartbeat { version: String, connections: usize, uptime_seconds: u64, clock_ms: u64 },
     /// The sender leaves the cluster.
@@ -172,7 +172,7 @@ struct Version {
     v: u32,
 }
 
-impl Message {
+impl NodeMessage {
     /// The bytes of a message with an event's payload, which is empty for most.
     pub(crate) fn encode(&self, payload: &[u8]) -> Bytes {
         let mut bytes = BytesMut::new().writer();
@@ -265,8 +265,8 @@ mod tests {
 
     const NODE: NodeId = NodeId::from_u64(7);
 
-    fn decode(bytes: impl Into<Bytes>) -> Option<(Message, Bytes)> {
-        Message::decode(bytes.into())
+    fn decode(bytes: impl Into<Bytes>) -> Option<(NodeMessage, Bytes)> {
+        NodeMessage::decode(bytes.into())
     }
 
     #[test]
@@ -275,7 +275,8 @@ mod tests {
             user: UserId::new("ann\u{e9}").unwrap(),
             event: Name::new("line\nfeed \"quoted\"").unwrap(),
         };
-        let message = Message::Request { id: u64::MAX, request, sent_ms: 1, expires_ms: BTreeMap::from([(NODE, 5)]) };
+        let message =
+            NodeMessage::Request { id: u64::MAX, request, sent_ms: 1, expires_ms: BTreeMap::from([(NODE, 5)]) };
         for payload in [&b""[..], b"\n", b"{\"v\":3}\n\xff\x00"] {
             assert_eq!(decode(message.encode(payload)), Some((message.clone(), Bytes::from_static(payload))));
         }
@@ -299,7 +300,7 @@ mod tests {
                  \"priority\":\"low\",\"request\":{request}}}}}\n"
             );
             match decode(message) {
-                Some((Message::Request { request, .. }, _)) => request,
+                Some((NodeMessage::Request { request, .. }, _)) => request,
                 other => panic!("{other:?}"),
             }
         };
@@ -307,30 +308,30 @@ mod tests {
         assert_eq!(known, Request::Members { room: RoomName::new("a").unwrap() });
         assert_eq!(request("{\"kind\":\"sing\",\"song\":{\"verses\":3}}"), Request::Unknown);
         let message = "{\"v\":3,\"message\":{\"kind\":\"dance\",\"steps\":[1,2]}}\n";
-        assert_eq!(decode(message), Some((Message::Unknown, Bytes::new())));
+        assert_eq!(decode(message), Some((NodeMessage::Unknown, Bytes::new())));
         let failure = "{\"v\":3,\"message\":{\"kind\":\"response\",\"id\":1,\
             \"response\":{\"kind\":\"join_failed\",\"error\":{\"kind\":\"too_loud\",\"db\":90}}}}\n";
         let response = Response::JoinFailed { error: JoinFailure::Unknown };
-        assert_eq!(decode(failure), Some((Message::Response { id: 1, response }, Bytes::new())));
+        assert_eq!(decode(failure), Some((NodeMessage::Response { id: 1, response }, Bytes::new())));
     }
 
     #[test]
     fn what_no_node_sends_is_dropped() {
-        let heartbeat = |version: &str| Message::Heartbeat {
+        let heartbeat = |version: &str| NodeMessage::Heartbeat {
             version: version.to_owned(),
             connections: 1,
             uptime_seconds: 1,
             clock_ms: 1,
         };
-        let request = |request| Message::Request { id: 1, request, sent_ms: 1, expires_ms: BTreeMap::new() };
+        let request = |request| NodeMessage::Request { id: 1, request, sent_ms: 1, expires_ms: BTreeMap::new() };
         let connection = ConnectionId { node: NODE, serial: 1 };
         let close = |code, reason: String| request(Request::CloseConnection { connection, code, reason });
         let member = Member { connection, user: None };
-        let members = |count| Message::Response {
+        let members = |count| NodeMessage::Response {
             id: 1,
             response: Response::Members { count, members: vec![member.clone(); count] },
         };
-        let is_read = |message: &Message| decode(message.encode(b"")).is_some();
+        let is_read = |message: &NodeMessage| decode(message.encode(b"")).is_some();
         for good in [heartbeat("1.0.0-rc.1+x"), close(4409, "r".repeat(123)), members(MAX_LISTED_MEMBERS)] {
             assert!(is_read(&good), "{good:?}");
         }

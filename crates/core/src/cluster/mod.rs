@@ -8,8 +8,8 @@ pub(crate) mod nodes;
 pub(crate) mod operations;
 pub(crate) mod peers;
 pub(crate) mod pending;
-pub(crate) mod presence;
 pub(crate) mod respond;
+pub(crate) mod shared_queries;
 
 #[cfg(doc)]
 use operations::Cluster;

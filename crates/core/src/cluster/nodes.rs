@@ -27,7 +27,7 @@ const MAX_DRIFT: Duration = Duration::from_millis(20);
 /// How many other nodes are known at once; heartbeats of more are ignored. About 200 bytes each.
 pub const MAX_NODES: usize = 1000;
 
-/// One node of a cluster.
+/// A live node, as its last heartbeat reported it.
 ///
 /// ```
 /// use roomcast_core::NodeInfo;

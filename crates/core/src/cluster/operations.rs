@@ -1,4 +1,5 @@
-//! What can be done on all nodes of the cluster, from any of them.
+//! What a node does with all nodes of the cluster: lists members, rooms and nodes; notifies, moves and closes connections
+//! and users on any of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use crate::cluster::message::{JoinFailure, MAX_LISTED_ROOMS, Request, Response};
 use crate::cluster::nodes::NodeInfo;
 use crate::cluster::peers::{IncomingRequest, Peers, SendError, Target};
 use crate::cluster::pending::{MAX_REQUESTS, Responses};
-use crate::cluster::presence::SharedQueries;
 use crate::cluster::respond::respond;
+use crate::cluster::shared_queries::SharedQueries;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::rooms::local_node::{JoinError, LocalNode, Member};
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::broker::contract::{self, BoxFuture, Broker, BrokerError, BrokerStatus};
 use crate::broker::publication::{Publication, Publish};
-use crate::cluster::message::{Message, Request, Response};
+use crate::cluster::message::{NodeMessage, Request, Response};
 use crate::cluster::nodes::{HEARTBEAT_INTERVAL, NodeInfo, Nodes};
 use crate::cluster::pending::{MAX_REQUESTS, PendingRequests, REQUEST_TIMEOUT, Responses};
 use crate::id::{NodeId, RoomName};
@@ -160,9 +160,9 @@ impl Peers {
         self.send(RoomName::of_all_nodes(), &self.heartbeat(), &[]).await
     }
 
-    fn heartbeat(&self) -> Message {
+    fn heartbeat(&self) -> NodeMessage {
         let NodeInfo { version, connections, uptime_seconds, .. } = self.own_info();
-        Message::Heartbeat { version, connections, uptime_seconds, clock_ms: millis(self.clock()) }
+        NodeMessage::Heartbeat { version, connections, uptime_seconds, clock_ms: millis(self.clock()) }
     }
 
     /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
@@ -175,13 +175,18 @@ impl Peers {
     pub(crate) fn start_leaving(&self) -> BoxFuture<'static, Result<(), BrokerError>> {
         match self.has_left.swap(true, Ordering::AcqRel) {
             true => Box::pin(std::future::ready(Ok(()))),
-            false => self.send(RoomName::of_all_nodes(), &Message::Leave, &[]),
+            false => self.send(RoomName::of_all_nodes(), &NodeMessage::Leave, &[]),
         }
     }
 
     // === messages ===
 
-    fn send(&self, room: RoomName, message: &Message, payload: &[u8]) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn send(
+        &self,
+        room: RoomName,
+        message: &NodeMessage,
+        payload: &[u8],
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
         // The head names the message.
         let (event, payload) = (Name::default(), message.encode(payload));
         let publish = Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now() };
@@ -195,32 +200,32 @@ impl Peers {
             self.own_heartbeat_arrived.store(true, Ordering::Release);
             return None;
         }
-        let Some((message, payload)) = Message::decode(publication.payload) else {
+        let Some((message, payload)) = NodeMessage::decode(publication.payload) else {
             tracing::debug!(%from, "dropped a message of another node: unknown version or invalid");
             return None;
         };
         match message {
-            Message::Heartbeat { version, connections, uptime_seconds, clock_ms } => {
+            NodeMessage::Heartbeat { version, connections, uptime_seconds, clock_ms } => {
                 let info = NodeInfo { node: from, version, connections, uptime_seconds };
                 self.on_heartbeat(info, Duration::from_millis(clock_ms));
             }
-            Message::Leave => {
+            NodeMessage::Leave => {
                 tracing::info!(node = %from, "a node has left");
                 self.nodes.lock().on_leave(from, now());
                 self.requests.lock().on_leave(from);
                 self.count_nodes();
             }
-            Message::Request { request, sent_ms, expires_ms, .. }
+            NodeMessage::Request { request, sent_ms, expires_ms, .. }
                 if request.has_effect() && !self.is_in_time(from, sent_ms, expires_ms.get(&self.local.id())) =>
             {
                 tracing::debug!(%from, "dropped an expired request: its sender no longer waits for it");
             }
-            Message::Request { id, request, .. } => return Some(IncomingRequest { from, id, request, payload }),
-            Message::Response { id, response } => {
+            NodeMessage::Request { id, request, .. } => return Some(IncomingRequest { from, id, request, payload }),
+            NodeMessage::Response { id, response } => {
                 let is_live = self.is_live(from);
                 self.requests.lock().on_response(id, from, is_live, response);
             }
-            Message::Unknown => tracing::debug!(%from, "ignored a message of a newer node"),
+            NodeMessage::Unknown => tracing::debug!(%from, "ignored a message of a newer node"),
         }
         None
     }
@@ -251,7 +256,7 @@ impl Peers {
 
     /// Responds to a request. The requester waits for a limited time, so nothing is done if the response is lost.
     pub(crate) fn respond(&self, to: NodeId, id: u64, response: Response) {
-        drop(self.send(RoomName::of_node(to), &Message::Response { id, response }, &[]));
+        drop(self.send(RoomName::of_node(to), &NodeMessage::Response { id, response }, &[]));
     }
 
     // === requests ===
@@ -292,7 +297,7 @@ impl Peers {
         let started = self.requests.lock().start(nodes, matches!(target, Target::All));
         let (id, completed) = started.ok_or(SendError::TooManyRequests)?;
         let sent = SentRequest { peers: self, id, completed, deadline };
-        let message = Message::Request { id, request, sent_ms: millis(self.clock()), expires_ms };
+        let message = NodeMessage::Request { id, request, sent_ms: millis(self.clock()), expires_ms };
         let mut accepted = self.send(room, &message, &payload);
         if let Some(accepted) = (&mut accepted).now_or_never() {
             accepted?; // what is refused at once was not sent

@@ -70,7 +70,7 @@ fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &N
     let queued = connections.into_iter().filter(|connection| {
         let mut bytes = BytesMut::new();
         connection.codec().encode(&mut bytes, event.clone(), payload.clone());
-        match connection.outbox.push(Outgoing { bytes: bytes.freeze(), published_at: None }) {
+        match connection.outbox.push(Outgoing::own(bytes.freeze())) {
             Ok(()) => true,
             Err(Rejected::Full) => {
                 tracing::info!(connection = %connection.id, "slow consumer");

@@ -48,7 +48,7 @@ impl Batch {
             for Publication { event, payload, .. } in &self.publications {
                 codec.encode(&mut bytes, event.clone(), payload.clone());
             }
-            Outgoing { bytes: load.share(bytes), published_at: Some(self.published_at) }
+            Outgoing::shared(load.share(bytes), self.published_at)
         })
     }
 }

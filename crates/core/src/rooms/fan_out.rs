@@ -48,7 +48,7 @@ impl FanOut {
             self.deliver_batch(batch);
             self.pause().await;
         }
-        while self.held.release_one(Instant::now(), &|batch, given_up| self.node.try_queue(batch, given_up)) {
+        while self.held.release_one(Instant::now(), &|batch, given_up| try_queue(&self.node, batch, given_up)) {
             self.pause().await;
         }
     }
@@ -56,7 +56,7 @@ impl FanOut {
     /// Queues everything that is held back.
     pub(crate) fn finish(self) {
         for batch in self.held.into_batches() {
-            self.node.queue(&batch);
+            queue(&self.node, &batch);
         }
     }
 
@@ -69,31 +69,30 @@ impl FanOut {
     /// A late batch waits for members that have no space for it.
     fn deliver_batch(&mut self, batch: Batch) {
         let is_late = batch.published_at.elapsed() > LATE;
-        if self.held.has(&batch.room) || (is_late && self.node.try_queue(&batch, &HashSet::new()).is_err()) {
+        if self.held.has(&batch.room) || (is_late && try_queue(&self.node, &batch, &HashSet::new()).is_err()) {
             self.held.push(batch, Instant::now());
         } else if !is_late {
-            self.node.queue(&batch);
+            queue(&self.node, &batch);
         }
     }
 }
 
-impl LocalNode {
-    /// Queues a batch to all members if each of them, except those given up, has space for it; otherwise returns the
-    /// members that have none.
-    fn try_queue(&self, batch: &Batch, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>> {
-        let shard = self.shard(&batch.room).lock();
-        let has_space =
-            |member: &&Arc<LocalConnection>| given_up.contains(&member.id.serial) || member.has_space_for(batch);
-        let blocked: Vec<_> = shard.rooms.members(&batch.room).filter(|member| !has_space(member)).cloned().collect();
-        if !blocked.is_empty() {
-            return Err(blocked);
-        }
-        self.metrics().deliveries.inc_by(shard.queue(batch) * batch.events());
-        Ok(())
+/// Queues a batch to all members if each of them, except those given up, has space for it; otherwise returns the members
+/// that have none.
+fn try_queue(node: &LocalNode, batch: &Batch, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>> {
+    let shard = node.shard(&batch.room).lock();
+    let has_space =
+        |member: &&Arc<LocalConnection>| given_up.contains(&member.id.serial) || member.has_space_for(batch);
+    let blocked: Vec<_> = shard.rooms.members(&batch.room).filter(|member| !has_space(member)).cloned().collect();
+    if !blocked.is_empty() {
+        return Err(blocked);
     }
+    node.metrics().deliveries.inc_by(shard.queue_to_members(batch) * batch.events());
+    Ok(())
+}
 
-    fn queue(&self, batch: &Batch) {
-        let reached = self.shard(&batch.room).lock().queue(batch);
-        self.metrics().deliveries.inc_by(reached * batch.events());
-    }
+/// Queues a batch to all members.
+fn queue(node: &LocalNode, batch: &Batch) {
+    let reached = node.shard(&batch.room).lock().queue_to_members(batch);
+    node.metrics().deliveries.inc_by(reached * batch.events());
 }

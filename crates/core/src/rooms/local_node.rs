@@ -178,6 +178,11 @@ impl LocalNode {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether new connections are refused because the open ones exceed a memory budget.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.load.inbound.is_exceeded() || self.load.outbound.is_exceeded()
+    }
+
     /// A connection of this node.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<LocalConnection>> {
         if id.node != self.id {
@@ -372,7 +377,7 @@ impl LocalNode {
 impl Shard {
     /// Queues a batch to every member of its room, and returns how many took it. The caller holds the shard's lock, so
     /// nothing of it follows a leave that has returned.
-    pub(crate) fn queue(&self, batch: &Batch) -> u64 {
+    pub(crate) fn queue_to_members(&self, batch: &Batch) -> u64 {
         let mut reached = 0;
         for member in self.rooms.members(&batch.room) {
             match member.push(batch) {

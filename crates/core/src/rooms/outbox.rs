@@ -15,10 +15,20 @@ use crate::rooms::load::NodeLoad;
 /// What is to be written: one or more whole WebSocket frames.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The bytes, shared with every other connection that gets them.
+    /// The frames.
     pub bytes: Bytes,
-    /// For room events, whose bytes all members share: when the first was published, to measure its delivery latency.
-    pub published_at: Option<Instant>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// For one connection.
+    Own,
+    /// A room's events, whose bytes all members share.
+    Shared {
+        /// When the first was published.
+        published_at: Instant,
+    },
 }
 
 /// Memory that each queued frame takes besides its bytes: its place in a queue that doubles when it grows, and what the
@@ -27,14 +37,35 @@ pub struct Outgoing {
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Outgoing>() + 32;
 
 impl Outgoing {
+    /// Frames for one connection, which is charged for their bytes.
+    pub fn own(bytes: Bytes) -> Self {
+        Self { bytes, kind: Kind::Own }
+    }
+
+    /// A room's events: their bytes are charged once for all members.
+    pub(crate) fn shared(bytes: Bytes, published_at: Instant) -> Self {
+        Self { bytes, kind: Kind::Shared { published_at } }
+    }
+
+    /// When the first event was published, to measure its delivery latency. `None`: these are not a room's events.
+    pub fn published_at(&self) -> Option<Instant> {
+        match self.kind {
+            Kind::Own => None,
+            Kind::Shared { published_at } => Some(published_at),
+        }
+    }
+
     /// The memory that it takes.
     fn cost(&self) -> usize {
         FRAME_OVERHEAD + self.bytes.len()
     }
 
-    /// The same, without what it shares with others: a room's events are charged once for all members.
+    /// The same, without what it shares with others.
     fn own_cost(&self) -> usize {
-        if self.published_at.is_some() { FRAME_OVERHEAD } else { self.cost() }
+        match self.kind {
+            Kind::Own => self.cost(),
+            Kind::Shared { .. } => FRAME_OVERHEAD,
+        }
     }
 
     fn is_pong(&self) -> bool {
@@ -268,7 +299,7 @@ impl Outbox {
             && let Some(bytes) = state.pong.take()
         {
             state.pong_taken = true;
-            self.enqueue(&mut state, Outgoing { bytes: *bytes, published_at: None });
+            self.enqueue(&mut state, Outgoing::own(*bytes));
         }
         if state.queue.is_empty() && state.command.is_none() {
             state.asleep = true;
@@ -336,7 +367,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.closed = true;
         state.pong = None;
-        self.enqueue(&mut state, Outgoing { bytes, published_at: None });
+        self.enqueue(&mut state, Outgoing::own(bytes));
     }
 
     fn note_run(&self, state: &mut State) {
@@ -366,7 +397,7 @@ mod tests {
     use crate::rooms::budget::Budget;
 
     fn frame(len: usize) -> Outgoing {
-        Outgoing { bytes: vec![0; len].into(), published_at: None }
+        Outgoing::own(vec![0; len].into())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! RoomSubscriptions that the broker has not confirmed.
+//! A node's subscriptions to rooms, until the broker has confirmed them.
 //!
 //! ```text
 //!   first member ──▶ pending ──confirmed──▶ (not kept here)

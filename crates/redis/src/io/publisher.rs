@@ -1,4 +1,4 @@
-//! The I/O around the [`Queue`] of publishes: batches become scripts and go to Redis.
+//! The I/O around the [`PublishQueue`] of publishes: batches become scripts and go to Redis.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -19,7 +19,7 @@ use crate::options::{HistoryRules, Retention};
 use crate::state::attempts::{Attempts, Outcome, Step};
 use crate::state::keys::{Keys, PROBES};
 use crate::state::message::{EVENT_OVERHEAD, Encoder};
-use crate::state::queue::{LaneKey, Queue, Waiting, deadline_of};
+use crate::state::publish_queue::{LaneKey, PublishQueue, Waiting, deadline_of};
 use crate::state::seal::Seal;
 use crate::state::stored::PUBLISH;
 use crate::state::topology::Topology;
@@ -46,7 +46,7 @@ pub(crate) struct Publisher {
     history: HistoryRules,
     digest: String,
     runtime: Handle,
-    queue: Mutex<Queue>,
+    queue: Mutex<PublishQueue>,
     /// Servers are not what they were, or slots not where they were.
     topology_wanted: AtomicBool,
     /// A lane's task has panicked; its publishes would wait forever.

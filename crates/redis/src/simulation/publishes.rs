@@ -15,7 +15,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::state::attempts::{Attempt, Attempts, Failed, Ran, Step};
-use crate::state::queue::{Answered, DEADLINE, LaneKey, Queue, Waiting, deadline_of};
+use crate::state::publish_queue::{Answered, DEADLINE, LaneKey, PublishQueue, Waiting, deadline_of};
 use crate::state::topology::Topology;
 
 /// The resolution of simulated time.
@@ -52,7 +52,7 @@ struct UnderWay {
 /// A node's publishes to one room, and the server.
 struct Way {
     now: Instant,
-    queue: Queue,
+    queue: PublishQueue,
     lane: Option<LaneKey>,
     under_way: Option<UnderWay>,
     asked: Vec<(Instant, Answered)>,
@@ -68,7 +68,7 @@ struct Way {
 
 impl Way {
     fn new() -> Self {
-        let mut queue = Queue::default();
+        let mut queue = PublishQueue::default();
         queue.set_topology(Topology::Single(Server::new("server", 6379)));
         Self {
             now: Instant::now(),

@@ -4,7 +4,7 @@
 //! ```text
 //! <epoch> <start> <first> <count>\n
 //! version:u8 origin:u64 mac_len:u8 mac extension_len:u16 extension
-//! count × (number:u64 sent_at:u64 name_len:u8 name payload_len:u32 payload)
+//! count × (number:u64 published_at:u64 name_len:u8 name payload_len:u32 payload)
 //! ```
 //!
 //! The MAC covers the record from its first to its last byte, except for the MAC itself. It is empty in clusters without
@@ -69,7 +69,7 @@ pub(crate) struct RoomEvent {
     /// Grows with each event of its origin; the same when a publish is tried again.
     pub(crate) number: u64,
     /// Microseconds since 1970, by the publishing node's clock.
-    sent_at: u64,
+    published_at: u64,
     pub(crate) name: Name,
     pub(crate) payload: Bytes,
     pub(crate) position: Position,
@@ -208,7 +208,7 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
     if rest.len() < EVENT_OVERHEAD {
         return None;
     }
-    let (number, sent_at, name_len) = (rest.get_u64(), rest.get_u64(), usize::from(rest.get_u8()));
+    let (number, published_at, name_len) = (rest.get_u64(), rest.get_u64(), usize::from(rest.get_u8()));
     if rest.len() < name_len + 4 {
         return None;
     }
@@ -216,7 +216,7 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
     let payload_len = rest.get_u32() as usize;
     (rest.len() >= payload_len).then(|| RoomEvent {
         number,
-        sent_at,
+        published_at,
         name,
         payload: rest.split_to(payload_len),
         position,
@@ -227,7 +227,7 @@ impl RoomEvent {
     /// As the hub takes it.
     pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
         let Self { name: event, payload, position, .. } = self;
-        Publication { origin, room, event, payload, published_at: instant_of(self.sent_at), position }
+        Publication { origin, room, event, payload, published_at: instant_of(self.published_at), position }
     }
 }
 

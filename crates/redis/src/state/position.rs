@@ -125,20 +125,20 @@ impl Reader {
             held.push(message);
             return;
         }
-        let asked = match self.expected(message.epoch, message.start) {
+        let repair_from = match self.expected(message.epoch, message.start) {
             Expected::From(next) if message.first > next => next,
             // Redis lost everything and its clock is behind what it was, or this is not what is stored.
             Expected::Stale => 1,
             _ => return self.read_live(&message, progress),
         };
-        progress.repair_from = Some(asked);
+        progress.repair_from = Some(repair_from);
         self.repair.insert(HeldMessages::default()).push(message);
     }
 
-    /// The reply to the request for the history from `asked` on.
+    /// The reply to the request for the history from `repair_from` on.
     pub(crate) fn on_repair(
         &mut self,
-        asked: u64,
+        repair_from: u64,
         stored: Option<&Stored>,
         history: &[Message],
         progress: &mut Progress,
@@ -153,7 +153,9 @@ impl Reader {
         }
         let expected = stored.map(|stored| (stored, self.expected(stored.epoch, stored.start)));
         match expected {
-            Some((stored, Expected::From(_))) if asked > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) => {
+            Some((stored, Expected::From(_)))
+                if repair_from > 1 && self.at.is_some_and(|at| at.epoch != stored.epoch) =>
+            {
                 progress.repair_from = Some(1);
             }
             Some((stored, Expected::From(_) | Expected::Any)) => {

@@ -10,7 +10,8 @@ use roomcast_protocol::Name;
 use tokio::task::JoinHandle;
 
 use crate::app::handling::{Handling, catch_panic};
-use crate::connection::context::{ConnectionContext, Permit};
+use crate::connection::context::ConnectionContext;
+use crate::connection::inbound::Permit;
 use crate::error::{CallError, Code, took_too_long};
 
 /// How long the notifications that came before a connection's end may still take.
@@ -61,7 +62,7 @@ impl NotificationQueue {
         if state.waiting.len() >= context.options.max_waiting_notifications {
             return false;
         }
-        let Some(memory) = Permit::take(context, cost) else { return false };
+        let Some(memory) = Permit::take(&context.connection, cost, context.options.max_inbound) else { return false };
         state.waiting.push_back(Waiting { event, handling, _memory: memory });
         if !std::mem::replace(&mut state.working, true) {
             self.worker = Some(tokio::spawn(work(Arc::clone(&self.state), Arc::clone(context))));

@@ -19,11 +19,7 @@ pub(crate) struct ClientEvent {
 }
 
 /// Publishes for a client's call, and waits until the broker has accepted the event.
-pub(crate) async fn publish(
-    context: &ConnectionContext,
-    hub: &Arc<Hub>,
-    event: ClientEvent,
-) -> Result<(), PublishError> {
+pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<(), PublishError> {
     match start(context, hub, event).await? {
         Some(under_way) => under_way.await,
         None => Ok(()),
@@ -34,7 +30,7 @@ pub(crate) async fn publish(
 /// comes after it, but not for the broker; a failure is reported once it is known.
 pub(crate) async fn publish_unawaited(
     context: &Arc<ConnectionContext>,
-    hub: &Arc<Hub>,
+    hub: &Hub,
     method: Name,
     event: ClientEvent,
 ) -> Result<(), PublishError> {
@@ -48,14 +44,9 @@ pub(crate) async fn publish_unawaited(
     Ok(())
 }
 
-async fn start(
-    context: &ConnectionContext,
-    hub: &Arc<Hub>,
-    event: ClientEvent,
-) -> Result<Option<UnderWay>, PublishError> {
+async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Option<UnderWay>, PublishError> {
     let ClientEvent { room, event, payload } = event;
     let size = payload.len();
-    let hub = Arc::clone(hub);
-    let publish = Box::pin(async move { hub.publish(room, event, payload).await });
-    context.publish_share.get_or_init(|| Box::new(PublishShare::new())).start(size, publish).await
+    let share = context.publish_share.get_or_init(|| Box::new(PublishShare::new()));
+    share.start(size, || Box::pin(hub.publish(room, event, payload))).await
 }

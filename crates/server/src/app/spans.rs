@@ -8,7 +8,8 @@ use roomcast_protocol::Name;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::app::handling::Handling;
-use crate::connection::context::{ClientInfo, ConnectionContext};
+use crate::connection::client_info::ClientInfo;
+use crate::connection::context::ConnectionContext;
 use crate::end::End;
 
 /// Gives a connection its span, or leaves it that of its request if no subscriber wants one.

@@ -14,9 +14,9 @@ use crate::app::lifecycle::{self, NewConnection};
 use crate::app::router::Router;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
 use crate::options::Options;
-use crate::seed::inbox::Inbox;
-use crate::seed::socket_io::SocketIo;
-use crate::seed::standalone;
+use crate::tutorial::inbox::Inbox;
+use crate::tutorial::socket_io::SocketIo;
+use crate::tutorial::standalone;
 
 /// The least number of events that can wait for the tutorial's loop.
 const MIN_INBOX: usize = 1024;

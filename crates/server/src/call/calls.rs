@@ -1,4 +1,4 @@
-//! A connection's calls in flight, and when the next of them is due.
+//! A connection's calls in flight, the rule that no Response follows a Reset, and when the next call is due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

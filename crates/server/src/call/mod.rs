@@ -1,6 +1,6 @@
 //! Calls in flight: their table, their outcome, and their cancellation.
 //!
-//! Imports errors, ends and metrics only. A call enters by `table` and leaves it once, with its outcome: answered or
+//! Imports errors, ends and metrics only. A call enters by `calls` and leaves it once, with its outcome: answered or
 //! cancelled. `running` stops what belongs to it; handlers see that through `cancel`.
 
 pub(crate) mod calls;

@@ -1,20 +1,18 @@
-//! What everything but a connection's driver uses of it: its calls, its output, its bounds.
+//! What the driver, the handlers and the notifiers of one connection share: its identity, its output, its calls.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::Extensions;
-use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use roomcast_core::{LocalConnection, Outgoing, Rejected};
 use roomcast_protocol::{CallId, CloseFrame, Frame, Name, encode_frame};
-use tracing::Span;
 
 use crate::call::calls::{Calls, Refusal};
 use crate::call::running::Call;
+use crate::connection::client_info::ClientInfo;
+use crate::connection::inbound::Permit;
 use crate::connection::publish_share::PublishShare;
 use crate::end::CancelCause;
 use crate::error::{CallError, Code, NotifyError, took_too_long};
@@ -23,59 +21,6 @@ use crate::options::{FAR, Options};
 
 /// How long the tutorial's API drops output to an ended connection without an error.
 const END_GRACE: Duration = Duration::from_secs(1);
-
-/// Memory that a notification takes beside its name and payload while it waits: its handler's future and its place
-/// in the queue. Measured with a handler that holds nothing of its own.
-const NOTIFICATION_OVERHEAD: usize = 256;
-
-/// The same for a call: its handler's future and task, its cancellation and its entry in the table.
-const CALL_OVERHEAD: usize = 1024;
-
-/// The memory that a notification takes while it waits.
-pub(crate) fn notification_cost(name: &Name, payload: &Bytes) -> usize {
-    NOTIFICATION_OVERHEAD + name.as_bytes().len() + payload.len()
-}
-
-/// The memory that a call takes until it is answered.
-pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
-    CALL_OVERHEAD + name.as_bytes().len() + payload.len()
-}
-
-/// What an upgrade leaves to its connection.
-#[derive(Debug, Default)]
-pub(crate) struct ClientInfo {
-    pub(crate) peer_addr: Option<SocketAddr>,
-    /// The application's own data, and what else few connections have: it takes no memory in the others.
-    pub(crate) extensions: Extensions,
-}
-
-#[derive(Debug, Clone)]
-struct KeptRequest(Arc<Parts>);
-
-#[derive(Debug, Clone)]
-struct ConnectionSpan(Span);
-
-impl ClientInfo {
-    pub(crate) fn keep_request(&mut self, request: Arc<Parts>) {
-        self.extensions.insert(KeptRequest(request));
-    }
-
-    /// The request, if the application keeps it.
-    pub(crate) fn request(&self) -> Option<&Parts> {
-        self.extensions.get().map(|KeptRequest(request)| &**request)
-    }
-
-    /// Sets the span of the connection, or of its request, if a subscriber wants it.
-    pub(crate) fn set_span(&mut self, span: Span) {
-        if !span.is_disabled() {
-            self.extensions.insert(ConnectionSpan(span));
-        }
-    }
-
-    pub(crate) fn span(&self) -> Option<&Span> {
-        self.extensions.get().map(|ConnectionSpan(span)| span)
-    }
-}
 
 /// What the driver, handlers and notifiers of one connection share.
 #[derive(Debug)]
@@ -134,7 +79,7 @@ impl ConnectionContext {
     fn push(&self, frame: &Frame) -> Result<(), Rejected> {
         let mut bytes = BytesMut::new();
         encode_frame(&mut bytes, frame);
-        self.connection.outbox.push(Outgoing { bytes: bytes.freeze(), published_at: None })
+        self.connection.outbox.push(Outgoing::own(bytes.freeze()))
     }
 
     /// Whether the connection ended longer ago than the tutorial's API tolerates.
@@ -152,8 +97,8 @@ impl ConnectionContext {
     /// Whether a call may begin.
     pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<(), Refusal> {
         self.calls.admit(id)?;
-        if !Permit::fits(self, cost) {
-            let max = self.options.max_inbound;
+        let max = self.options.max_inbound;
+        if !Permit::fits(&self.connection, cost, max) {
             let message = format!("calls and notifications in progress take more than {max} bytes of memory");
             return Err(Refusal::Answer(CallError::new(Code::ResourceExhausted, message)));
         }
@@ -179,7 +124,7 @@ impl ConnectionContext {
         self.options.call_timeout.min(FAR)
     }
 
-    /// Cancels the calls that have reached their deadline, and answers them.
+    /// Answers the calls that have reached their deadline, and stops them.
     pub(crate) fn end_overdue_calls(&self, now: Instant) {
         let too_long = |id| self.respond(id, Err(took_too_long(self.options.call_timeout)));
         for call in self.calls.take_overdue(now, self.call_timeout(), too_long) {
@@ -226,38 +171,5 @@ impl ConnectionContext {
         for call in self.calls.cancel_all() {
             call.cancel(cause);
         }
-    }
-}
-
-/// A share of what a connection may have received and not dealt with; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    context: Arc<ConnectionContext>,
-    bytes: usize,
-}
-
-impl Permit {
-    /// Whether so many bytes are within the bound. A share alone always is. Called while bytes are handled, when no
-    /// unfinished message is counted.
-    fn fits(context: &ConnectionContext, bytes: usize) -> bool {
-        let held = context.connection.inbound();
-        held == 0 || held + bytes <= context.options.max_inbound
-    }
-
-    /// Takes a share. `None`: it would exceed the bound.
-    pub(crate) fn take(context: &Arc<ConnectionContext>, bytes: usize) -> Option<Self> {
-        Self::fits(context, bytes).then(|| Self::take_admitted(context, bytes))
-    }
-
-    /// Takes a share for a call that was just admitted: only the connection's own task takes shares, so it still fits.
-    pub(crate) fn take_admitted(context: &Arc<ConnectionContext>, bytes: usize) -> Self {
-        context.connection.charge_inbound(bytes);
-        Self { context: Arc::clone(context), bytes }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.context.connection.release_inbound(self.bytes);
     }
 }

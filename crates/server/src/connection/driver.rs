@@ -156,7 +156,7 @@ impl<S: Session> Driver<S> {
             if self.keep_alive_at <= now {
                 match self.keep_alive.on_timeout() {
                     KeepAliveAction::Ping(next) => {
-                        let ping = Outgoing { bytes: encode_message(Opcode::Ping, &[]), published_at: None };
+                        let ping = Outgoing::own(encode_message(Opcode::Ping, &[]));
                         // A full outbox closes the connection.
                         let _ = self.context.connection.outbox.push(ping);
                         self.keep_alive_at = now + next;

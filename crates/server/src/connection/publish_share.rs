@@ -1,6 +1,7 @@
 //! A connection's fair share of the node's publish queue.
 //!
-//! All connections share the broker's queue. What a connection publishes beyond its share waits here, in order, so that
+//! All connections share the queue in which the broker keeps publishes that it has not accepted (with Redis,
+//! `state/publish_queue`). What a connection publishes beyond its share waits here, in order, so that
 //! a connection that floods can't fill the queue and make the others' publishes fail.
 
 use std::pin::Pin;
@@ -22,7 +23,7 @@ const MAX_PUBLISHES: u32 = 256;
 /// The payload of a publish that takes one of the share's [`MAX_PUBLISHES`] parts.
 const PART: usize = SHARE / MAX_PUBLISHES as usize;
 
-/// A publish that begins when it is polled.
+/// A publish, which has its place in the broker's order.
 type Publish = BoxFuture<'static, Result<(), PublishError>>;
 
 /// A connection's publishes under way.
@@ -41,7 +42,7 @@ impl PublishShare {
         Self { turn: Mutex::new(()), parts: Arc::new(Semaphore::new(MAX_PUBLISHES as usize)) }
     }
 
-    /// Waits until it is the publish's turn and there is room for its payload, and starts it. `None`: the broker has
+    /// Waits until it is the publish's turn and there is room for its payload, and calls `publish`. `None`: the broker has
     /// accepted it already.
     ///
     /// # Errors
@@ -49,10 +50,15 @@ impl PublishShare {
     ///
     /// # Cancel safety
     /// Dropping the future before it is ready takes the publish out of the queue; nothing is published.
-    pub(crate) async fn start(&self, payload: usize, mut publish: Publish) -> Result<Option<UnderWay>, PublishError> {
+    pub(crate) async fn start(
+        &self,
+        payload: usize,
+        publish: impl FnOnce() -> Publish,
+    ) -> Result<Option<UnderWay>, PublishError> {
         let _turn = self.turn.lock().await;
         // The semaphore is never closed.
         let parts = Arc::clone(&self.parts).acquire_many_owned(parts(payload)).await.ok();
+        let mut publish = publish();
         match (&mut publish).now_or_never() {
             Some(result) => result.map(|()| None),
             None => Ok(Some(UnderWay { inner: Some((publish, parts)) })),
@@ -100,6 +106,7 @@ impl Drop for UnderWay {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
     use std::pin::pin;
     use std::sync::mpsc;
 
@@ -111,13 +118,10 @@ mod tests {
         let (begun, order) = mpsc::channel();
         let publish = |number: u32| {
             let begun = begun.clone();
-            share.start(
-                1,
-                Box::pin(async move {
-                    begun.send(number).expect("the test receives");
-                    Ok(())
-                }),
-            )
+            share.start(1, move || {
+                begun.send(number).expect("the test receives");
+                Box::pin(ready(Ok(())))
+            })
         };
         let (mut first, mut second) = (pin!(publish(1)), pin!(publish(2)));
         let all = Arc::clone(&share.parts).acquire_many_owned(MAX_PUBLISHES).await.expect("the semaphore is open");

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use roomcast_protocol::{CallId, CallKey};
 
 use crate::call::running::{Call, Work};
-use crate::connection::context::{ConnectionContext, Permit};
+use crate::connection::context::ConnectionContext;
+use crate::connection::inbound::Permit;
 use crate::end::CancelCause;
 use crate::error::{CallError, Code};
 use crate::metrics::Outcome;
@@ -26,7 +27,7 @@ impl Responder {
     /// Starts a call that was just admitted and is not answered at once.
     pub(crate) fn start(context: &Arc<ConnectionContext>, id: CallId, call: &Arc<Call>, cost: usize) -> Self {
         let key = context.calls.start(id, call, context.call_timeout());
-        let payload = Permit::take_admitted(context, cost);
+        let payload = Permit::take_admitted(&context.connection, cost);
         Self { context: Arc::clone(context), key, work: Work::begin(call), answered: false, _payload: payload }
     }
 

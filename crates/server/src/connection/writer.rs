@@ -65,7 +65,7 @@ impl Writer {
         outbox.wrote(std::iter::from_fn(|| {
             self.offset = self.offset.checked_sub(self.queue.front()?.bytes.len())?;
             let done = self.queue.pop_front()?;
-            if let Some(published_at) = done.published_at {
+            if let Some(published_at) = done.published_at() {
                 let now = *now.get_or_insert_with(Instant::now);
                 self.delivery_latency.observe(now.saturating_duration_since(published_at).as_secs_f64());
             }

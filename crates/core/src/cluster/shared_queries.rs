@@ -1,4 +1,4 @@
-//! Presence queries that share a response.
+//! Queries about one room that share a response; `operations` asks for members through them.
 //!
 //! When a thousand clients come back at once and each lists the members of its room, the other nodes get a few
 //! requests, not a thousand.

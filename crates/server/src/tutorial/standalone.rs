@@ -7,14 +7,15 @@ use std::sync::{Arc, LazyLock};
 use prometheus::{Histogram, HistogramOpts, IntGauge};
 use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
 
-use crate::connection::context::{ClientInfo, ConnectionContext};
+use crate::connection::client_info::ClientInfo;
+use crate::connection::context::ConnectionContext;
 use crate::connection::driver::Driver;
 use crate::connection::session::{Rpc, Session};
 use crate::connection::transport::Transport;
 use crate::metrics::{MethodMetrics, Metrics, UNKNOWN_METHOD};
 use crate::options::Options;
-use crate::seed::inbox::Inbox;
-use crate::seed::socket_io::LoopApp;
+use crate::tutorial::inbox::Inbox;
+use crate::tutorial::socket_io::LoopApp;
 
 /// What they share: counted, but registered nowhere.
 struct Standalone {

@@ -8,7 +8,7 @@ use roomcast_protocol::Name;
 use crate::call::cancel::Cancel;
 use crate::connection::responder::Responder;
 use crate::error::{CallError, NotifyError};
-use crate::seed::end_known::EndKnown;
+use crate::tutorial::end_known::EndKnown;
 
 /// What a client sends. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]

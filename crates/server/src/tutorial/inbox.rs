@@ -5,10 +5,10 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::connection::context::Permit;
+use crate::connection::inbound::Permit;
 use crate::end::Disconnected;
-use crate::seed::end_known::EndKnown;
-use crate::seed::procedure::Procedure;
+use crate::tutorial::end_known::EndKnown;
+use crate::tutorial::procedure::Procedure;
 
 /// A bounded queue with one producer, the driver, which never waits, and one consumer.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::connection::handshake::{Handshake, UpgradeRejection};
 use crate::connection::session::Session;
 use crate::end::End;
 use crate::options::Options;
-use crate::seed::standalone;
+use crate::tutorial::standalone;
 
 /// Conformance suites send messages of 16 MiB in fragments of 64 bytes.
 const MAX_FRAGMENTS: u32 = 16 * 1024 * 1024 / 64;
@@ -75,7 +75,7 @@ impl Session for Echo {
                 Incoming::Pong(_) => continue,
             };
             // Queues every Pong, not only the newest: the suites count them.
-            let echoed = Outgoing { bytes: encode_message(opcode, &payload), published_at: None };
+            let echoed = Outgoing::own(encode_message(opcode, &payload));
             if context.connection.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");
             }

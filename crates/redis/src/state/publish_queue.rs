@@ -44,7 +44,7 @@ pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
 
 /// The publishes that wait, and the servers that they go to.
 #[derive(Default)]
-pub(crate) struct Queue {
+pub(crate) struct PublishQueue {
     lanes: HashMap<LaneKey, VecDeque<Waiting>>,
     topology: Option<Topology>,
     /// Nothing is sent before this time.
@@ -67,7 +67,7 @@ pub(crate) struct Waiting {
     answer: oneshot::Sender<Result<(), BrokerError>>,
 }
 
-impl Queue {
+impl PublishQueue {
     /// Queues a publish. A lane that is returned is new, and the caller must see that it is emptied.
     ///
     /// A probe is also sent to a server that counts as down, to find out when it is up again.

@@ -10,15 +10,16 @@ use roomcast_protocol::{CallId, CloseCode, CloseFrame, Name};
 use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
-use crate::connection::context::{ConnectionContext, Permit, call_cost, notification_cost};
+use crate::connection::context::ConnectionContext;
+use crate::connection::inbound::{Permit, call_cost, notification_cost};
 use crate::connection::responder::Responder;
 use crate::connection::session::App;
 use crate::end::Disconnected;
 use crate::error::{CallError, Code, NotifyError, overloaded};
 use crate::metrics::MethodMetrics;
-use crate::seed::inbox::Inbox;
-use crate::seed::notifier::{Notifier, let_others_run};
-use crate::seed::procedure::{Message, Procedure, Response};
+use crate::tutorial::inbox::Inbox;
+use crate::tutorial::notifier::{Notifier, let_others_run};
+use crate::tutorial::procedure::{Message, Procedure, Response};
 
 /// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
 /// 1000, or 1011 if the handler panicked, and cancels the calls that still run.
@@ -116,7 +117,8 @@ pub(crate) struct LoopApp {
 impl App for LoopApp {
     fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
         let place = self.inbox.reserve().ok_or_else(overloaded)?;
-        let permit = Permit::take(context, notification_cost(&name, &payload)).ok_or_else(overloaded)?;
+        let permit = Permit::take(&context.connection, notification_cost(&name, &payload), context.options.max_inbound)
+            .ok_or_else(overloaded)?;
         place.fill(Procedure::Notify(Message { name, payload }), Some(permit));
         Ok(())
     }

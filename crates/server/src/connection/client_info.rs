@@ -1,0 +1,44 @@
+//! What an upgrade leaves to its connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::Extensions;
+use axum::http::request::Parts;
+use tracing::Span;
+
+/// What an upgrade leaves to its connection.
+#[derive(Debug, Default)]
+pub(crate) struct ClientInfo {
+    pub(crate) peer_addr: Option<SocketAddr>,
+    /// The application's own data, and what else few connections have: it takes no memory in the others.
+    pub(crate) extensions: Extensions,
+}
+
+#[derive(Debug, Clone)]
+struct KeptRequest(Arc<Parts>);
+
+#[derive(Debug, Clone)]
+struct ConnectionSpan(Span);
+
+impl ClientInfo {
+    pub(crate) fn keep_request(&mut self, request: Arc<Parts>) {
+        self.extensions.insert(KeptRequest(request));
+    }
+
+    /// The request, if the application keeps it.
+    pub(crate) fn request(&self) -> Option<&Parts> {
+        self.extensions.get().map(|KeptRequest(request)| &**request)
+    }
+
+    /// Sets the span of the connection, or of its request, if a subscriber wants it.
+    pub(crate) fn set_span(&mut self, span: Span) {
+        if !span.is_disabled() {
+            self.extensions.insert(ConnectionSpan(span));
+        }
+    }
+
+    pub(crate) fn span(&self) -> Option<&Span> {
+        self.extensions.get().map(|ConnectionSpan(span)| span)
+    }
+}
