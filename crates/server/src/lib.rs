@@ -92,7 +92,8 @@ pub use connection::handshake::UpgradeRejection;
 pub use end::{CancelCause, Disconnected};
 pub use error::{CallError, Code, InvalidPayload, NotifyError, UnknownCode};
 pub use node::address::{Connection, Room, User};
-pub use node::handle::{DrainPlan, Node, NodeFailure};
+pub use node::drain::DrainPlan;
+pub use node::handle::{Node, NodeFailure};
 pub use options::Options;
 pub use payload::{IntoPayload, IntoReply};
 #[doc(no_inline)]

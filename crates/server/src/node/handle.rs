@@ -1,9 +1,8 @@
-//! One node of a cluster: its life, its drain, and through it the rooms, users and connections of all nodes.
+//! One node of a cluster: its life, and through it the rooms, users and connections of all nodes.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use parking_lot::RwLock;
@@ -11,20 +10,14 @@ use prometheus::Registry;
 use roomcast_core::{
     Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Rooms, RoomsQuery,
 };
-use roomcast_protocol::{CloseCode, CloseFrame};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::node::address::{Connection, Room, User};
-use crate::options::{FAR, Options};
-
-/// How often a drain looks whether the last connections have gone.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
-
-/// How long after a drain's deadline clients may take for their last output and Close.
-const DRAIN_FLUSH: Duration = Duration::from_secs(2);
+use crate::node::drain::{self, DrainPlan};
+use crate::options::Options;
 
 /// One node of a cluster: it holds connections, and reaches the rooms, users and connections of all nodes.
 ///
@@ -97,23 +90,6 @@ async fn run(hub: Arc<Hub>, failed: watch::Sender<Option<NodeFailure>>) {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.hub.close();
-    }
-}
-
-/// When a [drain](Node::drain) does what, counted from its start. See [`Node`] for an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainPlan {
-    /// The time over which connections are closed, so that clients do not all come back in one instant.
-    pub duration: Duration,
-    /// When calls that are still in flight are cancelled.
-    pub timeout: Duration,
-}
-
-impl DrainPlan {
-    /// Closes connections over `duration`, and cancels what is still in flight at `timeout`.
-    pub fn new(duration: Duration, timeout: Duration) -> Self {
-        Self { duration, timeout }
     }
 }
 
@@ -282,42 +258,15 @@ impl Node {
         self.hub().metrics().register(registry)
     }
 
-    /// Closes all connections of this node with 1001: idle ones spread over the plan's duration, those with calls in
-    /// flight when these have ended, and the last at the plan's time-out, when their calls are cancelled. Then it
-    /// removes the node from the cluster. Returns at most three seconds after the time-out. Stop accepting connections
+    /// Closes all connections of this node with 1001: idle ones spread over the plan's duration, or faster if they are
+    /// few; those with calls in flight when these have ended; and the last at the plan's time-out, when their calls are
+    /// cancelled. Then it removes the node from the cluster. Returns at most three seconds after the time-out. Stop accepting connections
     /// before.
     ///
     /// # Cancel safety
     /// Connections whose turn has come stay closed or keep closing; the others stay open. Call it again to go on.
     pub async fn drain(&self, plan: DrainPlan) {
-        let started = Instant::now();
-        self.hub().local().start_drain();
-        let peers = self.hub().local().connections();
-        let timeout = plan.timeout.min(FAR);
-        let pace =
-            plan.duration.min(timeout).checked_div(u32::try_from(peers.len()).unwrap_or(u32::MAX)).unwrap_or_default();
-        for (index, peer) in (0..).zip(&peers) {
-            let due = started + pace.saturating_mul(index);
-            if let Some(wait) = due.checked_duration_since(Instant::now())
-                && !wait.is_zero()
-            {
-                tokio::time::sleep(wait).await;
-            }
-            peer.outbox.drain();
-        }
-        drop(peers);
-        self.await_none_left(started + timeout).await;
-        for peer in self.hub().local().connections() {
-            peer.outbox.close(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled"));
-        }
-        self.await_none_left(Instant::now() + DRAIN_FLUSH).await;
-        self.hub().cluster().leave().await;
-    }
-
-    async fn await_none_left(&self, deadline: Instant) {
-        while self.connection_count() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
+        drain::run(self.hub(), plan).await;
     }
 }
 

@@ -3,4 +3,5 @@
 //! Imports errors, options, payloads and metrics of this crate; everything else happens in `roomcast-core`.
 
 pub(crate) mod address;
+pub(crate) mod drain;
 pub(crate) mod handle;

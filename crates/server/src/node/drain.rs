@@ -1,0 +1,109 @@
+//! The orderly end of a node: when which of its connections is closed.
+
+use std::time::Duration;
+
+use roomcast_core::Hub;
+use roomcast_protocol::{CloseCode, CloseFrame};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::options::FAR;
+
+/// The longest pause between two closes: few clients are closed faster than the plan's duration allows.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a drain looks whether the last connections have gone.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long after a drain's deadline clients may take for their last output and Close.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// When a [drain](crate::Node::drain) does what, counted from its start. See [`Node`](crate::Node) for an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainPlan {
+    /// The time over which connections are closed, so that clients do not all come back in one instant. Fewer than 20
+    /// connections for each second of it are closed 50 ms apart, so that it is over earlier.
+    pub duration: Duration,
+    /// When calls that are still in flight are cancelled.
+    pub timeout: Duration,
+}
+
+impl DrainPlan {
+    /// Closes connections over `duration`, and cancels what is still in flight at `timeout`.
+    pub fn new(duration: Duration, timeout: Duration) -> Self {
+        Self { duration, timeout }
+    }
+
+    /// The time between the closes of so many connections.
+    fn pause(self, connections: usize) -> Duration {
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        self.duration.min(self.timeout).checked_div(connections).unwrap_or_default().min(MAX_PAUSE)
+    }
+}
+
+/// See [`Node::drain`](crate::Node::drain).
+pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
+    let started = Instant::now();
+    hub.local().start_drain();
+    let connections = hub.local().connections();
+    let timeout = plan.timeout.min(FAR);
+    let pause = plan.pause(connections.len());
+    for (index, connection) in (0..).zip(&connections) {
+        sleep_until(started + pause.saturating_mul(index)).await;
+        connection.outbox.drain();
+    }
+    drop(connections);
+    none_left(hub, started + timeout).await;
+    for connection in hub.local().connections() {
+        let close = CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled");
+        connection.outbox.close(close);
+    }
+    none_left(hub, Instant::now() + FLUSH_TIMEOUT).await;
+    hub.cluster().leave().await;
+}
+
+/// Waits until the node has no connection, at most until the deadline.
+async fn none_left(hub: &Hub, deadline: Instant) {
+    while hub.local().connection_count() > 0 && Instant::now() < deadline {
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use roomcast_core::{Codec, Command, HubOptions, MemoryBroker};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const PLAN: DrainPlan = DrainPlan { duration: Duration::from_secs(10), timeout: Duration::from_secs(25) };
+
+    #[tokio::test(start_paused = true)]
+    async fn few_idle_clients_are_gone_early_and_many_are_spread_over_the_duration() {
+        for (clients, longest) in [(0, 0), (20, 1_000), (400, 10_000)] {
+            let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
+            let mut idle = JoinSet::new();
+            for _ in 0..clients {
+                let client = hub.local().connect(None, Codec::RpcV01);
+                idle.spawn(async move {
+                    poll_fn(|cx| match client.outbox.take_or_sleep(&mut Default::default(), cx) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    })
+                    .await;
+                    assert_eq!(client.outbox.take_command(), Some(Command::Drain));
+                });
+            }
+            let started = Instant::now();
+            run(&hub, PLAN).await;
+            idle.join_all().await;
+            let longest = Duration::from_millis(longest);
+            let elapsed = started.elapsed();
+            assert!((longest * 9 / 10..=longest).contains(&elapsed), "{clients} clients took {elapsed:?}");
+        }
+    }
+}
