@@ -123,9 +123,9 @@ impl RedisBroker {
     }
 }
 
-/// Proves that Redis can be used with these options, by using it as a node does: every server is a writable master of a
+/// Proves that Redis can be used with these options, by using it as a node does: the server is a writable master of a
 /// recent enough version and evicts no keys, the user has all rights, the publish script runs, and a subscription
-/// delivers what it publishes. Takes at most 6 s.
+/// delivers what it publishes. In a Redis Cluster, more than half of the masters must pass. Takes at most 6 s.
 ///
 /// # Errors
 /// [`RedisError`] with what is wrong.
