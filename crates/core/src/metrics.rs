@@ -44,14 +44,14 @@ pub struct HubMetrics {
 impl HubMetrics {
     pub(crate) fn new(options: &HubOptions) -> Self {
         let publishes = IntCounterVec::new(
-            Opts::new("roomcast_publishes_total", "Publishes to rooms, by outcome: ok, or the code of the error"),
+            Opts::new("roomcast_publishes_total", "Publishes to rooms, by outcome: ok or the code of the error"),
             &["outcome"],
         )
         .expect("the name is valid");
         let connections_shed = IntCounterVec::new(
             Opts::new(
                 "roomcast_connections_shed_total",
-                "Connections closed because a memory budget of the node was exceeded",
+                "Connections closed because the node exceeded its inbound or outbound memory budget",
             ),
             &["memory"],
         )
@@ -63,7 +63,7 @@ impl HubMetrics {
             deliveries: counter("roomcast_deliveries_total", "Room events queued to members on this node"),
             delivery_latency: histogram(
                 "roomcast_delivery_latency_seconds",
-                "From a publish's acceptance on this node to its write to a member's socket; one sample for each batch that a connection is sent",
+                "Time from the acceptance of a publish to the write to a member's socket; one sample per batch written to a connection",
             ),
             rooms: gauge("roomcast_rooms", "Rooms that have members on this node"),
             memberships: gauge("roomcast_memberships", "Memberships of this node's connections in rooms"),
@@ -74,19 +74,19 @@ impl HubMetrics {
             outbound_memory: gauge("roomcast_outbound_queue_bytes", "Memory of output not yet written to clients"),
             inbound_memory_limit: limit(
                 "roomcast_inbound_memory_limit_bytes",
-                "Limit of inbound memory; beyond it, connections are closed",
+                "Limit of inbound memory; over it, the connections that hold the most are closed",
                 options.inbound_memory,
             ),
             outbound_memory_limit: limit(
                 "roomcast_outbound_memory_limit_bytes",
-                "Limit of outbound memory; beyond it, connections are closed",
+                "Limit of outbound memory; over it, the connections that hold the most are closed",
                 options.outbound_memory,
             ),
             shed_for_inbound: connections_shed.with_label_values(&["inbound"]),
             shed_for_outbound: connections_shed.with_label_values(&["outbound"]),
             connections_shed,
-            nodes: gauge("roomcast_nodes", "Live nodes of the cluster, as this one sees it, itself included"),
-            broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes"),
+            nodes: gauge("roomcast_nodes", "Live nodes in this node's cluster, itself included"),
+            broker_up: gauge("roomcast_broker_up", "1 while the broker accepts publishes and delivers events"),
             broker_publish_duration: histogram(
                 "roomcast_broker_publish_duration_seconds",
                 "How long the broker took to accept a publish",

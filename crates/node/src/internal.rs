@@ -112,7 +112,7 @@ pub(crate) fn registry(worker_threads: usize) -> Result<Registry, prometheus::Er
     let registry = Registry::new();
     registry.register(Box::new(ProcessMetrics::new()))?;
     let build = IntGaugeVec::new(
-        Opts::new("roomcast_build_info", "1, with the version and commit that the node was built from"),
+        Opts::new("roomcast_build_info", "1; the labels have the version and commit that the node was built from"),
         &["version", "commit"],
     )?;
     let commit = option_env!("ROOMCAST_COMMIT").unwrap_or("unknown");

@@ -47,32 +47,32 @@ impl RedisMetrics {
             ),
             resubscriptions: new(
                 "roomcast_broker_resubscriptions_total",
-                "Rooms that were subscribed to again, after a reconnect or because their slot moved",
+                "Subscriptions to rooms that were renewed, after a reconnect or because a slot moved",
             ),
-            gaps: new("roomcast_broker_gaps_total", "Times that a room's events were seen to be missing"),
+            gaps: new("roomcast_broker_gaps_total", "Times that events of a room were missing and its history was read"),
             repaired: new(
                 "roomcast_broker_events_repaired_total",
-                "Room events that came from the history after they had been missed",
+                "Room events that were missing and came from the history",
             ),
             lost: new(
                 "roomcast_broker_events_lost_total",
-                "Room events that this node missed for good: the history no longer had them",
+                "Room events that were missing and no longer in the history",
             ),
             duplicates: new(
                 "roomcast_broker_events_duplicate_total",
-                "Room events that came a second time, from a publish that was tried again, and were dropped",
+                "Room events that arrived again because a publish was retried, and were dropped",
             ),
             history_resets: new(
                 "roomcast_broker_history_resets_total",
-                "Rooms whose last events Redis had lost: it lost its last writes, or nothing was published there for two hours",
+                "Rooms whose last events Redis no longer had: it lost its last writes, or nothing was published in the room for two hours",
             ),
             decode_errors: new(
                 "roomcast_broker_decode_errors_total",
-                "Messages on rooms' channels that were dropped: their format is unknown, or their MAC is missing or wrong",
+                "Messages on the channels of rooms that were dropped: their format is unknown, or their MAC is missing or wrong",
             ),
             probes_lost: new(
                 "roomcast_broker_probes_lost_total",
-                "Probes that a node published to itself and that did not come back in time",
+                "Probes that the node published to itself and that did not come back in time",
             ),
         }
     }

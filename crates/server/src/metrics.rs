@@ -44,25 +44,25 @@ impl Metrics {
         let connections =
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
-        let cancellations = counters("roomcast_cancellations_total", "Calls cancelled, by cause", &["cause"]);
+        let cancellations = counters("roomcast_cancellations_total", "Cancelled calls, by cause", &["cause"]);
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
             connections,
-            max_connections: limit("roomcast_max_connections", "Connections that may be open at once", max_connections),
+            max_connections: limit("roomcast_max_connections", "Connections that can be open at once", max_connections),
             connections_opened: counter("roomcast_connections_opened_total", "Connections opened"),
             connections_closed: counters(
                 "roomcast_connections_closed_total",
-                "Connections ended, by close code; 1006 is a connection that was lost, 'other' a code of the client's own",
+                "Connections ended, by close code; 1005: the client gave none, 1006: lost without a Close, other: a code of the client's own",
                 &["code"],
             ),
             calls_in_flight: IntGauge::new("roomcast_calls_in_flight", "Calls whose work has not ended").expect(VALID),
             calls: counters(
                 "roomcast_calls_total",
-                "Calls by method and outcome: ok, cancelled, or the code of the error",
+                "Finished calls, by method and outcome: ok, cancelled or the code of the error",
                 &["method", "outcome"],
             ),
             call_duration: HistogramVec::new(
-                HistogramOpts::new("roomcast_call_duration_seconds", "From a call's request to its outcome, by method")
+                HistogramOpts::new("roomcast_call_duration_seconds", "Time from the request of a call to its outcome, by method")
                     .buckets(CALL_BUCKETS.to_vec()),
                 &["method"],
             )
@@ -77,7 +77,7 @@ impl Metrics {
             ),
             slow_consumers: counter(
                 "roomcast_slow_consumers_total",
-                "Connections closed because their outbound queue passed its limit",
+                "Connections closed with 4408",
             ),
         })
     }
