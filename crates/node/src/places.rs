@@ -153,9 +153,13 @@ pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Res
         Ok::<_, prometheus::Error>(gauge)
     };
     let taken = gauge("roomcast_http_connections", "Open TCP connections that are not upgraded to WebSocket")?;
-    let limit = gauge("roomcast_max_http_connections", "TCP connections that a listener serves at once without an upgrade")?;
+    let limit =
+        gauge("roomcast_max_http_connections", "TCP connections that a listener serves at once without an upgrade")?;
     let displaced = IntCounterVec::new(
-        Opts::new("roomcast_http_connections_displaced_total", "TCP connections closed, while they waited for their client, to make room for new ones"),
+        Opts::new(
+            "roomcast_http_connections_displaced_total",
+            "TCP connections closed, while they waited for their client, to make room for new ones",
+        ),
         &["listener"],
     )?;
     registry.register(Box::new(displaced.clone()))?;

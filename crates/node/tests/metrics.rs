@@ -26,7 +26,8 @@ const OF_THE_PROCESS: [&str; 5] = [
 
 /// The metrics that the documentation promises: `name{label,label} kind`.
 fn documented() -> BTreeSet<String> {
-    let rows = include_str!("../../../docs/reference/metrics.md").lines().filter_map(|line| line.strip_prefix("| `roomcast_"));
+    let rows =
+        include_str!("../../../docs/reference/metrics.md").lines().filter_map(|line| line.strip_prefix("| `roomcast_"));
     rows.map(|row| {
         let mut columns = row.split('|').map(|column| column.trim().trim_matches('`'));
         format!("roomcast_{} {}", columns.next().unwrap_or_default(), columns.next().unwrap_or_default())
@@ -201,7 +202,11 @@ async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of
     let scrape = Scrape::of(&node).await;
     let missing: Vec<_> = OF_THE_PROCESS.iter().filter(|name| !scrape.names().contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?} are missing in:\n{}", scrape.text);
-    assert_eq!(exposed(&scrape), documented(), "on the left what a node has, on the right what docs/reference/metrics.md says");
+    assert_eq!(
+        exposed(&scrape),
+        documented(),
+        "on the left what a node has, on the right what docs/reference/metrics.md says"
+    );
     assert_eq!(scrape.sum("roomcast_connections_closed_total"), 7.0);
     assert_eq!(scrape.sum("roomcast_build_info"), 1.0);
     // A connection that gets several events in one write is one sample.

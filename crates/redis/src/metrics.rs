@@ -49,7 +49,10 @@ impl RedisMetrics {
                 "roomcast_broker_resubscriptions_total",
                 "Subscriptions to rooms that were renewed, after a reconnect or because a slot moved",
             ),
-            gaps: new("roomcast_broker_gaps_total", "Times that events of a room were missing and its history was read"),
+            gaps: new(
+                "roomcast_broker_gaps_total",
+                "Times that events of a room were missing and its history was read",
+            ),
             repaired: new(
                 "roomcast_broker_events_repaired_total",
                 "Room events that were missing and came from the history",

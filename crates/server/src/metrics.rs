@@ -62,8 +62,11 @@ impl Metrics {
                 &["method", "outcome"],
             ),
             call_duration: HistogramVec::new(
-                HistogramOpts::new("roomcast_call_duration_seconds", "Time from the request of a call to its outcome, by method")
-                    .buckets(CALL_BUCKETS.to_vec()),
+                HistogramOpts::new(
+                    "roomcast_call_duration_seconds",
+                    "Time from the request of a call to its outcome, by method",
+                )
+                .buckets(CALL_BUCKETS.to_vec()),
                 &["method"],
             )
             .expect(VALID),
@@ -75,10 +78,7 @@ impl Metrics {
                 "Notifications from clients that were dropped, by the code of the error",
                 &["code"],
             ),
-            slow_consumers: counter(
-                "roomcast_slow_consumers_total",
-                "Connections closed with 4408",
-            ),
+            slow_consumers: counter("roomcast_slow_consumers_total", "Connections closed with 4408"),
         })
     }
 
