@@ -10,7 +10,7 @@ use tracing::{Instrument, Span, debug_span};
 use crate::app::handling::Handling;
 use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
-use crate::end::End;
+use crate::end::{Disconnected, End};
 
 /// Gives a connection its span, or leaves it that of its request if no subscriber wants one.
 pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientInfo) {
@@ -25,7 +25,8 @@ pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientI
 /// Logs how a connection ended.
 pub(crate) fn on_closed(context: &ConnectionContext, end: &End) {
     let _entered = context.client.span().map(Span::enter);
-    tracing::debug!(connection = %context.connection.id, why = %end.disconnected(), "the connection has ended");
+    let Disconnected { code, reason } = end.disconnected();
+    tracing::debug!(connection = %context.connection.id, %code, ?reason, "the connection has ended");
 }
 
 /// A call's span; the connection's if no subscriber wants one.
