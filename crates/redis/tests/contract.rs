@@ -10,7 +10,7 @@ use roomcast_testkit::{RedisCluster, RedisOptions as ServerOptions, RedisServer,
 /// No test waits longer for a broker.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// All rights of a node in Redis, as in docs/REDIS.md.
+/// All rights of a node in Redis, as in docs/guides/redis.md.
 const RIGHTS: &str = "~roomcast:* &roomcast:* -@all +hello +auth +client|setname +client|id +select +ping +echo \
     +quit +role +info +time +eval +evalsha +get +set +del +rpush +ltrim +lrange +pexpire +spublish +ssubscribe +sunsubscribe \
     +cluster|slots +asking";
