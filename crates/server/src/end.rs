@@ -10,9 +10,9 @@ use thiserror::Error;
 pub(crate) enum End {
     /// The client sent a Close.
     ByClient(Option<CloseFrame>),
-    /// This side closes.
+    /// The node closes the connection.
     ByServer(CloseFrame),
-    /// The connection is gone: why.
+    /// The connection was lost, for this reason.
     Lost(String),
 }
 
@@ -40,7 +40,7 @@ impl End {
     }
 }
 
-/// How a connection ended. See [`Router::on_disconnect`](crate::Router::on_disconnect).
+/// How a connection ended: its close code and reason. See [`Router::on_disconnect`](crate::Router::on_disconnect).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 // Quoted and escaped: a client's reason may contain line breaks and control characters.
 #[error("the connection has ended: {code} {reason:?}")]
@@ -53,7 +53,7 @@ pub struct Disconnected {
 }
 
 impl Disconnected {
-    /// An end with this code and reason, for tests of disconnect handlers.
+    /// Creates a value with this code and reason, for tests of disconnect handlers.
     ///
     /// ```
     /// use roomcast::{CloseCode, Disconnected};
@@ -81,24 +81,24 @@ impl Disconnected {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum CancelCause {
-    /// The client no longer wants it.
+    /// The client cancelled the call.
     Reset = 1,
     /// The connection was closed, by either side.
     Closed,
-    /// The connection was lost: TCP reset, or no sign of life after a ping.
+    /// The connection was lost: TCP was reset, or nothing arrived in time after a ping.
     Lost,
     /// The node's drain reached its deadline.
     Drain,
-    /// It ran longer than a call may.
+    /// The call ran past its deadline, [`Options::call_timeout`](crate::Options::call_timeout).
     Deadline,
-    /// The handler panicked; what it had spawned in its scope stops.
+    /// The handler panicked, so the tasks in the call's scope stop.
     Panic,
 }
 
 impl CancelCause {
     const ALL: [Self; 6] = [Self::Reset, Self::Closed, Self::Lost, Self::Drain, Self::Deadline, Self::Panic];
 
-    /// The name in metrics.
+    /// Returns the cause's name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reset => "reset",

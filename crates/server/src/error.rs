@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::task::JoinError as TaskError;
 
-/// What kind of failure it is: gRPC's status codes, by name.
+/// The kind of a call's failure: one of gRPC's status codes.
 ///
 /// ```
 /// use roomcast::Code;
@@ -26,35 +26,35 @@ use tokio::task::JoinError as TaskError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {
-    /// The call was given up.
+    /// The call was cancelled.
     Cancelled,
-    /// Nothing better fits.
+    /// No other code describes the failure.
     Unknown,
-    /// The arguments are wrong, whatever the state of the system.
+    /// The arguments are invalid, regardless of the state of the system.
     InvalidArgument,
-    /// The call took longer than it may.
+    /// The call ran past its deadline.
     DeadlineExceeded,
-    /// There is no such method, or thing.
+    /// The method, or the entity that the call names, does not exist.
     NotFound,
-    /// The thing exists already.
+    /// The entity that the call would create already exists.
     AlreadyExists,
-    /// The caller may not do this.
+    /// The caller lacks the permission for this call.
     PermissionDenied,
-    /// A quota or a bound is used up.
+    /// A quota or limit is exhausted.
     ResourceExhausted,
-    /// The system is not in the state that this needs.
+    /// The system is not in the state that the call requires.
     FailedPrecondition,
-    /// A conflict; the caller may try the whole again.
+    /// The call conflicted with another one; the caller may retry the whole operation.
     Aborted,
-    /// Beyond the valid range.
+    /// An argument is outside the valid range.
     OutOfRange,
-    /// Not supported.
+    /// The server does not support this call.
     Unimplemented,
-    /// The server failed.
+    /// The server failed: an internal error.
     Internal,
-    /// Not now; try again later.
+    /// The service is unavailable at the moment; the caller may retry later.
     Unavailable,
-    /// Data is lost for good.
+    /// Data is lost or corrupted, and can't be recovered.
     DataLoss,
     /// The caller is not authenticated.
     Unauthenticated,
@@ -80,7 +80,7 @@ impl Code {
         Self::Unauthenticated,
     ];
 
-    /// The name on the wire and in metrics.
+    /// Returns the code's name, as used on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancelled => "CANCELLED",
@@ -102,7 +102,7 @@ impl Code {
         }
     }
 
-    /// The HTTP status that stands for it, as gRPC's gateways map them.
+    /// Returns the HTTP status that gRPC gateways map this code to.
     pub fn http_status(self) -> StatusCode {
         match self {
             Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => StatusCode::BAD_REQUEST,
@@ -118,7 +118,7 @@ impl Code {
         }
     }
 
-    /// Whether it is the server's fault, so that its developer should look.
+    /// Whether the code means a fault of the server, which its developer should investigate.
     pub(crate) fn is_fault(self) -> bool {
         matches!(self, Self::Unknown | Self::Internal | Self::DataLoss)
     }
@@ -133,7 +133,7 @@ impl FromStr for Code {
     }
 }
 
-/// A name that is not one of gRPC's status codes. See [`Code`] for an example of parsing.
+/// The error of parsing a name that is not one of gRPC's status codes. See [`Code`] for an example of parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a status code of gRPC, such as NOT_FOUND")]
 pub struct UnknownCode(String);
@@ -159,36 +159,36 @@ impl fmt::Display for Code {
 #[error("{code}: {message}")]
 #[non_exhaustive]
 pub struct CallError {
-    /// The kind.
+    /// The kind of failure.
     pub code: Code,
-    /// A sentence for the client's developer.
+    /// A message for the client's developer.
     pub message: String,
     /// Boxed: results that carry an error are moved often, and errors rarely have details.
     details: Option<Box<Value>>,
 }
 
 impl CallError {
-    /// A failure of a kind, with a sentence.
+    /// Creates an error from a code and a message for the client's developer.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: None }
     }
 
-    /// Adds data for the client's program.
+    /// Attaches details: structured data for the client's code.
     ///
     /// # Panics
-    /// If the data has no JSON, such as a map whose keys are not strings.
+    /// Panics if the details can't be serialized to JSON, such as a map whose keys are not strings.
     #[must_use]
     pub fn with_details(mut self, details: impl Serialize) -> Self {
         self.details = Some(Box::new(serde_json::to_value(details).expect("the details have JSON")));
         self
     }
 
-    /// Data for the client's program.
+    /// Returns the details, if the error has any.
     pub fn details(&self) -> Option<&Value> {
         self.details.as_deref()
     }
 
-    /// Wrong arguments.
+    /// Creates an `INVALID_ARGUMENT` error.
     pub fn invalid_argument(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
@@ -239,7 +239,7 @@ pub(crate) fn took_too_long(timeout: Duration) -> CallError {
     CallError::new(Code::DeadlineExceeded, format!("the handler took longer than {timeout:?}"))
 }
 
-/// Why an event was not queued.
+/// The error of a notification that was not queued.
 ///
 /// ```
 /// use roomcast::{NotifyError, Socket};
@@ -254,7 +254,7 @@ pub enum NotifyError {
     /// The event's name is over 255 bytes.
     #[error(transparent)]
     NameTooLong(#[from] roomcast_protocol::NameError),
-    /// The payload can't be made.
+    /// The payload can't be serialized.
     #[error(transparent)]
     InvalidPayload(#[from] InvalidPayload),
     /// The connection has ended.
@@ -272,8 +272,8 @@ impl NotifyError {
     }
 }
 
-/// A value that has no JSON, such as a map whose keys are not strings. See [`IntoPayload`](crate::IntoPayload) for an
-/// example of payloads.
+/// The error of a value that can't be serialized to JSON, such as a map whose keys are not strings. See
+/// [`IntoPayload`](crate::IntoPayload) for an example of payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the payload has no JSON: {0}")]
 pub struct InvalidPayload(pub(crate) String);

@@ -8,7 +8,7 @@ use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 /// Longer times mean the same: a later instant may not exist.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Bounds and times of a [`Node`](crate::Node)'s connections, or of one upgrade.
+/// Limits and timeouts for the connections of a [`Node`](crate::Node), or for one upgraded connection.
 ///
 /// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all
 /// connections together at most `inbound_memory` + `outbound_memory`, plus, for a moment, what arrives while the
@@ -26,15 +26,15 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Largest payload of a frame from a client in bytes; over it the connection is closed with 1009.
-    /// A message must be whole 30 s after its first byte, and for a limit above 1 MiB one second later for each
-    /// 64 KiB more; then the connection is closed with 1008. Default 1 MiB.
+    /// Largest payload of a client's frame, in bytes. A larger one closes the connection with 1009.
+    /// A message must be complete within 30 s of its first byte, or the connection is closed with 1008. A limit
+    /// above 1 MiB adds one second for each further 64 KiB. Default 1 MiB.
     pub max_payload: usize,
     /// Memory that a client's calls in progress and waiting notifications may take, in bytes: their names and
-    /// payloads, and 1,024 bytes for each call and 256 for each notification. Over it calls are answered
+    /// payloads, and 1,024 bytes for each call and 256 for each notification. Beyond that, calls fail with
     /// `RESOURCE_EXHAUSTED`, and a notification closes the connection with 1013. Default 8 MiB.
     pub max_inbound: usize,
-    /// Notifications of a client that wait for their turn. Over it the connection is closed with 1013.
+    /// Most notifications of a client that may wait for a handler. Beyond that, the connection is closed with 1013.
     /// Default 16,384.
     pub max_waiting_notifications: usize,
     /// Memory that a client's unread output may take, in bytes: each frame counts 128 bytes in addition to its own.
@@ -48,15 +48,15 @@ pub struct Options {
     /// Beyond that, the connections that hold the most are closed with 4408 and upgrades are answered 503, until memory
     /// is within the limit again. Default 1 GiB.
     pub outbound_memory: usize,
-    /// Calls that a client may have in flight; over it they are answered `RESOURCE_EXHAUSTED`. Default 1,024.
+    /// Most calls that a client may have in flight. Further ones fail with `RESOURCE_EXHAUSTED`. Default 1,024.
     pub max_calls: usize,
-    /// Rooms that a connection may be in. Default 1,000.
+    /// Most rooms that a connection may be in. Default 1,000.
     pub max_rooms: usize,
-    /// Connections at once; over it upgrades are answered 503. Default 100,000.
+    /// Most concurrent connections. Further upgrades are answered 503. Default 100,000.
     pub max_connections: usize,
-    /// How often a client is pinged. Default 25 s.
+    /// Interval between pings to a client. Default 25 s.
     pub ping_interval: Duration,
-    /// How long after a ping a client may stay silent before it counts as lost. Default 10 s.
+    /// Time after a ping within which the client must send something, or it counts as lost. Default 10 s.
     pub pong_timeout: Duration,
     /// How long a call may run before it is cancelled and answered `DEADLINE_EXCEEDED`, and how long the
     /// handling of a notification may hold up those behind it. Default 15 minutes.
@@ -83,7 +83,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Changes some of them.
+    /// Returns these options with the changes that `change` makes.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::{CallError, InvalidPayload};
 
-/// Something that can be sent: bytes, text, [`Json`], or `()` for nothing.
+/// A value that can be sent as a payload: bytes, text, [`Json`], or `()` for nothing.
 ///
 /// ```
 /// use axum::Json;
@@ -28,10 +28,10 @@ use crate::error::{CallError, InvalidPayload};
     note = "payloads are (), Bytes, Vec<u8>, String, &str, &[u8] and Json<T>"
 )]
 pub trait IntoPayload {
-    /// The bytes on the wire.
+    /// Converts the value to the bytes of the payload.
     ///
     /// # Errors
-    /// [`InvalidPayload`] if a value has no JSON.
+    /// Returns [`InvalidPayload`] if the value can't be serialized to JSON.
     fn into_payload(self) -> Result<Bytes, InvalidPayload>;
 }
 
@@ -73,10 +73,10 @@ pub trait IntoPayload {
     note = "handlers return (), bytes, text, Json<T>, or a Result of these whose error converts into CallError"
 )]
 pub trait IntoReply {
-    /// The Response's payload, or the call's error.
+    /// Converts the value to the response's payload, or to the call's error.
     ///
     /// # Errors
-    /// What the client gets.
+    /// Returns the error that the client receives.
     fn into_reply(self) -> Result<Bytes, CallError>;
 }
 

@@ -15,7 +15,7 @@ use crate::node::address::close_frame;
 use crate::node::handle::Node;
 use crate::payload::IntoPayload;
 
-/// A client's connection. Cheap to clone, so it can be kept anywhere; it does not keep the connection open.
+/// A handle to a client's connection. It is cheap to clone and to store, and does not keep the connection open.
 ///
 /// ```
 /// use roomcast::{CallError, Socket};
@@ -34,48 +34,51 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// The connection's id, unique in the cluster.
+    /// Returns the connection's id, which is unique in the cluster.
     pub fn id(&self) -> ConnectionId {
         self.context.connection.id
     }
 
-    /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
+    /// Returns the connection's user, if one was set at the [upgrade](crate::SocketIoUpgrade::user).
     pub fn user(&self) -> Option<&UserId> {
         self.context.connection.user.as_ref()
     }
 
-    /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
+    /// Returns the client's address, if the server provides it (axum's
+    /// `into_make_service_with_connect_info::<SocketAddr>()`).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.context.client.peer_addr
     }
 
-    /// Data that the connection was given at its [upgrade](crate::SocketIoUpgrade::with).
+    /// Returns the value of this type that was attached to the connection at its
+    /// [upgrade](crate::SocketIoUpgrade::with).
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.context.client.extensions.get()
     }
 
-    /// The request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request).
+    /// Returns the request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request).
     pub fn request(&self) -> Option<&Parts> {
         self.context.client.request()
     }
 
-    /// The node that serves it.
+    /// Returns the node that serves the connection.
     pub fn node(&self) -> &Node {
         &self.node
     }
 
-    /// Sends an event to the client. Queues and does not wait: a client that lets more than
-    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408. Whoever sends much waits
-    /// for [`ready`](Self::ready) before each event.
+    /// Sends an event to the client. The event is queued without waiting.
+    ///
+    /// A client that leaves more than [`Options::max_outbound`](crate::Options::max_outbound) bytes unread is closed
+    /// with 4408. To send a lot, wait for [`ready`](Self::ready) before each event.
     ///
     /// # Errors
-    /// [`NotifyError`] if the event was not queued: its name is too long, its payload has no JSON, the connection has
-    /// ended, or the client reads too slowly.
+    /// Returns [`NotifyError`] if the event was not queued: its name is too long, its payload can't be serialized to
+    /// JSON, the connection has ended, or the client reads too slowly.
     pub fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), NotifyError> {
         self.context.notify(event, payload.into_payload()?)
     }
 
-    /// Waits until the client has read so much that its unread output is at most half of
+    /// Waits until the client's unread output is at most half of
     /// [`Options::max_outbound`](crate::Options::max_outbound), or until the connection ends.
     ///
     /// ```
@@ -96,7 +99,7 @@ impl Socket {
         poll_fn(|cx| self.context.connection.outbox.poll_ready(cx)).await;
     }
 
-    /// Makes the connection a member of a room: when this returns, every event published later reaches it.
+    /// Adds the connection to a room. When this returns, the connection receives every event published later.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `UNAVAILABLE` if the room
@@ -124,7 +127,7 @@ impl Socket {
         Ok(self.node.hub().local().join_eventually(&self.context.connection, &room).await?)
     }
 
-    /// Ends a membership: when this returns, no event of the room is sent to the client any more.
+    /// Removes the connection from a room. When this returns, no further event of the room is sent to the client.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name.
@@ -134,7 +137,7 @@ impl Socket {
         Ok(())
     }
 
-    /// The names of the rooms that the connection is in.
+    /// Returns the names of the rooms that the connection is in.
     pub fn rooms(&self) -> Vec<RoomName> {
         self.context.connection.rooms()
     }

@@ -21,10 +21,11 @@ use crate::tutorial::standalone;
 /// The least number of events that can wait for the tutorial's loop.
 const MIN_INBOX: usize = 1024;
 
-/// Extractor: a client that wants to speak `websocket.io-rpc-v0.1`.
+/// Extractor for upgrading a request to a `websocket.io-rpc-v0.1` connection.
 ///
 /// Give it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
-/// [`on_upgrade`](Self::on_upgrade). Rejects what is not such a handshake by RFC 6455 and the protocol.
+/// [`on_upgrade`](Self::on_upgrade). Requests that are not a valid handshake by RFC 6455 and the protocol
+/// are rejected.
 ///
 /// ```
 /// use axum::http::HeaderMap;
@@ -58,15 +59,16 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
 }
 
 impl SocketIoUpgrade {
-    /// Sets whose connection this is, which a cookie or a token tells your application.
+    /// Sets the connection's user, whom your application has authenticated, such as with a cookie or a token.
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.connection.user = Some(user);
         self
     }
 
-    /// Gives the connection data of your own, one value of each type: a session, a tenant, what a header contains.
-    /// Handlers get it with the extractor [`Extension<T>`](axum::Extension), or with [`Socket::get`](crate::Socket::get).
+    /// Attaches data of your own to the connection, one value of each type: a session, a tenant, what a header
+    /// contains. Handlers get it with the extractor [`Extension<T>`](axum::Extension), or with
+    /// [`Socket::get`](crate::Socket::get).
     ///
     /// ```
     /// use axum::http::HeaderMap;
@@ -100,12 +102,13 @@ impl SocketIoUpgrade {
         self
     }
 
-    /// The client's address, if the server provides it (axum's `into_make_service_with_connect_info::<SocketAddr>()`).
+    /// Returns the client's address, if the server provides it (axum's
+    /// `into_make_service_with_connect_info::<SocketAddr>()`).
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.connection.peer_addr()
     }
 
-    /// Bounds for [`on_upgrade`](Self::on_upgrade): of payloads, queues, calls and the keep-alive. A router's
+    /// Sets the limits for [`on_upgrade`](Self::on_upgrade): for payloads, queues, calls and the keep-alive. A router's
     /// connections have the options of its node.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
@@ -113,7 +116,7 @@ impl SocketIoUpgrade {
         self
     }
 
-    /// Gives the connection to a router's handlers. The result is the response to the request.
+    /// Serves the connection with a router's handlers, and returns the response to the request.
     pub fn route<S>(self, router: &Router<S>) -> Response {
         let opening = match self.connection.admit(router) {
             Ok(opening) => opening,
@@ -124,9 +127,10 @@ impl SocketIoUpgrade {
         response
     }
 
-    /// Gives the connection to a loop of your own, as in the tutorial. Up to `buffer` requests, and at least 1,024, wait
-    /// for it to receive them; the client that sends still more is answered `RESOURCE_EXHAUSTED`, or closed with
-    /// 1013 if what it sends can't be answered. The result is the response to the request.
+    /// Serves the connection with a loop of your own, as in the tutorial, and returns the response to the request.
+    ///
+    /// Up to `buffer` requests, and at least 1,024, wait for the loop to receive them. Beyond
+    /// that, calls fail with `RESOURCE_EXHAUSTED`, and a notification closes the connection with 1013.
     ///
     /// Such a connection belongs to no [`Node`](crate::Node). It has no rooms, metrics count neither it nor its calls,
     /// neither `max_connections` nor the memory budgets of [`Options`] apply, and a drain does not close it. Give

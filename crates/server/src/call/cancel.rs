@@ -10,7 +10,7 @@ use crate::call::running::{Call, Work};
 use crate::end::CancelCause;
 use crate::error::{CallError, Code};
 
-/// The call was cancelled. See [`Cancel`] for an example.
+/// The error of a call that was cancelled. See [`Cancel`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the call was cancelled: {0}")]
 pub struct Cancelled(pub CancelCause);
@@ -21,10 +21,10 @@ impl From<Cancelled> for CallError {
     }
 }
 
-/// A call's cancellation, as its handler sees it. Cheap to clone.
+/// A handle to a call's cancellation, for the call's handler. It is cheap to clone.
 ///
-/// A handler's future is dropped by itself at its next await when the call is cancelled; this is for
-/// what the handler starts beside it, and for work that does not await.
+/// When a call is cancelled, its handler's future is dropped at the next await without further code. Use this handle
+/// for tasks that the handler spawns, and for work that does not await.
 ///
 /// ```
 /// use roomcast::{CallError, Cancel, Cancelled};
@@ -70,13 +70,13 @@ impl Cancel {
         self.cause().is_some()
     }
 
-    /// Why the call was cancelled; `None` while it was not. Clean-up code (`Drop`) can use it, too.
+    /// Returns why the call was cancelled, or `None` if it was not. Clean-up code in `Drop` can call this, too.
     pub fn cause(&self) -> Option<CancelCause> {
         self.call.cause()
     }
 
     /// Waits until the call is cancelled, for whatever [cause](CancelCause): a Reset, but also a deadline or the end of
-    /// the connection. The name is the original tutorial's. Waits for ever if the call is never cancelled.
+    /// the connection. The name is the original tutorial's. If the call is never cancelled, this waits forever.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -90,13 +90,14 @@ impl Cancel {
         }
     }
 
-    /// Runs a future until it is done or the call is cancelled for whatever [cause](CancelCause), whichever comes first.
+    /// Runs a future until it is done or the call is cancelled for whatever [cause](CancelCause), whichever comes
+    /// first.
     ///
     /// # Errors
-    /// [`Cancelled`] if the call was; the future is then dropped.
+    /// Returns [`Cancelled`] if the call was cancelled; the future is then dropped.
     ///
     /// # Cancel safety
-    /// As that of the future.
+    /// As cancel safe as the future that it runs.
     pub async fn abort_on_reset<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
         tokio::select! {
             biased;
@@ -106,8 +107,8 @@ impl Cancel {
     }
 
     /// Spawns a task in the call's scope: it stops, at its next await, when the call is cancelled for whatever
-    /// [cause](CancelCause). The call counts as in flight until the task has ended. Once the call is answered it can no longer
-    /// be cancelled, and the task runs to its end.
+    /// [cause](CancelCause). The call counts as in flight until the task has ended. Once the call is answered it can no
+    /// longer be cancelled, and the task runs to its end.
     pub fn spawn_and_abort_on_reset<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
