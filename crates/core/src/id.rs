@@ -19,7 +19,7 @@ const NODE_PREFIX: &str = "node/";
 const NODES_PREFIX: &str = "nodes/";
 const ALL_NODES: &str = "nodes/all";
 
-/// One run of one node: a restarted node has another.
+/// The id of one run of a node: a restarted node has a new one.
 ///
 /// ```
 /// use roomcast_core::NodeId;
@@ -56,7 +56,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// One connection, unique in the cluster and over restarts. An address, not a secret.
+/// The id of a connection, unique in the cluster and across restarts. It is an address, not a secret.
 ///
 /// ```
 /// use roomcast_core::ConnectionId;
@@ -68,9 +68,9 @@ impl fmt::Display for NodeId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ConnectionId {
-    /// The node that owns the connection.
+    /// The id of the node that owns the connection.
     pub node: NodeId,
-    /// Which of that node's.
+    /// The connection's number on that node.
     pub serial: u64,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A text that is not the id of a node or connection.
+/// The error of parsing a text that is not the id of a node or connection.
 ///
 /// ```
 /// use roomcast_core::NodeId;
@@ -127,7 +127,7 @@ impl FromStr for ConnectionId {
     }
 }
 
-/// Why a name was refused.
+/// The error of an invalid name.
 ///
 /// ```
 /// use roomcast_core::{InvalidName, RoomName};
@@ -185,7 +185,7 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
     Name::new(event).map_err(|error| InvalidName::Length { what: "event name", max: MAX_NAME_LEN, len: error.len })
 }
 
-/// A user, as the application names them: 1 to 200 bytes of UTF-8 without `/`, control characters,
+/// A user's id, which the application chooses: 1 to 200 bytes of UTF-8 without `/`, control characters,
 /// invisible characters and white space. Cloning is cheap.
 ///
 /// ```

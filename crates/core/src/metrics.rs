@@ -94,10 +94,10 @@ impl HubMetrics {
         }
     }
 
-    /// Adds them to what a registry gathers.
+    /// Registers the metrics with a registry.
     ///
     /// # Errors
-    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let collectors: [Box<dyn Collector>; 13] = [
             Box::new(self.publishes.clone()),

@@ -1,6 +1,6 @@
 //! The bounds of a hub.
 
-/// Bounds of one node's hub.
+/// Limits of one node's hub.
 ///
 /// ```
 /// use roomcast_core::HubOptions;
@@ -11,7 +11,7 @@
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct HubOptions {
-    /// In how many rooms one connection may be.
+    /// Most rooms that one connection may be in.
     pub max_rooms: usize,
     /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
     /// closed with 4408.

@@ -29,9 +29,9 @@ use std::fmt;
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// The purpose of the connection is fulfilled.
+    /// A normal closure.
     pub const NORMAL: Self = Self(1000);
-    /// The node drains, or the page was left.
+    /// The node drains, or the user left the page.
     pub const GOING_AWAY: Self = Self(1001);
     /// A malformed frame, at the WebSocket layer or above.
     pub const PROTOCOL_ERROR: Self = Self(1002);
@@ -39,13 +39,13 @@ impl CloseCode {
     pub const UNSUPPORTED_DATA: Self = Self(1003);
     /// Text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// Not allowed: authentication, origin, a message that takes too long.
+    /// A policy violation: authentication, origin, or a message that takes too long.
     pub const POLICY_VIOLATION: Self = Self(1008);
     /// A payload over the maximum.
     pub const TOO_BIG: Self = Self(1009);
     /// The server failed.
     pub const INTERNAL_ERROR: Self = Self(1011);
-    /// Overloaded, try later.
+    /// The server is overloaded; the client may retry later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
     /// The connection's token expired.
     pub const TOKEN_EXPIRED: Self = Self(4401);
@@ -54,12 +54,12 @@ impl CloseCode {
     /// Disconnected by an operator.
     pub const DISCONNECTED: Self = Self(4409);
 
-    /// Whether a client may connect again by itself with what it has.
+    /// Whether a client may reconnect automatically with its current credentials.
     pub fn may_reconnect(self) -> bool {
         matches!(self, Self::GOING_AWAY | Self::INTERNAL_ERROR | Self::TRY_AGAIN_LATER | Self::SLOW_CONSUMER)
     }
 
-    /// Whether the code may stand in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
+    /// Whether the code may be sent in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
     pub fn is_valid_on_the_wire(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -83,12 +83,12 @@ impl fmt::Display for CloseCode {
 pub struct CloseFrame {
     /// The code.
     pub code: CloseCode,
-    /// A sentence for people; at most 123 bytes travel.
+    /// A reason for humans; at most 123 bytes of it are sent.
     pub reason: String,
 }
 
 impl CloseFrame {
-    /// A close with a code and a reason.
+    /// Creates a Close frame's body from a code and a reason.
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }

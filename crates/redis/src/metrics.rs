@@ -80,10 +80,10 @@ impl RedisMetrics {
         }
     }
 
-    /// Adds them to what a registry gathers.
+    /// Registers the metrics with a registry.
     ///
     /// # Errors
-    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry has metrics of these names already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let counters = [
             &self.reconnects,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fred::types::config::Config;
 use thiserror::Error;
 
-/// How a node uses Redis.
+/// Options of a node's Redis broker.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,7 @@ use thiserror::Error;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RedisOptions {
-    /// Where Redis is: `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`,
+    /// URL of Redis: `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`,
     /// `redis-sentinel://` or `rediss-sentinel://`, with `user:password@` if needed. Further cluster nodes or
     /// sentinels follow as `?node=HOST:PORT&node=…`; Sentinel needs `sentinelServiceName=NAME`.
     pub url: String,
@@ -43,7 +43,7 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// The defaults, for the Redis at this URL.
+    /// Creates default options for the Redis at this URL.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -66,7 +66,7 @@ impl fmt::Debug for RedisOptions {
 /// Checks a Redis URL. Returns it in a form that is safe to show, with `***` in place of everything that may be secret.
 ///
 /// # Errors
-/// What is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to a
+/// Returns what is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to a
 /// password.
 ///
 /// ```
@@ -143,12 +143,12 @@ fn take_apart(url: &str) -> Option<String> {
 pub struct Retention {
     /// At least this many of the last events; 0 for none.
     pub events: u32,
-    /// For how long after the last event.
+    /// How long Redis keeps them after the last event.
     pub age: Duration,
 }
 
 impl Retention {
-    /// Nothing is kept.
+    /// Keeps no history.
     pub const NONE: Self = Self { events: 0, age: Duration::ZERO };
 }
 
@@ -183,7 +183,7 @@ impl Default for HistoryRules {
 }
 
 impl HistoryRules {
-    /// The retention of a room.
+    /// Returns the retention of a room.
     pub fn of(&self, room: &str) -> Retention {
         let fits = |(pattern, _): &&(Pattern, Retention)| match pattern {
             Pattern::Exactly(name) => room == name,
@@ -193,7 +193,7 @@ impl HistoryRules {
     }
 }
 
-/// A history rule that can't be parsed.
+/// The error of a history rule that can't be parsed.
 ///
 /// ```
 /// use roomcast_redis::HistoryRules;

@@ -14,7 +14,7 @@ use crate::app::rooms::{PREFIX, RoomAccess};
 use crate::app::routes::{CallRoute, Route, Routes, erase};
 use crate::node::handle::Node;
 
-/// Handlers by name, for the connections of a [`Node`]. Cheap to clone.
+/// Routes the calls and notifications of a [`Node`]'s connections to handlers, by name. It is cheap to clone.
 ///
 /// Calls of a connection run concurrently, each in a task of its own. Its notifications are handled one after the
 /// other, in their order. A handler that is registered as *quick* begins on the connection's own task and moves to
@@ -62,16 +62,16 @@ pub struct Router<S = ()> {
 }
 
 impl Router {
-    /// A router without handlers: every call fails with `NOT_FOUND`.
+    /// Creates a router without handlers: every call fails with `NOT_FOUND`.
     pub fn new(node: Node) -> Self {
         Self { routes: Arc::new(Routes::new(node)), state: Arc::new(()) }
     }
 }
 
 impl<S: Send + Sync + 'static> Router<S> {
-    /// Gives the handlers that are added from here on a state, which they get with axum's
-    /// [`State`](axum::extract::State). Unlike with axum's router, it comes before them: handlers that were added before
-    /// keep their state. `with_state(())` at the end makes a plain [`Router`] of it, without a type parameter.
+    /// Sets the state of the handlers that are added after this, which extract it with axum's
+    /// [`State`](axum::extract::State). Unlike in axum's router, the state comes first: handlers that were added before
+    /// keep their state. A final `with_state(())` turns this into a plain [`Router`], without a type parameter.
     #[must_use]
     pub fn with_state<T>(self, state: T) -> Router<T> {
         Router { routes: self.routes, state: Arc::new(state) }
@@ -103,8 +103,8 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.add_call(name, handler, Start::Now)
     }
 
-    /// Handles notifications of an event, in a task of the connection's. Nothing is answered: an error is counted in
-    /// metrics and logged.
+    /// Handles notifications of an event, in a task of the connection's. A notification has no response: an error is counted
+    /// in metrics and logged.
     ///
     /// # Panics
     /// If the router has a notification of this name already; otherwise as [`call`](Self::call).
@@ -142,14 +142,14 @@ impl<S: Send + Sync + 'static> Router<S> {
         })
     }
 
-    /// Handles calls that have no handler of their own, but for the reserved names `rooms/…`. Metrics count them as the method `unknown`: their names are the
-    /// clients' to choose.
+    /// Handles calls that have no handler of their own, except for the reserved names `rooms/…`. Metrics count them as
+    /// the method `unknown`, because clients choose their names.
     #[must_use]
     pub fn fallback<A>(self, handler: impl Handler<CallContext, A, S>) -> Self {
         self.change(|routes, state| routes.call_fallback = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Handles notifications that have no handler of their own, but for the reserved names `rooms/…`.
+    /// Handles notifications that have no handler of their own, except for the reserved names `rooms/…`.
     #[must_use]
     pub fn notify_fallback<A>(self, handler: impl Handler<NotificationContext, A, S>) -> Self {
         self.change(|routes, state| routes.notification_fallback = Some(Route::new(handler, state, Start::Later)))
@@ -162,7 +162,7 @@ impl<S: Send + Sync + 'static> Router<S> {
     }
 
     /// Opens the built-in room methods to clients, where a handler allows it. The handler runs before each use; its
-    /// error is what the client gets. Without this, nobody may use them.
+    /// error is sent to the client. Without a handler, no client may use these methods.
     ///
     /// | method | [`RoomAction`](crate::RoomAction) | payload | response |
     /// |---|---|---|---|
@@ -172,7 +172,7 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// | `rooms/members/<room>` | `Members` | none | `{"count", "members": [{"connection", "user"}], "unresponsive_nodes"}` |
     ///
     /// Members get an event as a notification with its name and payload; the room's name is not part of it. A client may
-    /// also notify instead of call: nothing is answered, and failures are counted and logged.
+    /// also send a notification instead of a call: it gets no response, and failures are counted and logged.
     ///
     /// ```
     /// use roomcast::{CallError, Code, Node, Options, RoomAction, RoomName, Router, UserId};
@@ -200,7 +200,7 @@ impl<S: Send + Sync + 'static> Router<S> {
 
     /// Runs a handler first on each connection; the client's messages wait until it returns. An error closes the
     /// connection with its message and 1008, or 1013 if it is `UNAVAILABLE`; a panic closes it with 1011, and a handler
-    /// that takes longer than 10 s with 1013. What else the handler returns is ignored.
+    /// that takes longer than 10 s with 1013. Any other return value is ignored.
     ///
     /// ```
     /// use axum::http::HeaderMap;
@@ -258,7 +258,7 @@ impl<S: Send + Sync + 'static> Router<S> {
 }
 
 impl<S> Router<S> {
-    /// The node whose connections it handles.
+    /// Returns the node whose connections this router handles.
     pub fn node(&self) -> &Node {
         &self.routes.node
     }

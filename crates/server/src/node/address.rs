@@ -11,7 +11,7 @@ use crate::payload::IntoPayload;
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
 
-/// A room of the cluster: see [`Node::room`](crate::Node::room).
+/// A handle to a room of the cluster: see [`Node::room`](crate::Node::room).
 ///
 /// ```
 /// use axum::Json;
@@ -37,15 +37,16 @@ impl Room<'_> {
     /// take it.
     ///
     /// # Cancel safety
-    /// Once the future was polled the event is on its way, whether or not the result is awaited.
+    /// Dropping the future after its first poll does not withdraw the event.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
         Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
     }
 
-    /// The room's members, on all nodes. It sends a request to all live nodes. The result names those that do not
-    /// respond within two seconds; their members are missing. Requests for the same room that come meanwhile wait, and
-    /// share the next result.
+    /// Lists the room's members, on all nodes.
+    ///
+    /// This sends a request to every live node. The result names the nodes that do not respond within 2 s; their
+    /// members are missing from it. Calls for the same room that arrive meanwhile wait and share the next result.
     ///
     /// A node that has just started misses the members on nodes [that it has no heartbeat of](crate::Node::new) yet,
     /// and does not list these nodes as unresponsive.
@@ -54,13 +55,13 @@ impl Room<'_> {
     /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be reached.
     ///
     /// # Cancel safety
-    /// Cancel safe: it changes nothing.
+    /// Cancel safe: this only reads.
     pub async fn members(&self) -> Result<Arc<Members>, CallError> {
         Ok(self.hub.cluster().members(&RoomName::new(self.name)?).await?)
     }
 }
 
-/// A user of the cluster, with all their connections: see [`Node::user`](crate::Node::user).
+/// A handle to a user of the cluster, with all their connections: see [`Node::user`](crate::Node::user).
 ///
 /// ```
 /// use roomcast::{CallError, CloseCode, Code, Node};
@@ -92,21 +93,21 @@ impl User<'_> {
     /// some nodes did not respond.
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.cluster().notify_user(&user, event, payload.into_payload()?).await?)
     }
 
     /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have any. It
-    /// succeeds also if there are none.
+    /// also succeeds if there are none.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `UNAVAILABLE` if the broker did
     /// not take it.
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.publish_to_user(&user, event, payload.into_payload()?).await?)
@@ -118,18 +119,19 @@ impl User<'_> {
     /// `INVALID_ARGUMENT` for the user's id, the code or the reason; otherwise as [`notify`](Self::notify).
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
         Ok(self.hub.cluster().close_user(&user, close).await?)
     }
 }
 
-/// A connection of the cluster, on any node.
+/// A handle to a connection of the cluster, on any node.
 ///
-/// What fails with `NOT_FOUND` was not done: there is no such connection, or it is being closed. With
-/// `DEADLINE_EXCEEDED` its node did not respond in time: it may have been done, and will not be done later. While the
-/// broker is down, the connections of this node can be reached, others are `UNAVAILABLE`.
+/// Operations fail with `NOT_FOUND` if the connection does not exist or is being closed; nothing was done. They fail
+/// with `DEADLINE_EXCEEDED` if its node did not respond in time; the operation may have been carried out, but will not
+/// be later. While the broker is down, operations on connections of other nodes fail with `UNAVAILABLE`; those on
+/// connections of this node work.
 ///
 /// ```
 /// use roomcast::{CallError, ConnectionId, Node};
@@ -146,48 +148,48 @@ pub struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// Sends it an event. When this returns, the event is queued on its node.
+    /// Sends an event to the connection. When this returns, the event is queued on its node.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the event's name, or for a payload over 64 MiB to another node; and see [`Connection`].
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into_payload()?).await?)
     }
 
-    /// Closes it.
+    /// Closes the connection.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().close_connection(self.id, close_frame(code, reason)?).await?)
     }
 
-    /// Makes it a member of a room: when this returns, every event published later reaches it.
+    /// Adds the connection to a room. When this returns, the connection receives every event published later.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
     /// [`Connection`].
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
 
-    /// Ends a membership: when this returns, no event of the room is sent to it any more. Succeeds if it was not a
-    /// member.
+    /// Removes the connection from a room. When this returns, no further event of the room is sent to it. It is not an
+    /// error if the connection was not a member.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
     ///
     /// # Cancel safety
-    /// Once the future was polled, it may be done although the result is not awaited.
+    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
     pub async fn leave(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
     }
