@@ -103,8 +103,8 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.add_call(name, handler, Start::Now)
     }
 
-    /// Handles notifications of an event, in a task of the connection's. A notification has no response: an error is counted
-    /// in metrics and logged.
+    /// Handles notifications of an event, in a task of the connection's. A notification has no response: an error is
+    /// counted in metrics and logged.
     ///
     /// # Panics
     /// If the router has a notification of this name already; otherwise as [`call`](Self::call).
