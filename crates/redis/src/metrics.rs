@@ -20,13 +20,13 @@ pub struct RedisMetrics {
     pub reconnects: IntCounter,
     /// Subscriptions that were made again: after a reconnect, or because a slot moved.
     pub resubscriptions: IntCounter,
-    /// Times that events were seen to be missing.
+    /// Gaps that were detected in a room's events.
     pub gaps: IntCounter,
-    /// Events that came from a room's history instead of the subscription.
+    /// Events that were read from a room's history instead of its subscription.
     pub repaired: IntCounter,
-    /// Events that are known to be missed, for good.
+    /// Events that are known to be lost to this node.
     pub lost: IntCounter,
-    /// Events that came twice and were delivered once.
+    /// Events that arrived twice and were delivered once.
     pub duplicates: IntCounter,
     /// Rooms whose last events Redis had lost.
     pub history_resets: IntCounter,

@@ -142,8 +142,8 @@ impl Socket {
         self.context.connection.rooms()
     }
 
-    /// Closes the connection, with a code (1000, or 3000 to 4999 for the application's own) and a reason of at most 123
-    /// bytes. A connection that is being closed already keeps its first code.
+    /// Closes the connection with a code and a reason of at most 123 bytes. Use 1000 for a normal closure, or 3000 to
+    /// 4999 for codes of your own. A connection that is already being closed keeps its first code.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a code that RFC 6455 forbids to send, or for the reason.

@@ -39,17 +39,17 @@ const MASK: [u8; 4] = [0; 4];
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its name.
+    /// The event's name.
     pub name: String,
-    /// Its payload.
+    /// The event's payload.
     pub payload: Bytes,
 }
 
 impl Event {
-    /// The payload as JSON.
+    /// Deserializes the payload from JSON.
     ///
     /// # Panics
-    /// If it is not the JSON that is expected.
+    /// Panics if the payload is not JSON of this type.
     pub fn json<T: DeserializeOwned>(&self) -> T {
         match serde_json::from_slice(&self.payload) {
             Ok(value) => value,
@@ -58,7 +58,8 @@ impl Event {
     }
 }
 
-/// A client. It reads only while it waits for something. Dropped, it leaves without a Close, as a lost client does.
+/// A client for tests. It reads only while one of its methods waits. Dropping it ends the connection without a Close,
+/// as if the client were lost.
 ///
 /// Its methods panic if what they wait for does not come within [`PATIENCE`], or can't come because the connection has
 /// ended: in a test, both are failures. See the [module](super) for an example.
@@ -99,7 +100,7 @@ impl Client {
         self.response(call).await
     }
 
-    /// Starts a call, whose response is waited for with [`response`](Self::response).
+    /// Starts a call without waiting for its response. Wait with [`response`](Self::response).
     ///
     /// # Panics
     /// See [`Client`].
@@ -157,10 +158,10 @@ impl Client {
         }
     }
 
-    /// Waits for the connection's end, and reads what comes before it.
+    /// Waits for the end of the connection, reading everything that arrives before it.
     ///
     /// # Panics
-    /// If the connection does not end within [`PATIENCE`].
+    /// Panics if the connection does not end within [`PATIENCE`].
     pub async fn closed(&mut self) -> Disconnected {
         loop {
             if let Some(ended) = &self.ended {

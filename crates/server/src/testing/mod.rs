@@ -76,7 +76,7 @@ const PIPE: usize = 4 * 1024;
 /// The largest body of a refusal that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// Why a client is not connected. See [`open`] for an example.
+/// The error of a client that could not connect. See [`open`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -104,18 +104,18 @@ impl From<UpgradeRejection> for ConnectError {
 /// [build](ClientBuilder) it.
 ///
 /// # Errors
-/// [`ConnectError`] if the connect handler refuses the connection, or if the node takes no more.
+/// [`ConnectError`] if the connect handler refuses the connection, or if the node accepts no more connections.
 ///
 /// # Panics
 /// If the connect handler takes longer than [`PATIENCE`].
 ///
 /// # Cancel safety
-/// Dropping the future leaves the connection, as a lost client does.
+/// Dropping the future ends the connection without a Close, as if the client were lost.
 pub async fn connect<S>(router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
     ClientBuilder::default().connect(router).await
 }
 
-/// A client to be, with what its upgrade would give it.
+/// Builds a client with the user, data and request that its upgrade would provide.
 ///
 /// ```
 /// use axum::Extension;
@@ -170,7 +170,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects it, as [`connect`] does.
+    /// Connects the client, as [`connect`] does.
     ///
     /// # Errors
     /// As [`connect`].
@@ -205,8 +205,7 @@ impl ClientBuilder {
     }
 }
 
-/// A call to run extractors and handlers with, in their unit tests. Nothing is sent to the client, and the call is in no
-/// table: only [`cancel`] ends it.
+/// Creates a call for unit tests of extractors and handlers. It sends nothing to a client, and only [`cancel`] ends it.
 ///
 /// ```
 /// use roomcast::testing::{self, ClientBuilder};

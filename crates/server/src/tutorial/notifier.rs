@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::connection::context::ConnectionContext;
 use crate::error::NotifyError;
 
-/// Sends events to one client. Cheap to clone; does not keep the connection open.
+/// Sends events to one client. It is cheap to clone and does not keep the connection open.
 ///
 /// ```
 /// use roomcast::{Notifier, NotifyError};
@@ -28,8 +28,8 @@ impl Notifier {
     }
 
     /// Sends an event, as [`SocketIo::notify`](crate::SocketIo::notify) does. For a second after the connection's end,
-    /// events are dropped without an error: those who keep a notifier learn of the end later than the connection's
-    /// handler.
+    /// events are dropped without an error, because tasks that keep a notifier notice the end later than the
+    /// connection's handler.
     ///
     /// # Errors
     /// [`NotifyError`] if the name is too long or the connection ended more than a second ago.

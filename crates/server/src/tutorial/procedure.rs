@@ -13,7 +13,7 @@ use crate::tutorial::end_known::EndKnown;
 /// What a client sends. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]
 pub enum Procedure {
-    /// An event, never answered.
+    /// A notification, which has no response.
     Notify(Message),
     /// A call: its name and payload, the right to answer it, and its cancellation. Dropping the [`Response`] unused
     /// answers with an error.
@@ -28,12 +28,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// The method's or event's name.
+    /// Returns the name of the method or event.
     pub fn method(&self) -> &str {
         &self.name
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub fn data(&self) -> &[u8] {
         &self.payload
     }
@@ -49,7 +49,7 @@ pub struct Response {
 impl Response {
     /// Answers the call. If it was cancelled meanwhile, this sends nothing and succeeds.
     ///
-    /// Queues and does not wait for the client.
+    /// The response is queued without waiting for the client.
     ///
     /// # Errors
     /// [`NotifyError::Closed`] once the connection has ended and this is known.

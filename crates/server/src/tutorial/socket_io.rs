@@ -49,7 +49,7 @@ impl SocketIo {
         Self { context, inbox }
     }
 
-    /// The client's next call or notification, in their order.
+    /// Receives the client's next call or notification, in the order of arrival.
     ///
     /// # Errors
     /// [`Disconnected`] once the connection has ended and everything before was received.
@@ -60,8 +60,8 @@ impl SocketIo {
         poll_fn(|cx| self.inbox.poll_recv(cx)).await
     }
 
-    /// Sends an event to the client. Queues and does not wait: a client that lets more than
-    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes wait is closed with 4408.
+    /// Sends an event to the client. The event is queued without waiting: a client that leaves more than
+    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes unread is closed with 4408.
     ///
     /// [`recv`](Self::recv) returns the connection's end. Until then, and for at most a second, events to an ended
     /// connection are dropped without an error, as those on the wire are.
@@ -80,17 +80,17 @@ impl SocketIo {
         }
     }
 
-    /// Something to send events by, that others can keep.
+    /// Returns a handle for sending events to the client, which other tasks can keep.
     pub fn notifier(&self) -> Notifier {
         Notifier::new(Arc::clone(&self.context))
     }
 
-    /// The connection's id.
+    /// Returns the connection's id.
     pub fn id(&self) -> ConnectionId {
         self.context.connection.id
     }
 
-    /// Whose connection it is, if the [upgrade](crate::SocketIoUpgrade::user) gave a user.
+    /// Returns the connection's user, if one was set at the [upgrade](crate::SocketIoUpgrade::user).
     pub fn user(&self) -> Option<&UserId> {
         self.context.connection.user.as_ref()
     }
