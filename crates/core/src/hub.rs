@@ -19,7 +19,7 @@ use crate::rooms::fan_out::FanOut;
 use crate::rooms::local_node::LocalNode;
 use crate::rooms::shedding::watch_memory;
 
-/// Why an event was not published.
+/// The error of an event that was not published.
 ///
 /// ```
 /// use roomcast_core::{BrokerError, PublishError};
@@ -31,7 +31,7 @@ use crate::rooms::shedding::watch_memory;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The broker did not accept it.
+    /// The broker did not accept the event.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -64,7 +64,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub without connections. Events flow while [`run`](Self::run) does.
+    /// Creates a hub without connections. It delivers events while [`run`](Self::run) is running.
     pub fn new(broker: Arc<dyn Broker>, options: HubOptions) -> Arc<Self> {
         let metrics = Arc::new(HubMetrics::new(&options));
         let local = LocalNode::new(Arc::clone(&broker), options, Arc::clone(&metrics));
@@ -72,23 +72,23 @@ impl Hub {
         Arc::new(Self { broker, local, cluster, metrics, closed: AtomicBool::new(false) })
     }
 
-    /// What this node holds: its connections, and the rooms that they are in.
+    /// Returns the local part of the node: its connections, and the rooms that they are in.
     pub fn local(&self) -> &Arc<LocalNode> {
         &self.local
     }
 
-    /// All nodes of the cluster.
+    /// Returns a handle to all nodes of the cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// The hub's metrics.
+    /// Returns the hub's metrics.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }
 
-    /// Publishes an event to a room, on all nodes. It takes its place in the room's order at the call,
-    /// before the result is awaited.
+    /// Publishes an event to a room, on all nodes. The call fixes the event's place in the room's
+    /// order, before the result is awaited.
     ///
     /// # Errors
     /// [`PublishError`] if the broker did not accept it, or if the payload is over
@@ -117,8 +117,8 @@ impl Hub {
         }
     }
 
-    /// Publishes to all connections of a user, on all nodes. One message to the nodes that have the user: cheaper than
-    /// [`Cluster::notify_user`], which returns how many connections it reached.
+    /// Publishes to all connections of a user, on all nodes. This sends one message to the nodes that have the user,
+    /// and is cheaper than [`Cluster::notify_user`], which returns how many connections it reached.
     ///
     /// # Errors
     /// [`PublishError`] if the broker did not accept it.
@@ -129,8 +129,8 @@ impl Hub {
         self.publish(RoomName::of_user(user), event, payload).await
     }
 
-    /// Delivers the broker's publications to the members, and keeps in touch with the other nodes, until
-    /// [`close`](Self::close). Run it in one task. If it returns although the hub [is not closed](Self::is_closed), the
+    /// Delivers the broker's publications to the members, and exchanges heartbeats and requests with the other nodes,
+    /// until [`close`](Self::close). Run it in one task. If it returns although the hub [is not closed](Self::is_closed), the
     /// broker has failed.
     ///
     /// # Cancel safety

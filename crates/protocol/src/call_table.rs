@@ -24,7 +24,7 @@ impl fmt::Display for CallId {
 ///                      cancel ──▶ Cancelled  (no Response is ever sent)
 /// ```
 /// A call leaves the table with its outcome, so each has exactly one; a second attempt gets `None`.
-/// `C` is what the caller keeps with a running call, to stop it by.
+/// `C` is the value that the caller stores with a running call, to stop it with.
 #[derive(Debug)]
 pub struct CallTable<C> {
     running: HashMap<CallId, (u64, C)>,
@@ -47,7 +47,7 @@ impl CallKey {
     }
 }
 
-/// Why a call was not started.
+/// The error of a call that was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -57,21 +57,21 @@ pub enum StartError {
     /// The connection has as many calls in flight as it may.
     #[error("this connection already has {max} calls in flight")]
     TooMany {
-        /// How many it may have.
+        /// The most calls that the connection may have in flight.
         max: usize,
     },
 }
 
 impl<C> CallTable<C> {
-    /// A table for at most `max_running` calls at once.
+    /// Creates a table for at most `max_running` calls at once.
     pub fn new(max_running: usize) -> Self {
         Self { running: HashMap::new(), started: 0, max_running }
     }
 
-    /// A Request came: whether its call may start.
+    /// Checks whether the call of a Request may start.
     ///
     /// # Errors
-    /// [`StartError`] if the id is in flight or too many are.
+    /// Returns [`StartError`] if the id is already in flight, or if too many calls are.
     pub fn admit(&self, id: CallId) -> Result<(), StartError> {
         if self.running.contains_key(&id) {
             return Err(StartError::Duplicate(id));
@@ -93,7 +93,7 @@ impl<C> CallTable<C> {
         Ok(CallKey { id, serial: self.started })
     }
 
-    /// A call's Response is ready. `None`: the call was cancelled, so the Response must not be sent.
+    /// Answers a call. `None` means that the call was cancelled, so the Response must not be sent.
     pub fn answer(&mut self, key: CallKey) -> Option<C> {
         match self.running.entry(key.id) {
             Entry::Occupied(entry) if entry.get().0 == key.serial => Some(entry.remove().1),
@@ -101,12 +101,12 @@ impl<C> CallTable<C> {
         }
     }
 
-    /// A Reset came. `None`: the call is unknown or finished, and nothing is to be done.
+    /// Cancels a call on a Reset. `None` means that the call is unknown or finished, and there is nothing to do.
     pub fn cancel(&mut self, id: CallId) -> Option<C> {
         self.running.remove(&id).map(|(_, call)| call)
     }
 
-    /// The connection ends: every running call is cancelled.
+    /// Cancels every running call, at the end of the connection.
     pub fn cancel_all(&mut self) -> impl Iterator<Item = C> + use<C> {
         std::mem::take(&mut self.running).into_values().map(|(_, call)| call)
     }
@@ -116,7 +116,7 @@ impl<C> CallTable<C> {
         self.running.iter().map(|(id, (serial, call))| (CallKey { id: *id, serial: *serial }, call))
     }
 
-    /// How many calls are running.
+    /// Returns the number of running calls.
     pub fn len(&self) -> usize {
         self.running.len()
     }

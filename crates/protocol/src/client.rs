@@ -8,7 +8,7 @@ use crate::call_table::CallId;
 use crate::error::MalformedFrame;
 use crate::frame::{Frame, Name};
 
-/// What a server sent.
+/// A message from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
     /// An event.
@@ -36,12 +36,12 @@ pub struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// A connection whose handshake is done.
+    /// Creates the state of a connection whose handshake is done.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts a call. Ids go up by one, wrap, and skip those still waited for.
+    /// Starts a call. Ids count up by one, wrap around, and skip those of pending calls.
     pub fn call(&mut self, name: Name, payload: Bytes) -> (CallId, Frame) {
         loop {
             self.next_id = self.next_id.wrapping_add(1);
@@ -52,15 +52,15 @@ impl ClientConnection {
         }
     }
 
-    /// Gives a call up. `None`: its Response has come already, and nothing is to be sent.
+    /// Cancels a call and returns the frame to send, or `None` if its Response has already arrived.
     pub fn cancel(&mut self, id: CallId) -> Option<Frame> {
         self.waiting.remove(&id).then_some(Frame::Reset { id })
     }
 
-    /// A binary message came. `None`: the Response to a call that is no longer pending.
+    /// Reads a binary message. Returns `None` for the Response to a call that is no longer pending.
     ///
     /// # Errors
-    /// [`MalformedFrame`] if it is no frame, or one that servers do not send.
+    /// Returns [`MalformedFrame`] if the message is not a frame, or is one that servers do not send.
     pub fn on_message(&mut self, message: Bytes) -> Result<Option<ClientEvent>, MalformedFrame> {
         match Frame::decode(message)? {
             Frame::Notify { name, payload } => Ok(Some(ClientEvent::Notify { name, payload })),
@@ -72,7 +72,7 @@ impl ClientConnection {
         }
     }
 
-    /// How many calls are pending.
+    /// Returns the number of pending calls.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

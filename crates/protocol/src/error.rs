@@ -9,7 +9,7 @@ use crate::close::{CloseCode, CloseFrame};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MalformedFrame {
-    /// A message of no bytes.
+    /// An empty message.
     #[error("an empty message is not a frame")]
     Empty,
     /// An opcode that the protocol does not have.
@@ -28,7 +28,7 @@ pub enum MalformedFrame {
         kind: &'static str,
         /// Bytes that the header needs, as far as it is known.
         needed: usize,
-        /// Bytes that came.
+        /// Bytes that the message has.
         got: usize,
     },
     /// A Reset with bytes after its id.
@@ -87,7 +87,7 @@ pub enum WebSocketError {
     /// The message has more fragments than allowed; empty ones count.
     #[error("a message may have at most {max} fragments")]
     TooManyFragments {
-        /// The most.
+        /// The most fragments allowed.
         max: u32,
     },
     /// A text message that is not UTF-8 (section 8.1).
@@ -101,14 +101,14 @@ pub enum WebSocketError {
     CloseReasonNotUtf8,
 }
 
-/// Why a server closes a client's connection: the client broke the protocol.
+/// A client's breach of the protocol, for which the server closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Below the protocol: RFC 6455.
+    /// A breach of RFC 6455, the layer below the protocol.
     #[error(transparent)]
     WebSocket(#[from] WebSocketError),
-    /// Not a frame.
+    /// A message that is not a frame.
     #[error(transparent)]
     Malformed(#[from] MalformedFrame),
     /// A text message.
@@ -131,7 +131,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The close code that names the kind of breach.
+    /// Returns the close code for this kind of breach.
     pub fn close_code(&self) -> CloseCode {
         match self {
             Self::WebSocket(WebSocketError::MessageTooBig { .. } | WebSocketError::TooManyFragments { .. })
@@ -145,7 +145,7 @@ impl Violation {
         }
     }
 
-    /// The Close frame that reports it to the client.
+    /// Returns the Close frame that reports the breach to the client.
     pub fn close_frame(&self) -> CloseFrame {
         CloseFrame::new(self.close_code(), self.to_string())
     }

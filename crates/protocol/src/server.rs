@@ -9,7 +9,7 @@ use crate::frame::{Frame, Name};
 use crate::limits::Limits;
 use crate::websocket::{Decoder, Incoming, Unfinished};
 
-/// What a client sent.
+/// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An event, to be handled in the order of arrival. It has no Response.
@@ -51,7 +51,7 @@ pub struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// A connection whose handshake is done.
+    /// Creates the state of a connection whose handshake is done.
     pub fn new(limits: Limits) -> Self {
         Self { decoder: Decoder::new(limits.max_message(), limits.max_fragments), max_payload: limits.max_payload }
     }
@@ -61,20 +61,20 @@ impl ServerConnection {
         self.decoder.unfinished()
     }
 
-    /// The memory that unfinished input takes, in bytes.
+    /// Returns the memory that unfinished input takes, in bytes.
     pub fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 
-    /// From now on, messages are skipped: only Pings and a Close are returned.
+    /// Skips all further messages: only Pings and a Close are returned.
     pub fn skip_messages(&mut self) {
         self.decoder.skip_messages();
     }
 
-    /// Takes bytes from the front of `input` until an event is whole. `None`: all of `input` was taken.
+    /// Takes bytes from the front of `input` until an event is complete. Returns `None` once `input` is used up.
     ///
     /// # Errors
-    /// [`Violation`] if the client broke the protocol.
+    /// Returns [`Violation`] if the client broke the protocol.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
         while let Some(incoming) = self.decoder.decode(input)? {
             match incoming {

@@ -37,7 +37,7 @@ use crate::error::{CallError, Code};
 ///
 /// # Write your own
 ///
-/// The error is what the client gets if the argument can't be made.
+/// If the argument can't be made, the client receives the error.
 ///
 /// ```
 /// use roomcast::{CallError, Code, Context, FromContext, Socket};
@@ -65,10 +65,10 @@ use crate::error::{CallError, Code};
     note = "calls and notifications also have Bytes, Text, Json<T> and Name; only calls have Cancel"
 )]
 pub trait FromContext<C, S = ()>: Sized {
-    /// Makes the argument.
+    /// Creates the argument.
     ///
     /// # Errors
-    /// What the client gets if it can't be made.
+    /// Returns the error that the client receives if the argument can't be made.
     fn from_context(context: &C, state: &S) -> impl Future<Output = Result<Self, CallError>> + Send;
 }
 

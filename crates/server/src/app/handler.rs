@@ -37,8 +37,8 @@ use crate::payload::IntoReply;
 /// # let _ = router; }
 /// ```
 ///
-/// A closure that captures something takes a clone of it for each call, since the future outlives the closure:
-/// `move |…| { let shop = shop.clone(); async move { … } }`. With `State` you need no captures.
+/// A closure that captures a value clones it for each call, since the future outlives the closure:
+/// `move |…| { let shop = shop.clone(); async move { … } }`. With `State`, you need no captures.
 ///
 /// # Write your own
 ///

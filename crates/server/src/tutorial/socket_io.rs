@@ -22,7 +22,7 @@ use crate::tutorial::notifier::{Notifier, let_others_run};
 use crate::tutorial::procedure::{Message, Procedure, Response};
 
 /// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
-/// 1000, or 1011 if the handler panicked, and cancels the calls that still run.
+/// 1000, or 1011 if the handler panicked, and cancels the calls that are still running.
 ///
 /// ```
 /// use roomcast::{NotifyError, Procedure, SocketIo};
