@@ -130,8 +130,8 @@ impl Hub {
     }
 
     /// Delivers the broker's publications to the members, and exchanges heartbeats and requests with the other nodes,
-    /// until [`close`](Self::close). Run it in one task. If it returns although the hub [is not closed](Self::is_closed), the
-    /// broker has failed.
+    /// until [`close`](Self::close). Run it in one task. If it returns although the hub [is not
+    /// closed](Self::is_closed), the broker has failed.
     ///
     /// # Cancel safety
     /// Dropping the future loses events that are held back for slow members.
