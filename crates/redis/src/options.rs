@@ -66,8 +66,8 @@ impl fmt::Debug for RedisOptions {
 /// Checks a Redis URL. Returns it in a form that is safe to show, with `***` in place of everything that may be secret.
 ///
 /// # Errors
-/// Returns what is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to a
-/// password.
+/// Returns what is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to
+/// a password.
 ///
 /// ```
 /// use roomcast_redis::check_url;
