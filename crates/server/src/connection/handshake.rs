@@ -52,14 +52,14 @@ pub enum UpgradeRejection {
     /// No key, more than one, or one that is not 16 bytes of base64.
     #[error("send exactly one Sec-WebSocket-Key: 16 bytes of base64")]
     Key,
-    /// None of the subprotocols offered is spoken here.
-    #[error("offer a subprotocol that this server speaks in Sec-WebSocket-Protocol; it speaks: {SUBPROTOCOL}")]
+    /// None of the offered subprotocols is supported.
+    #[error("offer a supported subprotocol in Sec-WebSocket-Protocol: {SUBPROTOCOL}")]
     Subprotocol,
     /// The HTTP server can't hand the connection over.
     #[error("this connection can't be upgraded")]
     NotUpgradable,
-    /// As many connections are open as may be.
-    #[error("{max} connections are open, the most that may; try again later")]
+    /// The node has `max_connections` connections.
+    #[error("connection limit reached ({max}); try again later")]
     TooManyConnections {
         /// The most.
         max: usize,
