@@ -112,22 +112,32 @@ async fn serve(
 
     let running = Running { logs, descriptors, node: node.clone(), guard, tls };
     let mut reloader = Reloader::new(arguments, layers, setup, running);
-    tokio::select! {
-        () = listener::accept(&public, &places, &current_tls, &app) => {}
-        () = stop.received() => {}
-        () = reloader.run(&mut reload) => {}
+    let stopped_by = tokio::select! {
+        () = listener::accept(&public, &places, &current_tls, &app) => Stop::Terminate,
+        stop = stop.received() => stop,
+        () = reloader.run(&mut reload) => Stop::Terminate,
         failure = node.failed() => return Err(failure.into()),
-    }
+    };
     let plan = &reloader.setup().config.drain;
-    tracing::info!(
-        connections = node.connection_count(),
-        "draining: connections are accepted for {:?} more; a second signal ends it at once",
-        *plan.delay
-    );
+    let connections = node.connection_count();
+    let delay = match stopped_by {
+        Stop::Terminate => {
+            let delay = *plan.delay;
+            tracing::info!(
+                connections,
+                "draining; new connections are accepted for another {delay:?}; a second signal ends the node at once"
+            );
+            delay
+        }
+        Stop::Interrupt => {
+            tracing::info!(connections, "draining without drain.delay; a second Ctrl-C ends the node at once");
+            Duration::ZERO
+        }
+    };
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(plan, public, &places, &current_tls, &app, &node) => tracing::info!("drained"),
-        () = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before it was drained"),
+        () = drain(plan, delay, public, &places, &current_tls, &app, &node) => tracing::info!("drained"),
+        _ = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before the drain was over"),
         failure = node.failed() => return Err(failure.into()),
     }
     Ok(())
@@ -194,13 +204,32 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
 
 /// Gives load balancers time to see that the node is not ready; then stops accepting, and closes the open connections
 /// in an orderly way.
-async fn drain(plan: &Drain, public: TcpListener, places: &Places, tls: &CurrentTls, app: &axum::Router, node: &Node) {
-    let _ = tokio::time::timeout(*plan.delay, listener::accept(&public, places, tls, app)).await;
+async fn drain(
+    plan: &Drain,
+    delay: Duration,
+    public: TcpListener,
+    places: &Places,
+    tls: &CurrentTls,
+    app: &axum::Router,
+    node: &Node,
+) {
+    if !delay.is_zero() {
+        let _ = tokio::time::timeout(delay, listener::accept(&public, places, tls, app)).await;
+    }
     drop(public);
     node.drain(DrainPlan::new(*plan.duration, *plan.timeout - *plan.delay)).await;
 }
 
-/// SIGTERM, which Kubernetes sends, or SIGINT, which Ctrl-C does.
+/// Why the node is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// SIGTERM, which supervisors and Kubernetes send: a load balancer may still send clients to the node.
+    Terminate,
+    /// SIGINT, which Ctrl-C sends: a person waits, and no load balancer.
+    Interrupt,
+}
+
+/// The signals that end the node.
 struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
@@ -211,10 +240,10 @@ impl StopSignal {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn received(&mut self) {
+    async fn received(&mut self) -> Stop {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Stop::Interrupt,
         }
     }
 }

@@ -210,3 +210,21 @@ async fn a_connection_that_is_upgraded_only_when_the_drain_runs_does_not_hold_th
     assert_eq!(node.exit().await.code(), Some(0));
     assert!(signalled.elapsed() < DEADLINE / 2, "it ended only after {:?}", signalled.elapsed());
 }
+
+#[tokio::test]
+async fn an_interrupted_node_does_not_wait_for_load_balancers() {
+    let delay_beyond_the_test = ["--demo", "--drain-delay=10m", "--drain-timeout=11m"];
+    let mut unused = start_node(&delay_beyond_the_test).await;
+    unused.signal("INT");
+    assert_eq!(unused.exit().await.code(), Some(0));
+
+    let mut used = start_node(&delay_beyond_the_test).await;
+    let mut client = Client::connect(&used.url()).await.expect("the node serves");
+    let call = client.start("long", "").await.expect("the node serves");
+    wait_for_values(&used, &[("roomcast_calls_in_flight", 1.0)]).await;
+    used.signal("INT");
+    wait_until("connections are refused", async || refuses_connections(&used).await).await;
+    used.signal("INT");
+    assert!(client.answer(call).await.is_err(), "the second signal waited for the call");
+    assert_eq!(used.exit().await.code(), Some(0));
+}
