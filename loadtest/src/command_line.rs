@@ -1,12 +1,17 @@
 //! The command line: commands, and for `run` a flag for each key of a scenario.
 
+use std::error::Error;
 use std::net::IpAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
+use clap_complete::Shell;
 
 use crate::coordinator::WORKER;
 use crate::run::Run;
 use crate::scenario::{self, Key};
+
+/// The name of the program.
+const NAME: &str = "roomcast-loadtest";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -21,6 +26,10 @@ pub(crate) enum Command {
         picture: String,
         files: Vec<String>,
     },
+    /// Prints what a shell needs to complete commands and options.
+    Completions(Shell),
+    /// Prints the manual page of the program, or of one of its commands.
+    Man(Option<String>),
     /// Hidden: this process generates load for another one.
     Worker,
 }
@@ -55,8 +64,34 @@ pub(crate) fn parse() -> Command {
         Some(("curve", matches)) => {
             Command::Curve { picture: one(matches, "picture").unwrap_or_default(), files: all(matches, "file") }
         }
+        Some(("completions", matches)) => Command::Completions(*matches.get_one("shell").unwrap_or(&Shell::Bash)),
+        Some(("man", matches)) => Command::Man(one(matches, "command")),
         _ => Command::Worker,
     }
+}
+
+/// The script that completes commands and options in a shell.
+pub(crate) fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut clap(&scenario::keys()), NAME, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The manual page of the program, or of one of its commands.
+///
+/// # Errors
+/// There is no such command.
+pub(crate) fn man(command: Option<&str>) -> Result<String, Box<dyn Error>> {
+    let mut page = clap(&scenario::keys());
+    page.build();
+    if let Some(name) = command {
+        let found = page.find_subcommand(name);
+        page =
+            found.cloned().ok_or_else(|| format!("{name:?} is not a command; `{NAME} --help` lists all commands"))?;
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// It has a flag of its own, `--threshold`, which adds to the scenario's.
@@ -102,26 +137,22 @@ fn clap(keys: &[Key]) -> Clap {
                 "Fails the run unless it is met, such as p99<50ms or errors<10; repeatable",
             )
             .action(ArgAction::Append),
-            option("quiet", "", "Show no progress").action(ArgAction::SetTrue),
+            option("quiet", "", "Shows no progress").action(ArgAction::SetTrue),
         ])
         .next_help_heading("Keys of the scenario (override its file)")
         .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
             let help = format!("{} [default: {}]", key.help, key.default);
             Arg::new(key.path.clone()).long(key.flag()).value_name("VALUE").help(help)
         }));
-    Clap::new("roomcast-loadtest")
+    Clap::new(NAME)
         .about(
             "Measures how many clients a Roomcast cluster holds and how fast it is, and checks that it loses nothing",
         )
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("BUILD_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run)
-        .subcommand(
-            Clap::new("scenarios")
-                .about("Lists the built-in scenarios, or prints one; 'defaults' documents every key")
-                .arg(Arg::new("name").value_name("NAME")),
-        )
+        .subcommand(scenarios())
         .subcommand(
             Clap::new("report")
                 .about("Prints the summary of a run, or compares runs with the first")
@@ -134,5 +165,22 @@ fn clap(keys: &[Key]) -> Clap {
                 .arg(Arg::new("picture").value_name("OUT.svg").required(true))
                 .arg(files()),
         )
+        .subcommands(for_shells())
         .subcommand(Clap::new(WORKER).hide(true))
+}
+
+fn scenarios() -> Clap {
+    Clap::new("scenarios")
+        .about("Lists the built-in scenarios, or prints one; 'defaults' documents every key")
+        .arg(Arg::new("name").value_name("NAME"))
+}
+
+/// Commands for the shell around the program.
+fn for_shells() -> [Clap; 2] {
+    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(clap::value_parser!(Shell));
+    let command = Arg::new("command").value_name("COMMAND").help("A command, such as run");
+    [
+        Clap::new("completions").about("Prints completions for a shell").arg(shell),
+        Clap::new("man").about("Prints the manual page of roomcast-loadtest, or of one of its commands").arg(command),
+    ]
 }

@@ -49,6 +49,8 @@ fn obey(command: Command) -> Result<ExitCode, Box<dyn Error>> {
                 return Ok(ExitCode::from(THRESHOLD_FAILED));
             }
         }
+        Command::Completions(shell) => print!("{}", command_line::completions(shell)),
+        Command::Man(command) => print!("{}", command_line::man(command.as_deref())?),
         Command::Scenarios(Some(name)) => print!("{}", scenario::text(&name)?),
         Command::Scenarios(None) => {
             for (name, text) in scenario::BUILTIN {

@@ -1,6 +1,6 @@
 //! A node's life: bind, serve, drain.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::internal::{self, Readiness};
 use crate::places::Places;
 use crate::reload::{ReloadSignal, Reloader, Running};
 use crate::setup::Setup;
-use crate::telemetry::Logs;
+use crate::telemetry::{self, LogFormat, Logs};
 use crate::tls::CurrentTls;
-use crate::{demo, listener, places, public};
+use crate::{demo, health, listener, places, public};
 
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
@@ -37,16 +37,33 @@ const REASON_INTERVAL: Duration = Duration::from_secs(1);
 /// Why the node did not run.
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
-    #[error("cannot listen on {address} ({option}): {error}")]
+    #[error("cannot listen on {address} ({option}): {}", what_to_do(option, error))]
     Bind { option: &'static str, address: SocketAddr, error: io::Error },
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
-    #[error("the node has failed: {0}")]
+    #[error("the node failed: {0}")]
     Node(#[from] NodeFailure),
-    #[error("the system refused a thread, signal or socket: {0}")]
+    #[error("the system refused a thread, a signal handler or a socket: {0}")]
     System(#[from] io::Error),
+}
+
+/// An error of binding, with the next step if there is one.
+fn what_to_do(option: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program uses this port; stop it, or choose another address, such as {option}=127.0.0.1:0 for any \
+             free port"
+        ),
+        ErrorKind::PermissionDenied => {
+            format!("{error}; choose a port of at least 1024, or grant the program CAP_NET_BIND_SERVICE")
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this machine does not have this address; 0.0.0.0 listens on all of its addresses".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Runs the node until it has drained or a second signal ended it. The configuration was made of these arguments.
@@ -94,8 +111,10 @@ async fn serve(
     let guard = Guard::new(setup.api_rules());
     let (tls, current_tls) = watch::channel(setup.acceptor());
 
+    let mut api_url = None;
     if let Some(internal) = internal {
-        tracing::info!("health, metrics and the API on http://{}", internal.local_addr()?);
+        tracing::info!("serving health, metrics and the HTTP API on http://{}", internal.local_addr()?);
+        api_url = Some(format!("http://{}", on_this_machine(internal.local_addr()?)));
         let api = api::routes(node.clone(), guard.clone());
         internal::spawn(internal, internal_places, readiness.clone(), registry, api)?;
     }
@@ -105,8 +124,12 @@ async fn serve(
     tracing::info!(node = %node.id(), demo, "listening on {scheme}://{}", public.local_addr()?);
     if !demo {
         tracing::warn!(
-            "no methods and no rooms are enabled: only a program that uses the library can define them; --demo has some to try"
+            "no methods and no rooms are enabled: restart with --demo to try some, or define yours in a program that uses \
+             the library"
         );
+    } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
+        let page = format!("{scheme}://{}", on_this_machine(public.local_addr()?));
+        logs.print(&demo::welcome(&page, api_url.as_deref(), setup.config.api_key.is_some()));
     }
     readiness.remove(STARTING);
 
@@ -141,6 +164,11 @@ async fn serve(
         failure = node.failed() => return Err(failure.into()),
     }
     Ok(())
+}
+
+/// Where a listener can be reached from its own machine.
+fn on_this_machine(bound: SocketAddr) -> SocketAddr {
+    SocketAddr::new(health::reachable(bound.ip()), bound.port())
 }
 
 /// What the public listener serves.
@@ -187,7 +215,7 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
             let reason = broker.problem();
             // The broker itself logs that it has stopped working.
             if !std::mem::replace(&mut logged, true) {
-                tracing::warn!(reason, "Redis cannot be used yet; this node is not ready");
+                tracing::warn!(reason, "cannot use Redis yet; this node is not ready");
             }
             readiness.add_with(CUT_OFF, reason);
         }

@@ -34,100 +34,100 @@ use crate::telemetry::LogFormat;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Public listener: WebSocket at /socket
+    /// Address of the public listener, which serves WebSocket at /socket
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
-    /// Certificate chain (PEM) of the public listener, which then uses TLS; needs tls_key
+    /// Certificate chain (PEM) of the public listener; set it together with tls_key to serve TLS
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
     /// Private key (PEM) of the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
-    /// Load balancers whose X-Forwarded-For is trusted, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges
-    /// can spoof client addresses
+    /// Load balancers whose X-Forwarded-For is trusted, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
+    /// spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
-    /// Internal listener: health, metrics and the HTTP API; keep it off the public network; 'off' for none
+    /// Address of the internal listener, which serves health, metrics and the HTTP API; keep it private; 'off' disables it
     #[schemars(extend("default" = "127.0.0.1:3001"))]
     pub(crate) internal_listen: Scalar<Option<SocketAddr>>,
-    /// URL of the cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, with rediss… for TLS; 'off' for a single
-    /// node
+    /// URL of the cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, each with rediss… for TLS; 'off' runs a
+    /// single node
     #[schemars(extend("default" = "off"))]
     pub(crate) redis: Scalar<Option<RedisUrl>>,
-    /// CA certificates (PEM) that sign Redis' certificates; 'off' for the system's
+    /// CA certificates (PEM) that verify the Redis servers; 'off' uses the system's
     #[schemars(extend("default" = "off"))]
     pub(crate) redis_ca: Scalar<Option<PathBuf>>,
     /// Prefix for all keys and channels in Redis
     #[schemars(extend("default" = "roomcast"))]
     pub(crate) redis_prefix: Scalar<Prefix>,
-    /// History of each room in Redis, from which nodes repair gaps: 100/30s keeps at least the last 100 events, until 30s
-    /// after the newest; 'off' for none; with rules for some rooms: 'chat-*=500/5m ticks=off 100/30s'
+    /// Events that Redis keeps, so that a node can catch up: 100/30s keeps at least the last 100 events of a room, until 30 s
+    /// after the last; 'off' keeps none; rules for some rooms come first: 'chat-*=500/5m ticks=off 100/30s'
     #[schemars(extend("default" = "100/30s"))]
     pub(crate) redis_history: Scalar<HistoryRules>,
     /// How long a node stays subscribed to a room after its last local member leaves
     #[schemars(extend("default" = "5s"))]
     pub(crate) redis_unsubscribe_delay: Scalar<Duration>,
-    /// Secret that signs messages between nodes; the same on all nodes, at least 16 characters; 'NEW,OLD' signs with NEW
+    /// Secret that signs messages between nodes; at least 16 characters, and the same on all nodes; 'NEW,OLD' signs with NEW
     /// and accepts both
     #[schemars(extend("default" = "off"))]
     pub(crate) cluster_secret: Scalar<Option<ClusterSecrets>>,
-    /// How long a node stays ready while it is cut off from Redis
+    /// How long a node stays ready after it loses Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; prefer the variable or the
-    /// file
+    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set it by the variable or the
+    /// file, since other users of the machine can read flags
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
-    /// Requests a second to the HTTP API; beyond that, they fail with 429
+    /// Requests per second to the HTTP API; further ones fail with 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// The tutorial's methods and its page at /; every client may do everything
+    /// Serve a demo page at /, and its methods; every client may use all methods and rooms
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
-    /// Concurrent connections; beyond that, upgrades fail with 503
+    /// Concurrent connections; further upgrades fail with 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
-    /// Largest payload of a frame, at most 64MiB; a larger one closes the connection with 1009
+    /// Largest payload of a frame, up to 64MiB; a larger one closes the connection with 1009
     #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
-    /// Memory that a client's calls in progress and waiting notifications may take; beyond that, calls are refused
-    /// and a notification closes the connection with 1013
+    /// Memory for a client's calls in flight and queued notifications; when it is full, further calls are refused, and a
+    /// further notification closes the connection with 1013
     #[schemars(extend("default" = "8MiB", "x-reloads" = true))]
     pub(crate) max_inbound: Scalar<Size>,
-    /// Memory that a client's unread output may take; beyond that, the connection is closed with 4408
+    /// Memory for a client's unread output; when it is full, the connection is closed with 4408
     #[schemars(extend("default" = "4MiB"))]
     pub(crate) max_outbound: Scalar<Size>,
-    /// Memory that the input of all clients may take; beyond that, the connections that hold the most are closed with
-    /// 1013 and upgrades fail with 503; 'auto': a quarter of the container's or machine's memory
+    /// Memory for the input of all clients; when it is full, the connections that hold the most are closed with 1013, and
+    /// upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) inbound_memory: Scalar<Memory>,
-    /// Memory that the unread output of all clients may take; beyond that, the connections that hold the most are closed
-    /// with 4408 and upgrades fail with 503; 'auto': a quarter of the container's or machine's memory
+    /// Memory for the unread output of all clients; when it is full, the connections that hold the most are closed with 4408,
+    /// and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
-    /// Calls that a client may have in flight; further ones are refused
+    /// Calls that a client may have in flight; further calls are refused
     #[schemars(extend("default" = 1024, "x-reloads" = true))]
     pub(crate) max_calls: Scalar<Count>,
-    /// Rooms that a connection may be in; further joins fail
+    /// Rooms that a connection may be in at the same time
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
-    /// Time between two pings to a client
+    /// Time between pings to a client
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) ping_interval: Scalar<NonZeroTime>,
-    /// How long after a ping a client may send nothing before its connection counts as lost
+    /// How long a client may stay silent after a ping before its connection is closed
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) pong_timeout: Scalar<NonZeroTime>,
-    /// How long a call may run before it is cancelled
+    /// How long a call may run before the node cancels it
     #[schemars(extend("default" = "15m", "x-reloads" = true))]
     pub(crate) call_timeout: Scalar<NonZeroTime>,
     pub(crate) drain: Drain,
-    /// Threads that serve connections; 0 for one for each CPU
+    /// Threads that serve connections; 0 starts one per CPU
     #[schemars(extend("default" = 0))]
     pub(crate) worker_threads: Scalar<Threads>,
     /// Log filter, such as debug or roomcast=debug,info
     #[schemars(extend("default" = "info", "x-reloads" = true))]
     pub(crate) log: Scalar<Targets>,
-    /// Format of log lines: text or json
+    /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
 }
@@ -136,13 +136,13 @@ pub(crate) struct Config {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {
-    /// Time from SIGTERM until new connections are refused, for load balancers to take the node out
+    /// How long the node accepts connections after SIGTERM, so that load balancers notice that it is not ready
     #[schemars(extend("default" = "5s", "x-reloads" = true))]
     pub(crate) delay: Scalar<Duration>,
-    /// Time over which the closes of clients are spread
+    /// The most time over which a drain spreads its closes; with few clients it takes less
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) duration: Scalar<Duration>,
-    /// Time from SIGTERM until calls that are still in flight are cancelled
+    /// Time after SIGTERM at which calls still in flight are cancelled; at least the sum of the delay and the duration
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) timeout: Scalar<Duration>,
 }

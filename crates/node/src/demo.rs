@@ -34,6 +34,19 @@ pub(crate) fn add(router: Router) -> Router {
         .quick_call("running", move || std::future::ready(running.count().to_string()))
 }
 
+/// What a person at a terminal reads once the demo runs: what to open, and what to try.
+pub(crate) fn welcome(page: &str, api: Option<&str>, needs_key: bool) -> String {
+    let mut text =
+        format!("\nThe demo is running. Open this page in two browser tabs, and chat between them:\n\n    {page}\n\n");
+    if let Some(api) = api {
+        let key = if needs_key { "-H \"Authorization: Bearer $ROOMCAST_API_KEY\" " } else { "" };
+        text += "Publish to the chat from another terminal:\n\n";
+        text += &format!("    curl {key}--data-binary hello {api}/v1/rooms/lobby/events/chat.lobby\n\n");
+    }
+    text += "Press Ctrl-C to stop the node.\n";
+    text
+}
+
 async fn ping(socket: Socket, payload: Bytes) -> Result<(), NotifyError> {
     socket.notify("pong", payload)
 }
@@ -82,5 +95,20 @@ impl Running {
 impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_welcome_has_a_command_for_the_api_only_if_there_is_one_and_a_key_only_if_it_needs_one() {
+        let page = "http://127.0.0.1:3000";
+        let with_api = |needs_key| welcome(page, Some("http://127.0.0.1:3001"), needs_key);
+        assert!(with_api(false).contains("    http://127.0.0.1:3000\n"));
+        assert!(with_api(false).contains("curl --data-binary hello http://127.0.0.1:3001/v1/rooms/lobby"));
+        assert!(with_api(true).contains("curl -H \"Authorization: Bearer $ROOMCAST_API_KEY\" --data-binary"));
+        assert!(!welcome(page, None, true).contains("curl"));
     }
 }

@@ -19,7 +19,7 @@ impl Descriptors {
     /// Raises the limit as far as the system allows. Many systems allow 1,024 until a process asks for more.
     pub(crate) fn raise() -> Self {
         let limit = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
-            tracing::warn!(%error, "the limit of file descriptors could not be raised");
+            tracing::warn!(%error, "cannot raise the limit on file descriptors");
             rlimit::Resource::NOFILE.get().map(|(soft, _)| soft)
         });
         Self(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)))
@@ -31,7 +31,8 @@ impl Descriptors {
         if limits.connections < max_connections {
             tracing::warn!(
                 descriptors = self.0,
-                "max_connections is lowered from {max_connections} to {}: each connection needs a file descriptor",
+                "max_connections is lowered from {max_connections} to {}: each connection needs a file descriptor; raise the limit on \
+                 open files (ulimit -n)",
                 limits.connections
             );
         }

@@ -27,9 +27,9 @@ pub(crate) struct Unhealthy {
 enum Reason {
     #[error("{0}")]
     Unreachable(#[from] io::Error),
-    #[error("no answer within {DEADLINE:?}")]
+    #[error("no response within {DEADLINE:?}; is the node running with this configuration?")]
     TimedOut,
-    #[error("answered {0:?}, not 200")]
+    #[error("the response is {0:?} instead of 200")]
     Refused(String),
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn ask(internal_listen: SocketAddr) -> Result<(), Unhealthy> {
 }
 
 /// Where a listener that is bound to this address can be reached from its own machine.
-fn reachable(bound: IpAddr) -> IpAddr {
+pub(crate) fn reachable(bound: IpAddr) -> IpAddr {
     match bound {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),

@@ -78,10 +78,10 @@ where
         biased; // a deadline that the connection moves is seen in the same poll
         served = connection => {
             if let Err(error) = served {
-                tracing::debug!(%peer, %error, "an HTTP connection failed");
+                tracing::debug!(%peer, %error, "HTTP connection failed");
             }
         }
-        () = passed(&deadline) => tracing::debug!(%peer, "an HTTP connection exceeded a deadline"),
+        () = passed(&deadline) => tracing::debug!(%peer, "HTTP connection timed out"),
     }
 }
 

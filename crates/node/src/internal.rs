@@ -88,7 +88,7 @@ pub(crate) fn spawn(
         runtime.block_on(async move {
             match TcpListener::from_std(socket) {
                 Ok(socket) => listener::accept(&socket, &places, &tls::off(), &app).await,
-                Err(error) => tracing::error!(%error, "the internal listener does not work"),
+                Err(error) => tracing::error!(%error, "the internal listener failed"),
             }
         });
     })?;
@@ -115,8 +115,7 @@ pub(crate) fn registry(worker_threads: usize) -> Result<Registry, prometheus::Er
         Opts::new("roomcast_build_info", "1; the labels have the version and commit that the node was built from"),
         &["version", "commit"],
     )?;
-    let commit = option_env!("ROOMCAST_COMMIT").unwrap_or("unknown");
-    build.with_label_values(&[env!("CARGO_PKG_VERSION"), commit]).set(1);
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT")]).set(1);
     registry.register(Box::new(build))?;
     let threads = IntGauge::new("roomcast_worker_threads", "Threads that serve connections")?;
     threads.set(i64::try_from(worker_threads).unwrap_or(i64::MAX));

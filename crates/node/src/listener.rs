@@ -42,14 +42,16 @@ pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: &Curren
                 // Nobody can reach the socket through TLS later; with Nagle's algorithm a second small write waits for
                 // the client's acknowledgement, 40 ms mostly.
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%peer, %error, "TCP_NODELAY was not set");
+                    tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
                 }
                 tokio::spawn(serve(stream, peer, Place::new(permit, places), tls.borrow().clone(), app.clone()));
             }
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection was not accepted"),
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted")
+            }
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(%error, "connections cannot be accepted; trying again");
+                    tracing::warn!(%error, "cannot accept connections; retrying");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -69,7 +71,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve(stream: TcpStream, peer: SocketAddr, place: Place, tls: Option<TlsAcceptor>, app: axum::Router) {
     tokio::select! {
         () = serve_in(&place, stream, peer, tls, app) => {}
-        () = place.displaced() => tracing::debug!(%peer, "an HTTP connection was closed to make room"),
+        () = place.displaced() => tracing::debug!(%peer, "closed an HTTP connection to make room for another"),
     }
 }
 
@@ -90,8 +92,8 @@ async fn serve_tls(place: &Place, stream: TcpStream, peer: SocketAddr, tls: TlsA
             }
             http::serve(place, stream, peer, app).await;
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
     }
 }
 

@@ -29,13 +29,24 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
+use clap_complete::Shell;
 
 use crate::config::{ConfigError, Layers, Setting};
 use crate::setup::Setup;
 
+/// The name of the program.
+const NAME: &str = "roomcast";
+
 /// What `serve --help` ends with.
-const SIGNALS: &str = "Signals: SIGTERM and SIGINT drain the node, a second one ends it; SIGHUP reloads the options that are marked \
-                       with [reloads], and the certificate";
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM  drains the node; a second one ends it at once
+  SIGINT   (Ctrl-C) does the same, but skips --drain-delay
+  SIGHUP   reloads the certificate and the options marked [reloads]";
+
+/// Names of commands that need no configuration.
+const COMPLETIONS: &str = "completions";
+const MAN: &str = "man";
 
 /// What a bad option, variable or configuration file ends with, before anything is bound.
 const EXIT_USAGE: u8 = 2;
@@ -53,9 +64,14 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
-    if name == "config" {
-        print(&format!("{:#}\n", config::file_schema()));
-        return Ok(ExitCode::SUCCESS);
+    match name {
+        "config" => {
+            print(&format!("{:#}\n", config::file_schema()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        COMPLETIONS => return Ok(completions(arguments)),
+        MAN => return Ok(man(arguments)),
+        _ => {}
     }
     let (layers, setup) = Setup::load(arguments)?;
     Ok(match name {
@@ -69,7 +85,7 @@ fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let logs = match telemetry::init(&setup.config.log, *setup.config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
-            report(&format!("roomcast: the thread that writes logs cannot be started: {error}"));
+            report(&format!("roomcast: cannot start the thread that writes logs: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -82,10 +98,43 @@ fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     }
 }
 
+/// Prints what a shell needs to complete commands and options.
+fn completions(arguments: &ArgMatches) -> ExitCode {
+    let Some(shell) = arguments.get_one::<Shell>("shell") else { return ExitCode::from(EXIT_USAGE) };
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut command(), NAME, &mut script);
+    print(&String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
+}
+
+/// Prints the manual page of the program, or of one of its commands.
+fn man(arguments: &ArgMatches) -> ExitCode {
+    let mut page = command();
+    page.build();
+    if let Some(name) = arguments.get_one::<String>("command") {
+        let Some(found) = page.find_subcommand(name) else {
+            report(&format!("roomcast: {name:?} is not a command; `roomcast --help` lists all commands"));
+            return ExitCode::from(EXIT_USAGE);
+        };
+        page = found.clone();
+    }
+    let mut text = Vec::new();
+    match clap_mangen::Man::new(page).render(&mut text) {
+        Ok(()) => {
+            print(&String::from_utf8_lossy(&text));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report(&format!("roomcast: the manual page cannot be made: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Checks the node that was started with this configuration. Every failure is 1: Docker reserves 2.
 fn health(setup: &Setup) -> ExitCode {
     let Some(internal_listen) = *setup.config.internal_listen else {
-        report("roomcast: internal_listen is off, so the node has no health endpoint; set an address");
+        report("roomcast: the node has no health endpoint, because `internal_listen` is off; set an address");
         return ExitCode::FAILURE;
     };
     match health::ask(internal_listen) {
@@ -115,28 +164,42 @@ fn check(layers: &Layers, setup: &Setup) -> ExitCode {
 
 fn command() -> Command {
     let with_options = |command: Command| {
-        let file = Arg::new(config::CONFIG).long(config::CONFIG).value_name("FILE").help("TOML file with options");
+        let file = Arg::new(config::CONFIG)
+            .long(config::CONFIG)
+            .value_name("FILE")
+            .help("TOML file with options [env: ROOMCAST_CONFIG]");
         command.args(config::settings().iter().map(Setting::arg)).arg(file)
     };
-    Command::new("roomcast")
+    Command::new(NAME)
         .about("Real-time backend: calls with cancellation, notifications and rooms over WebSocket")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("BUILD_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
             Command::new("check")
-                .about("Read the configuration, print it with the origin of each value, and try Redis"),
+                .about("Print the configuration with the origin of each value, and test the connection to Redis"),
         ))
         .subcommand(with_options(
-            Command::new("health").about("Check the node with this configuration: exit status 0 if it works, 1 if not"),
+            Command::new("health")
+                .about("Check a running node with this configuration; the exit status is 0 if it is healthy, 1 if not"),
         ))
         .subcommand(
             Command::new("config")
-                .about("Describe the configuration file")
+                .about("Print what a configuration file may contain")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .subcommand(Command::new("schema").about("Print the JSON Schema of the configuration file")),
+        )
+        .subcommand(
+            Command::new(COMPLETIONS)
+                .about("Print completions for a shell")
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(clap::value_parser!(Shell))),
+        )
+        .subcommand(
+            Command::new(MAN)
+                .about("Print the manual page of roomcast, or of one of its commands")
+                .arg(Arg::new("command").value_name("COMMAND").help("A command, such as serve")),
         )
 }
 
@@ -149,7 +212,7 @@ fn without_stray_values(mut error: clap::Error) -> clap::Error {
     if matches!(unexpected, Some(ContextValue::String(argument)) if !argument.starts_with('-')) {
         if matches!(unexpected, Some(ContextValue::String(word)) if SWITCHED.contains(&word.as_str())) {
             let switches = config::settings().iter().filter(|setting| setting.is_switch);
-            let tips = switches.map(|setting| format!("a switch takes its value after '=': {}=true", setting.flag()));
+            let tips = switches.map(|setting| format!("give a switch its value after '=': {}=true", setting.flag()));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips.map(StyledStr::from).collect()));
         }
         error.insert(ContextKind::InvalidArg, ContextValue::String("(a value without an option)".to_owned()));

@@ -93,7 +93,7 @@ impl<'a> Reloader<'a> {
         tracing::info!(changed, "configuration reloaded");
         if !waiting.is_empty() {
             let options: Vec<_> = waiting.iter().map(|setting| &*setting.key).collect();
-            tracing::warn!(options = options.join(", "), "these options have changed, but need a restart");
+            tracing::warn!(options = options.join(", "), "restart the node to apply changes to these options");
         }
     }
 
@@ -127,5 +127,5 @@ impl<'a> Reloader<'a> {
 }
 
 fn refuse(error: &ConfigError) {
-    tracing::error!("configuration not reloaded, nothing has changed: {error}");
+    tracing::error!("cannot reload the configuration; the node keeps the old one: {error}");
 }

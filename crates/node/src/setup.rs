@@ -53,7 +53,7 @@ impl Setup {
             return Ok(());
         }
         Err(layers.given("internal_listen").refuse(
-            "any host that reaches it may do everything, so it needs an api_key (ROOMCAST_API_KEY), or it must be on \
+            "every host that reaches it could use the HTTP API; set api_key (ROOMCAST_API_KEY), or an address on \
              loopback, such as 127.0.0.1:3001",
         ))
     }
@@ -85,7 +85,7 @@ fn check_listeners(config: &Config, layers: &Layers) -> Result<(), ConfigError> 
     let listen = layers.given("listen");
     Err(layers
         .given("internal_listen")
-        .refuse(format!("it takes the connections of listen ({listen}); give each an address of its own")))
+        .refuse(format!("it overlaps with listen ({listen}); give each an address of its own")))
 }
 
 /// Whether two listeners would take each other's connections.
@@ -98,8 +98,8 @@ fn tls(config: &Config, layers: &Layers) -> Result<Option<Tls>, ConfigError> {
     let refuse = |key| move |why| layers.given(key).refuse(why);
     match (&*config.tls_cert, &*config.tls_key) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(refuse("tls_key")("a key needs its certificate: set tls_cert, too".to_owned())),
-        (Some(_), None) => Err(refuse("tls_cert")("a certificate needs its key: set tls_key, too".to_owned())),
+        (None, Some(_)) => Err(refuse("tls_key")("a key needs its certificate; set tls_cert, too".to_owned())),
+        (Some(_), None) => Err(refuse("tls_cert")("a certificate needs its key; set tls_key, too".to_owned())),
         (Some(cert), Some(key)) => {
             let chain = tls::read_chain(cert).map_err(refuse("tls_cert"))?;
             let key = tls::read_key(key).map_err(refuse("tls_key"))?;
@@ -112,7 +112,7 @@ fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, Confi
     let Some(url) = &*config.redis else { return Ok(None) };
     let ca_certificates = config.redis_ca.as_deref().map(std::fs::read).transpose();
     let ca_certificates =
-        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("it cannot be read: {error}")))?;
+        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("cannot read it: {error}")))?;
     let mut options = RedisOptions::new(url.as_str());
     options.prefix = config.redis_prefix.as_str().to_owned();
     options.history = config.redis_history.clone();

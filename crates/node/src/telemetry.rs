@@ -37,8 +37,7 @@ pub(crate) struct Logs {
 /// Sets up logging for the process.
 pub(crate) fn init(filter: &Targets, format: LogFormat) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
-    // Colours are for people at a terminal; files and containers' logs would show their control characters.
-    let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(io::stderr().is_terminal());
+    let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(is_coloured());
     let (layer, filter) = reload::Layer::new(filter.clone());
     let logs = tracing_subscriber::registry().with(layer);
     match format {
@@ -47,6 +46,17 @@ pub(crate) fn init(filter: &Targets, format: LogFormat) -> io::Result<Logs> {
     }
     panic::set_hook(Box::new(log_panic));
     Ok(Logs { writer, filter })
+}
+
+/// Whether a person reads the logs at a terminal.
+pub(crate) fn is_read_by_a_person() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Whether log lines have colours. Files and containers' logs would show their control characters, and people switch
+/// them off with NO_COLOR (https://no-color.org).
+fn is_coloured() -> bool {
+    is_read_by_a_person() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 impl Logs {

@@ -31,7 +31,7 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain.clone(), key))
-            .map_err(|error| format!("the certificate and its key do not work: {error}"))?;
+            .map_err(|error| format!("the certificate and the key do not work together: {error}"))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { chain, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
@@ -54,7 +54,7 @@ pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, St
             Err(format!("{} contains no certificate{}", file.display(), hint(is_key)))
         }
         Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("its certificates cannot be read: {error}")),
+        Err(error) => Err(format!("cannot read its certificates: {}", reason(error))),
     }
 }
 
@@ -65,10 +65,18 @@ pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
             let is_certificate = CertificateDer::from_pem_file(file).is_ok();
             format!("{} contains no key{}", file.display(), hint(is_certificate))
         }
-        error => format!("the key cannot be read: {error}"),
+        error => format!("cannot read its key: {}", reason(error)),
     })
 }
 
+/// The error of the file, without the words of the PEM parser around it.
+fn reason(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
 fn hint(is_other_kind: bool) -> &'static str {
-    if is_other_kind { ": are certificate and key swapped?" } else { "" }
+    if is_other_kind { "; did you swap the certificate and the key?" } else { "" }
 }

@@ -19,12 +19,12 @@ pub(crate) enum ConfigError {
     UnknownKey { place: Place, suggestion: Option<String> },
     #[error("{name}: unknown variable{}", did_you_mean(suggestion.as_deref()))]
     UnknownVariable { name: String, suggestion: Option<String> },
-    #[error("{name} is not UTF-8")]
+    #[error("{name}: the value is not UTF-8")]
     NotUtf8 { name: String },
-    #[error("--config: {} cannot be read: {error}", path.display())]
+    #[error("cannot read the configuration file {} (--config or ROOMCAST_CONFIG): {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
     // Without the line itself, which toml's error would print: it may contain a secret.
-    #[error("{}:{line}: invalid TOML in column {column}: {message}", path.display())]
+    #[error("{}:{line}: invalid TOML at column {column}: {message}", path.display())]
     NotToml { path: PathBuf, line: usize, column: usize, message: String },
 }
 

@@ -41,7 +41,7 @@ impl File {
             line: self.line_at(start),
             column: before[line_start..].chars().count() + 1,
             message: match lacks_quotes(line) {
-                true => format!("text needs quotes, as in listen = \"127.0.0.1:3000\" ({})", error.message()),
+                true => format!("put text in quotes, as in listen = \"127.0.0.1:3000\" ({})", error.message()),
                 false => error.message().to_owned(),
             },
         }

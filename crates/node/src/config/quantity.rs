@@ -35,9 +35,9 @@ impl<const MIN: usize, const MAX: usize> Value for Number<MIN, MAX> {
     fn parse(text: &str) -> Result<Self, String> {
         let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
         number.map(Self).ok_or_else(|| match (MIN, MAX) {
-            (min, usize::MAX) => format!("it must be a number, at least {min}"),
-            (0, max) => format!("it must be a number, at most {max}"),
-            (min, max) => format!("it must be a number, at least {min} and at most {max}"),
+            (min, usize::MAX) => format!("it must be a number of at least {min}"),
+            (0, max) => format!("it must be a number of at most {max}"),
+            (min, max) => format!("it must be a number from {min} to {max}"),
         })
     }
 

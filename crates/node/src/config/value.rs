@@ -147,7 +147,7 @@ impl Value for PathBuf {
 
 impl Value for TrustedProxies {
     fn parse(text: &str) -> Result<Self, String> {
-        let allowed = "it must be addresses and networks, such as 10.0.0.0/8,fd00::/8,192.0.2.1";
+        let allowed = "it must be a list of addresses and networks, such as 10.0.0.0/8,fd00::/8,192.0.2.1";
         Self::parse(text).ok_or_else(|| allowed.to_owned())
     }
 
@@ -198,7 +198,11 @@ impl Prefix {
 impl Value for Prefix {
     fn parse(text: &str) -> Result<Self, String> {
         let is_valid = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        if is_valid { Ok(Self(text.to_owned())) } else { Err("it must be letters, digits, '-', '_' or '.'".to_owned()) }
+        if is_valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("it must consist of letters, digits, '-', '_' and '.'".to_owned())
+        }
     }
 
     fn schema() -> Schema {
@@ -227,8 +231,8 @@ impl Value for ClusterSecrets {
             text.split(',').map(|secret| is_valid(secret).then(|| secret.to_owned())).collect();
         secrets.map(Self).ok_or_else(|| {
             format!(
-                "it must have at least {MIN_SECRET_LENGTH} printable ASCII characters and no spaces; separate several \
-                 secrets by commas"
+                "it must be at least {MIN_SECRET_LENGTH} printable ASCII characters without spaces; separate several \
+                 secrets with commas"
             )
         })
     }
@@ -242,7 +246,7 @@ impl Value for ClusterSecrets {
 impl Value for ApiKey {
     fn parse(text: &str) -> Result<Self, String> {
         let is_valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let allowed = "it must be of ASCII letters, digits and signs, without white space";
+        let allowed = "it must consist of printable ASCII characters without spaces";
         is_valid.then(|| Self::new(text)).ok_or_else(|| allowed.to_owned())
     }
 
