@@ -53,7 +53,7 @@ pub(crate) enum RunError {
 fn what_to_do(option: &str, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::AddrInUse => format!(
-            "another program uses this port; stop it, or choose another address, such as {option}=127.0.0.1:0 for any \
+            "the port is in use; stop the program that uses it, or choose another address, such as {option}=127.0.0.1:0 for any \
              free port"
         ),
         ErrorKind::PermissionDenied => {

@@ -85,7 +85,7 @@ const BAD_VALUES: [(&str, &str, &str, &str, &str); 14] = [
     ("listen", "--listen", "ROOMCAST_LISTEN", "localhost", "127.0.0.1:3000"),
     ("trusted_proxies", "--trusted-proxies", "ROOMCAST_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "fd00::/8"),
     ("internal_listen", "--internal-listen", "ROOMCAST_INTERNAL_LISTEN", "none", "off"),
-    ("api_rate", "--api-rate", "ROOMCAST_API_RATE", "0", "at least 1"),
+    ("api_rate", "--api-rate", "ROOMCAST_API_RATE", "0", "from 1 to 4294967295"),
     ("demo", "--demo", "ROOMCAST_DEMO", "yes", "true or false"),
     ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "1MB", "1MiB"),
     ("max_payload", "--max-payload", "ROOMCAST_MAX_PAYLOAD", "67108865", "to 64MiB"),
@@ -144,7 +144,7 @@ fn a_file_with_an_unknown_key_a_value_of_another_kind_or_no_toml_is_refused() {
         ("no-table", "drain = 5\n", [":1: drain: found a number", "a table"]),
         ("unlike-any", "colour = 5\n", [":1: colour: unknown key", "`roomcast serve --help` lists"]),
         ("no-toml", "max_calls 1\n", [":1: invalid TOML", "column 11"]),
-        ("no-quotes", "listen = 127.0.0.1:3000\n", [":1: invalid TOML", "text needs quotes"]),
+        ("no-quotes", "listen = 127.0.0.1:3000\n", [":1: invalid TOML", "put text in quotes"]),
         ("twice", "max_calls = 1\nmax_calls = 2\n", [":2: invalid TOML", "column 1"]),
     ];
     for (name, content, [first, second]) in cases {
@@ -190,7 +190,7 @@ fn two_listeners_at_one_address_are_refused() {
         [("127.0.0.1:4000", "127.0.0.1:4000"), ("0.0.0.0:4000", "127.0.0.1:4000"), ("[::]:4000", "[::1]:4000")]
     {
         let arguments = ["--listen", public, "--internal-listen", internal];
-        assert_refused(&arguments, &[], &["--internal-listen", internal, "it takes the connections of listen", public]);
+        assert_refused(&arguments, &[], &["--internal-listen", internal, "it overlaps with listen", public]);
     }
     for (public, internal) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.2:4000", "127.0.0.1:4000")] {
         let arguments = ["--listen", public, "--internal-listen", internal];
@@ -216,12 +216,17 @@ fn a_certificate_and_its_key_are_given_together_and_each_in_its_place() {
     for (certificate, key, flag, error) in [
         (junk, key, "--tls-cert", format!("{junk} contains no certificate\n")),
         (certificate, junk, "--tls-key", format!("{junk} contains no key\n")),
-        (key, certificate, "--tls-cert", format!("{key} contains no certificate: are certificate and key swapped?")),
+        (
+            key,
+            certificate,
+            "--tls-cert",
+            format!("{key} contains no certificate; did you swap the certificate and the key?"),
+        ),
         (
             certificate,
             certificate,
             "--tls-key",
-            format!("{certificate} contains no key: are certificate and key swapped?"),
+            format!("{certificate} contains no key; did you swap the certificate and the key?"),
         ),
     ] {
         let [cert_flag, key_flag] = with(certificate, key);
@@ -251,7 +256,7 @@ fn the_key_is_never_printed() {
     assert_eq!(checked("api_key", &[], &[("ROOMCAST_API_KEY", "s3cret")]), pair("(hidden)", "ROOMCAST_API_KEY"));
     assert_eq!(checked("api_key", &["--config", &file], &[]), pair("(hidden)", &source));
     let error = error_of(&run(&["serve"], &[("ROOMCAST_API_KEY", "s3cret with spaces")]), EXIT_USAGE);
-    assert!(error.contains("ROOMCAST_API_KEY") && error.contains("white space"), "{error}");
+    assert!(error.contains("ROOMCAST_API_KEY") && error.contains("without spaces"), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
 }
 

@@ -59,10 +59,13 @@ fn a_listener_on_all_addresses_is_asked_on_loopback() {
 #[test]
 fn another_answer_than_200_none_and_half_of_one_are_told() {
     for (answer, told) in [
-        (&b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..], "answered \"HTTP/1.1 503 Service Unavailable\", not 200"),
-        (b"200\r\n", "answered \"200\", not 200"),
-        (b"HTTP/1.1 200", "no answer within 2s"),
-        (b"", "no answer within 2s"),
+        (
+            &b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..],
+            "the response is \"HTTP/1.1 503 Service Unavailable\" instead of 200",
+        ),
+        (b"200\r\n", "the response is \"200\" instead of 200"),
+        (b"HTTP/1.1 200", "no response within 2s; is the node running with this configuration?"),
+        (b"", "no response within 2s; is the node running with this configuration?"),
     ] {
         let (port, answering) = answering(answer);
         let error = error_of(&run(&["health", &format!("--internal-listen=127.0.0.1:{port}")], &[]), EXIT_FAILURE);
@@ -73,7 +76,7 @@ fn another_answer_than_200_none_and_half_of_one_are_told() {
 
 #[test]
 fn who_can_not_be_asked_is_not_healthy() {
-    for (address, told) in [("off", "internal_listen is off"), ("nowhere", "\"nowhere\" is not allowed")] {
+    for (address, told) in [("off", "`internal_listen` is off"), ("nowhere", "\"nowhere\" is not allowed")] {
         let error = error_of(&run(&["health", &format!("--internal-listen={address}")], &[]), EXIT_FAILURE);
         assert!(error.contains(told), "{error}");
     }
