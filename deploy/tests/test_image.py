@@ -65,7 +65,8 @@ def test_it_says_what_it_is(image):
     for label in ["title", "description", "licenses", "revision"]:
         assert config["Labels"][f"org.opencontainers.image.{label}"]
     said = subprocess.check_output([root / "usr/bin/roomcast", "--version"], text=True)
-    assert said == f"roomcast {config['Labels']['org.opencontainers.image.version']}\n"
+    version, revision = (config["Labels"][f"org.opencontainers.image.{label}"] for label in ["version", "revision"])
+    assert said.startswith(f"roomcast {version} ({revision[:7]}") and said.endswith(", release)\n")
 
 
 def test_it_runs_without_rights_on_a_root_that_it_can_not_write_to(image, tmp_path):
