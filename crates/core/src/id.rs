@@ -22,11 +22,12 @@ const ALL_NODES: &str = "nodes/all";
 /// The id of one run of a node: a restarted node has a new one.
 ///
 /// ```
-/// use roomcast_core::NodeId;
+/// # use roomcast_core as roomcast;
+/// use roomcast::NodeId;
 ///
 /// let node: NodeId = "00000000000000ff".parse()?;
 /// assert_eq!((node.as_u64(), node.to_string()), (255, "00000000000000ff".to_owned()));
-/// # Ok::<(), roomcast_core::InvalidId>(())
+/// # Ok::<(), roomcast::InvalidId>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -59,11 +60,12 @@ impl fmt::Display for NodeId {
 /// The id of a connection, unique in the cluster and across restarts. It is an address, not a secret.
 ///
 /// ```
-/// use roomcast_core::ConnectionId;
+/// # use roomcast_core as roomcast;
+/// use roomcast::ConnectionId;
 ///
 /// let id: ConnectionId = "00000000000000ff-1c".parse()?;
 /// assert_eq!((id.node.as_u64(), id.serial), (255, 28));
-/// # Ok::<(), roomcast_core::InvalidId>(())
+/// # Ok::<(), roomcast::InvalidId>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -83,7 +85,8 @@ impl fmt::Display for ConnectionId {
 /// The error of parsing a text that is not the id of a node or connection.
 ///
 /// ```
-/// use roomcast_core::NodeId;
+/// # use roomcast_core as roomcast;
+/// use roomcast::NodeId;
 ///
 /// let error = "ff".parse::<NodeId>().unwrap_err();
 /// assert_eq!(error.to_string(), "invalid node id \"ff\": expected something like 0123456789abcdef");
@@ -130,7 +133,8 @@ impl FromStr for ConnectionId {
 /// The error of an invalid name.
 ///
 /// ```
-/// use roomcast_core::{InvalidName, RoomName};
+/// # use roomcast_core as roomcast;
+/// use roomcast::{InvalidName, RoomName};
 ///
 /// let Err(InvalidName::Character { character, .. }) = RoomName::new("a/b") else { panic!("a slash is not allowed") };
 /// assert_eq!(character, '/');
@@ -189,11 +193,12 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
 /// invisible characters and white space. Cloning is cheap.
 ///
 /// ```
-/// use roomcast_core::UserId;
+/// # use roomcast_core as roomcast;
+/// use roomcast::UserId;
 ///
 /// let ann = UserId::new("ann@example.com")?;
 /// assert!(ann.starts_with("ann") && UserId::new("").is_err());
-/// # Ok::<(), roomcast_core::InvalidName>(())
+/// # Ok::<(), roomcast::InvalidName>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -217,13 +222,14 @@ impl UserId {
 /// a `/`: nodes send each other messages through them. So a broker decodes names with [`from_wire`](Self::from_wire).
 ///
 /// ```
-/// use roomcast_core::RoomName;
+/// # use roomcast_core as roomcast;
+/// use roomcast::RoomName;
 ///
 /// let lobby = RoomName::new("lobby")?;
 /// assert_eq!(&*lobby, "lobby");
 /// assert!(RoomName::new("nodes/all").is_err());
 /// assert!(RoomName::from_wire("nodes/all").is_of_nodes());
-/// # Ok::<(), roomcast_core::InvalidName>(())
+/// # Ok::<(), roomcast::InvalidName>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
-pub(crate) use error::ConfigError;
+pub(crate) use error::{ConfigError, unreadable};
 pub(crate) use layers::{CONFIG, Layers};
 pub(crate) use quantity::Memory;
 pub(crate) use schema::{Setting, of_file as file_schema, settings};

@@ -8,7 +8,7 @@ use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::ApiRules;
-use crate::config::{Config, ConfigError, Layers, Memory};
+use crate::config::{Config, ConfigError, Layers, Memory, unreadable};
 use crate::machine;
 use crate::tls::{self, Tls};
 
@@ -111,8 +111,8 @@ fn tls(config: &Config, layers: &Layers) -> Result<Option<Tls>, ConfigError> {
 fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, ConfigError> {
     let Some(url) = &*config.redis else { return Ok(None) };
     let ca_certificates = config.redis_ca.as_deref().map(std::fs::read).transpose();
-    let ca_certificates =
-        ca_certificates.map_err(|error| layers.given("redis_ca").refuse(format!("cannot read it: {error}")))?;
+    let ca_certificates = ca_certificates
+        .map_err(|error| layers.given("redis_ca").refuse(format!("cannot read it: {}", unreadable(&error))))?;
     let mut options = RedisOptions::new(url.as_str());
     options.prefix = config.redis_prefix.as_str().to_owned();
     options.history = config.redis_history.clone();

@@ -54,7 +54,7 @@ pub(crate) fn is_read_by_a_person() -> bool {
 }
 
 /// Whether log lines have colours. Files and containers' logs would show their control characters, and people switch
-/// them off with NO_COLOR (https://no-color.org).
+/// them off with NO_COLOR (<https://no-color.org>).
 fn is_coloured() -> bool {
     is_read_by_a_person() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

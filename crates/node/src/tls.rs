@@ -10,6 +10,8 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::unreadable;
+
 /// A certificate chain, and what accepts connections with it.
 #[derive(Clone)]
 pub(crate) struct Tls {
@@ -72,7 +74,7 @@ pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 /// The error of the file, without the words of the PEM parser around it.
 fn reason(error: pem::Error) -> String {
     match error {
-        pem::Error::Io(error) => error.to_string(),
+        pem::Error::Io(error) => unreadable(&error),
         error => error.to_string(),
     }
 }

@@ -20,7 +20,8 @@ use std::fmt;
 /// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | disconnected by an operator | no |
 ///
 /// ```
-/// use roomcast_protocol::CloseCode;
+/// # use roomcast_protocol as roomcast;
+/// use roomcast::CloseCode;
 ///
 /// assert!(CloseCode::GOING_AWAY.may_reconnect());
 /// assert!(CloseCode(4000).is_valid_on_the_wire(), "4000 to 4999 are the application's");
@@ -74,7 +75,8 @@ impl fmt::Display for CloseCode {
 /// The body of a Close frame.
 ///
 /// ```
-/// use roomcast_protocol::{CloseCode, CloseFrame};
+/// # use roomcast_protocol as roomcast;
+/// use roomcast::{CloseCode, CloseFrame};
 ///
 /// let close = CloseFrame::new(CloseCode::DISCONNECTED, "your account was suspended");
 /// assert_eq!(close.code.0, 4409);

@@ -31,11 +31,12 @@ const ID_LEN: usize = 4;
 /// The name of an event or a method: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
 ///
 /// ```
-/// use roomcast_protocol::Name;
+/// # use roomcast_protocol as roomcast;
+/// use roomcast::Name;
 ///
 /// let name = Name::new("chat/send")?;
 /// assert_eq!((name.as_str(), name.len()), ("chat/send", 9));
-/// # Ok::<(), roomcast_protocol::NameError>(())
+/// # Ok::<(), roomcast::NameError>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Name(Bytes);
@@ -43,7 +44,8 @@ pub struct Name(Bytes);
 /// A name that does not fit in a frame.
 ///
 /// ```
-/// use roomcast_protocol::Name;
+/// # use roomcast_protocol as roomcast;
+/// use roomcast::Name;
 ///
 /// assert_eq!(Name::new(&"x".repeat(256)).unwrap_err().len, 256);
 /// ```

@@ -100,10 +100,9 @@ pub use payload::{IntoPayload, IntoReply};
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, JoinError, MAX_WAITING_BYTES,
+    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, MAX_WAITING_BYTES,
     MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication,
-    PublicationQueue, Publish, PublishError, Reached, Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId,
-    check_event,
+    PublicationQueue, Publish, Reached, Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId, check_event,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

@@ -33,9 +33,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events and
 ///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES), and may have a reserve for the messages between nodes
 ///   ([`RoomName::is_of_nodes`]). A publish that finds no place fails; it does not wait.
-#[doc = ""]
-// Its samples use the crate `roomcast`, whose tests run them.
-#[cfg_attr(not(doctest), doc = include_str!("../../../../docs/guides/brokers.md"))]
+///
+/// The guide "Write a broker" (`docs/guides/brokers.md`) explains how to keep these promises, with a whole broker as an
+/// example and the test of the contract.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Publishes to a room, on all nodes. The payload has at most 64 MiB
     /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)): the hub refuses a larger one.
@@ -84,7 +84,8 @@ pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'stati
 /// Whether a broker works.
 ///
 /// ```
-/// use roomcast_core::{Broker, BrokerStatus, MemoryBroker};
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Broker, BrokerStatus, MemoryBroker};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let broker = MemoryBroker::single();
@@ -103,7 +104,8 @@ pub enum BrokerStatus {
 /// Why an operation of the broker failed.
 ///
 /// ```
-/// use roomcast_core::BrokerError;
+/// # use roomcast_core as roomcast;
+/// use roomcast::BrokerError;
 ///
 /// /// Whether the same publish may succeed later.
 /// fn is_temporary(error: &BrokerError) -> bool {

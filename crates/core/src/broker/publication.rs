@@ -14,9 +14,10 @@ use crate::id::{NodeId, RoomName};
 /// a field that is added here is a compile error in a broker that drops it.
 ///
 /// ```
+/// # use roomcast_core as roomcast;
 /// use std::time::Instant;
 /// use bytes::Bytes;
-/// use roomcast_core::{NodeId, Position, Publish, RoomName, check_event};
+/// use roomcast::{NodeId, Position, Publish, RoomName, check_event};
 ///
 /// let publish = Publish {
 ///     origin: NodeId::random(),
@@ -27,7 +28,7 @@ use crate::id::{NodeId, RoomName};
 /// };
 /// let publication = publish.accepted(Position { epoch: 1, offset: 7 });
 /// assert_eq!((&*publication.room, publication.position.offset), ("lobby", 7));
-/// # Ok::<(), roomcast_core::InvalidName>(())
+/// # Ok::<(), roomcast::InvalidName>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Publish {
@@ -65,7 +66,8 @@ pub struct Publication {
 /// the broker has lost the room's last offset.
 ///
 /// ```
-/// use roomcast_core::Position;
+/// # use roomcast_core as roomcast;
+/// use roomcast::Position;
 ///
 /// /// Whether events are missing between two that a node received one after the other.
 /// fn has_gap(last: Position, next: Position) -> bool {

@@ -10,7 +10,8 @@ use crate::broker::publication::Publication;
 /// Its owner locks it.
 ///
 /// ```
-/// use roomcast_core::PublicationQueue;
+/// # use roomcast_core as roomcast;
+/// use roomcast::PublicationQueue;
 ///
 /// let mut queue = PublicationQueue::default();
 /// assert!(queue.reserve(1024).is_some());
@@ -101,7 +102,8 @@ impl PublicationQueue {
 /// publication can take it.
 ///
 /// ```
-/// use roomcast_core::{Publication, PublicationQueue};
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Publication, PublicationQueue};
 ///
 /// /// Whether there was a place.
 /// fn deliver(publication: Publication, queue: &mut PublicationQueue) -> bool {

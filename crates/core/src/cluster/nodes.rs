@@ -30,7 +30,8 @@ pub const MAX_NODES: usize = 1000;
 /// A live node, as its last heartbeat reported it.
 ///
 /// ```
-/// use roomcast_core::NodeInfo;
+/// # use roomcast_core as roomcast;
+/// use roomcast::NodeInfo;
 ///
 /// /// The node with the fewest connections.
 /// fn least_loaded(nodes: &[NodeInfo]) -> Option<&NodeInfo> {

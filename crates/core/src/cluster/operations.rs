@@ -64,7 +64,8 @@ impl From<SendError> for RequestError {
 /// A room's members over the cluster.
 ///
 /// ```
-/// use roomcast_core::{Members, UserId};
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Members, UserId};
 ///
 /// /// Whether a user is in the room. `None`: some nodes did not respond, so that is unknown.
 /// fn has_user(members: &Members, user: &UserId) -> Option<bool> {
@@ -86,7 +87,8 @@ pub struct Members {
 /// Which rooms to list.
 ///
 /// ```
-/// use roomcast_core::RoomsQuery;
+/// # use roomcast_core as roomcast;
+/// use roomcast::RoomsQuery;
 ///
 /// let mut query = RoomsQuery::default();
 /// query.prefix = "chat-".to_owned();
@@ -123,7 +125,8 @@ pub struct RoomCount {
 /// Rooms over the cluster.
 ///
 /// ```
-/// use roomcast_core::{Rooms, RoomsQuery};
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Rooms, RoomsQuery};
 ///
 /// /// Adds a page of rooms to a list, and returns the query for the next page, if there is one.
 /// fn take_page(query: &RoomsQuery, page: Rooms, list: &mut Vec<String>) -> Option<RoomsQuery> {
@@ -147,7 +150,8 @@ pub struct Rooms {
 /// The connections of a user that an operation was done to.
 ///
 /// ```
-/// use roomcast_core::Reached;
+/// # use roomcast_core as roomcast;
+/// use roomcast::Reached;
 ///
 /// fn is_complete(reached: &Reached) -> bool {
 ///     reached.connections > 0 && reached.unresponsive_nodes.is_empty()

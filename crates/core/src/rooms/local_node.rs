@@ -64,7 +64,8 @@ pub enum JoinError {
 /// One member of a room.
 ///
 /// ```
-/// use roomcast_core::Member;
+/// # use roomcast_core as roomcast;
+/// use roomcast::Member;
 ///
 /// fn name(member: &Member) -> String {
 ///     member.user.as_ref().map_or_else(|| member.connection.to_string(), |user| user.to_string())

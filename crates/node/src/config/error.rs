@@ -1,6 +1,7 @@
 //! What is reported about a wrong configuration.
 
 use std::fmt::{self, Display};
+use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -21,8 +22,8 @@ pub(crate) enum ConfigError {
     UnknownVariable { name: String, suggestion: Option<String> },
     #[error("{name}: the value is not UTF-8")]
     NotUtf8 { name: String },
-    #[error("cannot read the configuration file {} (--config or ROOMCAST_CONFIG): {error}", path.display())]
-    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("cannot read the configuration file {} (--config or ROOMCAST_CONFIG): {}", path.display(), unreadable(error))]
+    Unreadable { path: PathBuf, error: io::Error },
     // Without the line itself, which toml's error would print: it may contain a secret.
     #[error("{}:{line}: invalid TOML at column {column}: {message}", path.display())]
     NotToml { path: PathBuf, line: usize, column: usize, message: String },
@@ -80,6 +81,18 @@ pub(super) fn closest(wrong: &str, candidates: impl IntoIterator<Item = String>)
     let rated = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(wrong, &candidate), candidate));
     let similar = rated.filter(|(similarity, _)| *similarity >= MIN_SIMILARITY);
     similar.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, candidate)| candidate)
+}
+
+/// Why a file can't be read, with the next step if there is one.
+pub(crate) fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file; check the path".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; let the user that runs the node read the file".to_owned()
+        }
+        io::ErrorKind::IsADirectory => "it is a directory; name a file in it".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 #[cfg(test)]
