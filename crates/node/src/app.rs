@@ -120,17 +120,9 @@ async fn serve(
     }
     let public = TcpListener::from_std(public)?;
     let scheme = if setup.tls.is_some() { "https" } else { "http" };
-    let demo = *setup.config.demo;
-    tracing::info!(node = %node.id(), demo, "listening on {scheme}://{}", public.local_addr()?);
-    if !demo {
-        tracing::warn!(
-            "no methods and no rooms are enabled: restart with --demo to try some, or define yours in a program that uses \
-             the library"
-        );
-    } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
-        let page = format!("{scheme}://{}", on_this_machine(public.local_addr()?));
-        logs.print(&demo::welcome(&page, api_url.as_deref(), setup.config.api_key.is_some()));
-    }
+    let address = public.local_addr()?;
+    tracing::info!(node = %node.id(), demo = *setup.config.demo, "listening on {scheme}://{address}");
+    greet(&setup, logs, &format!("{scheme}://{}", on_this_machine(address)), api_url.as_deref());
     readiness.remove(STARTING);
 
     let running = Running { logs, descriptors, node: node.clone(), guard, tls };
@@ -142,8 +134,31 @@ async fn serve(
         failure = node.failed() => return Err(failure.into()),
     };
     let plan = &reloader.setup().config.drain;
-    let connections = node.connection_count();
-    let delay = match stopped_by {
+    let delay = delay_of(plan, stopped_by, node.connection_count());
+    readiness.add(DRAINING);
+    tokio::select! {
+        () = drain(plan, delay, public, &places, &current_tls, &app, &node) => tracing::info!("drained"),
+        _ = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before the drain was over"),
+        failure = node.failed() => return Err(failure.into()),
+    }
+    Ok(())
+}
+
+/// Tells the person who started the node what to try, or what is missing.
+fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
+    if !*setup.config.demo {
+        tracing::warn!(
+            "no methods and no rooms are enabled: restart with --demo to try some, or define yours in a program that uses \
+             the library"
+        );
+    } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
+        logs.print(&demo::welcome(page, api_url, setup.config.api_key.is_some()));
+    }
+}
+
+/// How long connections are still accepted.
+fn delay_of(plan: &Drain, stopped_by: Stop, connections: usize) -> Duration {
+    match stopped_by {
         Stop::Terminate => {
             let delay = *plan.delay;
             tracing::info!(
@@ -156,14 +171,7 @@ async fn serve(
             tracing::info!(connections, "draining without drain.delay; a second Ctrl-C ends the node at once");
             Duration::ZERO
         }
-    };
-    readiness.add(DRAINING);
-    tokio::select! {
-        () = drain(plan, delay, public, &places, &current_tls, &app, &node) => tracing::info!("drained"),
-        _ = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before the drain was over"),
-        failure = node.failed() => return Err(failure.into()),
     }
-    Ok(())
 }
 
 /// Where a listener can be reached from its own machine.

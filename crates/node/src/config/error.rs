@@ -86,7 +86,7 @@ pub(super) fn closest(wrong: &str, candidates: impl IntoIterator<Item = String>)
 /// Why a file can't be read, with the next step if there is one.
 pub(crate) fn unreadable(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file; check the path".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file; correct the path".to_owned(),
         io::ErrorKind::PermissionDenied => {
             "permission denied; let the user that runs the node read the file".to_owned()
         }
