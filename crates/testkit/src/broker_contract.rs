@@ -64,8 +64,8 @@ const PUBLISHERS: usize = 3;
 ///
 /// The last two are a sample of the bounds. They count the payloads that are held and the events that one call gives
 /// out: at most twice [`MAX_WAITING_EVENTS`](roomcast_core::MAX_WAITING_EVENTS) or
-/// [`MAX_WAITING_BYTES`](roomcast_core::MAX_WAITING_BYTES), for a queue before the backend and one behind it. Copies in a
-/// queue that gives out one event for each call are not seen. Nothing here stops the backend or makes it lose data.
+/// [`MAX_WAITING_BYTES`](roomcast_core::MAX_WAITING_BYTES), for a queue before the backend and one behind it. They see
+/// nothing of a broker that encodes or copies payloads, or gives out events in portions. Nothing here stops the backend or makes it lose data.
 ///
 /// # Panics
 /// If a promise is broken. The message names the step and what was broken.
