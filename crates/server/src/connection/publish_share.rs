@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use roomcast_core::{BoxFuture, PublishError};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::task::unconstrained;
 
 /// How many bytes a connection may have published that the broker has not accepted yet. A larger publish may be under
 /// way alone.
@@ -55,9 +56,10 @@ impl PublishShare {
         payload: usize,
         publish: impl FnOnce() -> Publish,
     ) -> Result<Option<UnderWay>, PublishError> {
-        let _turn = self.turn.lock().await;
+        // Unconstrained: otherwise a flood would use up its task's budget here, and be handled one by one.
+        let _turn = unconstrained(self.turn.lock()).await;
         // The semaphore is never closed.
-        let parts = Arc::clone(&self.parts).acquire_many_owned(parts(payload)).await.ok();
+        let parts = unconstrained(Arc::clone(&self.parts).acquire_many_owned(parts(payload))).await.ok();
         let mut publish = publish();
         match (&mut publish).now_or_never() {
             Some(result) => result.map(|()| None),
