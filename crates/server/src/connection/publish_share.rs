@@ -138,4 +138,11 @@ mod tests {
         assert!(second.await.is_ok());
         assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 2]);
     }
+    #[tokio::test]
+    async fn a_publish_that_has_room_starts_at_once_whatever_is_left_of_its_task_s_budget() {
+        let share = PublishShare::new();
+        let other = Semaphore::new(1);
+        while other.acquire().now_or_never().is_some() {}
+        assert!(share.start(1, || Box::pin(ready(Ok(())))).now_or_never().is_some());
+    }
 }
