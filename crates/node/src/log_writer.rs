@@ -177,6 +177,7 @@ mod tests {
         assert_eq!(numbers.len(), sent - dropped);
         assert!(numbers.is_sorted());
     }
+
     /// A disk with room for so many bytes.
     #[derive(Debug, Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);

@@ -138,6 +138,7 @@ mod tests {
         assert!(second.await.is_ok());
         assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 2]);
     }
+
     #[tokio::test]
     async fn a_publish_that_has_room_starts_at_once_whatever_is_left_of_its_task_s_budget() {
         let share = PublishShare::new();
