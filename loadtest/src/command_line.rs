@@ -103,9 +103,15 @@ fn clap(keys: &[Key]) -> Clap {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
-    let files = || Arg::new("file").value_name("FILE.json").required(true).num_args(1..);
+    let files = || {
+        Arg::new("file")
+            .value_name("FILE.json")
+            .help("Results of a run, from `run --json`")
+            .required(true)
+            .num_args(1..)
+    };
     let run = Clap::new("run")
-        .about("Runs a scenario")
+        .about("Run a scenario")
         .arg(
             Arg::new("scenario")
                 .value_name("SCENARIO")
@@ -116,28 +122,28 @@ fn clap(keys: &[Key]) -> Clap {
             option(
                 "url",
                 "URL",
-                "WebSocket URL of a node, ws:// or wss://; repeat it to spread connections over several",
+                "WebSocket URL of a node, with ws:// or wss://; repeat the option to spread the connections over several nodes",
             )
             .required(true)
             .action(ArgAction::Append),
-            option("metrics", "URL", "Metrics URL of a node, scraped every second; repeatable")
+            option("metrics", "URL", "URL of a node's metrics, which the load test scrapes every second; repeat the option for more nodes")
                 .action(ArgAction::Append),
-            option("processes", "N", "Number of generator processes; 0 starts as many as the connections need")
+            option("processes", "N", "Generator processes; 0 starts as many as the connections need")
                 .default_value("0")
                 .value_parser(clap::value_parser!(u32)),
-            option("sources", "ADDRS", "Local addresses to connect from, in turn, separated by commas")
+            option("sources", "ADDRS", "Comma-separated local addresses from which the connections start, in turn")
                 .value_delimiter(',')
                 .value_parser(clap::value_parser!(IpAddr)),
-            option("ca", "FILE", "CA certificates (PEM) to trust for wss://, besides the system's"),
-            option("json", "FILE", "Writes the results as JSON; '-' prints them"),
-            option("html", "FILE", "Writes the report as a page"),
+            option("ca", "FILE", "CA certificates (PEM) to trust for wss://, in addition to those of the system"),
+            option("json", "FILE", "Write the results to this file as JSON; '-' prints them"),
+            option("html", "FILE", "Write the report to this file as an HTML page"),
             option(
                 "threshold",
                 "THRESHOLD",
-                "Fails the run unless it is met, such as p99<50ms or errors<10; repeatable",
+                "Threshold that the run must meet, such as p99<50ms or errors<10; repeat the option for more thresholds",
             )
             .action(ArgAction::Append),
-            option("quiet", "", "Shows no progress").action(ArgAction::SetTrue),
+            option("quiet", "", "Do not show progress").action(ArgAction::SetTrue),
         ])
         .next_help_heading("Keys of the scenario (override its file)")
         .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
@@ -146,7 +152,7 @@ fn clap(keys: &[Key]) -> Clap {
         }));
     Clap::new(NAME)
         .about(
-            "Measures how many clients a Roomcast cluster holds and how fast it is, and checks that it loses nothing",
+            "Measure how many clients a Roomcast cluster serves and how fast, and check that no event or response is lost",
         )
         .version(env!("BUILD_VERSION"))
         .subcommand_required(true)
@@ -155,14 +161,14 @@ fn clap(keys: &[Key]) -> Clap {
         .subcommand(scenarios())
         .subcommand(
             Clap::new("report")
-                .about("Prints the summary of a run, or compares runs with the first")
+                .about("Print the summary of a run, or compare runs with the first one")
                 .arg(files())
-                .arg(option("html", "FILE", "Writes the report of the first run as a page")),
+                .arg(option("html", "FILE", "Write the report of the first run to this file as an HTML page")),
         )
         .subcommand(
             Clap::new("curve")
-                .about("Draws the capacity curves of runs with several steps in one picture")
-                .arg(Arg::new("picture").value_name("OUT.svg").required(true))
+                .about("Draw the capacity curves of runs in one picture; each run must have several steps")
+                .arg(Arg::new("picture").value_name("OUT.svg").help("Picture to write").required(true))
                 .arg(files()),
         )
         .subcommands(for_shells())
@@ -171,8 +177,8 @@ fn clap(keys: &[Key]) -> Clap {
 
 fn scenarios() -> Clap {
     Clap::new("scenarios")
-        .about("Lists the built-in scenarios, or prints one; 'defaults' documents every key")
-        .arg(Arg::new("name").value_name("NAME"))
+        .about("List the built-in scenarios, or print one of them; 'defaults' documents every key")
+        .arg(Arg::new("name").value_name("NAME").help("Scenario to print, or 'defaults'"))
 }
 
 /// Commands for the shell around the program.
@@ -180,7 +186,7 @@ fn for_shells() -> [Clap; 2] {
     let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(clap::value_parser!(Shell));
     let command = Arg::new("command").value_name("COMMAND").help("A command, such as run");
     [
-        Clap::new("completions").about("Prints completions for a shell").arg(shell),
-        Clap::new("man").about("Prints the manual page of roomcast-loadtest, or of one of its commands").arg(command),
+        Clap::new("completions").about("Print completions for a shell").arg(shell),
+        Clap::new("man").about("Print the manual page of roomcast-loadtest, or of one of its commands").arg(command),
     ]
 }

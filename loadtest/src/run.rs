@@ -48,7 +48,7 @@ impl Run {
         let ca = self
             .ca
             .as_ref()
-            .map(|file| std::fs::read_to_string(file).map_err(|error| format!("can't read --ca {file}: {error}")));
+            .map(|file| std::fs::read_to_string(file).map_err(|error| format!("cannot read --ca {file}: {error}")));
         for file in [&self.json, &self.html].into_iter().flatten() {
             output::check(file)?;
         }

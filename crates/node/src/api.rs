@@ -57,8 +57,8 @@ fn described_routes() -> OpenApiRouter<Node> {
 #[openapi(
     info(
         title = "Roomcast",
-        description = "The API of a Roomcast cluster for backends. Every node answers for all nodes. \
-                       Keep it on the internal network."
+        description = "The API that backends use to reach the clients of a Roomcast cluster. Any node answers for the whole cluster. \
+                       Do not expose it to the internet."
     ),
     tags(
         (name = "rooms", description = "Publish to rooms, and manage their members"),
@@ -79,7 +79,7 @@ impl Modify for Bearer {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The node's `api_key`. A node without one needs none."));
+            .description(Some("The `api_key` of the node. A node without a key accepts every request."));
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
     }
@@ -107,11 +107,12 @@ async fn description() -> Result<impl IntoResponse, Failure> {
 
 /// Also for paths outside the API.
 pub(crate) async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
-    Failure::new(StatusCode::NOT_FOUND, Code::NotFound, format!("there is nothing at {}", uri.path()))
+    Failure::new(StatusCode::NOT_FOUND, Code::NotFound, format!("no resource at {}", uri.path()))
 }
 
 /// Also for paths outside the API.
 pub(crate) async fn not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Failure {
-    let message = format!("{} has no {method}; the header Allow says what it has", uri.path());
+    let message =
+        format!("{} does not support {method}; the Allow header lists the methods that it supports", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, message)
 }

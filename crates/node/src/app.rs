@@ -45,7 +45,7 @@ pub(crate) enum RunError {
     Redis(#[from] RedisError),
     #[error("the node failed: {0}")]
     Node(#[from] NodeFailure),
-    #[error("the system refused a thread, a signal handler or a socket: {0}")]
+    #[error("cannot create a thread, a signal handler or a socket: {0}")]
     System(#[from] io::Error),
 }
 
@@ -60,7 +60,7 @@ fn what_to_do(option: &str, error: &io::Error) -> String {
             format!("{error}; choose a port of at least 1024, or grant the program CAP_NET_BIND_SERVICE")
         }
         ErrorKind::AddrNotAvailable => {
-            "this machine does not have this address; 0.0.0.0 listens on all of its addresses".to_owned()
+            "no network interface of this machine has this address; 0.0.0.0 listens on all interfaces".to_owned()
         }
         _ => error.to_string(),
     }

@@ -34,78 +34,80 @@ use crate::telemetry::LogFormat;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Address of the public listener, which serves WebSocket at /socket
+    /// Address of the public listener, which serves WebSocket connections at /socket
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
-    /// Certificate chain (PEM) of the public listener; set it together with tls_key to serve TLS
+    /// Certificate chain (PEM) for TLS on the public listener; requires the private key as well
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
-    /// Private key (PEM) of the public listener
+    /// Private key (PEM) of the certificate for TLS on the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
-    /// Load balancers whose X-Forwarded-For is trusted, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can
-    /// spoof client addresses
+    /// Load balancers whose X-Forwarded-For header the node trusts, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in
+    /// these ranges can spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
-    /// Address of the internal listener, which serves health, metrics and the HTTP API; keep it private; 'off' disables it
+    /// Address of the internal listener, which serves health checks, metrics and the HTTP API; keep it private; 'off'
+    /// disables it
     #[schemars(extend("default" = "127.0.0.1:3001"))]
     pub(crate) internal_listen: Scalar<Option<SocketAddr>>,
-    /// URL of the cluster's Redis: redis://, redis-cluster:// or redis-sentinel://, each with rediss… for TLS; 'off' runs a
-    /// single node
+    /// URL of the Redis that connects the nodes of a cluster; it begins with redis://, redis-cluster:// or redis-
+    /// sentinel://, or, for TLS, with rediss in place of redis; 'off' runs a single node
     #[schemars(extend("default" = "off"))]
     pub(crate) redis: Scalar<Option<RedisUrl>>,
-    /// CA certificates (PEM) that verify the Redis servers; 'off' uses the system's
+    /// CA certificates (PEM) that verify the Redis servers; 'off' uses the CA certificates of the system
     #[schemars(extend("default" = "off"))]
     pub(crate) redis_ca: Scalar<Option<PathBuf>>,
-    /// Prefix for all keys and channels in Redis
+    /// Prefix of all keys and channels in Redis; clusters that share a Redis need different prefixes
     #[schemars(extend("default" = "roomcast"))]
     pub(crate) redis_prefix: Scalar<Prefix>,
-    /// Events that Redis keeps, so that a node can catch up: 100/30s keeps at least the last 100 events of a room, until 30 s
-    /// after the last; 'off' keeps none; rules for some rooms come first: 'chat-*=500/5m ticks=off 100/30s'
+    /// Events that Redis keeps so that nodes can catch up; '100/30s' keeps at least the last 100 events of each room,
+    /// until 30 s after the latest one; 'off' keeps none; rules for particular rooms come first, as in 'chat-*=500/5m
+    /// ticks=off 100/30s'
     #[schemars(extend("default" = "100/30s"))]
     pub(crate) redis_history: Scalar<HistoryRules>,
-    /// How long a node stays subscribed to a room after its last local member leaves
+    /// How long a node stays subscribed to a room after the last member on this node leaves
     #[schemars(extend("default" = "5s"))]
     pub(crate) redis_unsubscribe_delay: Scalar<Duration>,
-    /// Secret that signs messages between nodes; at least 16 characters, and the same on all nodes; 'NEW,OLD' signs with NEW
-    /// and accepts both
+    /// Secret that signs messages between nodes; at least 16 characters, and the same on all nodes; 'NEW,OLD' signs
+    /// with NEW and accepts both
     #[schemars(extend("default" = "off"))]
     pub(crate) cluster_secret: Scalar<Option<ClusterSecrets>>,
-    /// How long a node stays ready after it loses Redis
+    /// How long a node stays ready after it loses its connection to Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set it by the variable or the
-    /// file, since other users of the machine can read flags
+    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set the variable or the key
+    /// in the file, because other users of the machine can read flags
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
-    /// Requests per second to the HTTP API; further ones fail with 429
+    /// Requests per second that the HTTP API accepts; further requests fail with 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// Serve a demo page at /, and its methods; every client may use all methods and rooms
+    /// Serve a demo page at / and the methods that it calls; any client may then call all methods and join all rooms
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
-    /// Concurrent connections; further upgrades fail with 503
+    /// Connections that may be open at the same time; further upgrades fail with 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
-    /// Largest payload of a frame, up to 64MiB; a larger one closes the connection with 1009
+    /// Largest payload of a frame, at most 64MiB; a larger payload closes the connection with code 1009
     #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
-    /// Memory for a client's calls in flight and queued notifications; when it is full, further calls are refused, and a
-    /// further notification closes the connection with 1013
+    /// Memory for one client's calls in flight and queued notifications; when it is full, further calls fail, and a
+    /// further notification closes the connection with code 1013
     #[schemars(extend("default" = "8MiB", "x-reloads" = true))]
     pub(crate) max_inbound: Scalar<Size>,
-    /// Memory for a client's unread output; when it is full, the connection is closed with 4408
+    /// Memory for output that one client has not read yet; when it is full, the connection closes with code 4408
     #[schemars(extend("default" = "4MiB"))]
     pub(crate) max_outbound: Scalar<Size>,
-    /// Memory for the input of all clients; when it is full, the connections that hold the most are closed with 1013, and
-    /// upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
+    /// Memory for the input of all clients; when it is full, the node closes the connections that hold the most with
+    /// code 1013, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) inbound_memory: Scalar<Memory>,
-    /// Memory for the unread output of all clients; when it is full, the connections that hold the most are closed with 4408,
-    /// and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
+    /// Memory for output that clients have not read yet; when it is full, the node closes the connections that hold the
+    /// most with code 4408, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
-    /// Calls that a client may have in flight; further calls are refused
+    /// Calls that one client may have in flight; further calls fail
     #[schemars(extend("default" = 1024, "x-reloads" = true))]
     pub(crate) max_calls: Scalar<Count>,
     /// Rooms that a connection may be in at the same time
@@ -114,7 +116,7 @@ pub(crate) struct Config {
     /// Time between pings to a client
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) ping_interval: Scalar<NonZeroTime>,
-    /// How long a client may stay silent after a ping before its connection is closed
+    /// How long a client may stay silent after a ping before the node closes its connection
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) pong_timeout: Scalar<NonZeroTime>,
     /// How long a call may run before the node cancels it
@@ -136,13 +138,14 @@ pub(crate) struct Config {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {
-    /// How long the node accepts connections after SIGTERM, so that load balancers notice that it is not ready
+    /// How long the node accepts connections after SIGTERM, so that load balancers notice that it is no longer ready
     #[schemars(extend("default" = "5s", "x-reloads" = true))]
     pub(crate) delay: Scalar<Duration>,
-    /// The most time over which a drain spreads its closes; with few clients it takes less
+    /// Longest time that the node takes to close its connections in a drain; with few clients, it takes less
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) duration: Scalar<Duration>,
-    /// Time after SIGTERM at which calls still in flight are cancelled; at least the sum of the delay and the duration
+    /// Time after SIGTERM at which the node cancels the calls still in flight; at least the sum of the delay and the
+    /// duration
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) timeout: Scalar<Duration>,
 }

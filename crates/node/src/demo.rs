@@ -56,7 +56,8 @@ async fn broadcast(socket: Socket, payload: Bytes) -> Result<(), CallError> {
 }
 
 async fn my_ip(socket: Socket) -> Result<String, CallError> {
-    let address = socket.peer_addr().ok_or_else(|| CallError::new(Code::Internal, "the address is not known"))?;
+    let address =
+        socket.peer_addr().ok_or_else(|| CallError::new(Code::Internal, "the address of the client is unknown"))?;
     Ok(address.to_string())
 }
 

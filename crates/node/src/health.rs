@@ -27,7 +27,7 @@ pub(crate) struct Unhealthy {
 enum Reason {
     #[error("{0}")]
     Unreachable(#[from] io::Error),
-    #[error("no response within {DEADLINE:?}; is the node running with this configuration?")]
+    #[error("no response within {DEADLINE:?}; check that the node runs with this configuration")]
     TimedOut,
     #[error("the response is {0:?} instead of 200")]
     Refused(String),

@@ -126,7 +126,7 @@ fn man(arguments: &ArgMatches) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            report(&format!("roomcast: the manual page cannot be made: {error}"));
+            report(&format!("roomcast: cannot generate the manual page: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -179,15 +179,15 @@ fn command() -> Command {
         .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
             Command::new("check")
-                .about("Print the configuration with the origin of each value, and test the connection to Redis"),
+                .about("Print each option with its value and the origin of the value, and test the connection to Redis"),
         ))
         .subcommand(with_options(
             Command::new("health")
-                .about("Check a running node with this configuration; the exit status is 0 if it is healthy, 1 if not"),
+                .about("Check the running node that has this configuration; the exit status is 0 if the node is healthy and 1 otherwise"),
         ))
         .subcommand(
             Command::new("config")
-                .about("Print what a configuration file may contain")
+                .about("Print the schema of the configuration file")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .subcommand(Command::new("schema").about("Print the JSON Schema of the configuration file")),

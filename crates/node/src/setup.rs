@@ -53,7 +53,7 @@ impl Setup {
             return Ok(());
         }
         Err(layers.given("internal_listen").refuse(
-            "every host that reaches it could use the HTTP API; set api_key (ROOMCAST_API_KEY), or an address on \
+            "without api_key, any host that reaches this address can use the HTTP API; set api_key (ROOMCAST_API_KEY), or an address on \
              loopback, such as 127.0.0.1:3001",
         ))
     }
@@ -98,8 +98,12 @@ fn tls(config: &Config, layers: &Layers) -> Result<Option<Tls>, ConfigError> {
     let refuse = |key| move |why| layers.given(key).refuse(why);
     match (&*config.tls_cert, &*config.tls_key) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(refuse("tls_key")("a key needs its certificate; set tls_cert, too".to_owned())),
-        (Some(_), None) => Err(refuse("tls_cert")("a certificate needs its key; set tls_key, too".to_owned())),
+        (None, Some(_)) => {
+            Err(refuse("tls_key")("a private key requires its certificate; set tls_cert as well".to_owned()))
+        }
+        (Some(_), None) => {
+            Err(refuse("tls_cert")("a certificate requires its private key; set tls_key as well".to_owned()))
+        }
         (Some(cert), Some(key)) => {
             let chain = tls::read_chain(cert).map_err(refuse("tls_cert"))?;
             let key = tls::read_key(key).map_err(refuse("tls_key"))?;

@@ -28,7 +28,7 @@ pub(crate) fn off() -> CurrentTls {
 }
 
 impl Tls {
-    /// The error completes "CERT is not allowed; ".
+    /// The error completes "cannot use CERT: ".
     pub(crate) fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -47,7 +47,7 @@ impl Tls {
     }
 }
 
-/// Reads a certificate chain. The error completes "FILE is not allowed; ".
+/// Reads a certificate chain. The error completes "cannot use FILE: ".
 pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match chain {
@@ -56,18 +56,18 @@ pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, St
             Err(format!("{} contains no certificate{}", file.display(), hint(is_key)))
         }
         Ok(chain) => Ok(chain),
-        Err(error) => Err(format!("cannot read its certificates: {}", reason(error))),
+        Err(error) => Err(format!("cannot read the certificates: {}", reason(error))),
     }
 }
 
-/// Reads a private key. The error completes "FILE is not allowed; ".
+/// Reads a private key. The error completes "cannot use FILE: ".
 pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
         pem::Error::NoItemsFound => {
             let is_certificate = CertificateDer::from_pem_file(file).is_ok();
             format!("{} contains no key{}", file.display(), hint(is_certificate))
         }
-        error => format!("cannot read its key: {}", reason(error)),
+        error => format!("cannot read the key: {}", reason(error)),
     })
 }
 

@@ -211,8 +211,8 @@ fn a_certificate_and_its_key_are_given_together_and_each_in_its_place() {
     let junk = &write_file("junk.pem", "junk\n");
     let with = |certificate: &str, key: &str| [format!("--tls-cert={certificate}"), format!("--tls-key={key}")];
     let [cert_flag, key_flag] = with(certificate, key);
-    assert_refused(&[&cert_flag], &[], &["--tls-cert", "a certificate needs its key"]);
-    assert_refused(&[&key_flag], &[], &["--tls-key", "a key needs its certificate"]);
+    assert_refused(&[&cert_flag], &[], &["--tls-cert", "a certificate requires its private key"]);
+    assert_refused(&[&key_flag], &[], &["--tls-key", "a private key requires its certificate"]);
     for (certificate, key, flag, error) in [
         (junk, key, "--tls-cert", format!("{junk} contains no certificate\n")),
         (certificate, junk, "--tls-key", format!("{junk} contains no key\n")),

@@ -64,8 +64,8 @@ fn another_answer_than_200_none_and_half_of_one_are_told() {
             "the response is \"HTTP/1.1 503 Service Unavailable\" instead of 200",
         ),
         (b"200\r\n", "the response is \"200\" instead of 200"),
-        (b"HTTP/1.1 200", "no response within 2s; is the node running with this configuration?"),
-        (b"", "no response within 2s; is the node running with this configuration?"),
+        (b"HTTP/1.1 200", "no response within 2s; check that the node runs with this configuration"),
+        (b"", "no response within 2s; check that the node runs with this configuration"),
     ] {
         let (port, answering) = answering(answer);
         let error = error_of(&run(&["health", &format!("--internal-listen=127.0.0.1:{port}")], &[]), EXIT_FAILURE);
@@ -76,7 +76,7 @@ fn another_answer_than_200_none_and_half_of_one_are_told() {
 
 #[test]
 fn who_can_not_be_asked_is_not_healthy() {
-    for (address, told) in [("off", "`internal_listen` is off"), ("nowhere", "\"nowhere\" is not allowed")] {
+    for (address, told) in [("off", "`internal_listen` is off"), ("nowhere", "cannot use \"nowhere\"")] {
         let error = error_of(&run(&["health", &format!("--internal-listen={address}")], &[]), EXIT_FAILURE);
         assert!(error.contains(told), "{error}");
     }

@@ -117,7 +117,7 @@ async fn keys_limits_and_the_log_filter_change_at_once_or_not_at_all() {
     let new = "api_key = \"c4n4ry-2\"\nmax_connections = 2\nmax_payload = \"1KiB\"\ncall_timeout = \"10ms\"\nlog = \"debug\"\n";
     let mut log = reloading.reload(&format!("{new}max_calls = 0\n"), "cannot reload the configuration");
     let error = log.last().expect("a line");
-    assert!(error.contains("ERROR") && error.contains("reload.toml:6: max_calls: \"0\" is not allowed;"), "{error}");
+    assert!(error.contains("ERROR") && error.contains("reload.toml:6: max_calls: cannot use \"0\":"), "{error}");
     assert_eq!([reloading.api("c4n4ry-1", &large).await, reloading.api("c4n4ry-2", b"").await], [204, 401]);
     wait_for_values(node, &[("roomcast_max_connections", 9.0)]).await;
 

@@ -50,7 +50,10 @@ fn too_few_descriptors_for_all_connections_are_a_warning() {
 fn a_node_that_can_not_use_redis_logs_why() {
     let address = format!("127.0.0.1:{}", free_port());
     for (url, reason) in [
-        (format!("redis://{address}"), format!("reason=\"{address}: it refuses connections\"")),
+        (
+            format!("redis://{address}"),
+            format!("reason=\"{address}: it refuses connections; check the address and the port\""),
+        ),
         (format!("redis-cluster://{address}"), format!("no server ({address}) lists the slots")),
         (
             format!("redis-sentinel://{address}?sentinelServiceName=m"),
@@ -84,11 +87,11 @@ fn check_tells_in_words_why_redis_can_not_be_used() {
     let http = answer(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let silent = answer(b"");
     let cases = [
-        (format!("redis://{closed}"), format!("{closed}: it refuses connections")),
+        (format!("redis://{closed}"), format!("{closed}: it refuses connections; check the address and the port")),
         ("redis://redis.invalid".to_owned(), "redis.invalid:6379: its name cannot be resolved".to_owned()),
-        (format!("redis://{http}"), format!("{http}: it does not speak Redis")),
-        (format!("rediss://{http}"), format!("{http}: it does not speak TLS: is this a plain port?")),
-        (format!("rediss://{silent}"), format!("{silent}: no TLS answer within 2s: is this a plain port?")),
+        (format!("redis://{http}"), format!("{http}: its reply is not in the Redis protocol")),
+        (format!("rediss://{http}"), format!("{http}: the TLS handshake failed; check that the port serves TLS")),
+        (format!("rediss://{silent}"), format!("{silent}: no TLS handshake within 2s; check that the port serves TLS")),
     ];
     thread::scope(|scope| {
         for (url, expected) in &cases {

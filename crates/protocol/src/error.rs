@@ -13,7 +13,7 @@ pub enum MalformedFrame {
     #[error("an empty message is not a frame")]
     Empty,
     /// An opcode that the protocol does not have.
-    #[error("unknown opcode {0:#04x}; known are 01 Notify, 02 Request, 03 Reset, 04 Response")]
+    #[error("unknown opcode {0:#04x}; the opcodes are 0x01 Notify, 0x02 Request, 0x03 Reset and 0x04 Response")]
     UnknownOpcode(u8),
     /// A frame that only clients send.
     #[error("only a client sends {kind} frames")]
@@ -22,7 +22,7 @@ pub enum MalformedFrame {
         kind: &'static str,
     },
     /// A frame that ends before its header does.
-    #[error("truncated {kind}: its header needs {needed} bytes, the message has {got}")]
+    #[error("truncated {kind}: its header needs {needed} bytes, but the message has {got}")]
     Truncated {
         /// The frame's name.
         kind: &'static str,
@@ -32,7 +32,7 @@ pub enum MalformedFrame {
         got: usize,
     },
     /// A Reset with bytes after its id.
-    #[error("a Reset is 5 bytes, this one has {0}")]
+    #[error("a Reset frame has 5 bytes, not {0}")]
     OverlongReset(usize),
     /// A name that is not UTF-8.
     #[error("the name of the {kind} is not UTF-8")]
@@ -59,25 +59,25 @@ pub enum WebSocketError {
     #[error("a server must not mask its frames")]
     MaskedByServer,
     /// A message in fragments, which the client's decoder does not read.
-    #[error("a message in fragments, which Roomcast's nodes do not send")]
+    #[error("received a fragmented message, which no Roomcast node sends")]
     Fragmented,
     /// A control frame in fragments (section 5.4).
     #[error("a control frame must not be fragmented")]
     FragmentedControl,
     /// A control frame of more than 125 bytes (section 5.5).
-    #[error("a control frame carries at most 125 bytes, this one claims more")]
+    #[error("a control frame carries at most 125 bytes; this frame announces more")]
     ControlTooLong,
     /// A continuation of nothing (section 5.4).
     #[error("a continuation frame without a message to continue")]
     UnexpectedContinuation,
     /// A new message inside an unfinished one (section 5.4).
-    #[error("a new message began before the last fragment of the one before")]
+    #[error("a new message began before the last fragment of the previous one")]
     UnfinishedMessage,
     /// A length that is not in its shortest form (section 5.2).
     #[error("a payload length must be encoded in the fewest bytes")]
     NonMinimalLength,
     /// The message is over the maximum; judged at the frame's header, over all fragments.
-    #[error("a message of {size} bytes is over the maximum of {max}")]
+    #[error("a message of {size} bytes exceeds the maximum of {max}")]
     MessageTooBig {
         /// What the header claims, with the fragments before it.
         size: u64,
@@ -112,10 +112,10 @@ pub enum Violation {
     #[error(transparent)]
     Malformed(#[from] MalformedFrame),
     /// A text message.
-    #[error("this protocol is binary, but a text message came")]
+    #[error("received a text message, but the protocol is binary")]
     TextMessage,
     /// A payload over the maximum.
-    #[error("a payload of {size} bytes is over the maximum of {max}")]
+    #[error("a payload of {size} bytes exceeds the maximum of {max}")]
     PayloadTooBig {
         /// The payload's size in bytes.
         size: usize,

@@ -51,7 +51,7 @@ pub struct Name(Bytes);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[error("a name has at most {MAX_NAME_LEN} bytes, this one {len}")]
+#[error("a name has at most {MAX_NAME_LEN} bytes, not {len}")]
 pub struct NameError {
     /// The name's length in bytes.
     pub len: usize,

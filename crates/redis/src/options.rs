@@ -199,11 +199,12 @@ impl HistoryRules {
 /// use roomcast_redis::HistoryRules;
 ///
 /// let error = "chat-*=500".parse::<HistoryRules>().unwrap_err();
-/// assert!(error.to_string().starts_with("\"chat-*=500\" is not a history rule; write 100/30s"));
+/// assert!(error.to_string().starts_with("invalid history rule \"chat-*=500\": write off, EVENTS/TIME"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is not a history rule; write 100/30s (events/time), off, or PATTERN=100/30s with a pattern like lobby or chat-*"
+    "invalid history rule {0:?}: write off, EVENTS/TIME such as 100/30s (1 to {MAX_EVENTS} events, 1s to 1h), or \
+     PATTERN=EVENTS/TIME such as chat-*=500/5m"
 )]
 pub struct BadRule(String);
 

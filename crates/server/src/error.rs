@@ -135,7 +135,7 @@ impl FromStr for Code {
 
 /// The error of parsing a name that is not one of gRPC's status codes. See [`Code`] for an example of parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is not a status code of gRPC, such as NOT_FOUND")]
+#[error("{0:?} is not a gRPC status code; use one of them, such as NOT_FOUND")]
 pub struct UnknownCode(String);
 
 impl fmt::Display for Code {
@@ -236,7 +236,7 @@ pub(crate) fn panicked() -> CallError {
 
 /// The answer to a call whose handler reached its deadline.
 pub(crate) fn took_too_long(timeout: Duration) -> CallError {
-    CallError::new(Code::DeadlineExceeded, format!("the handler took longer than {timeout:?}"))
+    CallError::new(Code::DeadlineExceeded, format!("the call took longer than {timeout:?}"))
 }
 
 /// The error of a notification that was not queued.
@@ -275,7 +275,7 @@ impl NotifyError {
 /// The error of a value that can't be serialized to JSON, such as a map whose keys are not strings. See
 /// [`IntoPayload`](crate::IntoPayload) for an example of payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the payload has no JSON: {0}")]
+#[error("the payload cannot be serialized as JSON: {0}")]
 pub struct InvalidPayload(pub(crate) String);
 
 impl From<InvalidPayload> for CallError {

@@ -69,7 +69,7 @@ pub trait IntoPayload {
 /// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("buy", buy) }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a handler can't return `{Self}`",
+    message = "a handler cannot return `{Self}`",
     note = "handlers return (), bytes, text, Json<T>, or a Result of these whose error converts into CallError"
 )]
 pub trait IntoReply {

@@ -20,7 +20,7 @@ pub(crate) enum TlsError {
     Pem(#[from] rustls::pki_types::pem::Error),
     #[error("--ca: invalid certificate: {0}")]
     Certificate(rustls::Error),
-    #[error("can't set up TLS: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Config(rustls::Error),
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Target {
 pub(crate) enum TargetError {
     #[error("invalid --url {url}: write it like ws://127.0.0.1:3000/socket or wss://example.org/socket")]
     NotAUrl { url: String },
-    #[error("--url {url}: can't resolve the host: {error}")]
+    #[error("--url {url}: cannot resolve the host: {error}")]
     Unresolved { url: String, error: io::Error },
 }
 

@@ -40,11 +40,11 @@ pub(crate) enum RunError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Workers(#[from] WorkersError),
-    #[error("can't connect to {to}: {errors}")]
+    #[error("cannot connect to {to}: {errors}")]
     NothingOpened { to: String, errors: String },
-    #[error("a generator process can't start: {0}")]
+    #[error("a generator process cannot start: {0}")]
     Setup(String),
-    #[error("a generator process did not {what} in time; is this machine overloaded?")]
+    #[error("a generator process did not {what} in time; check whether this machine is overloaded")]
     Late { what: &'static str },
 }
 

@@ -16,11 +16,11 @@ pub(crate) const WORKER: &str = "worker";
 /// What can go wrong with them.
 #[derive(Debug, Error)]
 pub(crate) enum WorkersError {
-    #[error("can't start a generator process: {0}")]
+    #[error("cannot start a generator process: {0}")]
     Start(io::Error),
     #[error("generator process {index} ended unexpectedly ({status}); see its output above")]
     Gone { index: usize, status: String },
-    #[error("can't write to generator process {index}: {error}")]
+    #[error("cannot write to generator process {index}: {error}")]
     Write { index: usize, error: io::Error },
 }
 

@@ -19,7 +19,7 @@ use super::rooms::Rooms;
 pub(crate) enum SetupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("can't register sockets with epoll: {0}")]
+    #[error("cannot register sockets with epoll: {0}")]
     Io(#[from] io::Error),
     #[error("a room's name is too long: {0}")]
     Name(#[from] NameError),

@@ -157,9 +157,9 @@ pub(crate) struct ThresholdResult {
 /// Why a results file can't be used.
 #[derive(Debug, Error)]
 pub(crate) enum ResultsError {
-    #[error("can't read {file}: {error}")]
+    #[error("cannot read {file}: {error}")]
     Io { file: String, error: io::Error },
-    #[error("{file} holds no results: {error}")]
+    #[error("{file} contains no results: {error}")]
     NoResults { file: String, error: serde_json::Error },
     #[error(
         "{file} has results of format {format}, but roomcast-loadtest {} reads format {FORMAT}: repeat the run, or use \

@@ -44,7 +44,7 @@ pub(crate) enum ScenarioError {
     UnknownKey { source_name: String, key: String },
     #[error("{0}")]
     Value(toml::de::Error),
-    #[error("invalid {key} = {value}: must be {allowed}")]
+    #[error("cannot use {key} = {value}: it must be {allowed}")]
     NotAllowed { key: &'static str, value: String, allowed: String },
 }
 
@@ -154,7 +154,7 @@ impl Scenario {
         for (key, method) in
             methods.chain([("cancel.method", &self.cancel.method), ("cancel.gauge", &self.cancel.gauge)])
         {
-            allow(key, format!("{method:?}"), Name::new(method).is_ok(), "names of at most 255 bytes")?;
+            allow(key, format!("{method:?}"), Name::new(method).is_ok(), "a name of at most 255 bytes")?;
         }
         let publishes = self.publish.rate > 0.0;
         allow("publish.payload", self.publish.payload, self.publish.payload >= MIN_PAYLOAD, "at least 36")?;
@@ -258,9 +258,9 @@ mod tests {
         for (name, flags, expected) in [
             ("nonsense", &[][..], "unknown scenario \"nonsense\": use connect, call"),
             ("chat", &[("duration", "soon")], "\"soon\" is not a duration such as 1m 30s"),
-            ("chat", &[("publish.payload", "10")], "invalid publish.payload = 10: must be at least 36"),
-            ("chat", &[("steps", "[]")], "invalid steps = []"),
-            ("cancel", &[("cancel.method", &"x".repeat(256))], "must be names of at most 255 bytes"),
+            ("chat", &[("publish.payload", "10")], "cannot use publish.payload = 10: it must be at least 36"),
+            ("chat", &[("steps", "[]")], "cannot use steps = []"),
+            ("cancel", &[("cancel.method", &"x".repeat(256))], "must be a name of at most 255 bytes"),
         ] {
             let error = load(name, flags).expect_err("it is wrong");
             assert!(error.contains(expected), "{error}");

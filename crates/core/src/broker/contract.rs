@@ -116,7 +116,7 @@ pub enum BrokerStatus {
 #[non_exhaustive]
 pub enum BrokerError {
     /// As many events wait as a queue may hold.
-    #[error("the broker's queue is full: {waiting} events are waiting; try again later")]
+    #[error("the queue for the broker is full ({waiting} events); try again later")]
     Overloaded {
         /// How many wait.
         waiting: usize,
@@ -136,6 +136,6 @@ pub enum BrokerError {
         reason: String,
     },
     /// The node shuts down.
-    #[error("the broker is closed")]
+    #[error("the node is shutting down")]
     Closed,
 }

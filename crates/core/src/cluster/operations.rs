@@ -48,7 +48,7 @@ pub enum RequestError {
         nodes: Vec<NodeId>,
     },
     /// More requests wait for responses than may.
-    #[error("too many requests to other nodes are pending ({MAX_REQUESTS}); try again later")]
+    #[error("{MAX_REQUESTS} requests to other nodes are pending, which is the limit; try again later")]
     TooManyRequests,
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum SendError {
     /// The broker failed. It may have accepted the request all the same, if its connection was lost meanwhile.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    #[error("too many requests to other nodes are pending ({MAX_REQUESTS}); try again later")]
+    #[error("{MAX_REQUESTS} requests to other nodes are pending, which is the limit; try again later")]
     TooManyRequests,
 }
 
@@ -266,7 +266,7 @@ impl Peers {
         match *self.broker.status().borrow() {
             BrokerStatus::Up => Ok(()),
             BrokerStatus::Down => {
-                Err(BrokerError::Unavailable { reason: "other nodes can't be reached without it".into() })
+                Err(BrokerError::Unavailable { reason: "other nodes cannot be reached without it".into() })
             }
         }
     }

@@ -48,7 +48,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub enum JoinError {
     /// It is in as many rooms as it may be.
-    #[error("room limit reached: a connection can be in at most {max} rooms")]
+    #[error("a connection can be in at most {max} rooms")]
     TooManyRooms {
         /// The most.
         max: usize,

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 pub(crate) struct MembersBody {
     /// The exact number of members on the nodes that responded
     count: usize,
-    /// The members, at most 10,000 of each node
+    /// The members; at most 10,000 from each node
     members: Vec<MemberBody>,
-    /// Ids of the nodes that did not respond in time, and whose members are missing
+    /// Ids of the nodes that did not respond in time; their members are missing
     unresponsive_nodes: Vec<String>,
 }
 
@@ -42,12 +42,12 @@ impl From<&Members> for MembersBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rooms)]
 pub(crate) struct RoomsBody {
-    /// The rooms, in the order of their names' bytes
+    /// The rooms, sorted by the bytes of their names
     rooms: Vec<RoomBody>,
     /// The `after` of the next page; null on the last page
     #[schema(required = true)]
     next: Option<String>,
-    /// Ids of the nodes that did not respond in time, and whose rooms and members are missing
+    /// Ids of the nodes that did not respond in time; their rooms and members are missing
     unresponsive_nodes: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ impl From<Rooms> for RoomsBody {
 pub(crate) struct ReachedBody {
     /// The number of connections, at least 1
     connections: usize,
-    /// Ids of the nodes that did not respond in time, and may have more of them
+    /// Ids of the nodes that did not respond in time; they may have more of the user's connections
     unresponsive_nodes: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct NodesBody {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Node)]
 struct NodeBody {
-    /// The node's id, new at each start
+    /// The id of the node, which changes at each start
     #[schema(example = "0123456789abcdef")]
     node: String,
     /// The version of Roomcast that it runs

@@ -49,10 +49,10 @@ pub(crate) struct ErrorBody {
 
 #[derive(Serialize, ToSchema)]
 struct ErrorDetail {
-    /// One of gRPC's codes
+    /// The gRPC status code
     #[schema(example = "NOT_FOUND")]
     code: &'static str,
-    /// A sentence for people
+    /// What went wrong, as a sentence for people
     #[schema(example = "there is no such connection")]
     message: String,
 }
@@ -66,7 +66,7 @@ pub(crate) enum Always {
     /// The request needs the header `Authorization: Bearer KEY`
     #[response(status = UNAUTHORIZED, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthenticated(ErrorBody),
-    /// The requests exceed `api_rate`, or the connection is in `max_rooms` rooms
+    /// The requests exceed `api_rate`, or the connection is already in `max_rooms` rooms
     #[response(
         status = TOO_MANY_REQUESTS,
         headers(("Retry-After" = u32, description = "Seconds to wait, if the requests exceed `api_rate`"))
@@ -93,7 +93,7 @@ pub(crate) enum Asking {
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "for the description")]
 pub(crate) enum Finding {
-    /// No node has the connection, or a connection of the user; nothing was done
+    /// No node has this connection, or any connection of this user; nothing changed
     #[response(status = NOT_FOUND)]
     NotFound(ErrorBody),
     /// A node did not respond in time. The request may have taken effect; it will not take effect later

@@ -70,12 +70,12 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
     if let Some(key) = &rules.key
         && !bearer(request.headers()).is_some_and(|shown| key.is(shown))
     {
-        let message = "this needs the header \"Authorization: Bearer KEY\" with the node's api_key";
+        let message = "send the header \"Authorization: Bearer KEY\" with the api_key of the node";
         let failure = Failure::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, message);
         return ([(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], failure).into_response();
     }
     if rules.rate.check().is_err() {
-        let message = "more requests than api_rate allows; try again later";
+        let message = "the requests exceed api_rate; try again later";
         let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, message);
         return ([(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER))], failure).into_response();
     }

@@ -55,7 +55,7 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
             Ok(Ok(body)) => Ok(Self(body)),
             Ok(Err(error)) => Err(refused(error.status(), error.body_text())),
             Err(_) => {
-                let message = format!("the body did not come within {BODY_TIMEOUT:?}");
+                let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
                 Err(Failure::new(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, message))
             }
         }
@@ -79,7 +79,7 @@ pub(crate) struct CloseParams {
     /// The WebSocket close code: 1000 to 1003, 1007 to 1014, or 3000 to 4999
     #[param(default = 4409)]
     code: u16,
-    /// The reason that the client gets, at most 123 bytes
+    /// The reason in the Close frame, at most 123 bytes
     #[param(default = "disconnected by an operator")]
     pub(crate) reason: String,
 }

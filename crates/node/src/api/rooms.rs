@@ -23,7 +23,7 @@ const MAX_PAGE: usize = 1000;
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name"), ("event" = String, Path, description = "The event's name")),
     request_body(content = Payload, content_type = "application/octet-stream", description = "The event's payload: any bytes"),
-    responses((status = NO_CONTENT, description = "The broker has accepted the event"), Always, Asking, Sending)
+    responses((status = NO_CONTENT, description = "The broker accepted the event"), Always, Asking, Sending)
 )]
 pub(super) async fn publish(
     State(node): State<Node>,
@@ -39,11 +39,11 @@ pub(super) async fn publish(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Only rooms whose names begin with this
+    /// Only rooms whose names begin with this text
     prefix: String,
-    /// Only rooms after this one, in the order of their names' bytes: the `next` of the previous page
+    /// Only rooms that sort after this name: the `next` of the previous page
     after: String,
-    /// Rooms on a page
+    /// Number of rooms on a page
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: usize,
 }
@@ -68,7 +68,7 @@ pub(super) async fn list(
     InQuery(ListParams { prefix, after, limit }): InQuery<ListParams>,
 ) -> Result<Json<RoomsBody>, Failure> {
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(CallError::invalid_argument(format!("limit is 1 to {MAX_PAGE}, not {limit}")).into());
+        return Err(CallError::invalid_argument(format!("limit must be from 1 to {MAX_PAGE}, not {limit}")).into());
     }
     let mut query = RoomsQuery::default();
     (query.prefix, query.after, query.limit) = (prefix, after, limit);
@@ -82,7 +82,7 @@ pub(super) async fn list(
     operation_id = "listMembers",
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name")),
-    responses((status = OK, description = "Its members; none if the room is empty", body = MembersBody), Always, Asking)
+    responses((status = OK, description = "The members of the room; the list is empty if the room has none", body = MembersBody), Always, Asking)
 )]
 pub(super) async fn members(
     State(node): State<Node>,
@@ -99,7 +99,7 @@ pub(super) async fn members(
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name"), ("connection" = String, Path, description = "The connection's id")),
     responses(
-        (status = NO_CONTENT, description = "The connection is a member. Every event that is published from now on reaches it"),
+        (status = NO_CONTENT, description = "The connection is a member, and receives every event that is published from now on"),
         Always, Asking, Finding
     )
 )]
@@ -119,7 +119,7 @@ pub(super) async fn join(
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name"), ("connection" = String, Path, description = "The connection's id")),
     responses(
-        (status = NO_CONTENT, description = "The connection is not a member. No event of the room reaches it from now on"),
+        (status = NO_CONTENT, description = "The connection is not a member, and receives no further events of the room"),
         Always, Asking, Finding
     )
 )]

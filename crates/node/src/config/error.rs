@@ -12,7 +12,7 @@ const MIN_SIMILARITY: f64 = 0.85;
 /// What is wrong with the configuration: where it was set, the key, the value and what is allowed. Never with a secret.
 #[derive(Debug, Error)]
 pub(crate) enum ConfigError {
-    #[error("{place}: {value:?} is not allowed; {allowed}")]
+    #[error("{place}: cannot use {value:?}: {allowed}")]
     Value { place: Place, value: String, allowed: String },
     #[error("{place}: found {found}, expected {expected}")]
     Type { place: Place, found: &'static str, expected: String },
@@ -25,7 +25,7 @@ pub(crate) enum ConfigError {
     #[error("cannot read the configuration file {} (--config or ROOMCAST_CONFIG): {}", path.display(), unreadable(error))]
     Unreadable { path: PathBuf, error: io::Error },
     // Without the line itself, which toml's error would print: it may contain a secret.
-    #[error("{}:{line}: invalid TOML at column {column}: {message}", path.display())]
+    #[error("{}:{line}: invalid TOML in column {column}: {message}", path.display())]
     NotToml { path: PathBuf, line: usize, column: usize, message: String },
 }
 
@@ -88,9 +88,9 @@ pub(crate) fn unreadable(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file; correct the path".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "permission denied; let the user that runs the node read the file".to_owned()
+            "permission denied; grant the user that runs the node read access".to_owned()
         }
-        io::ErrorKind::IsADirectory => "it is a directory; name a file in it".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory; give the path of a file".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -159,7 +159,7 @@ impl Given {
         self.setting.shown(&self.value)
     }
 
-    /// The error completes the sentence "VALUE is not allowed; ".
+    /// The error completes the sentence "cannot use VALUE: ".
     pub(crate) fn refuse(self, allowed: impl Into<String>) -> ConfigError {
         let (value, key) = (self.shown(), self.setting.key.clone());
         ConfigError::Value { place: Place { origin: self.origin, key }, value, allowed: allowed.into() }

@@ -28,7 +28,7 @@ const MIN_SECRET_LENGTH: usize = 16;
 
 /// What a value is. Flags and variables are text; the file may also have a number or a boolean.
 pub(crate) trait Value: Sized {
-    /// Reads it. The error completes the sentence "VALUE is not allowed; ".
+    /// Reads it. The error completes the sentence "cannot use VALUE: ".
     fn parse(text: &str) -> Result<Self, String>;
 
     /// With the value's kind as the title, which `--help` shows in its place.

@@ -171,7 +171,7 @@ fn config(options: &RedisOptions) -> Result<Config, RedisError> {
 
 /// TLS that trusts these CA certificates only.
 fn trusting(pem: &[u8]) -> Result<tokio_rustls::TlsConnector, RedisError> {
-    let invalid = |error: String| RedisError(format!("the CA certificates can't be read: {error}"));
+    let invalid = |error: String| RedisError(format!("the CA certificates cannot be read: {error}"));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| invalid(error.to_string()))?;

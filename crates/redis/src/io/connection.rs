@@ -58,21 +58,21 @@ pub(crate) struct Fitness {
 pub(crate) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it refuses connections")]
+    #[error("it refuses connections; check the address and the port")]
     RefusesConnections,
     #[error("its name cannot be resolved: {0}")]
     Unresolved(io::Error),
-    #[error("no TLS answer within {CONNECT_TIMEOUT:?}: is this a plain port?")]
+    #[error("no TLS handshake within {CONNECT_TIMEOUT:?}; check that the port serves TLS")]
     NoTls,
-    #[error("it does not speak TLS: is this a plain port?")]
+    #[error("the TLS handshake failed; check that the port serves TLS")]
     NotTls,
     #[error("it did not reply within {0:?}")]
     Timeout(Duration),
-    #[error("Redis refused: {0}")]
+    #[error("Redis replied with an error: {0}")]
     Refused(String),
     #[error("the server is a {0}, not a master")]
     NotMaster(String),
-    #[error("it does not speak Redis: {0}")]
+    #[error("its reply is not in the Redis protocol: {0}")]
     NotResp(String),
     #[error("{0:?} is not a valid server name for TLS: use a host name or an IP address")]
     BadName(String),

@@ -274,7 +274,7 @@ impl Subscriber {
         match status {
             BrokerStatus::Up if changed => tracing::info!(working, owners, "Redis works"),
             BrokerStatus::Down if changed => {
-                tracing::warn!(working, owners, reason, "Redis can't be used; this node is cut off from the cluster");
+                tracing::warn!(working, owners, reason, "Redis cannot be used; this node is cut off from the cluster");
             }
             _ => {}
         }

@@ -60,7 +60,7 @@ use crate::error::{CallError, Code};
 /// # fn add(router: roomcast::Router) -> roomcast::Router { router.call("close", close_shop) }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be an argument of a handler that is run for `{C}`",
+    message = "`{Self}` cannot be an argument of a handler that is run for `{C}`",
     note = "every handler takes Socket, State<T>, Extension<T>, UserId, HeaderMap, Uri and types of yours that implement FromContext",
     note = "calls and notifications also have Bytes, Text, Json<T> and Name; only calls have Cancel"
 )]
@@ -166,7 +166,7 @@ impl<T: Clone + Send + Sync + 'static, C: Context, S: Sync> FromContext<C, S> fo
 impl<C: Context, S: Sync> FromContext<C, S> for UserId {
     async fn from_context(context: &C, _state: &S) -> Result<Self, CallError> {
         let user = context.socket().user().cloned();
-        user.ok_or_else(|| CallError::new(Code::Unauthenticated, "this needs a user"))
+        user.ok_or_else(|| CallError::new(Code::Unauthenticated, "this method needs an authenticated user"))
     }
 }
 
@@ -201,5 +201,5 @@ fn request(context: &impl Context) -> Result<&Parts, CallError> {
 /// A handler needs something that no upgrade gave. That is a defect of the application: its log gets the details.
 fn missing(what: &str, hint: &str) -> CallError {
     tracing::error!("a handler needs {what}, which its connection does not have: {hint}");
-    CallError::new(Code::Internal, "the connection lacks data that the server needs")
+    CallError::new(Code::Internal, "the server did not set up the connection for this method")
 }

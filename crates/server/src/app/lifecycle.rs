@@ -257,7 +257,7 @@ impl App for RouterApp {
 }
 
 fn unknown(what: &str, name: &Name) -> CallError {
-    CallError::new(Code::NotFound, format!("there is no {what} {name:?}"))
+    CallError::new(Code::NotFound, format!("no handler for the {what} {name:?}"))
 }
 
 /// Runs a call's handler in a task of its own.

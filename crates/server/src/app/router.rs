@@ -242,7 +242,7 @@ impl<S: Send + Sync + 'static> Router<S> {
             other.on_connect.is_none()
                 && other.on_disconnect.is_none()
                 && matches!(other.rooms.access, RoomAccess::Nobody),
-            "a router with a rule for rooms, a connect handler or a disconnect handler can't be merged into another"
+            "a router with a rule for rooms, a connect handler or a disconnect handler cannot be merged into another"
         );
         self.change(|routes, _| {
             for (name, route) in other.calls {
@@ -274,7 +274,7 @@ fn checked(name: &str) -> Name {
     assert!(!name.starts_with(PREFIX), "the name {name:?} begins with {PREFIX}, which is reserved");
     match Name::new(name) {
         Ok(name) => name,
-        Err(error) => panic!("the name {name:?} can't be called: {error}"),
+        Err(error) => panic!("the name {name:?} cannot be called: {error}"),
     }
 }
 

@@ -46,7 +46,7 @@ impl Calls {
         match admitted {
             Err(StartError::Duplicate(id)) => Err(Refusal::Close(Violation::DuplicateCallId(id).close_frame())),
             _ if self.draining.load(Ordering::Acquire) => {
-                Err(Refusal::Answer(CallError::new(Code::Unavailable, "the node is going away")))
+                Err(Refusal::Answer(CallError::new(Code::Unavailable, "the node is shutting down")))
             }
             Err(error) => Err(Refusal::Answer(CallError::new(Code::ResourceExhausted, error.to_string()))),
             Ok(()) => Ok(()),

@@ -184,7 +184,7 @@ impl<S: Session> Driver<S> {
             return Poll::Ready(End::lost(&error));
         }
         match self.context.calls.is_drained() {
-            true => Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away"))),
+            true => Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::GOING_AWAY, "the node is shutting down"))),
             false => Poll::Pending,
         }
     }

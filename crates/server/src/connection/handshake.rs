@@ -29,13 +29,13 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[non_exhaustive]
 pub enum UpgradeRejection {
     /// Only GET can be upgraded.
-    #[error("a WebSocket is opened with GET")]
+    #[error("open a WebSocket with GET")]
     MethodNotGet,
     /// A plain request.
     #[error("this is a WebSocket endpoint: send Upgrade: websocket")]
     NoUpgrade,
     /// `Connection` does not name the upgrade.
-    #[error("Connection must contain the word Upgrade")]
+    #[error("send Connection: Upgrade")]
     NoConnectionUpgrade,
     /// A version of HTTP other than 1.1.
     #[error("the request must use HTTP/1.1")]
@@ -44,28 +44,28 @@ pub enum UpgradeRejection {
     #[error("send exactly one Host header")]
     Host,
     /// A body, or a header that announces one: what follows the request could be read as a body or as frames.
-    #[error("the request must have no body: send neither Content-Length nor Transfer-Encoding")]
+    #[error("send no body, and neither Content-Length nor Transfer-Encoding")]
     Body,
     /// A version other than 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
     /// No key, more than one, or one that is not 16 bytes of base64.
-    #[error("send exactly one Sec-WebSocket-Key: 16 bytes of base64")]
+    #[error("send exactly one Sec-WebSocket-Key: 16 random bytes, encoded as base64")]
     Key,
     /// None of the offered subprotocols is supported.
     #[error("offer a supported subprotocol in Sec-WebSocket-Protocol: {SUBPROTOCOL}")]
     Subprotocol,
     /// The HTTP server can't hand the connection over.
-    #[error("this connection can't be upgraded")]
+    #[error("this connection cannot be upgraded")]
     NotUpgradable,
     /// The node has `max_connections` connections.
-    #[error("connection limit reached ({max}); try again later")]
+    #[error("the node has reached its limit of {max} connections; try again later")]
     TooManyConnections {
         /// The most.
         max: usize,
     },
     /// The open connections exceed the node's memory budget.
-    #[error("the node is short of memory; try again later")]
+    #[error("the node has no memory left for connections; try again later")]
     ShortOfMemory,
 }
 

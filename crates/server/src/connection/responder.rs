@@ -62,7 +62,7 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered && self.work.call().cause().is_none() {
-            self.send(Err(CallError::new(Code::Internal, "the handler ended without an answer")));
+            self.send(Err(CallError::new(Code::Internal, "the handler ended without a response")));
         }
     }
 }

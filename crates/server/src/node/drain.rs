@@ -55,7 +55,7 @@ pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
     drop(connections);
     none_left(hub, started + timeout).await;
     for connection in hub.local().connections() {
-        let close = CloseFrame::new(CloseCode::GOING_AWAY, "the node is going away; calls were cancelled");
+        let close = CloseFrame::new(CloseCode::GOING_AWAY, "the node is shutting down; calls were cancelled");
         connection.outbox.close(close);
     }
     none_left(hub, Instant::now() + FLUSH_TIMEOUT).await;

@@ -258,7 +258,7 @@ pub(super) async fn within_patience<F: Future>(what: &str, future: F) -> F::Outp
 pub(super) fn name(name: &str) -> Name {
     match Name::new(name) {
         Ok(name) => name,
-        Err(error) => panic!("the name {name:?} can't be sent: {error}"),
+        Err(error) => panic!("the name {name:?} cannot be sent: {error}"),
     }
 }
 

@@ -81,7 +81,7 @@ const MAX_BODY: usize = 1024 * 1024;
 #[non_exhaustive]
 pub enum ConnectError {
     /// The request was not upgraded.
-    #[error("the upgrade was refused with {status}: {body}")]
+    #[error("the upgrade failed with {status}: {body}")]
     Refused {
         /// The response's status.
         status: StatusCode,
