@@ -2,14 +2,14 @@
 {{ .Values.nameOverride | default .Chart.Name | trunc 48 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* 48 of 63 characters: the longest suffix is -loadtest-9999. */}}
+{{- /* A name may have 63 characters. 48 of them leave room for the longest suffix, -loadtest-9999. */}}
 {{- define "roomcast.fullname" -}}
 {{- $name := include "roomcast.name" . -}}
 {{- $both := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{ .Values.fullnameOverride | default $both | trunc 48 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* Without app.kubernetes.io/component, which each kind of pod and Service adds. */}}
+{{- /* The selector without app.kubernetes.io/component, which each kind of pod and Service adds. */}}
 {{- define "roomcast.selector" -}}
 app.kubernetes.io/name: {{ include "roomcast.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -40,8 +40,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ if or .Values.redis.url .Values.redis.existingSecret.name .Values.trialRedis.enabled }}true{{ end }}
 {{- end }}
 
-{{- /* The node's options as its variables. They are in the pod template, not in a ConfigMap, so that the pods of before keep
-theirs when an upgrade goes wrong. Helm reads every number as a float; the node wants whole ones. */}}
+{{- /* The node's options as environment variables. They are in the pod template and not in a ConfigMap, so that the old pods
+keep their options if an upgrade fails. Helm reads every number as a float, but the node accepts only whole numbers. */}}
 {{- define "roomcast.options" -}}
 {{- $options := dict -}}
 {{- range $key, $value := .Values.config -}}
@@ -56,23 +56,23 @@ theirs when an upgrade goes wrong. Helm reads every number as a float; the node 
 {{- end }}
 {{- end }}
 
-{{- /* A time of the drain, which the schema lets be whole seconds or minutes only, in seconds. */}}
+{{- /* Converts a time of the drain to seconds. roomcast.validate accepts only whole seconds and minutes. */}}
 {{- define "roomcast.seconds" -}}
 {{ mul (regexFind "^[0-9]+" . | int) (hasSuffix "m" . | ternary 60 1) }}
 {{- end }}
 
-{{- /* After drain.timeout, output is flushed for at most 2 s; the rest is slack, so that no node is killed while it drains. */}}
+{{- /* After drain.timeout, a node flushes output for at most 2 s. The other 3 s are a reserve, so that Kubernetes kills no node that drains. */}}
 {{- define "roomcast.gracePeriod" -}}
 {{ add .Values.preStopSleepSeconds (include "roomcast.seconds" .Values.config.drain.timeout) 5 }}
 {{- end }}
 
-{{- /* Where clients in the cluster find the nodes. */}}
+{{- /* The URL by which clients in the cluster reach the nodes. */}}
 {{- define "roomcast.url" -}}
 {{- $scheme := .Values.tls.existingSecret | empty | ternary "ws" "wss" -}}
 {{ $scheme }}://{{ include "roomcast.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.public.port }}/socket
 {{- end }}
 
-{{- /* What a PodMonitor and a ServiceMonitor share about the internal port. */}}
+{{- /* The settings of the internal port that a PodMonitor and a ServiceMonitor share. */}}
 {{- define "roomcast.scrape" -}}
 port: internal
 path: /metrics
@@ -92,10 +92,10 @@ metricRelabelings:
 {{- end }}
 {{- end }}
 
-{{- /* What all pods of the chart have alike: images, rights, and the machines that they may run on. */}}
+{{- /* The settings that all pods of the chart share: pull secrets, rights, and the machines on which they may run. */}}
 {{- define "roomcast.pod" -}}
 automountServiceAccountToken: false
-# Kubernetes would make variables ROOMCAST_… of the Services' names, and the node's options have such names.
+# Service links would set variables ROOMCAST_…, which the node reads as its options.
 enableServiceLinks: false
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
@@ -113,7 +113,7 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{- /* The pod of a load test, with `resources` and the flags of `roomcast-loadtest run`, of .root's release. */}}
+{{- /* The pod of a load test in the release .root, with `resources` and the arguments of `roomcast-loadtest run`. */}}
 {{- define "roomcast.loadtestPod" -}}
 {{- $values := .root.Values -}}
 restartPolicy: Never
