@@ -25,13 +25,13 @@ def test_the_last_words_of_a_process_that_ends_are_told(local):
 def test_a_second_cluster_needs_a_state_of_its_own(local):
     assert up_alone(local).returncode == 0
     outcome = up_alone(local)
-    assert outcome.returncode == 1 and "something is up already" in outcome.stderr
+    assert outcome.returncode == 1 and "a cluster is already running" in outcome.stderr
 
 
 @pytest.mark.parametrize("command", ["load", "roll"])
 def test_what_needs_a_cluster_says_so(local, command):
     outcome = local(command, "chat")
-    assert outcome.returncode == 1 and "nothing is up" in outcome.stderr
+    assert outcome.returncode == 1 and "no cluster is running" in outcome.stderr
 
 
 def test_a_folder_of_somebody_else_is_left_alone(local, tmp_path):
