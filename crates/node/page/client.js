@@ -1,23 +1,23 @@
 /**
- * Client for Roomcast's WebSocket protocol websocket.io-rpc-v0.1: calls that can be cancelled, notifications and rooms.
- * It runs in browsers and in Node, without dependencies and without a build step.
+ * Client for Roomcast's WebSocket protocol websocket.io-rpc-v0.1, with cancellable calls, notifications and rooms.
+ * It runs in browsers and in Node.js, without dependencies or a build step.
  *
- * @typedef {Uint8Array | ArrayBuffer | ArrayBufferView | string | number[]} Data Bytes; a string is sent as UTF-8, `[]` is empty.
- * @typedef {{ signal?: AbortSignal, timeout?: number }} CallOptions `timeout` is in milliseconds.
- * @typedef {{ state: "idle" | "connecting" | "open" | "closed", code?: number, reason?: string }} Status Code and reason of the close.
+ * @typedef {Uint8Array | ArrayBuffer | ArrayBufferView | string | number[]} Bytes to send. A string is sent as UTF-8, and `[]` is empty.
+ * @typedef {{ signal?: AbortSignal, timeout?: number }} CallOptions The unit of `timeout` is milliseconds.
+ * @typedef {{ state: "idle" | "connecting" | "open" | "closed", code?: number, reason?: string }} Status The code and reason are those of the WebSocket close.
  * @typedef {"notify" | "request" | "reset" | "response"} FrameKind
  * @typedef {{ direction: "in" | "out", kind: FrameKind, id?: number, name?: string, size: number, payload: Uint8Array }} Frame
- *   `size` counts the whole frame in bytes; a reset or a response has the name of the call that it belongs to, if that is in flight.
+ *   `size` is the size of the whole frame in bytes. A reset or a response has the name of its call, if the call is in flight.
  */
 
 const PROTOCOL = "websocket.io-rpc-v0.1";
 const OPCODES = { notify: 1, request: 2, reset: 3, response: 4 };
 const MAX_NAME_BYTES = 255;
-const MAX_BUFFERED_EVENTS = 1024; // of one iterator, and of all events that nobody has listened to yet
+const MAX_BUFFERED_EVENTS = 1024; // for each iterator, and for all events without an iterator
 const MAX_BUFFERED_BYTES = 16 * 1024 * 1024;
-const LONGEST_TIMER_MS = 0x7fffffff; // Timers turn a longer delay into none at all.
+const LONGEST_TIMER_MS = 0x7fffffff; // A timer with a longer delay fires at once.
 const CLOSE_LOST = 1006;
-const CLOSE_MALFORMED_FRAME = 4002; // Browsers may not send 1002 themselves.
+const CLOSE_MALFORMED_FRAME = 4002; // Browsers do not let a page send 1002.
 const ERROR_CODES = new Set(
   ("CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED " +
     "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED").split(" "),
@@ -26,7 +26,7 @@ const EMPTY = new Uint8Array(0);
 const utf8 = new TextEncoder();
 const strictText = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** A call failed; `code` is one of gRPC's code names, such as NOT_FOUND. `details` is the application's own data, if any. */
+/** A call failed. `code` is the name of a gRPC code, such as NOT_FOUND. `details` is data of the application, if any. */
 export class RoomcastError extends Error {
   name = "RoomcastError";
   constructor(code, message, details) {
@@ -36,7 +36,7 @@ export class RoomcastError extends Error {
   }
 }
 
-/** The connection ended, or there was none; `code` and `reason` are those of the WebSocket close. */
+/** The connection ended or was not open. `code` and `reason` are those of the WebSocket close. */
 export class ConnectionClosedError extends Error {
   name = "ConnectionClosedError";
   constructor(code, reason) {
@@ -62,39 +62,40 @@ export class SocketIo {
   #lastId = 0;
   /** Calls in flight, by id. @type {Map<number, { method: string, settle(finish: "resolve" | "reject", value: unknown): void }>} */
   #calls = new Map();
-  /** The iterators of every event that was listened to on this connection. @type {Map<string, Set<EventStream>>} */
+  /** The iterators of each event on this connection, by event name. @type {Map<string, Set<EventStream>>} */
   #streams = new Map();
-  /** Events that nobody has listened to yet: a server may speak before the page has got round to `on()`. */
+  /** Events without an iterator, because a server may send events before the page calls `on()`. */
   #early = new EventBuffer();
 
-  /** @param {string | URL} url @param {{ WebSocket?: typeof WebSocket }} [options] A class for where none is global, as in Node 20. */
+  /** @param {string | URL} url @param {{ WebSocket?: typeof WebSocket }} [options] A WebSocket class, if there is no global one, as in Node.js 20. */
   constructor(url, { WebSocket = globalThis.WebSocket } = {}) {
     this.#url = url;
     this.#WebSocket = WebSocket;
   }
 
-  /** Resolves when the connection is open; after it has ended this may be called again. @returns {Promise<void>} */
+  /** Opens the connection, and resolves when it is open. After the connection has ended, you can call this again. @returns {Promise<void>} */
   async connect() {
     if (!this.#ws) this.#openWebSocket();
     return this.#opened;
   }
 
-  /** Ends the connection: pending calls are rejected and iterators end at once. */
+  /** Closes the connection. All calls in flight are rejected, and all iterators end at once. */
   close(code = 1000, reason = "") {
     const ws = this.#ws;
     ws?.close(code, reason);
     this.#end(ws, code, reason);
   }
 
-  /** The connection's state, the ids of pending calls, and the events that are listened to. */
+  /** The state of the connection, the ids of the calls in flight, and the names of the events that have iterators. */
   status() {
     const events = [...this.#streams.keys()].filter((event) => this.#streams.get(event).size > 0);
     return { ...this.#status, pending: [...this.#calls.keys()], events };
   }
 
   /**
-   * Listens to an event from now on. Several iterators of one event each get all of it; the first one also gets what arrived
-   * before. An iterator ends with the connection, with `removeEvent()`, or when its `for await` is left.
+   * Returns an iterator over the notifications with this event name. Each iterator of an event receives all of them. The first
+   * one also receives those that arrived before. An iterator ends when the connection ends, when you call `removeEvent()`, or
+   * when you leave its `for await` loop.
    * @param {string} event @returns {AsyncIterableIterator<Uint8Array>}
    */
   on(event) {
@@ -105,7 +106,7 @@ export class SocketIo {
     return stream;
   }
 
-  /** Ends all iterators of an event; true if there were any. @param {string} event */
+  /** Ends all iterators of an event. Returns true if there were any. @param {string} event */
   removeEvent(event) {
     this.#early.take(event);
     const streams = this.#streams.get(event) ?? new Set();
@@ -115,14 +116,15 @@ export class SocketIo {
     return removed;
   }
 
-  /** Sends a notification, which has no answer. @param {string} event @param {Data} [data] */
+  /** Sends a notification, which has no response. @param {string} event @param {Data} [data] */
   notify(event, data = EMPTY) {
     this.#send("notify", undefined, event, data);
   }
 
   /**
-   * Calls a method. Rejects with a RoomcastError if the server says so, with a ConnectionClosedError if the connection ends
-   * first, with the signal's reason on abort, and with a TimeoutError after `timeout`; these two also stop the work at the server.
+   * Calls a method. Rejects with a RoomcastError if the call fails, with a ConnectionClosedError if the connection ends first,
+   * with the signal's reason on abort, and with a TimeoutError after `timeout`. An abort and a time-out also cancel the call on
+   * the server.
    * @param {string} method @param {Data} [data] @param {CallOptions} [options] @returns {Promise<Uint8Array>}
    */
   call(method, data = EMPTY, { signal, timeout } = {}) {
@@ -140,7 +142,7 @@ export class SocketIo {
         settle("reject", reason);
       };
       const onAbort = () => cancel(signal.reason);
-      const onTimeout = () => cancel(new DOMException(`${method} did not answer within ${timeout} ms`, "TimeoutError"));
+      const onTimeout = () => cancel(new DOMException(`${method} did not respond within ${timeout} ms`, "TimeoutError"));
       const timer = timeout <= LONGEST_TIMER_MS ? setTimeout(onTimeout, timeout) : undefined;
       signal?.addEventListener("abort", onAbort);
       this.#calls.set(id, { method, settle });
@@ -152,17 +154,17 @@ export class SocketIo {
     });
   }
 
-  /** When it resolves, this connection is a member, and every later event of the room arrives. @param {string} room @param {CallOptions} [options] */
+  /** Joins a room. When the promise resolves, every later event of the room reaches this connection. @param {string} room @param {CallOptions} [options] */
   async join(room, options) {
     await this.call(`rooms/join/${segment(room)}`, EMPTY, options);
   }
 
-  /** @param {string} room @param {CallOptions} [options] */
+  /** Leaves a room. @param {string} room @param {CallOptions} [options] */
   async leave(room, options) {
     await this.call(`rooms/leave/${segment(room)}`, EMPTY, options);
   }
 
-  /** Notifies all members of a room. @param {string} room @param {string} event @param {Data} [data] @param {CallOptions} [options] */
+  /** Publishes an event to all members of a room. @param {string} room @param {string} event @param {Data} [data] @param {CallOptions} [options] */
   async publish(room, event, data, options) {
     await this.call(`rooms/publish/${segment(room)}/${segment(event)}`, data, options);
   }
@@ -224,7 +226,7 @@ export class SocketIo {
     this.#tell(this.onframe, { direction: "in", kind, id, name, size: data.byteLength, payload });
     if (kind === "notify") return this.#deliver(name, payload);
     const error = errorAnswer(payload);
-    call?.settle(error ? "reject" : "resolve", error ?? payload); // There is no call if the answer crossed its reset.
+    call?.settle(error ? "reject" : "resolve", error ?? payload); // There is no call if the response and the reset crossed on the wire.
   }
 
   #deliver(event, payload) {
@@ -244,7 +246,7 @@ export class SocketIo {
     this.#tell(this.onstatus, status);
   }
 
-  /** Runs a hook so that its mistakes are reported without disturbing the connection. */
+  /** Runs a hook. If it throws, the error is reported but does not affect the connection. */
   #tell(hook, fact) {
     try {
       hook?.(fact);
@@ -256,7 +258,7 @@ export class SocketIo {
   }
 }
 
-/** Events that wait to be read, in order. A full one forgets its oldest: a late reader is best served by what is recent. */
+/** Events that wait to be read, in order. When the buffer is full, it drops the oldest events, because recent ones matter more. */
 class EventBuffer {
   #entries = [];
   #bytes = 0;
@@ -282,7 +284,7 @@ class EventBuffer {
   }
 }
 
-/** One listener's view of an event; what was buffered before it ended can still be read. */
+/** An iterator of one event. After it has ended, you can still read the events that it had buffered. */
 class EventStream {
   #buffer = new EventBuffer();
   #readers = [];
@@ -324,7 +326,7 @@ class EventStream {
 /** A reset has no name, a notification no id. @param {FrameKind} kind @param {number} [id] @param {string} [name] @param {Uint8Array} [payload] */
 function encodeFrame(kind, id, name, payload = EMPTY) {
   const nameBytes = utf8.encode(name);
-  if (nameBytes.length > MAX_NAME_BYTES) throw new RangeError(`a name may have ${MAX_NAME_BYTES} bytes, this one has ${nameBytes.length}`);
+  if (nameBytes.length > MAX_NAME_BYTES) throw new RangeError(`the name has ${nameBytes.length} bytes; use at most ${MAX_NAME_BYTES}`);
   const header = [OPCODES[kind]];
   if (id !== undefined) header.push(id >>> 24, (id >>> 16) & 255, (id >>> 8) & 255, id & 255);
   if (name !== undefined) header.push(nameBytes.length, ...nameBytes);
@@ -334,7 +336,7 @@ function encodeFrame(kind, id, name, payload = EMPTY) {
   return frame;
 }
 
-/** Reads what a server may send; throws an error that says what is wrong. @param {ArrayBuffer | string} data */
+/** Decodes a frame from a server. Throws an error that describes a malformed one. @param {ArrayBuffer | string} data */
 function decodeFrame(data) {
   if (typeof data === "string") throw new Error("a text message");
   const bytes = new Uint8Array(data);
@@ -349,7 +351,7 @@ function decodeFrame(data) {
   throw new Error(bytes[0] === OPCODES.notify || bytes[0] === OPCODES.response ? "truncated" : `opcode ${bytes[0]}`);
 }
 
-/** The error in a payload that is exactly `{"error":{"code","message"}}`, with or without `"details"`: anything else is an ordinary result. */
+/** The error in a payload that is exactly `{"error":{"code","message"}}`, with or without `"details"`. Any other payload is a result. */
 function errorAnswer(payload) {
   if (payload[0] !== 0x7b) return undefined; // Does not start with a brace.
   try {
@@ -369,11 +371,11 @@ function toBytes(data) {
   if (data instanceof ArrayBuffer) return new Uint8Array(data);
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   if (Array.isArray(data) && data.every((byte) => Number.isInteger(byte) && byte >= 0 && byte <= 255)) return Uint8Array.from(data);
-  throw new TypeError("data must be a string, an ArrayBuffer, a view of one, or an array of bytes");
+  throw new TypeError("the data is not bytes; pass a string, an ArrayBuffer, a view of one, or an array of bytes");
 }
 
-/** A slash in a room's or an event's name would address something else. */
+/** Checks the name of a room or event. A name with a slash would change the method that is called. */
 function segment(name) {
-  if (typeof name !== "string" || name === "" || name.includes("/")) throw new TypeError(`not a room or event name: ${name}`);
+  if (typeof name !== "string" || name === "" || name.includes("/")) throw new TypeError(`"${name}" is not the name of a room or event; use a string that is not empty and has no slash`);
   return name;
 }
