@@ -11,7 +11,7 @@ const $ = (id) => document.getElementById(id);
 const scheme = location.protocol === "https:" ? "wss" : "ws";
 const socket = new SocketIo(`${scheme}://${location.host}/socket`);
 
-// For the console, under the tutorial's names.
+// The console offers these under the names that the tutorial uses.
 window.socket = socket;
 window.rpc = async (...args) => decodeText(await socket.call(...args));
 window.long_runing_task = async (timeout) => {
@@ -23,7 +23,7 @@ window.long_runing_task = async (timeout) => {
   return `${output}: ${Math.round(end - start)}ms`;
 };
 
-/** Creates an element; its text, which may come from anybody, is never read as HTML. */
+/** Creates an element. Its text may come from any client, so it is never parsed as HTML. */
 function element(tag, className, text = "") {
   const created = document.createElement(tag);
   created.className = className;
@@ -35,7 +35,7 @@ function milliseconds(duration) {
   return `${duration < 10 ? duration.toFixed(1) : Math.round(duration)} ms`;
 }
 
-/** Shows a card's outcome and the time that it took; `tone` is good, warn, bad or none. */
+/** Shows the outcome of a card's action and how long it took. `tone` is good, warn, bad or none. */
 function showResult(card, tone, text, took) {
   const result = $(`${card}-result`);
   result.textContent = result.title = text;
@@ -43,7 +43,7 @@ function showResult(card, tone, text, took) {
   $(`${card}-time`).textContent = took === undefined ? "" : milliseconds(took);
 }
 
-/** What went wrong, in words: an abort's reason is whatever the page aborted with. */
+/** Describes an error in words. The reason of an abort is the value that the page aborted with. */
 function describe(error) {
   if (error instanceof RoomcastError) return `${error.code}: ${error.message}`;
   return error instanceof Error ? error.message : String(error);
@@ -82,7 +82,7 @@ function showConnection({ state, code, reason }) {
 async function connect() {
   const connecting = socket.connect();
   showConnection(socket.status());
-  // How it failed is shown by `onstatus`.
+  // `onstatus` shows how it failed.
   await connecting.catch(() => {});
 }
 
@@ -146,7 +146,7 @@ let taskController;
 $("task-timeout").addEventListener("input", () => {
   $("task-timeout-text").textContent = `${$("task-timeout").value} ms`;
 });
-$("task-cancel").addEventListener("click", () => taskController.abort("Cancelled by hand"));
+$("task-cancel").addEventListener("click", () => taskController.abort("Cancelled manually"));
 
 onSubmit($("task-form"), async () => {
   const controller = (taskController = new AbortController());
@@ -202,7 +202,7 @@ async function onMessage() {
   }
 }
 
-// Rooms. A notification does not say which room it came through, so a room's name is part of its event's name.
+// Rooms. A notification does not contain the name of its room, so the name of the event does.
 
 /** @type {Map<string, { name: string, chip: HTMLElement, log: HTMLElement }>} */
 const rooms = new Map();
@@ -217,7 +217,7 @@ function showRoomError(error) {
   $("room-error").hidden = !error;
 }
 
-/** Runs what a person asked for in the rooms' panel, and shows there if it fails. */
+/** Runs an action of the rooms panel, and shows the error there if it fails. */
 async function attempt(action) {
   showRoomError(undefined);
   try {
@@ -240,7 +240,7 @@ async function enterRoom(room) {
   await attempt(async () => {
     await socket.join(room.name);
     if (!rooms.has(room.name)) addRoom(room);
-    if (rooms.get(room.name) !== room) return; // Asked for twice.
+    if (rooms.get(room.name) !== room) return; // The user joined the room twice.
     onChat(room).catch(console.error);
     await tellRoom(room, { kind: "joined" });
   });
@@ -311,7 +311,7 @@ async function onChat(room) {
   }
 }
 
-/** Anybody may publish anything to a room: what is not one of this page's messages is shown as plain text. */
+/** Any client may publish any event to a room, so events that this page did not send are shown as plain text. */
 function readChat(payload) {
   const text = decodeText(payload);
   try {
@@ -344,7 +344,7 @@ onSubmit($("chat-form"), () => {
 const ARROWS = { in: "↓", out: "↑" };
 const counts = { in: 0, out: 0 };
 let paused = false;
-let waiting = []; // Rows are added once per screen refresh, however many frames there are.
+let waiting = []; // The page adds rows once per screen refresh, for any number of frames.
 
 socket.onframe = (frame) => {
   counts[frame.direction] += 1;
@@ -384,12 +384,12 @@ function byteCount(size) {
   return size < 1024 ? `${size} B` : `${(size / 1024).toFixed(1)} KiB`;
 }
 
-/** The start of a payload: as text if it looks like text, else as hexadecimal bytes. */
+/** The start of a payload, as text if it is text, and otherwise as hexadecimal bytes. */
 function preview(payload) {
   const start = payload.subarray(0, PREVIEW_BYTES);
   const more = payload.length > PREVIEW_BYTES ? "…" : "";
   try {
-    // A streaming decoder forgives a character cut in half at the end.
+    // A streaming decoder accepts an incomplete character at the end.
     const text = new TextDecoder("utf-8", { fatal: true }).decode(start, { stream: true });
     if (!/[\0-\x08\x0e-\x1f\x7f]/.test(text)) return text + more;
   } catch {

@@ -76,7 +76,7 @@ describe("the demo page", { timeout: SUITE_DEADLINE_MS }, () => {
     await page.getByTestId("task-timeout").fill("4000");
     await page.getByTestId("task-run").click();
     await page.getByTestId("task-cancel").click();
-    await shows(page, "task-result", "Cancelled by hand");
+    await shows(page, "task-result", "Cancelled manually");
 
     await page.getByTestId("task-run").click();
     await shows(page, "task-result", "done!");
