@@ -52,7 +52,7 @@ impl Metrics {
             connections_opened: counter("roomcast_connections_opened_total", "Connections opened"),
             connections_closed: counters(
                 "roomcast_connections_closed_total",
-                "Connections ended, by close code; 1005: the client gave none, 1006: lost without a Close, other: a code of the client's own",
+                "Connections ended, by close code; 1005: the Close contained none, 1006: lost without a Close, other: any other code",
                 &["code"],
             ),
             calls_in_flight: IntGauge::new("roomcast_calls_in_flight", "Calls whose work has not ended").expect(VALID),
