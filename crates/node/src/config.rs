@@ -51,8 +51,8 @@ pub(crate) struct Config {
     /// disables it
     #[schemars(extend("default" = "127.0.0.1:3001"))]
     pub(crate) internal_listen: Scalar<Option<SocketAddr>>,
-    /// URL of the Redis that connects the nodes of a cluster; it begins with redis://, redis-cluster:// or redis-
-    /// sentinel://, or, for TLS, with rediss in place of redis; 'off' runs a single node
+    /// URL of the Redis that connects the nodes of a cluster; it begins with redis://, redis-cluster:// or
+    /// redis-sentinel://, or, for TLS, with rediss in place of redis; 'off' runs a single node
     #[schemars(extend("default" = "off"))]
     pub(crate) redis: Scalar<Option<RedisUrl>>,
     /// CA certificates (PEM) that verify the Redis servers; 'off' uses the CA certificates of the system
@@ -76,7 +76,7 @@ pub(crate) struct Config {
     /// How long a node stays ready after it loses its connection to Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set the variable or the key
+    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set it with the variable or
     /// in the file, because other users of the machine can read flags
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
@@ -99,12 +99,13 @@ pub(crate) struct Config {
     /// Memory for output that one client has not read yet; when it is full, the connection closes with code 4408
     #[schemars(extend("default" = "4MiB"))]
     pub(crate) max_outbound: Scalar<Size>,
-    /// Memory for the input of all clients; when it is full, the node closes the connections that hold the most with
-    /// code 1013, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
+    /// Memory for the input of all clients; when it is full, the node closes, with code 1013, the connections that hold
+    /// the most, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) inbound_memory: Scalar<Memory>,
-    /// Memory for output that clients have not read yet; when it is full, the node closes the connections that hold the
-    /// most with code 4408, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
+    /// Memory for output that clients have not read yet; when it is full, the node closes, with code 4408, the
+    /// connections that hold the most, and upgrades fail with 503; 'auto' is a quarter of the memory of the container
+    /// or machine
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
     /// Calls that one client may have in flight; further calls fail

@@ -172,7 +172,7 @@ fn command() -> Command {
         command.args(config::settings().iter().map(Setting::arg)).arg(file)
     };
     Command::new(NAME)
-        .about("Real-time backend: calls with cancellation, notifications and rooms over WebSocket")
+        .about("Real-time backend: cancellable calls, notifications and rooms over WebSocket")
         .version(env!("BUILD_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -183,7 +183,7 @@ fn command() -> Command {
         ))
         .subcommand(with_options(
             Command::new("health")
-                .about("Check the running node that has this configuration; the exit status is 0 if the node is healthy and 1 otherwise"),
+                .about("Check whether a running node is healthy; give it the same options as the node; the exit status is 0 if the node is healthy and 1 otherwise"),
         ))
         .subcommand(
             Command::new("config")

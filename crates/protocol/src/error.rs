@@ -74,7 +74,7 @@ pub enum WebSocketError {
     #[error("a new message began before the last fragment of the previous one")]
     UnfinishedMessage,
     /// A length that is not in its shortest form (section 5.2).
-    #[error("a payload length must be encoded in the fewest bytes")]
+    #[error("a payload length must be encoded in as few bytes as possible")]
     NonMinimalLength,
     /// The message is over the maximum; judged at the frame's header, over all fragments.
     #[error("a message of {size} bytes exceeds the maximum of {max}")]

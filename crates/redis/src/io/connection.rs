@@ -76,7 +76,7 @@ pub(crate) enum ConnectionError {
     NotResp(String),
     #[error("{0:?} is not a valid server name for TLS: use a host name or an IP address")]
     BadName(String),
-    #[error("this node closed the connection, because it was silent or no longer needed")]
+    #[error("this node closed the connection, which was silent or no longer needed")]
     GivenUp,
 }
 
