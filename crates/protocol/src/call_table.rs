@@ -1,4 +1,4 @@
-//! The calls of one connection, and the one rule about their end.
+//! The calls of one connection. Each has exactly one outcome.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +6,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// A call's id, chosen by the client, unique among the calls it has in flight on one connection.
+/// A call's id. The client chooses it, and it is unique among the calls in flight on one
+/// connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u32);
 
@@ -23,8 +24,10 @@ impl fmt::Display for CallId {
 ///   start ──▶ Running ─┤
 ///                      cancel ──▶ Cancelled  (no Response is ever sent)
 /// ```
-/// A call leaves the table with its outcome, so each has exactly one; a second attempt gets `None`.
-/// `C` is the value that the caller stores with a running call, to stop it with.
+///
+/// A call leaves the table with its outcome, so it has exactly one. A second attempt to answer or
+/// cancel it returns `None`. `C` is the value that the caller stores with a running call, in order
+/// to stop it.
 #[derive(Debug)]
 pub struct CallTable<C> {
     running: HashMap<CallId, (u64, C)>,
@@ -32,8 +35,8 @@ pub struct CallTable<C> {
     max_running: usize,
 }
 
-/// A running call: its id, and which of the calls with that id, since a client may use an id again
-/// as soon as the call before has its Response or is Reset.
+/// Identifies one running call. An id alone is not enough, because a client may reuse it as soon as
+/// the previous call with that id has received its Response or was Reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallKey {
     id: CallId,
@@ -41,7 +44,7 @@ pub struct CallKey {
 }
 
 impl CallKey {
-    /// The id on the wire.
+    /// Returns the id on the wire.
     pub fn id(self) -> CallId {
         self.id
     }
@@ -51,27 +54,28 @@ impl CallKey {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The client broke the protocol: the id is in flight.
+    /// The client violated the protocol: a call with this id is already in flight.
     #[error("call id {0} is already in flight")]
     Duplicate(CallId),
-    /// The connection has as many calls in flight as it may.
+    /// The connection already has the maximum number of calls in flight.
     #[error("this connection already has {max} calls in flight")]
     TooMany {
-        /// The most calls that the connection may have in flight.
+        /// The maximum.
         max: usize,
     },
 }
 
 impl<C> CallTable<C> {
-    /// Creates a table for at most `max_running` calls at once.
+    /// Creates a table for at most `max_running` concurrent calls.
     pub fn new(max_running: usize) -> Self {
         Self { running: HashMap::new(), started: 0, max_running }
     }
 
-    /// Checks whether the call of a Request may start.
+    /// Checks whether a Request may start its call.
     ///
     /// # Errors
-    /// Returns [`StartError`] if the id is already in flight, or if too many calls are.
+    /// Returns [`StartError`] if a call with this id is already in flight, or if too many calls
+    /// are.
     pub fn admit(&self, id: CallId) -> Result<(), StartError> {
         if self.running.contains_key(&id) {
             return Err(StartError::Duplicate(id));
@@ -85,7 +89,7 @@ impl<C> CallTable<C> {
     /// Starts a call.
     ///
     /// # Errors
-    /// As [`admit`](Self::admit).
+    /// Returns the errors of [`admit`](Self::admit).
     pub fn start(&mut self, id: CallId, call: C) -> Result<CallKey, StartError> {
         self.admit(id)?;
         self.started += 1;
@@ -93,7 +97,7 @@ impl<C> CallTable<C> {
         Ok(CallKey { id, serial: self.started })
     }
 
-    /// Answers a call. `None` means that the call was cancelled, so the Response must not be sent.
+    /// Answers a call. Returns `None` if the call was cancelled; its Response must not be sent.
     pub fn answer(&mut self, key: CallKey) -> Option<C> {
         match self.running.entry(key.id) {
             Entry::Occupied(entry) if entry.get().0 == key.serial => Some(entry.remove().1),
@@ -101,17 +105,18 @@ impl<C> CallTable<C> {
         }
     }
 
-    /// Cancels a call on a Reset. `None` means that the call is unknown or finished, and there is nothing to do.
+    /// Cancels a call because of a Reset. Returns `None` if the call is unknown or has finished;
+    /// there is nothing to do.
     pub fn cancel(&mut self, id: CallId) -> Option<C> {
         self.running.remove(&id).map(|(_, call)| call)
     }
 
-    /// Cancels every running call, at the end of the connection.
+    /// Cancels all running calls, at the end of the connection.
     pub fn cancel_all(&mut self) -> impl Iterator<Item = C> + use<C> {
         std::mem::take(&mut self.running).into_values().map(|(_, call)| call)
     }
 
-    /// The running calls, in no order.
+    /// Returns the running calls, in no particular order.
     pub fn running(&self) -> impl Iterator<Item = (CallKey, &C)> {
         self.running.iter().map(|(id, (serial, call))| (CallKey { id: *id, serial: *serial }, call))
     }
@@ -121,7 +126,7 @@ impl<C> CallTable<C> {
         self.running.len()
     }
 
-    /// Whether no call is running.
+    /// Returns whether no call is running.
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }

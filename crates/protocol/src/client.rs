@@ -1,4 +1,4 @@
-//! The client's end of a connection: calls out, responses and events in.
+//! The client's end of a connection: it sends calls, and receives responses and events.
 
 use std::collections::HashSet;
 
@@ -15,20 +15,19 @@ pub enum ClientEvent {
     Notify {
         /// The event's name.
         name: Name,
-        /// Its bytes.
+        /// The event's payload.
         payload: Bytes,
     },
     /// The Response to a pending call.
     Answer {
-        /// The call.
+        /// The call's id.
         id: CallId,
         /// The Response's payload.
         payload: Bytes,
     },
 }
 
-/// Assigns call ids and matches responses to them. Messages are unframed: the WebSocket layer is the
-/// caller's.
+/// Assigns call ids and matches responses to calls. The caller frames the messages for WebSocket.
 #[derive(Debug, Default)]
 pub struct ClientConnection {
     next_id: u32,
@@ -41,7 +40,8 @@ impl ClientConnection {
         Self::default()
     }
 
-    /// Starts a call. Ids count up by one, wrap around, and skip those of pending calls.
+    /// Starts a call. Each id is one more than the previous one. Ids wrap around and skip those of
+    /// pending calls.
     pub fn call(&mut self, name: Name, payload: Bytes) -> (CallId, Frame) {
         loop {
             self.next_id = self.next_id.wrapping_add(1);
@@ -57,10 +57,12 @@ impl ClientConnection {
         self.waiting.remove(&id).then_some(Frame::Reset { id })
     }
 
-    /// Reads a binary message. Returns `None` for the Response to a call that is no longer pending.
+    /// Reads a binary message. Returns `None` if it is the Response to a call that is no longer
+    /// pending.
     ///
     /// # Errors
-    /// Returns [`MalformedFrame`] if the message is not a frame, or is one that servers do not send.
+    /// Returns [`MalformedFrame`] if the message is not a frame, or if servers do not send such
+    /// frames.
     pub fn on_message(&mut self, message: Bytes) -> Result<Option<ClientEvent>, MalformedFrame> {
         match Frame::decode(message)? {
             Frame::Notify { name, payload } => Ok(Some(ClientEvent::Notify { name, payload })),

@@ -1,23 +1,23 @@
-//! Why a connection ends: the close codes, their meaning, and whether the client may come back.
+//! Why a connection ends: the close codes, their meaning, and whether the client may reconnect.
 
 use std::fmt;
 
 /// A WebSocket close code (RFC 6455, section 7.4).
 ///
-/// | code | constant | meaning | come back? |
+/// | code | constant | meaning | may the client reconnect? |
 /// |---|---|---|---|
-/// | 1000 | [`NORMAL`](Self::NORMAL) | done | no |
-/// | 1001 | [`GOING_AWAY`](Self::GOING_AWAY) | the node drains, or the page was left | yes |
-/// | 1002 | [`PROTOCOL_ERROR`](Self::PROTOCOL_ERROR) | malformed frame | no |
-/// | 1003 | [`UNSUPPORTED_DATA`](Self::UNSUPPORTED_DATA) | a text message | no |
-/// | 1007 | [`INVALID_DATA`](Self::INVALID_DATA) | a name that is not UTF-8 | no |
-/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | not allowed, or a message took too long | no |
-/// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | payload over the maximum | no |
+/// | 1000 | [`NORMAL`](Self::NORMAL) | normal closure | no |
+/// | 1001 | [`GOING_AWAY`](Self::GOING_AWAY) | the node is draining, or the user left the page | yes |
+/// | 1002 | [`PROTOCOL_ERROR`](Self::PROTOCOL_ERROR) | a frame was malformed | no |
+/// | 1003 | [`UNSUPPORTED_DATA`](Self::UNSUPPORTED_DATA) | the client sent a text message | no |
+/// | 1007 | [`INVALID_DATA`](Self::INVALID_DATA) | a name or text was not UTF-8 | no |
+/// | 1008 | [`POLICY_VIOLATION`](Self::POLICY_VIOLATION) | the client was not allowed to connect, or a message took too long | no |
+/// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | a payload was over the maximum, or a message had too many fragments | no |
 /// | 1011 | [`INTERNAL_ERROR`](Self::INTERNAL_ERROR) | the server failed | yes |
-/// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | overloaded | yes, later |
-/// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the token's time is over | yes, with a new token |
-/// | 4408 | [`SLOW_CONSUMER`](Self::SLOW_CONSUMER) | the outbound queue passed its limit | yes |
-/// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | disconnected by an operator | no |
+/// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | the node is overloaded | yes, later |
+/// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the client's token expired | yes, with a new token |
+/// | 4408 | [`SLOW_CONSUMER`](Self::SLOW_CONSUMER) | the client left too much output unread | yes |
+/// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | an operator or a backend disconnected the client | no |
 ///
 /// ```
 /// # use roomcast_protocol as roomcast;
@@ -32,35 +32,35 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// A normal closure.
     pub const NORMAL: Self = Self(1000);
-    /// The node drains, or the user left the page.
+    /// The node is draining, or the user left the page.
     pub const GOING_AWAY: Self = Self(1001);
-    /// A malformed frame, at the WebSocket layer or above.
+    /// A frame was malformed, at the WebSocket layer or above it.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// A text message: this protocol is binary.
+    /// The client sent a text message. The protocol is binary.
     pub const UNSUPPORTED_DATA: Self = Self(1003);
-    /// Text that is not UTF-8.
+    /// A name, a text message or a close reason was not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// A policy violation: authentication, origin, or a message that takes too long.
+    /// The connect handler refused the connection, or a message took too long.
     pub const POLICY_VIOLATION: Self = Self(1008);
-    /// A payload over the maximum.
+    /// A payload was over the maximum, or a message had too many fragments.
     pub const TOO_BIG: Self = Self(1009);
     /// The server failed.
     pub const INTERNAL_ERROR: Self = Self(1011);
-    /// The server is overloaded; the client may retry later.
+    /// The node is overloaded. The client may reconnect later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// The connection's token expired.
+    /// The client's token expired. Reserved: no node sends this code yet.
     pub const TOKEN_EXPIRED: Self = Self(4401);
-    /// The outbound queue passed its limit.
+    /// The client left too much output unread.
     pub const SLOW_CONSUMER: Self = Self(4408);
-    /// Disconnected by an operator.
+    /// An operator or a backend disconnected the client.
     pub const DISCONNECTED: Self = Self(4409);
 
-    /// Whether a client may reconnect automatically with its current credentials.
+    /// Returns whether a client may reconnect automatically with its current credentials.
     pub fn may_reconnect(self) -> bool {
         matches!(self, Self::GOING_AWAY | Self::INTERNAL_ERROR | Self::TRY_AGAIN_LATER | Self::SLOW_CONSUMER)
     }
 
-    /// Whether the code may be sent in a Close frame (RFC 6455, sections 7.4.1 and 7.4.2).
+    /// Returns whether a Close frame may contain the code (RFC 6455, sections 7.4.1 and 7.4.2).
     pub fn is_valid_on_the_wire(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -83,9 +83,9 @@ impl fmt::Display for CloseCode {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// The code.
+    /// The close code.
     pub code: CloseCode,
-    /// A reason for humans; at most 123 bytes of it are sent.
+    /// A reason for people. At most 123 bytes of it are sent.
     pub reason: String,
 }
 

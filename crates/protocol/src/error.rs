@@ -1,4 +1,5 @@
-//! What a peer did wrong. Each error has a close code; its text is the close reason.
+//! How a peer violated the protocol. Each violation has a close code, and its text is the close
+//! reason.
 
 use thiserror::Error;
 
@@ -12,7 +13,7 @@ pub enum MalformedFrame {
     /// An empty message.
     #[error("an empty message is not a frame")]
     Empty,
-    /// An opcode that the protocol does not have.
+    /// An opcode that the protocol does not define.
     #[error("unknown opcode {0:#04x}; the opcodes are 0x01 Notify, 0x02 Request, 0x03 Reset and 0x04 Response")]
     UnknownOpcode(u8),
     /// A frame that only clients send.
@@ -21,14 +22,14 @@ pub enum MalformedFrame {
         /// The frame's name.
         kind: &'static str,
     },
-    /// A frame that ends before its header does.
+    /// A frame that ends before its header is complete.
     #[error("truncated {kind}: its header needs {needed} bytes, but the message has {got}")]
     Truncated {
         /// The frame's name.
         kind: &'static str,
-        /// Bytes that the header needs, as far as it is known.
+        /// How many bytes the header needs, as far as the message shows it.
         needed: usize,
-        /// Bytes that the message has.
+        /// How many bytes the message has.
         got: usize,
     },
     /// A Reset with bytes after its id.
@@ -42,70 +43,71 @@ pub enum MalformedFrame {
     },
 }
 
-/// A breach of RFC 6455.
+/// A violation of RFC 6455.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WebSocketError {
-    /// A reserved bit is set though no extension was negotiated (section 5.2).
+    /// A reserved bit is set, but no extension was negotiated (section 5.2).
     #[error("a reserved bit (RSV) is set, but no extension was negotiated")]
     ReservedBit,
     /// An opcode that RFC 6455 reserves (section 5.2).
     #[error("reserved WebSocket opcode {0:#x}")]
     ReservedOpcode(u8),
-    /// A client's frame without a mask (section 5.1).
+    /// A client's frame is not masked (section 5.1).
     #[error("a client must mask its frames")]
     Unmasked,
-    /// A server's frame with a mask (section 5.1).
+    /// A server's frame is masked (section 5.1).
     #[error("a server must not mask its frames")]
     MaskedByServer,
-    /// A message in fragments, which the client's decoder does not read.
+    /// A fragmented message, which the client's decoder does not read.
     #[error("received a fragmented message, which no Roomcast node sends")]
     Fragmented,
-    /// A control frame in fragments (section 5.4).
+    /// A control frame is fragmented (section 5.4).
     #[error("a control frame must not be fragmented")]
     FragmentedControl,
-    /// A control frame of more than 125 bytes (section 5.5).
+    /// A control frame's payload is over 125 bytes (section 5.5).
     #[error("a control frame carries at most 125 bytes; this frame announces more")]
     ControlTooLong,
-    /// A continuation of nothing (section 5.4).
+    /// A continuation frame arrived, but there is no message to continue (section 5.4).
     #[error("a continuation frame without a message to continue")]
     UnexpectedContinuation,
-    /// A new message inside an unfinished one (section 5.4).
+    /// A new message began before the last fragment of the previous one (section 5.4).
     #[error("a new message began before the last fragment of the previous one")]
     UnfinishedMessage,
-    /// A length that is not in its shortest form (section 5.2).
+    /// A payload length is not in its shortest form (section 5.2).
     #[error("a payload length must be encoded in as few bytes as possible")]
     NonMinimalLength,
-    /// The message is over the maximum; judged at the frame's header, over all fragments.
+    /// A message, including all its fragments, is over the maximum. The decoder checks this as soon
+    /// as it has a frame's header.
     #[error("a message of {size} bytes exceeds the maximum of {max}")]
     MessageTooBig {
-        /// What the header claims, with the fragments before it.
+        /// The payload length in the header, plus the size of the earlier fragments.
         size: u64,
         /// The largest message allowed.
         max: usize,
     },
-    /// The message has more fragments than allowed; empty ones count.
+    /// A message has more fragments than allowed, counting empty ones.
     #[error("a message may have at most {max} fragments")]
     TooManyFragments {
-        /// The most fragments allowed.
+        /// The maximum number of fragments.
         max: u32,
     },
-    /// A text message that is not UTF-8 (section 8.1).
+    /// A text message is not UTF-8 (section 8.1).
     #[error("a text message must be UTF-8")]
     TextNotUtf8,
-    /// A Close frame with a body of one byte, or a code that must not be sent (section 7.4).
+    /// A Close frame has a body of one byte, or a code that must not be sent (section 7.4).
     #[error("the Close frame's body is not valid")]
     InvalidClose,
-    /// A Close frame whose reason is not UTF-8 (section 5.5.1).
+    /// A Close frame's reason is not UTF-8 (section 5.5.1).
     #[error("the Close frame's reason is not UTF-8")]
     CloseReasonNotUtf8,
 }
 
-/// A client's breach of the protocol, for which the server closes the connection.
+/// A client's violation of the protocol, for which the server closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A breach of RFC 6455, the layer below the protocol.
+    /// A violation of RFC 6455, the layer below the protocol.
     #[error(transparent)]
     WebSocket(#[from] WebSocketError),
     /// A message that is not a frame.
@@ -119,7 +121,7 @@ pub enum Violation {
     PayloadTooBig {
         /// The payload's size in bytes.
         size: usize,
-        /// The largest allowed.
+        /// The maximum, in bytes.
         max: usize,
     },
     /// A frame that only the server sends.
@@ -131,7 +133,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// Returns the close code for this kind of breach.
+    /// Returns the close code for this violation.
     pub fn close_code(&self) -> CloseCode {
         match self {
             Self::WebSocket(WebSocketError::MessageTooBig { .. } | WebSocketError::TooManyFragments { .. })
@@ -145,7 +147,7 @@ impl Violation {
         }
     }
 
-    /// Returns the Close frame that reports the breach to the client.
+    /// Returns the Close frame that reports the violation to the client.
     pub fn close_frame(&self) -> CloseFrame {
         CloseFrame::new(self.close_code(), self.to_string())
     }

@@ -1,4 +1,4 @@
-//! The four frames: bytes ↔ values.
+//! The four frames, and how they are encoded and decoded.
 //!
 //! | frame | layout | sent by |
 //! |---|---|---|
@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::call_table::CallId;
 use crate::error::MalformedFrame;
 
-/// The longest name in bytes: its length is one byte on the wire.
+/// The longest name, in bytes. A frame encodes a name's length in one byte.
 pub const MAX_NAME_LEN: usize = u8::MAX as usize;
 
 const NOTIFY: u8 = 1;
@@ -28,7 +28,7 @@ const RESPONSE: u8 = 4;
 
 const ID_LEN: usize = 4;
 
-/// The name of an event or a method: UTF-8, 0 to 255 bytes. Cloning shares the bytes.
+/// The name of an event or a method, as UTF-8 of 0 to 255 bytes. Clones share the bytes.
 ///
 /// ```
 /// # use roomcast_protocol as roomcast;
@@ -41,7 +41,7 @@ const ID_LEN: usize = 4;
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Name(Bytes);
 
-/// A name that does not fit in a frame.
+/// The error of a name that is too long for a frame.
 ///
 /// ```
 /// # use roomcast_protocol as roomcast;
@@ -58,10 +58,10 @@ pub struct NameError {
 }
 
 impl Name {
-    /// A name of its own memory.
+    /// Creates a name in memory of its own.
     ///
     /// # Errors
-    /// [`NameError`] if it is longer than 255 bytes.
+    /// Returns [`NameError`] if the name is longer than 255 bytes.
     pub fn new(name: &str) -> Result<Self, NameError> {
         match name.len() {
             0..=MAX_NAME_LEN => Ok(Self(Bytes::copy_from_slice(name.as_bytes()))),
@@ -69,17 +69,18 @@ impl Name {
         }
     }
 
-    /// A name that shares the memory of the message that it came in. `None` if it is too long or not UTF-8.
+    /// Creates a name that shares the memory of the message that contained it. Returns `None` if
+    /// the name is too long or not UTF-8.
     pub fn from_bytes(name: Bytes) -> Option<Self> {
         (name.len() <= MAX_NAME_LEN && std::str::from_utf8(&name).is_ok()).then_some(Self(name))
     }
 
-    /// The name's bytes. Unlike those of [`as_str`](Self::as_str), they are not checked again.
+    /// Returns the name's bytes, without the check for UTF-8 that [`as_str`](Self::as_str) repeats.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when the name was made")
     }
@@ -104,44 +105,44 @@ impl fmt::Display for Name {
     }
 }
 
-/// A frame that is borrowed from its message.
+/// A frame that borrows from its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameRef<'a> {
-    /// [`Frame::Notify`].
+    /// A frame like [`Frame::Notify`].
     Notify {
-        /// The event.
+        /// The event's name.
         name: &'a str,
-        /// The event's bytes.
+        /// The event's payload.
         payload: &'a [u8],
     },
-    /// [`Frame::Request`].
+    /// A frame like [`Frame::Request`].
     Request {
-        /// The call.
+        /// The call's id.
         id: CallId,
-        /// The method.
+        /// The method's name.
         name: &'a str,
-        /// The arguments' bytes.
+        /// The arguments.
         payload: &'a [u8],
     },
-    /// [`Frame::Reset`].
+    /// A frame like [`Frame::Reset`].
     Reset {
-        /// The call.
+        /// The call's id.
         id: CallId,
     },
-    /// [`Frame::Response`].
+    /// A frame like [`Frame::Response`].
     Response {
-        /// The call.
+        /// The call's id.
         id: CallId,
-        /// The payload.
+        /// The Response's payload.
         payload: &'a [u8],
     },
 }
 
 impl<'a> FrameRef<'a> {
-    /// Reads the frame in a whole WebSocket message.
+    /// Decodes the frame in a complete WebSocket message.
     ///
     /// # Errors
-    /// [`MalformedFrame`] if the message is no frame.
+    /// Returns [`MalformedFrame`] if the message is not a frame.
     pub fn decode(message: &'a [u8]) -> Result<Self, MalformedFrame> {
         let Layout { opcode, id, name_at, payload_at } = Layout::read(message)?;
         let payload = &message[payload_at..];
@@ -157,11 +158,11 @@ impl<'a> FrameRef<'a> {
 
 /// Where a frame's parts are in its message.
 struct Layout {
-    /// One of the four.
+    /// One of the four opcodes.
     opcode: u8,
     /// 0 if the frame has none.
     id: CallId,
-    /// The name is from here to the payload, and UTF-8; where there is none, it is empty.
+    /// The name is UTF-8 and ends where the payload begins. It is empty if the frame has none.
     name_at: usize,
     payload_at: usize,
 }
@@ -199,44 +200,44 @@ impl Layout {
     }
 }
 
-/// One frame. Names and payloads share the memory of the message that they came in.
+/// A frame. Its name and payload share the memory of the message that contained them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// An event without a Response.
+    /// An event, which has no Response.
     Notify {
-        /// The event.
+        /// The event's name.
         name: Name,
-        /// The event's bytes.
+        /// The event's payload.
         payload: Bytes,
     },
-    /// A call, followed by exactly one Response unless it is Reset first.
+    /// A call. Exactly one Response follows, unless the client cancels the call first.
     Request {
-        /// The call.
+        /// The call's id.
         id: CallId,
-        /// The method.
+        /// The method's name.
         name: Name,
-        /// The arguments' bytes.
+        /// The arguments.
         payload: Bytes,
     },
-    /// The client cancels a call.
+    /// Cancels a call.
     Reset {
-        /// The call.
+        /// The call's id.
         id: CallId,
     },
     /// The Response to a call.
     Response {
-        /// The call.
+        /// The call's id.
         id: CallId,
-        /// The payload.
+        /// The Response's payload.
         payload: Bytes,
     },
 }
 
 impl Frame {
-    /// Reads the frame in a whole WebSocket message.
+    /// Decodes the frame in a complete WebSocket message.
     ///
     /// # Errors
-    /// [`MalformedFrame`] if the message is no frame.
+    /// Returns [`MalformedFrame`] if the message is not a frame.
     pub fn decode(mut message: Bytes) -> Result<Self, MalformedFrame> {
         let Layout { opcode, id, name_at, payload_at } = Layout::read(&message)?;
         let payload = message.split_off(payload_at);
@@ -249,7 +250,7 @@ impl Frame {
         })
     }
 
-    /// The frame's size in bytes.
+    /// Returns the frame's encoded size in bytes.
     pub fn encoded_len(&self) -> usize {
         match self {
             Self::Notify { name, payload } => 2 + name.0.len() + payload.len(),
@@ -259,7 +260,7 @@ impl Frame {
         }
     }
 
-    /// Appends the frame's bytes.
+    /// Appends the encoded frame.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Notify { name, payload } => {
@@ -285,7 +286,7 @@ impl Frame {
         }
     }
 
-    /// The size of the frame's payload in bytes.
+    /// Returns the size of the frame's payload in bytes.
     pub fn payload_len(&self) -> usize {
         match self {
             Self::Notify { payload, .. } | Self::Request { payload, .. } | Self::Response { payload, .. } => {

@@ -1,14 +1,14 @@
-//! When to ping, and when to give a silent peer up.
+//! When to send a Ping, and when a silent peer counts as lost.
 
 use std::time::Duration;
 
-/// One connection's keep-alive: a Ping every `interval`; a peer from which nothing at all came within
-/// `timeout` after one is lost.
+/// The keep-alive of one connection. It sends a Ping at every `interval`. If nothing arrives from
+/// the peer within `timeout` after a Ping, the peer counts as lost.
 ///
 /// ```text
-///            on_timeout: Ping              on_timeout, heard since: Rest
-///   Resting ─────────────────▶ Waiting ─────────────────────────────────▶ Resting
-///                                 └──── on_timeout, nothing heard: Lost
+///            on_timeout: Ping          on_timeout, bytes received: Rest
+///   Resting ─────────────────▶ Waiting ────────────────────────────────▶ Resting
+///                                 └──── on_timeout, nothing received: Lost
 /// ```
 #[derive(Debug)]
 pub struct KeepAlive {
@@ -18,29 +18,30 @@ pub struct KeepAlive {
     heard: bool,
 }
 
-/// What to do now that the timer went off, and when it should go off again.
+/// What to do when the timer fires, and when it must fire again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAliveAction {
-    /// Send a Ping; set the timer to this.
+    /// Send a Ping, and set the timer to this duration.
     Ping(Duration),
-    /// The peer is alive; set the timer to this.
+    /// The peer is alive. Set the timer to this duration.
     Rest(Duration),
-    /// The peer is lost: end the connection.
+    /// The peer is lost. End the connection.
     Lost,
 }
 
 impl KeepAlive {
-    /// Pings every `interval`, waits `timeout` for a sign of life. The timer starts with `interval`.
+    /// Creates a keep-alive that sends a Ping at every `interval` and waits up to `timeout` for any
+    /// bytes. Set the timer to `interval` first.
     pub fn new(interval: Duration, timeout: Duration) -> Self {
         Self { interval, timeout, waiting: false, heard: false }
     }
 
-    /// Bytes came from the peer; any are a sign of life.
+    /// Call this when bytes arrive from the peer. Any bytes show that it is alive.
     pub fn on_heard(&mut self) {
         self.heard = true;
     }
 
-    /// The timer went off.
+    /// Call this when the timer fires.
     pub fn on_timeout(&mut self) -> KeepAliveAction {
         self.waiting = !self.waiting;
         if self.waiting {

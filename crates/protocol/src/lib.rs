@@ -1,8 +1,10 @@
 //! Roomcast's wire protocol, `websocket.io-rpc-v0.1`, and both ends of a connection, as values.
 //!
-//! Nothing here reads a clock, opens a socket or spawns a task: bytes and elapsed time come in as
-//! arguments, bytes and events come out as results. The I/O is a thin shell around it, in the crate
-//! `roomcast`. Reading order: frames, the WebSocket layer below them, the two ends above them.
+//! Nothing here reads a clock, opens a socket or spawns a task. Bytes and elapsed time are
+//! arguments; bytes and events are results. The crate `roomcast` adds the I/O.
+//!
+//! Reading order: the frames, the WebSocket layer below them, then the two ends of a connection,
+//! which use both.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]

@@ -1,38 +1,45 @@
-//! What one peer may make the other hold in memory.
+//! How much memory one peer can make the other hold.
 
 use crate::frame::MAX_NAME_LEN;
 
-/// The longest header before a payload: a Request's opcode, id and name length, and 255 bytes of name.
+/// The longest header before a payload, in bytes: a Request's opcode, id and name length, and a
+/// name of 255 bytes.
 pub const MAX_FRAME_HEADER_LEN: usize = 1 + 4 + 1 + MAX_NAME_LEN;
 
-/// The largest payload of a frame or room event, in bytes, whatever a node's [`Limits::max_payload`]: its length fits into
-/// four bytes on the way between nodes, and Redis accepts no string over 512 MB.
+/// The largest payload that nodes send to one another, such as that of a room event, in bytes. It
+/// applies whatever a node's `max_payload` is. Nodes encode a payload's length in four bytes, and
+/// Redis accepts no string over 512 MB.
 pub const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
-/// Default of [`Limits::max_payload`]: 1 MiB.
+/// The default of [`Limits::max_payload`]: 1 MiB.
 pub const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// Limits on what a connection receives.
 ///
-/// Worst case held per connection: one unfinished message, so `max_payload` + 261 bytes, times two
-/// while its buffer grows. Memory is taken as bytes arrive, never for a length that is only claimed.
+/// A connection holds at most one unfinished message, of up to `max_payload` + 261 bytes. It can
+/// take twice that memory while its buffer grows. Memory is allocated as bytes arrive, not
+/// according to the length that a header claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Largest payload of one frame in bytes, header not counted, all WebSocket fragments together.
+    /// Largest payload of one frame in bytes, over all its WebSocket fragments and without its
+    /// header.
     pub max_payload: usize,
-    /// How many WebSocket fragments one message may have. Empty ones count, because they cost time and carry nothing.
+    /// Most WebSocket fragments in one message. Empty ones count, because each takes time to
+    /// process.
     pub max_fragments: u32,
 }
 
-/// How many fragments a message of any size may have.
+/// How many fragments a message may have, whatever its size.
 const MIN_FRAGMENTS: usize = 1024;
 
-/// A larger message may have one fragment for this many bytes: smaller ones cost more than they carry.
+/// A larger message may have one fragment for each 1,024 bytes. Smaller fragments cost more time
+/// than their content is worth.
 const BYTES_PER_FRAGMENT: usize = 1024;
 
 impl Limits {
-    /// For payloads of at most `max_payload` bytes, in fragments of 1 KiB on average or larger.
+    /// Creates limits for payloads of at most `max_payload` bytes, in fragments of 1 KiB or more on
+    /// average.
     pub const fn new(max_payload: usize) -> Self {
         let fragments = max_payload.saturating_add(MAX_FRAME_HEADER_LEN) / BYTES_PER_FRAGMENT;
         let max_fragments = if fragments > MIN_FRAGMENTS { fragments } else { MIN_FRAGMENTS };
@@ -42,7 +49,7 @@ impl Limits {
         }
     }
 
-    /// The largest WebSocket message that can hold an allowed frame, in bytes.
+    /// Returns the size of the largest WebSocket message that can hold an allowed frame, in bytes.
     pub fn max_message(&self) -> usize {
         self.max_payload.saturating_add(MAX_FRAME_HEADER_LEN)
     }

@@ -1,4 +1,4 @@
-//! The server's end of a connection: bytes in, events out.
+//! The server's end of a connection: it turns bytes into events.
 
 use bytes::Bytes;
 
@@ -12,38 +12,38 @@ use crate::websocket::{Decoder, Incoming, Unfinished};
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An event, to be handled in the order of arrival. It has no Response.
+    /// An event. Handle events in the order of their arrival. They have no Response.
     Notify {
         /// The event's name.
         name: Name,
-        /// Its bytes.
+        /// The event's payload.
         payload: Bytes,
     },
-    /// A call, to be entered in the [`CallTable`](crate::CallTable).
+    /// A call. Enter it in the [`CallTable`](crate::CallTable).
     Request {
-        /// The call.
+        /// The call's id.
         id: CallId,
-        /// The method.
+        /// The method's name.
         name: Name,
-        /// The arguments' bytes.
+        /// The arguments.
         payload: Bytes,
     },
     /// The client cancels a call.
     Reset {
-        /// The call.
+        /// The call's id.
         id: CallId,
     },
-    /// Respond with a Pong of the same payload.
+    /// A Ping. Respond with a Pong that has the same payload.
     Ping(Bytes),
-    /// The client closes: respond with a Close, then end the TCP connection.
+    /// The client's Close. Respond with a Close, then end the TCP connection.
     Close(Option<CloseFrame>),
 }
 
-/// Reads a client's bytes and holds it to the protocol.
+/// Decodes a client's bytes and enforces the protocol.
 ///
-/// Feed every read to [`receive`](Self::receive) until it returns `None`. After an error, close with
-/// [`Violation::close_frame`] and feed it nothing more. Which calls run is not its business but the
-/// [`CallTable`](crate::CallTable)'s, because responses come from elsewhere than bytes do.
+/// Pass everything that you read to [`receive`](Self::receive) until it returns `None`. After an
+/// error, close the connection with [`Violation::close_frame`] and pass no more bytes. The
+/// [`CallTable`](crate::CallTable) tracks the running calls.
 #[derive(Debug)]
 pub struct ServerConnection {
     decoder: Decoder,
@@ -56,25 +56,26 @@ impl ServerConnection {
         Self { decoder: Decoder::new(limits.max_message(), limits.max_fragments), max_payload: limits.max_payload }
     }
 
-    /// Whether a message is unfinished, for a caller that limits its time.
+    /// Returns whether a message is unfinished, for a caller that limits how long it may take.
     pub fn unfinished(&mut self) -> Unfinished {
         self.decoder.unfinished()
     }
 
-    /// Returns the memory that unfinished input takes, in bytes.
+    /// Returns how much memory unfinished input takes, in bytes.
     pub fn buffered(&self) -> usize {
         self.decoder.buffered()
     }
 
-    /// Skips all further messages: only Pings and a Close are returned.
+    /// Skips all further messages. From now on, only Pings and a Close are returned.
     pub fn skip_messages(&mut self) {
         self.decoder.skip_messages();
     }
 
-    /// Takes bytes from the front of `input` until an event is complete. Returns `None` once `input` is used up.
+    /// Takes bytes from the front of `input` until an event is complete. Returns `None` when
+    /// `input` is used up.
     ///
     /// # Errors
-    /// Returns [`Violation`] if the client broke the protocol.
+    /// Returns [`Violation`] if the client violated the protocol.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
         while let Some(incoming) = self.decoder.decode(input)? {
             match incoming {

@@ -1,9 +1,10 @@
-//! The server's side of RFC 6455's framing: bytes → messages and control frames, and back.
+//! The server's side of the framing in RFC 6455: it decodes bytes to messages and control frames,
+//! and encodes frames.
 //!
-//! Written here rather than taken from a library for two measured reasons: memory (a decoder that
-//! holds no read buffer lets an idle connection cost 2 KiB instead of 6) and exactness (the maximum is
-//! judged at a frame's header over all fragments together, before a byte is kept).
-//! The opening handshake is not here; it is HTTP.
+//! It is written here, not taken from a library, for two measured reasons. Without a read buffer in
+//! the decoder, an idle connection takes 2 KiB of memory instead of 6 KiB. And the decoder checks a
+//! message's size, over all its fragments, as soon as it has a frame's header, before it keeps any
+//! byte of the payload. The opening handshake is HTTP and is not part of this module.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -14,10 +15,10 @@ use crate::frame::Frame;
 /// The largest payload of a control frame in bytes (RFC 6455, section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Longest frame header that a client sends: 2 bytes, 8 of length, 4 of mask.
+/// The longest frame header that a client sends, in bytes: 2, plus 8 of length and 4 of mask.
 const MAX_HEADER_LEN: usize = 14;
 
-/// Once a message is known not to be whole yet, its buffer starts at most this large.
+/// The largest initial buffer of a message that is not complete yet, in bytes.
 const FIRST_PARTIAL_CAPACITY: usize = 4096;
 
 pub(crate) const FIN: u8 = 0x80;
@@ -33,11 +34,11 @@ pub enum Opcode {
     Text = 0x1,
     /// A binary message's first fragment.
     Binary = 0x2,
-    /// The sender closes.
+    /// The sender closes the connection.
     Close = 0x8,
-    /// Asks for a Pong.
+    /// Asks the peer for a Pong.
     Ping = 0x9,
-    /// Answers a Ping.
+    /// The response to a Ping.
     Pong = 0xA,
 }
 
@@ -59,36 +60,36 @@ impl Opcode {
     }
 }
 
-/// What came in.
+/// What a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// A whole text message, checked to be UTF-8.
+    /// A complete text message, which is UTF-8.
     Text(Bytes),
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(Bytes),
-    /// A Ping; a Pong with the same payload must follow.
+    /// A Ping. Respond with a Pong that has the same payload.
     Ping(Bytes),
     /// The response to a Ping.
     Pong(Bytes),
-    /// The peer closes; `None` if it gave no code.
+    /// The peer closes the connection. `None` if its Close has no code.
     Close(Option<CloseFrame>),
 }
 
-/// Whether a message has begun and is not whole.
+/// Whether a message has begun and is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
     /// No message is unfinished.
     Nothing,
     /// A message has begun since the last query.
     Begun,
-    /// It is the same message as in the last query.
+    /// The message is the same as in the last query.
     Continued,
 }
 
 /// Turns a client's byte stream into messages.
 ///
-/// Feed it what was read; it takes what it needs and keeps unfinished frames itself, so the caller's
-/// buffer is free for the next connection. After an error it must not be used again.
+/// Pass it the bytes that you read. It keeps unfinished frames itself, so you can reuse your buffer
+/// for the next connection. Do not use it again after an error.
 ///
 /// ```
 /// use roomcast_protocol::{Decoder, Incoming};
@@ -101,17 +102,17 @@ pub enum Unfinished {
 pub struct Decoder {
     max_message: usize,
     max_fragments: u32,
-    /// The frame header being collected, while it is split over reads.
+    /// Collects a frame's header when reads split it.
     header: [u8; MAX_HEADER_LEN],
     header_len: u8,
     /// The frame whose payload is being read.
     frame: Option<FrameHeader>,
-    /// The message being assembled from fragments.
+    /// The message that is being assembled from fragments.
     message: Option<Assembly>,
-    /// The control frame's payload being read; control frames may come between fragments. Behind a pointer
-    /// because most connections have none.
+    /// The payload of a control frame that is being read. Control frames may arrive between
+    /// fragments. The payload is boxed because most connections have none.
     control: Option<Box<BytesMut>>,
-    /// Messages are skipped, not kept.
+    /// Whether messages are skipped.
     skips_messages: bool,
 }
 
@@ -120,21 +121,22 @@ struct FrameHeader {
     opcode: Opcode,
     fin: bool,
     mask: [u8; 4],
-    /// Payload bytes still to come.
+    /// How many bytes of the payload are missing.
     remaining: usize,
 }
 
 #[derive(Debug)]
 struct Assembly {
     text: bool,
-    /// [`Decoder::unfinished`] has not reported it yet.
+    /// Whether [`Decoder::unfinished`] has not reported the message yet.
     is_new: bool,
     fragments: u32,
     payload: BytesMut,
 }
 
 impl Decoder {
-    /// A decoder that accepts messages of at most `max_message` bytes, in at most `max_fragments` fragments.
+    /// Creates a decoder that accepts messages of at most `max_message` bytes, in at most
+    /// `max_fragments` fragments.
     pub fn new(max_message: usize, max_fragments: u32) -> Self {
         Self {
             max_message,
@@ -148,7 +150,7 @@ impl Decoder {
         }
     }
 
-    /// Whether a message is unfinished, for a caller that limits its time.
+    /// Returns whether a message is unfinished, for a caller that limits how long it may take.
     pub fn unfinished(&mut self) -> Unfinished {
         match &mut self.message {
             None => Unfinished::Nothing,
@@ -159,14 +161,14 @@ impl Decoder {
         }
     }
 
-    /// The memory that unfinished input takes, in bytes.
+    /// Returns how much memory unfinished input takes, in bytes.
     pub fn buffered(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |message| message.payload.capacity());
         message + self.control.as_ref().map_or(0, |control| control.capacity())
     }
 
-    /// From now on, messages are skipped, including an unfinished one: only control frames are returned. For a
-    /// connection that waits for its peer's Close.
+    /// Skips all further messages, including an unfinished one. From now on, only control frames
+    /// are returned. Use this for a connection that waits for its peer's Close.
     pub fn skip_messages(&mut self) {
         self.skips_messages = true;
         if let Some(message) = &mut self.message {
@@ -174,10 +176,11 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes from the front of `input` until something is whole. `None`: all of `input` was taken.
+    /// Takes bytes from the front of `input` until a message or control frame is complete. Returns
+    /// `None` when `input` is used up.
     ///
     /// # Errors
-    /// [`WebSocketError`] at the first breach of RFC 6455.
+    /// Returns [`WebSocketError`] at the first violation of RFC 6455.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, WebSocketError> {
         loop {
             let mut frame = match self.frame.take() {
@@ -198,7 +201,7 @@ impl Decoder {
         }
     }
 
-    /// Collects a header, byte by byte if reads split it, and judges it.
+    /// Collects a header, byte by byte if reads split it, and checks it.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, WebSocketError> {
         loop {
             let have = self.header_len as usize;
@@ -207,7 +210,8 @@ impl Decoder {
                 _ => 2 + extended_len_bytes(self.header[1]) + 4,
             };
             if have >= 2 {
-                // Judged before the rest comes: a peer that is wrong already need not be waited for.
+                // The first bytes are checked at once: an invalid frame is rejected before the rest
+                // arrives.
                 self.check_first_bytes()?;
             }
             if have == needed {
@@ -301,7 +305,7 @@ impl Decoder {
             _ => self.control.get_or_insert_default(),
         };
         if payload.is_empty() {
-            // Exact when the payload is here, small when it is only claimed.
+            // The exact size if the whole payload is here; small if the rest is only claimed.
             let claimed = taken + frame.remaining;
             payload.reserve(if taken == claimed { taken } else { taken.max(FIRST_PARTIAL_CAPACITY.min(claimed)) });
         }
@@ -391,7 +395,7 @@ pub fn encode_header(out: &mut BytesMut, opcode: Opcode, payload_len: usize) {
     }
 }
 
-/// One whole server's frame: header and payload.
+/// Encodes a complete frame of a server: header and payload.
 pub fn encode_message(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(encoded_size(payload.len()));
     encode_header(&mut out, opcode, payload.len());
@@ -407,7 +411,8 @@ pub fn encode_frame(out: &mut BytesMut, frame: &Frame) {
     frame.encode(out);
 }
 
-/// A Close frame's bytes. The reason is cut, at a character's end, to the 123 bytes that fit.
+/// Encodes a Close frame. The reason is truncated, at a character boundary, to the 123 bytes that
+/// fit.
 pub fn encode_close(close: &CloseFrame) -> Bytes {
     let reason = &close.reason[..close.reason.floor_char_boundary(MAX_CONTROL_PAYLOAD - 2)];
     let mut out = BytesMut::with_capacity(encoded_size(2 + reason.len()));

@@ -1,7 +1,8 @@
-//! The client's side of RFC 6455's framing, for who holds very many connections: messages are borrowed from the
-//! buffer that they were read into.
+//! The client's side of the framing in RFC 6455, for programs that hold very many connections.
+//! Messages borrow from the buffer that they were read into.
 //!
-//! It reads what Roomcast's nodes send: unfragmented frames. A fragment is refused, and named.
+//! It reads what Roomcast's nodes send: frames that are not fragmented. It rejects fragments with
+//! an error of their own.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -10,7 +11,7 @@ use crate::error::WebSocketError;
 use crate::frame::Frame;
 use crate::websocket::{FIN, MASKED, Opcode, RSV, apply_mask, extended_len_bytes, parse_close};
 
-/// A buffer for unfinished frames that grew over this is given back.
+/// A larger buffer for unfinished frames shrinks to this size after use.
 const KEPT_CAPACITY: usize = 4096;
 
 /// A frame's mask (RFC 6455, section 5.3).
@@ -19,15 +20,16 @@ pub type Mask = [u8; 4];
 /// What a server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromServer<'a> {
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(&'a [u8]),
-    /// A whole text message; whether it is UTF-8 is not looked at, since this protocol has none.
+    /// A complete text message. It is not checked for UTF-8, since the protocol has no text
+    /// messages.
     Text(&'a [u8]),
-    /// A Ping; a Pong with the same payload must follow.
+    /// A Ping. Respond with a Pong that has the same payload.
     Ping(&'a [u8]),
     /// The response to a Ping.
     Pong(&'a [u8]),
-    /// The server closes; `None` if it gave no code.
+    /// The server closes the connection. `None` if its Close has no code.
     Close(Option<CloseFrame>),
 }
 
@@ -43,22 +45,24 @@ pub enum FromServer<'a> {
 #[derive(Debug)]
 pub struct ClientDecoder {
     max_message: usize,
-    /// The frame that is not whole yet, from its first byte.
+    /// The frame that is not complete yet, from its first byte.
     unfinished: Vec<u8>,
-    /// What is in `unfinished` was whole, and given out.
+    /// Whether the frame in `unfinished` was complete and has been returned.
     is_taken: bool,
 }
 
 impl ClientDecoder {
-    /// A decoder that accepts messages of at most `max_message` bytes.
+    /// Creates a decoder that accepts messages of at most `max_message` bytes.
     pub fn new(max_message: usize) -> Self {
         Self { max_message, unfinished: Vec::new(), is_taken: false }
     }
 
-    /// Takes bytes from the front of `input` until a frame is whole. `None`: all of `input` was taken.
+    /// Takes bytes from the front of `input` until a frame is complete. Returns `None` when `input`
+    /// is used up.
     ///
     /// # Errors
-    /// [`WebSocketError`] at the first breach of RFC 6455, and at a fragment. The decoder must not be used again then.
+    /// Returns [`WebSocketError`] at the first violation of RFC 6455, and at a fragment. Do not use
+    /// the decoder again after an error.
     pub fn decode<'a, 'input: 'a>(
         &'a mut self,
         input: &mut &'input [u8],
@@ -77,7 +81,8 @@ impl ClientDecoder {
         }
         loop {
             let header = Header::read(&self.unfinished, self.max_message)?;
-            // A header's length is known by its second byte, so it is collected byte by byte.
+            // The length of a header depends on its second byte, so the header is collected byte by
+            // byte.
             let missing = header.map_or(1, |header| header.frame_len - self.unfinished.len());
             let (now, later) = input.split_at(missing.min(input.len()));
             self.unfinished.extend_from_slice(now);
@@ -107,12 +112,12 @@ impl ClientDecoder {
 struct Header {
     opcode: Opcode,
     len: usize,
-    /// Header and payload.
+    /// The size of header and payload.
     frame_len: usize,
 }
 
 impl Header {
-    /// `None`: more bytes are needed.
+    /// Returns `None` if more bytes are needed.
     fn read(input: &[u8], max_message: usize) -> Result<Option<Self>, WebSocketError> {
         let [first, second, ref rest @ ..] = *input else { return Ok(None) };
         if first & RSV != 0 {
@@ -156,14 +161,14 @@ impl Header {
 
 /// Appends a protocol frame as one masked binary message, ready for the socket.
 ///
-/// The mask should not be predictable by who chose the payload (RFC 6455, section 10.3).
+/// Choose a mask that the author of the payload cannot predict (RFC 6455, section 10.3).
 pub fn encode_client_frame(out: &mut BytesMut, frame: &Frame, mask: Mask) {
     let start = put_masked_header(out, Opcode::Binary, frame.encoded_len(), mask);
     frame.encode(out);
     apply_mask(&mut out[start..], mask);
 }
 
-/// One whole masked frame that carries `payload` as it is: a Pong, a Close.
+/// Encodes a complete masked frame with this payload, such as a Pong or a Close.
 pub fn encode_client_message(opcode: Opcode, payload: &[u8], mask: Mask) -> Bytes {
     let mut out = BytesMut::new();
     let start = put_masked_header(&mut out, opcode, payload.len(), mask);
@@ -172,7 +177,7 @@ pub fn encode_client_message(opcode: Opcode, payload: &[u8], mask: Mask) -> Byte
     out.freeze()
 }
 
-/// Tells where the payload begins.
+/// Returns where the payload begins.
 fn put_masked_header(out: &mut BytesMut, opcode: Opcode, payload_len: usize, mask: Mask) -> usize {
     let start = out.len();
     crate::websocket::encode_header(out, opcode, payload_len);
