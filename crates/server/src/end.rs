@@ -12,7 +12,7 @@ pub(crate) enum End {
     ByClient(Option<CloseFrame>),
     /// The node closes the connection.
     ByServer(CloseFrame),
-    /// The connection was lost, for this reason.
+    /// The connection was lost, for the given reason.
     Lost(String),
 }
 
@@ -21,7 +21,8 @@ impl End {
         Self::Lost(error.to_string())
     }
 
-    /// As handlers and metrics get it. RFC 6455, section 7.1.5: 1005 stands for no code, 1006 for no Close.
+    /// Returns how the connection ended, for handlers and metrics. By RFC 6455, section 7.1.5, 1005
+    /// means a Close without a code, and 1006 means that there was no Close.
     pub(crate) fn disconnected(&self) -> Disconnected {
         match self {
             Self::ByClient(Some(close)) | Self::ByServer(close) => Disconnected::new(close.code, close.reason.clone()),
@@ -30,7 +31,7 @@ impl End {
         }
     }
 
-    /// Why the calls in flight are cancelled.
+    /// Returns why the calls in flight are cancelled.
     pub(crate) fn cancel_cause(&self) -> CancelCause {
         match self {
             Self::ByServer(close) if close.code == CloseCode::GOING_AWAY => CancelCause::Drain,
@@ -40,20 +41,22 @@ impl End {
     }
 }
 
-/// How a connection ended: its close code and reason. See [`Router::on_disconnect`](crate::Router::on_disconnect).
+/// How a connection ended: its close code and reason. See
+/// [`Router::on_disconnect`](crate::Router::on_disconnect).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 // Quoted and escaped: a client's reason may contain line breaks and control characters.
 #[error("the connection has ended: {code} {reason:?}")]
 #[non_exhaustive]
 pub struct Disconnected {
-    /// The close code; 1005 if the client gave none, 1006 if the connection was lost.
+    /// The close code. It is 1005 if the client's Close had no code, and 1006 if the connection was
+    /// lost.
     pub code: CloseCode,
-    /// The close frame's reason, or what was observed.
+    /// The reason in the Close. If the connection was lost, what the server observed.
     pub reason: String,
 }
 
 impl Disconnected {
-    /// Creates a value with this code and reason, for tests of disconnect handlers.
+    /// Creates a value with this code and reason. Use it to test disconnect handlers.
     ///
     /// ```
     /// use roomcast::{CloseCode, Disconnected};
@@ -85,7 +88,7 @@ pub enum CancelCause {
     Reset = 1,
     /// The connection was closed, by either side.
     Closed,
-    /// The connection was lost: TCP was reset, or nothing arrived in time after a ping.
+    /// The connection was lost: TCP was reset, or nothing arrived in time after a Ping.
     Lost,
     /// The node's drain reached its deadline.
     Drain,

@@ -1,4 +1,4 @@
-//! How a call fails.
+//! The errors of calls and notifications.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::task::JoinError as TaskError;
 
-/// The kind of a call's failure: one of gRPC's status codes.
+/// Why a call failed: one of gRPC's status codes.
 ///
 /// ```
 /// use roomcast::Code;
@@ -44,17 +44,17 @@ pub enum Code {
     ResourceExhausted,
     /// The system is not in the state that the call requires.
     FailedPrecondition,
-    /// The call conflicted with another one; the caller may retry the whole operation.
+    /// The call conflicted with another one. The caller may retry the whole operation.
     Aborted,
     /// An argument is outside the valid range.
     OutOfRange,
     /// The server does not support this call.
     Unimplemented,
-    /// The server failed: an internal error.
+    /// The server failed because of an internal error.
     Internal,
-    /// The service is unavailable at the moment; the caller may retry later.
+    /// The service is unavailable at the moment. The caller may retry later.
     Unavailable,
-    /// Data is lost or corrupted, and can't be recovered.
+    /// Data is lost or corrupted, and cannot be recovered.
     DataLoss,
     /// The caller is not authenticated.
     Unauthenticated,
@@ -80,7 +80,7 @@ impl Code {
         Self::Unauthenticated,
     ];
 
-    /// Returns the code's name, as used on the wire and in metrics.
+    /// Returns the code's name on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancelled => "CANCELLED",
@@ -118,7 +118,8 @@ impl Code {
         }
     }
 
-    /// Whether the code means a fault of the server, which its developer should investigate.
+    /// Returns whether the code means a fault of the server, which its developer should
+    /// investigate.
     pub(crate) fn is_fault(self) -> bool {
         matches!(self, Self::Unknown | Self::Internal | Self::DataLoss)
     }
@@ -133,7 +134,8 @@ impl FromStr for Code {
     }
 }
 
-/// The error of parsing a name that is not one of gRPC's status codes. See [`Code`] for an example of parsing.
+/// The error of parsing a name that is not one of gRPC's status codes. See [`Code`] for an example
+/// of parsing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a gRPC status code; use one of them, such as NOT_FOUND")]
 pub struct UnknownCode(String);
@@ -144,8 +146,9 @@ impl fmt::Display for Code {
     }
 }
 
-/// A call's failure, as the client gets it: `{"error":{"code":"NOT_FOUND","message":"…"}}`, with `"details"` if there
-/// are any. As the response to an HTTP request it has the [status](Code::http_status) of its code.
+/// A call's failure. The client receives it as `{"error":{"code":"NOT_FOUND","message":"…"}}`, with
+/// `"details"` if it has any. As the response to an HTTP request, it has the [HTTP
+/// status](Code::http_status) of its code.
 ///
 /// ```
 /// use roomcast::{CallError, Code};
@@ -163,7 +166,7 @@ pub struct CallError {
     pub code: Code,
     /// A message for the client's developer.
     pub message: String,
-    /// Boxed: results that carry an error are moved often, and errors rarely have details.
+    /// Boxed, because results that carry an error are moved often, and errors rarely have details.
     details: Option<Box<Value>>,
 }
 
@@ -176,7 +179,8 @@ impl CallError {
     /// Attaches details: structured data for the client's code.
     ///
     /// # Panics
-    /// Panics if the details can't be serialized to JSON, such as a map whose keys are not strings.
+    /// Panics if the details cannot be serialized to JSON, for example because a map has keys that
+    /// are not strings.
     #[must_use]
     pub fn with_details(mut self, details: impl Serialize) -> Self {
         self.details = Some(Box::new(serde_json::to_value(details).expect("the details have JSON")));
@@ -193,7 +197,7 @@ impl CallError {
         Self::new(Code::InvalidArgument, message)
     }
 
-    /// The error that a Response's payload carries, if it does.
+    /// Returns the error in a Response's payload, if the payload is an error.
     pub(crate) fn from_payload(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Body {
@@ -209,7 +213,7 @@ impl CallError {
         Some(Self { code: code.parse().ok()?, message, details })
     }
 
-    /// The payload of the Response.
+    /// Returns the payload of the Response.
     pub(crate) fn payload(&self) -> Bytes {
         self.json().to_string().into()
     }
@@ -229,17 +233,17 @@ impl IntoResponse for CallError {
     }
 }
 
-/// The answer to a call whose handler panicked.
+/// The error of a call whose handler panicked.
 pub(crate) fn panicked() -> CallError {
     CallError::new(Code::Internal, "the handler panicked")
 }
 
-/// The answer to a call whose handler reached its deadline.
+/// The error of a call whose handler reached its deadline.
 pub(crate) fn took_too_long(timeout: Duration) -> CallError {
     CallError::new(Code::DeadlineExceeded, format!("the call took longer than {timeout:?}"))
 }
 
-/// The error of a notification that was not queued.
+/// The error of an event that was not queued.
 ///
 /// ```
 /// use roomcast::{NotifyError, Socket};
@@ -254,26 +258,27 @@ pub enum NotifyError {
     /// The event's name is over 255 bytes.
     #[error(transparent)]
     NameTooLong(#[from] roomcast_protocol::NameError),
-    /// The payload can't be serialized.
+    /// The payload cannot be serialized.
     #[error(transparent)]
     InvalidPayload(#[from] InvalidPayload),
     /// The connection has ended.
     #[error("the connection has ended")]
     Closed,
-    /// The client reads too slowly: its unread output reached its limit, and the connection is being closed with 4408.
+    /// The client reads too slowly. Its unread output reached the limit, and its connection is
+    /// being closed with 4408.
     #[error("the client reads too slowly; its connection is being closed")]
     SlowConsumer,
 }
 
 impl NotifyError {
-    /// Whether the event was not sent because the connection has ended or is being closed.
+    /// Returns whether the event was not sent because the connection has ended or is being closed.
     pub(crate) fn is_end(&self) -> bool {
         matches!(self, Self::Closed | Self::SlowConsumer)
     }
 }
 
-/// The error of a value that can't be serialized to JSON, such as a map whose keys are not strings. See
-/// [`IntoPayload`](crate::IntoPayload) for an example of payloads.
+/// The error of a value that cannot be serialized to JSON, such as a map whose keys are not
+/// strings. See [`IntoPayload`](crate::IntoPayload) for an example of payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the payload cannot be serialized as JSON: {0}")]
 pub struct InvalidPayload(pub(crate) String);
@@ -350,7 +355,7 @@ impl From<NotifyError> for CallError {
     }
 }
 
-/// A client sends notifications faster than they are handled, and there is no place to keep more.
+/// The close frame for a client that sends notifications faster than they are handled.
 pub(crate) fn overloaded() -> CloseFrame {
     CloseFrame::new(CloseCode::TRY_AGAIN_LATER, "notifications come faster than they are handled; try again later")
 }

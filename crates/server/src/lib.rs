@@ -1,12 +1,15 @@
 //! Real-time backend for axum: calls with cancellation, notifications and rooms over one WebSocket.
 //!
-//! Two ways to use it, on one core:
+//! There are two ways to handle connections. Both use the same core:
 //!
-//! * [`Router`]: handlers by name, with typed extractors and errors, and rooms. Take this for new code.
-//! * [`tutorial::SocketIo`]: a loop over what the client sends, as in the tutorial.
+//! * [`Router`] routes calls and notifications to handlers by name, with typed arguments and
+//!   errors, and supports rooms. Use it for new code.
+//! * [`tutorial::SocketIo`] is for a loop of your own that receives what the client sends. Code
+//!   written for the crate `axum-socket-io` uses it, such as [the tutorial](#the-tutorial) below.
 //!
-//! [`testing`] has clients for the tests of your handlers. [`Broker`] is what connects the nodes of a cluster; the crate
-//! `roomcast-redis` has one for Redis. `cargo doc --no-deps -p roomcast --open` builds these pages in seconds.
+//! [`testing`] provides clients for the tests of your handlers. A [`Broker`] connects the nodes of
+//! a cluster; the crate `roomcast-redis` provides one over Redis. To build these pages, run
+//! `cargo doc --no-deps -p roomcast --open`.
 //!
 //! ```no_run
 //! use roomcast::{CallError, Node, Router, Socket, SocketIoUpgrade, Text};
@@ -36,7 +39,7 @@
 //!
 //! # The tutorial
 //!
-//! Its server, whole. `examples/tutorial` runs it, with its page.
+//! This is the tutorial's complete server. `examples/tutorial` runs it, with its web page.
 //!
 #![doc = concat!(
     "```no_run\nmod room {\n", include_str!("../../../examples/tutorial/src/room.rs"), "}\n",
@@ -106,7 +109,8 @@ pub use roomcast_core::{
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 
-/// The crate in whose registries [`Node::register_metrics`] puts a node's metrics.
+/// The crate `prometheus`. [`Node::register_metrics`] registers a node's metrics in one of its
+/// registries.
 pub use prometheus;
 
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! What connections and calls count. A struct, registered by whoever serves `/metrics`.
+//! The metrics of connections and calls. The program that serves `/metrics` registers them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::end::CancelCause;
 use crate::end::End;
 use crate::error::{CallError, Code};
 
-/// From quick answers to calls that run for minutes.
+/// From quick responses to calls that run for minutes.
 const CALL_BUCKETS: &[f64] =
     &[0.00025, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// How a method that is not registered is counted: clients must not make label values.
+/// The label of methods that are not registered. Clients must not be able to create label values.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
-/// Connections, calls and notifications of one [`Node`](crate::Node).
+/// The metrics of one [`Node`](crate::Node)'s connections, calls and notifications.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     connections: IntGaugeVec,
@@ -32,7 +32,7 @@ pub(crate) struct Metrics {
     calls: IntCounterVec,
     call_duration: HistogramVec,
     cancellations: IntCounterVec,
-    /// The most frequent, looked up once.
+    /// The most frequent outcome, looked up once.
     resets: IntCounter,
     pub(crate) notifications_received: IntCounter,
     notifications_failed: IntCounterVec,
@@ -86,10 +86,10 @@ impl Metrics {
         self.max_connections.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// Adds them to what a registry gathers.
+    /// Registers the metrics in a registry.
     ///
     /// # Errors
-    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let collectors: [Box<dyn Collector>; 11] = [
             Box::new(self.connections.clone()),
@@ -140,7 +140,7 @@ impl OpenConnection {
         Self(Arc::clone(metrics))
     }
 
-    /// The connection ended so.
+    /// Records how the connection ended.
     pub(crate) fn closed(&self, end: &End) {
         if matches!(end, End::ByServer(close) if close.code == CloseCode::SLOW_CONSUMER) {
             self.0.slow_consumers.inc();
@@ -160,7 +160,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One method's part of the metrics, looked up once.
+/// The metrics of one method, looked up once.
 #[derive(Debug)]
 pub(crate) struct MethodMetrics {
     name: String,
@@ -170,7 +170,7 @@ pub(crate) struct MethodMetrics {
     calls: IntCounterVec,
 }
 
-/// How a call ended, as metrics name it.
+/// How a call ended, as a label of metrics.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Outcome {
     Ok,

@@ -1,18 +1,20 @@
-//! Every bound of a connection, in one place.
+//! All limits and timeouts of a connection.
 
 use std::time::Duration;
 
 use roomcast_core::HubOptions;
 use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
-/// Longer times mean the same: a later instant may not exist.
+/// Longer durations are reduced to this one, because a later instant may not be representable.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Limits and timeouts for the connections of a [`Node`](crate::Node), or for one upgraded connection.
+/// Limits and timeouts for the connections of a [`Node`](crate::Node), or for one upgraded
+/// connection.
 ///
-/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` + `max_outbound` bytes; all
-/// connections together at most `inbound_memory` + `outbound_memory`, plus, for a moment, what arrives while the
-/// largest are being closed.
+/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` +
+/// `max_outbound` bytes. All connections together can make it hold at most `inbound_memory` +
+/// `outbound_memory`. What arrives while the node closes the largest connections can exceed that
+/// sum for a moment.
 ///
 /// ```
 /// use roomcast::Options;
@@ -27,39 +29,49 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 #[non_exhaustive]
 pub struct Options {
     /// Largest payload of a client's frame, in bytes. A larger one closes the connection with 1009.
-    /// A message must be complete within 30 s of its first byte, or the connection is closed with 1008. A limit
-    /// above 1 MiB adds one second for each further 64 KiB. Default 1 MiB.
+    /// Default 1 MiB.
+    ///
+    /// If a message is not complete within 30 s of its first byte, the connection is closed with
+    /// 1008. For a `max_payload` above 1 MiB, the time is one second longer for each further 64
+    /// KiB.
     pub max_payload: usize,
-    /// Memory that a client's calls in progress and waiting notifications may take, in bytes: their names and
-    /// payloads, and 1,024 bytes for each call and 256 for each notification. Beyond that, calls fail with
-    /// `RESOURCE_EXHAUSTED`, and a notification closes the connection with 1013. Default 8 MiB.
+    /// Memory that a client's unfinished calls and waiting notifications may take, in bytes. Each
+    /// counts its name and payload, plus 1,024 bytes for a call and 256 for a notification. Beyond
+    /// the limit, calls fail with `RESOURCE_EXHAUSTED`, and a notification closes the connection
+    /// with 1013. Default 8 MiB.
     pub max_inbound: usize,
-    /// Most notifications of a client that may wait for a handler. Beyond that, the connection is closed with 1013.
-    /// Default 16,384.
+    /// Most notifications of a client that may wait for a handler. One more closes the connection
+    /// with 1013. Default 16,384.
     pub max_waiting_notifications: usize,
-    /// Memory that a client's unread output may take, in bytes: each frame counts 128 bytes in addition to its own.
-    /// Beyond that, the connection is closed with 4408. Default 4 MiB.
+    /// Memory that a client's unread output may take, in bytes. Each frame counts its size plus 128
+    /// bytes. Beyond the limit, the connection is closed with 4408. Default 4 MiB.
     pub max_outbound: usize,
-    /// Memory that the input of all connections may take, in bytes: unfinished messages, and what `max_inbound` counts.
-    /// Beyond that, the connections that hold the most are closed with 1013 and upgrades are answered 503, until memory
-    /// is within the limit again. Default 1 GiB.
+    /// Memory that the input of all connections may take, in bytes: unfinished messages, and what
+    /// `max_inbound` counts. Beyond the limit, the node closes the connections that hold the most
+    /// with 1013, and rejects upgrades with the status 503. It stops when memory is within the
+    /// limit again. Default 1 GiB.
     pub inbound_memory: usize,
-    /// Memory that the unread output of all connections may take, in bytes; an event for a whole room counts once.
-    /// Beyond that, the connections that hold the most are closed with 4408 and upgrades are answered 503, until memory
-    /// is within the limit again. Default 1 GiB.
+    /// Memory that the unread output of all connections may take, in bytes. An event for a whole
+    /// room counts once. Beyond the limit, the node closes the connections that hold the most with
+    /// 4408, and rejects upgrades with the status 503. It stops when memory is within the limit
+    /// again. Default 1 GiB.
     pub outbound_memory: usize,
-    /// Most calls that a client may have in flight. Further ones fail with `RESOURCE_EXHAUSTED`. Default 1,024.
+    /// Most calls that a client may have in flight. Further calls fail with `RESOURCE_EXHAUSTED`.
+    /// Default 1,024.
     pub max_calls: usize,
-    /// Most rooms that a connection may be in. Default 1,000.
+    /// Most rooms that a connection may be in. Further joins fail with `RESOURCE_EXHAUSTED`.
+    /// Default 1,000.
     pub max_rooms: usize,
-    /// Most concurrent connections. Further upgrades are answered 503. Default 100,000.
+    /// Most concurrent connections. The node rejects further upgrades with the status 503. Default
+    /// 100,000.
     pub max_connections: usize,
-    /// Interval between pings to a client. Default 25 s.
+    /// Interval between Pings to a client. Default 25 s.
     pub ping_interval: Duration,
-    /// Time after a ping within which the client must send something, or it counts as lost. Default 10 s.
+    /// Time after a Ping within which the client must send something. Otherwise its connection
+    /// counts as lost. Default 10 s.
     pub pong_timeout: Duration,
-    /// How long a call may run before it is cancelled and answered `DEADLINE_EXCEEDED`, and how long the
-    /// handling of a notification may hold up those behind it. Default 15 minutes.
+    /// How long a call may run before it is cancelled and fails with `DEADLINE_EXCEEDED`. It also
+    /// limits how long the handling of one notification may delay later ones. Default 15 minutes.
     pub call_timeout: Duration,
 }
 
@@ -83,7 +95,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Returns these options with the changes that `change` makes.
+    /// Returns these options after `change` has modified them.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

@@ -1,4 +1,4 @@
-//! Payloads, and what handlers return.
+//! Payloads, and the return values of handlers.
 
 use axum::Json;
 use bytes::Bytes;
@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::error::{CallError, InvalidPayload};
 
-/// A value that can be sent as a payload: bytes, text, [`Json`], or `()` for nothing.
+/// A value that can be sent as a payload: bytes, text,
+/// [`Json`](https://docs.rs/axum/0.8/axum/struct.Json.html), or `()` for an empty payload.
 ///
 /// ```
 /// use axum::Json;
@@ -28,21 +29,22 @@ use crate::error::{CallError, InvalidPayload};
     note = "payloads are (), Bytes, Vec<u8>, String, &str, &[u8] and Json<T>"
 )]
 pub trait IntoPayload {
-    /// Converts the value to the bytes of the payload.
+    /// Converts the value to the payload's bytes.
     ///
     /// # Errors
-    /// Returns [`InvalidPayload`] if the value can't be serialized to JSON.
+    /// Returns [`InvalidPayload`] if the value cannot be serialized to JSON.
     fn into_payload(self) -> Result<Bytes, InvalidPayload>;
 }
 
-/// What a handler returns: a payload, or a `Result` of one whose error converts into [`CallError`].
+/// A handler's return value: a payload, or a `Result` of a payload and an error that converts into
+/// [`CallError`].
 ///
 /// ```
 /// use roomcast::{CallError, Code, Socket};
 ///
 /// enum ShopError {
 ///     SoldOut,
-///     /// What the library's own functions fail with.
+///     /// An error of the library's own functions.
 ///     Call(CallError),
 /// }
 ///
@@ -123,7 +125,7 @@ impl<T: IntoPayload> IntoReply for T {
     }
 }
 
-/// For a handler that always fails, such as a fallback.
+/// For handlers that always fail, such as a fallback.
 impl IntoReply for CallError {
     fn into_reply(self) -> Result<Bytes, CallError> {
         Err(self)

@@ -1,4 +1,4 @@
-//! The WebSocket layer alone, under no protocol: an echo for conformance suites to judge it by.
+//! The WebSocket layer alone, without a protocol: an echo that conformance suites test.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::tutorial::standalone;
 /// Conformance suites send messages of 16 MiB in fragments of 64 bytes.
 const MAX_FRAGMENTS: u32 = 16 * 1024 * 1024 / 64;
 
-/// Extractor: a WebSocket client, whatever subprotocol it offers.
+/// Extractor that accepts a WebSocket client, whatever subprotocol it offers.
 #[derive(Debug)]
 pub struct EchoUpgrade(Handshake);
 
@@ -31,8 +31,8 @@ impl<S: Sync> FromRequestParts<S> for EchoUpgrade {
 }
 
 impl EchoUpgrade {
-    /// Sends every message back as it came, through the same reader, writer and closing handshake as
-    /// all connections.
+    /// Returns every message to the client. It uses the same reader, writer and closing handshake
+    /// as all connections.
     pub fn echo(self, options: Options) -> Response {
         let (response, upgraded) = self.0.accept(None);
         tokio::spawn(async move {
@@ -50,7 +50,7 @@ impl EchoUpgrade {
 
 #[derive(Debug)]
 struct Echo {
-    /// `None` once the client broke RFC 6455.
+    /// `None` after the client violated RFC 6455.
     decoder: Option<Decoder>,
 }
 
@@ -74,7 +74,7 @@ impl Session for Echo {
                 Incoming::Close(close) => return Err(End::ByClient(close)),
                 Incoming::Pong(_) => continue,
             };
-            // Queues every Pong, not only the newest: the suites count them.
+            // Queues every Pong, not only the latest, because the suites count them.
             let echoed = Outgoing::own(encode_message(opcode, &payload));
             if context.connection.outbox.push(echoed).is_err() {
                 tracing::debug!("an echo found no place in the outbox");

@@ -1,4 +1,5 @@
-//! What handlers are run for: a call, a notification, the begin and the end of a connection, the use of a room.
+//! The contexts that handlers run in: a call, a notification, a connection's start or end, or the
+//! use of a room.
 
 use std::sync::Arc;
 
@@ -11,20 +12,20 @@ use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::end::Disconnected;
 
-/// What a handler is run for. An extractor that needs the connection only is written for all contexts at once. See
-/// [`FromContext`](crate::FromContext) for an example.
+/// The context that a handler runs in. An extractor that needs only the connection can support all
+/// contexts at once. See [`FromContext`](crate::FromContext) for an example.
 pub trait Context: Send + Sync + 'static {
-    /// The connection.
+    /// Returns the connection.
     fn socket(&self) -> &Socket;
 
-    /// The request that opened the connection. Connect handlers always have it; the others only if the upgrade
-    /// [keeps it](crate::SocketIoUpgrade::keep_request).
+    /// Returns the request that opened the connection. Connect handlers always have it. Other
+    /// handlers have it only if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request).
     fn request(&self) -> Option<&Parts> {
         self.socket().request()
     }
 }
 
-/// A message of a client: a call or a notification.
+/// The context of a client's message: a call or a notification.
 ///
 /// ```
 /// use roomcast::{CallError, FromContext, MessageContext};
@@ -39,14 +40,15 @@ pub trait Context: Send + Sync + 'static {
 /// }
 /// ```
 pub trait MessageContext: Context {
-    /// The method's or event's name.
+    /// Returns the name of the method or event.
     fn name(&self) -> &Name;
 
-    /// The payload.
+    /// Returns the payload.
     fn payload(&self) -> &Bytes;
 }
 
-/// A call. See [`Handler`](crate::Handler) and [`FromContext`](crate::FromContext) for examples.
+/// The context of a call. See [`Handler`](crate::Handler) and [`FromContext`](crate::FromContext)
+/// for examples.
 #[derive(Debug)]
 pub struct CallContext {
     pub(crate) name: Name,
@@ -56,13 +58,13 @@ pub struct CallContext {
 }
 
 impl CallContext {
-    /// The call's cancellation.
+    /// Returns the handle to the call's cancellation.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 }
 
-/// A notification. See [`FromContext`](crate::FromContext) for an example.
+/// The context of a notification. See [`FromContext`](crate::FromContext) for an example.
 #[derive(Debug)]
 pub struct NotificationContext {
     pub(crate) name: Name,
@@ -70,15 +72,17 @@ pub struct NotificationContext {
     pub(crate) socket: Socket,
 }
 
-/// A connection that has just opened, for [`Router::on_connect`](crate::Router::on_connect). See there for an example.
+/// The context of a connect handler. See [`Router::on_connect`](crate::Router::on_connect) for an
+/// example.
 #[derive(Debug)]
 pub struct ConnectContext {
     pub(crate) socket: Socket,
     pub(crate) request: Arc<Parts>,
 }
 
-/// A connection that has ended, for [`Router::on_disconnect`](crate::Router::on_disconnect). See [`Router`](crate::Router) for an
-/// example.
+/// The context of a disconnect handler, which
+/// [`Router::on_disconnect`](crate::Router::on_disconnect) sets. See [`Router`](crate::Router) for
+/// an example.
 #[derive(Debug)]
 pub struct DisconnectContext {
     pub(crate) socket: Socket,
@@ -86,14 +90,14 @@ pub struct DisconnectContext {
 }
 
 impl DisconnectContext {
-    /// How the connection ended.
+    /// Returns how the connection ended.
     pub fn disconnected(&self) -> &Disconnected {
         &self.disconnected
     }
 }
 
-/// A client's use of a room, for [`Router::client_rooms`](crate::Router::client_rooms). See there for an
-/// example.
+/// The context of a handler that decides whether a client may use a room. See
+/// [`Router::client_rooms`](crate::Router::client_rooms) for an example.
 #[derive(Debug)]
 pub struct RoomContext {
     pub(crate) socket: Socket,
@@ -102,33 +106,34 @@ pub struct RoomContext {
 }
 
 impl RoomContext {
-    /// What the client requests.
+    /// Returns what the client requests.
     pub fn action(&self) -> RoomAction {
         self.action
     }
 
-    /// The room.
+    /// Returns the room's name.
     pub fn room(&self) -> &RoomName {
         &self.room
     }
 }
 
-/// What a client requests of a room. See [`Router::client_rooms`](crate::Router::client_rooms) for an example.
+/// What a client requests for a room. See [`Router::client_rooms`](crate::Router::client_rooms) for
+/// an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RoomAction {
-    /// To become a member.
+    /// To become a member of the room.
     Join,
     /// To end its membership.
     Leave,
-    /// To send an event to the members.
+    /// To publish an event to the room.
     Publish,
-    /// To see who is a member, on all nodes.
+    /// To list the room's members on all nodes.
     Members,
 }
 
 impl RoomAction {
-    /// The name of its built-in method, to which the room's name is appended.
+    /// Returns the name of the built-in method, to which the client appends the room's name.
     pub(crate) fn method(self) -> &'static str {
         match self {
             Self::Join => "rooms/join",

@@ -1,4 +1,4 @@
-//! Extractors: the arguments of handlers, made from what they are run for.
+//! Extractors, which create the arguments of handlers.
 
 use axum::Extension;
 use axum::Json;
@@ -16,33 +16,45 @@ use crate::call::cancel::Cancel;
 use crate::end::Disconnected;
 use crate::error::{CallError, Code};
 
-/// An argument of handlers, made from the context `C` that a handler is run for and the router's state `S`.
+/// An argument of handlers. It is created from the context `C` that the handler runs in and the
+/// router's state `S`.
 ///
-/// | argument | what it is | in handlers of |
+/// | argument | value | which handlers can take it |
 /// |---|---|---|
-/// | [`Socket`] | the connection | everything |
-/// | [`State<T>`] | the router's [state](crate::Router::with_state), or a part of it | everything |
-/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request; see [`keep_request`](crate::SocketIoUpgrade::keep_request) | everything |
-/// | [`UserId`] | the connection's user; without one, the handler fails with `UNAUTHENTICATED` | everything |
-/// | `Option<UserId>` | the connection's user, if it has one | everything |
-/// | `Result<T, CallError>` | another argument, or why it can't be made | where `T` is |
-/// | [`HeaderMap`], [`Uri`] | of the request that opened the connection; see [`keep_request`](crate::SocketIoUpgrade::keep_request) | everything |
-/// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | calls, notifications |
-/// | [`Name`] | the method's or event's name | calls, notifications |
-/// | [`Cancel`] | the call's cancellation | calls |
-/// | [`Disconnected`] | how the connection ended | the connection's end |
-/// | [`RoomAction`], [`RoomName`] | what a client requests, and of which room | use of rooms |
+/// | [`Socket`] | the connection | all |
+/// | [`State<T>`] | the router's [state](crate::Router::with_state), or a part of it | all |
+/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request) | all |
+/// | [`UserId`] | the connection's user; without a user, the handler fails with `UNAUTHENTICATED` | all |
+/// | `Option<UserId>` | the connection's user, if it has one | all |
+/// | `Result<T, CallError>` | another argument `T`, or the error of creating it | those that can take `T` |
+/// | [`HeaderMap`], [`Uri`] | the headers and the URI of the request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request) | all |
+/// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | call and notification handlers |
+/// | [`Name`] | the name of the method or event | call and notification handlers |
+/// | [`Cancel`] | the call's cancellation | call handlers |
+/// | [`Disconnected`] | how the connection ended | disconnect handlers |
+/// | [`RoomAction`], [`RoomName`] | what the client requests, and for which room | handlers of [`client_rooms`](crate::Router::client_rooms) |
 ///
-/// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's own types.
+/// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's types. Connect
+/// handlers always have the request.
+///
+/// [`State`]: https://docs.rs/axum/0.8/axum/extract/struct.State.html
+/// [`State<T>`]: https://docs.rs/axum/0.8/axum/extract/struct.State.html
+/// [`Extension`]: https://docs.rs/axum/0.8/axum/struct.Extension.html
+/// [`Extension<T>`]: https://docs.rs/axum/0.8/axum/struct.Extension.html
+/// [`Json`]: https://docs.rs/axum/0.8/axum/struct.Json.html
+/// [`Json<T>`]: https://docs.rs/axum/0.8/axum/struct.Json.html
+/// [`HeaderMap`]: https://docs.rs/http/1/http/header/struct.HeaderMap.html
+/// [`Uri`]: https://docs.rs/http/1/http/uri/struct.Uri.html
+/// [`Bytes`]: https://docs.rs/bytes/1/bytes/struct.Bytes.html
 ///
 /// # Write your own
 ///
-/// If the argument can't be made, the client receives the error.
+/// If the argument cannot be created, the client receives the error.
 ///
 /// ```
 /// use roomcast::{CallError, Code, Context, FromContext, Socket};
 ///
-/// /// A user of the staff.
+/// /// A member of the staff.
 /// struct Staff(String);
 ///
 /// impl<C: Context, S: Sync> FromContext<C, S> for Staff {
@@ -68,7 +80,7 @@ pub trait FromContext<C, S = ()>: Sized {
     /// Creates the argument.
     ///
     /// # Errors
-    /// Returns the error that the client receives if the argument can't be made.
+    /// Returns the error that the client receives if the argument cannot be created.
     fn from_context(context: &C, state: &S) -> impl Future<Output = Result<Self, CallError>> + Send;
 }
 
@@ -198,7 +210,8 @@ fn request(context: &impl Context) -> Result<&Parts, CallError> {
     context.request().ok_or_else(|| missing("the connection's request", "keep it with SocketIoUpgrade::keep_request"))
 }
 
-/// A handler needs something that no upgrade gave. That is a defect of the application: its log gets the details.
+/// A handler needs something that no upgrade provided. This is a defect of the application, so its
+/// log contains the details.
 fn missing(what: &str, hint: &str) -> CallError {
     tracing::error!("a handler needs {what}, which its connection does not have: {hint}");
     CallError::new(Code::Internal, "the server did not set up the connection for this method")

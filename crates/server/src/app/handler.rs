@@ -1,4 +1,4 @@
-//! Handlers: async functions of what they need, returning what they reply.
+//! Handlers: async functions that take what they need and return their reply.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::CallError;
 use crate::payload::IntoReply;
 
 /// A handler: an async function of up to eight [arguments](FromContext) that returns an
-/// [`IntoReply`](crate::IntoReply), run for a context `C` with a router's state `S`.
+/// [`IntoReply`](crate::IntoReply). It runs in a context `C`, with a router's state `S`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,12 +37,14 @@ use crate::payload::IntoReply;
 /// # let _ = router; }
 /// ```
 ///
-/// A closure that captures a value clones it for each call, since the future outlives the closure:
-/// `move |…| { let shop = shop.clone(); async move { … } }`. With `State`, you need no captures.
+/// If a closure captures a value, clone the value for each call, because the future outlives the
+/// closure: `move |…| { let shop = shop.clone(); async move { … } }`. With `State`, you need no
+/// captures.
 ///
 /// # Write your own
 ///
-/// Implement it for a type that handles calls with data of its own, such as a connection to another service:
+/// Implement this trait for a type that handles calls with data of its own, such as a connection to
+/// another service:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -87,7 +89,7 @@ macro_rules! handler {
                 let state = Arc::clone(state);
                 Box::pin(async move {
                     $(let $argument = $argument::from_context(&context, &state).await?;)*
-                    // The payload and its memory are the handler's now, or nobody's.
+                    // The payload and its memory now belong to the handler, or are freed.
                     drop(context);
                     self($($argument),*).await.into_reply()
                 })

@@ -1,4 +1,4 @@
-//! Running a handler: its work as a future, and its panic kept to itself.
+//! Runs a handler as a future, and contains its panic.
 
 use std::panic::AssertUnwindSafe;
 
@@ -11,14 +11,14 @@ use crate::error::{CallError, panicked};
 /// A handler's work.
 pub(crate) type Handling = BoxFuture<'static, Result<Bytes, CallError>>;
 
-/// What became of a handler.
+/// How a handler ended.
 pub(crate) enum Handled {
     Returned(Result<Bytes, CallError>),
     Panicked,
 }
 
 impl Handled {
-    /// The reply to the client.
+    /// Returns the reply to the client.
     pub(crate) fn into_result(self) -> Result<Bytes, CallError> {
         match self {
             Self::Returned(result) => result,
@@ -27,27 +27,27 @@ impl Handled {
     }
 }
 
-/// Keeps a handler's panic to itself: nobody else is affected.
+/// Contains a handler's panic, so that it affects nothing else.
 pub(crate) async fn catch_panic(handling: Handling) -> Handled {
     AssertUnwindSafe(handling).catch_unwind().await.map_or(Handled::Panicked, Handled::Returned)
 }
 
-/// Whether a handler is begun at once, on the task that found it.
+/// Whether a handler starts at once, on the connection's own task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// It runs up to its first wait.
+    /// The handler runs up to its first wait.
     Now,
-    /// Nothing of it has run.
+    /// The handler starts later, in another task.
     Later,
 }
 
-/// How far a handler has come.
+/// How far a handler has run.
 pub(crate) enum Begun {
     Done(Handled),
     Waits(Handling),
 }
 
-/// Makes a handler's work, and begins it or not.
+/// Creates a handler's work, and starts it if `start` is [`Start::Now`].
 pub(crate) fn begin(start: Start, handler: impl FnOnce() -> Handling) -> Begun {
     let begin = || {
         let mut handling = handler();

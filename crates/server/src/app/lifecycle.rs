@@ -1,4 +1,5 @@
-//! The life of one of a router's connections, and the way of its calls and notifications to their handlers.
+//! The lifecycle of a router's connection, and the path of its calls and notifications to their
+//! handlers.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -37,14 +38,15 @@ use crate::metrics::OpenConnection;
 
 /// Runs a connection until its end.
 ///
-/// This future is what an idle connection costs: what only the beginning and the end need is boxed, and freed.
+/// The size of this future determines the memory of an idle connection. What only the start and the
+/// end need is therefore boxed and freed.
 pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
     let Some(mut open) = opening.await else { return };
     let end = open.driver.run().await;
     Box::pin(open.finish(end)).await;
 }
 
-/// A connection to be: the request for it, and what the application gives it.
+/// A connection that is about to open: its request, and what the application attached to it.
 #[derive(Debug)]
 pub(crate) struct NewConnection {
     pub(crate) request: Parts,
@@ -58,15 +60,15 @@ impl NewConnection {
         Self { request, user: None, extensions: Extensions::new(), keeps_request: false }
     }
 
-    /// The client's address, if the server provides it.
+    /// Returns the client's address, if the server provides it.
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
     }
 
-    /// Takes a place in the router's node.
+    /// Reserves a place in the router's node.
     ///
     /// # Errors
-    /// [`UpgradeRejection`] if the node takes no more connections.
+    /// Returns [`UpgradeRejection`] if the node accepts no more connections.
     pub(crate) fn admit<S>(self, router: &Router<S>) -> Result<Opening, UpgradeRejection> {
         let routes = router.routes();
         let place = routes.node.take_place().map_err(|max| UpgradeRejection::TooManyConnections { max })?;
@@ -84,7 +86,7 @@ impl NewConnection {
     }
 }
 
-/// A connection that has its place in the node.
+/// A connection that has reserved its place in the node.
 pub(crate) struct Opening {
     routes: Arc<Routes>,
     user: Option<UserId>,
@@ -94,8 +96,8 @@ pub(crate) struct Opening {
     place: Place,
 }
 
-/// Waits for the end of the handshake, and runs the connect handler. `None`: there is no connection, or it is refused
-/// and closed.
+/// Waits for the end of the handshake, and runs the connect handler. Returns `None` if there is no
+/// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
     let Opening { routes, user, mut client, request, place } = opening;
     let transport = upgraded.await?;
@@ -123,10 +125,11 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
 /// An open connection.
 pub(crate) struct Open {
     driver: Driver<Rpc<RouterApp>>,
-    /// Its entry in the node, which counts it until this is dropped: a drain waits for its last output and handlers.
+    /// The connection's entry in the node. The node counts the connection until the entry is
+    /// dropped, so a drain waits for the connection's last output and handlers.
     entry: ConnectionGuard,
     counted: OpenConnection,
-    /// Its place among the node's `max_connections`.
+    /// The connection's place among the node's `max_connections`.
     _place: Place,
 }
 
@@ -135,8 +138,8 @@ impl Open {
         &self.driver.session.app.socket
     }
 
-    /// Closes it and runs its last handlers. They do not wait for the closing handshake, which a client can delay: a
-    /// drain would otherwise end before they have run.
+    /// Closes the connection and runs its last handlers. They do not wait for the closing
+    /// handshake, because a client could delay it until after the end of a drain.
     async fn finish(mut self, end: End) {
         let queue = self.stop(&end);
         let RouterApp { routes, socket, .. } = &self.driver.session.app;
@@ -151,14 +154,16 @@ impl Open {
         tokio::join!(self.driver.close(&end), last_handlers);
     }
 
-    /// Closes it before any handler but the application's connect handler has run.
+    /// Closes the connection before any handler other than the application's connect handler has
+    /// run.
     async fn refuse(mut self, close: CloseFrame) {
         let end = End::ByServer(close);
         self.stop(&end);
         self.driver.close(&end).await;
     }
 
-    /// Cancels its calls and takes it out of its rooms. Returns the notifications that handlers have not finished.
+    /// Cancels the connection's calls and removes it from its rooms. Returns the notifications
+    /// whose handlers have not finished.
     fn stop(&mut self, end: &End) -> Option<NotificationQueue> {
         self.counted.closed(end);
         let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
@@ -174,11 +179,11 @@ impl Open {
     }
 }
 
-/// One connection's calls and notifications, given to the router's handlers.
+/// Passes a connection's calls and notifications to the router's handlers.
 struct RouterApp {
     routes: Arc<Routes>,
     socket: Socket,
-    /// Made for the first notification that has to wait.
+    /// Created for the first notification that has to wait.
     queue: Option<NotificationQueue>,
 }
 
@@ -189,7 +194,7 @@ impl App for RouterApp {
             return Ok(());
         };
         let cost = notification_cost(&name, &payload);
-        // One that waits its turn behind others is not begun before it.
+        // A notification that has to wait for earlier ones must not start before them.
         let in_turn = self.queue.as_ref().is_none_or(NotificationQueue::is_idle);
         let start = if in_turn { target.start() } else { Start::Later };
         let socket = &self.socket;
@@ -243,7 +248,8 @@ impl App for RouterApp {
             };
             spans::instrument(handling, span)
         });
-        // A call that a quick handler answers at once never enters the table: no Reset can come in between.
+        // A call that a quick handler answers at once never enters the table, because no Reset can
+        // arrive meanwhile.
         match begun {
             Begun::Done(Handled::Returned(result)) => context.answer_at_once(id, &call, result),
             Begun::Done(Handled::Panicked) => {
@@ -269,8 +275,8 @@ fn run_call(call: &Call, responder: Responder, handling: Handling) {
         }
     });
     call.adopt(task.abort_handle());
-    // A second, empty task, so that another thread wakes and watches the sockets. Tokio runs the task that was spawned
-    // last on this thread next, and wakes no other for it alone: a handler that computes would keep its own Reset from
-    // being read.
+    // A second, empty task makes another thread wake up and poll the sockets. Tokio runs the task
+    // that was spawned last on this thread next, and does not wake another thread for it alone. A
+    // handler that computes would therefore keep the connection from reading its own Reset.
     tokio::spawn(std::future::ready(()));
 }

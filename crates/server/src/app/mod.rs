@@ -1,8 +1,10 @@
-//! What applications write: a router of handlers, and what their handlers use.
+//! What applications use: the router, and what its handlers take and return.
 //!
-//! Imports everything else in this crate. A request to upgrade enters by `upgrade`, a client's frame by `lifecycle`,
-//! which finds its handler in `routes`. What a handler returns leaves by `connection::responder`, or at once by
-//! `ConnectionContext::answer_at_once`; an event to its own client leaves by `socket`, and a client's publish by `publishing`.
+//! This module imports everything else in the crate. An upgrade request enters through `upgrade`. A
+//! client's frame enters through `lifecycle`, which finds its handler in `routes`. A handler's
+//! result leaves through `connection::responder`, or through `ConnectionContext::answer_at_once`.
+//! An event to the handler's own client leaves through `socket`, and a client's publish through
+//! `publishing`.
 
 pub(crate) mod context;
 pub(crate) mod extract;

@@ -1,4 +1,5 @@
-//! A connection's notifications, handled one after the other in the order in which they came.
+//! A connection's notifications, which are handled one at a time in the order in which they
+//! arrived.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use crate::connection::context::ConnectionContext;
 use crate::connection::inbound::Permit;
 use crate::error::{CallError, Code, took_too_long};
 
-/// How long the notifications that came before a connection's end may still take.
+/// How long the handling of the notifications that arrived before a connection's end may still
+/// take.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Notifications whose handling waits for something. Most never come here: their handling is done at
-/// once, and the queue of most connections is never used.
+/// Notifications whose handling waits for something. Most notifications are handled at once and
+/// never enter this queue, so most connections do not use it.
 #[derive(Debug, Default)]
 pub(crate) struct NotificationQueue {
     state: Arc<Mutex<State>>,
@@ -31,7 +33,7 @@ struct State {
     working: bool,
 }
 
-/// A notification that is not handled yet.
+/// A notification that has not been handled yet.
 struct Waiting {
     event: Name,
     handling: Handling,
@@ -45,12 +47,12 @@ impl std::fmt::Debug for State {
 }
 
 impl NotificationQueue {
-    /// Whether nothing is being handled.
+    /// Returns whether no notification is being handled.
     pub(crate) fn is_idle(&self) -> bool {
         !self.state.lock().working
     }
 
-    /// Puts a notification behind those before it. `false`: as many wait as may.
+    /// Appends a notification. Returns `false` if the queue is full.
     pub(crate) fn push(
         &mut self,
         context: &Arc<ConnectionContext>,
@@ -70,7 +72,7 @@ impl NotificationQueue {
         true
     }
 
-    /// Stops the handler that runs, and drops the notifications that wait.
+    /// Stops the running handler, and drops the notifications that wait.
     pub(crate) fn abort(self) {
         if let Some(worker) = self.worker {
             worker.abort();
@@ -78,7 +80,8 @@ impl NotificationQueue {
         self.state.lock().waiting.clear();
     }
 
-    /// Lets what came before the connection's end be handled, for a while.
+    /// Waits, for a limited time, until the notifications that arrived before the connection's end
+    /// are handled.
     pub(crate) async fn finish(self) {
         if let Some(mut worker) = self.worker
             && tokio::time::timeout(FINISH_TIMEOUT, &mut worker).await.is_err()
@@ -105,11 +108,11 @@ async fn work(state: Arc<Mutex<State>>, context: Arc<ConnectionContext>) {
     }
 }
 
-/// A failed notification is counted, logged and dropped.
+/// Counts and logs a failed notification.
 pub(crate) fn report(context: &ConnectionContext, event: &Name, result: Result<Bytes, CallError>) {
     let Err(error) = result else { return };
     if error.code == Code::Cancelled && context.connection.outbox.is_closed() {
-        // The handler wanted to send something to a client that has left meanwhile.
+        // The handler failed because its client has disconnected meanwhile.
         return;
     }
     context.metrics.on_notification_failed(error.code);

@@ -1,4 +1,4 @@
-//! Publishes of clients, within their connection's share of the publish queue.
+//! Clients' publishes, which are limited to their connection's share of the publish queue.
 
 use std::sync::Arc;
 
@@ -26,8 +26,9 @@ pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: Clien
     }
 }
 
-/// Publishes for a client's notification `method`. Waits for room in the share, so that the client's next notification
-/// comes after it, but not for the broker; a failure is reported once it is known.
+/// Publishes for a client's notification `method`. It waits until the connection's share has room
+/// for the event, so that the client's next notification stays behind it. It does not wait for the
+/// broker, and reports a failure later.
 pub(crate) async fn publish_unawaited(
     context: &Arc<ConnectionContext>,
     hub: &Hub,

@@ -1,4 +1,4 @@
-//! The built-in methods by which clients join, leave and use rooms, and whether a client may use them.
+//! The built-in methods with which clients use rooms, and the permission to use them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,15 +48,15 @@ impl fmt::Debug for RoomAccess {
     }
 }
 
-/// What the names of all of these methods begin with.
+/// The prefix of these methods' names.
 pub(crate) const PREFIX: &str = "rooms/";
 
-/// How a message to a `rooms/…` method came.
+/// How a message to a `rooms/…` method arrived.
 #[derive(Debug)]
 pub(crate) enum MessageKind {
-    /// A call: its publish is awaited.
+    /// As a call, which waits for its publish.
     Call,
-    /// A notification of this name: its publish is not.
+    /// As a notification of this name, which does not wait for its publish.
     Notification(Name),
 }
 
@@ -64,12 +64,12 @@ pub(crate) enum MessageKind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RoomMessage<'a> {
     pub(crate) action: RoomAction,
-    /// What the action is about: a room, and for a publish an event.
+    /// The part of the name after the action: a room, and an event if the action is a publish.
     names: &'a str,
 }
 
 impl<'a> RoomMessage<'a> {
-    /// `None`: the name is not one of these methods'.
+    /// Returns `None` if the name is not one of these methods.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
         let rest = name.strip_prefix(PREFIX)?;
         let (action, names) = rest.split_once('/').unwrap_or((rest, ""));
@@ -83,7 +83,7 @@ impl<'a> RoomMessage<'a> {
         Some(Self { action, names })
     }
 
-    /// Does it, if it is allowed.
+    /// Carries out the action if it is allowed.
     pub(crate) fn perform(self, access: &RoomAccess, socket: &Socket, payload: Bytes, kind: MessageKind) -> Handling {
         let Self { action, .. } = self;
         let names = self.names();
@@ -123,7 +123,7 @@ impl<'a> RoomMessage<'a> {
     }
 }
 
-/// What clients get for `rooms/members/<room>`.
+/// The response to `rooms/members/<room>`.
 #[derive(Serialize)]
 struct MembersBody<'a> {
     count: usize,

@@ -1,4 +1,4 @@
-//! Handlers by name.
+//! The router, which finds handlers by name.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,15 +14,20 @@ use crate::app::rooms::{PREFIX, RoomAccess};
 use crate::app::routes::{CallRoute, Route, Routes, erase};
 use crate::node::handle::Node;
 
-/// Routes the calls and notifications of a [`Node`]'s connections to handlers, by name. It is cheap to clone.
+/// Routes the calls and notifications of a [`Node`]'s connections to handlers, by name. It is cheap
+/// to clone.
 ///
-/// Calls of a connection run concurrently, each in a task of its own. Its notifications are handled one after the
-/// other, in their order. A handler that is registered as *quick* begins on the connection's own task and moves to
-/// another only if it has to wait: that saves most of the cost of a short call. Until its first wait the connection's
-/// input, Resets included, is not read. So a quick handler must not compute for long.
+/// A connection's calls run concurrently, each in a task of its own. Its notifications are handled
+/// one at a time, in the order in which the client sent them. If a handler panics, its own call
+/// fails with `INTERNAL`, and nothing else is affected.
 ///
-/// A handler that panics fails its own call, with `INTERNAL`; nothing else is affected. Handlers run in `tracing` spans
-/// named `connection` and `call` or `notification`, at the level DEBUG, within the span of the upgrade's request.
+/// A handler that is registered as *quick* starts on the connection's own task, and moves to
+/// another task only if it waits. This saves most of the cost of a short call. Until the first
+/// wait, the connection reads no input, not even a Reset. A quick handler must therefore not
+/// compute for long.
+///
+/// Handlers run in `tracing` spans named `connection` and `call` or `notification`, at the level
+/// DEBUG. These spans are inside the span in which the upgrade request was handled.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -62,16 +67,17 @@ pub struct Router<S = ()> {
 }
 
 impl Router {
-    /// Creates a router without handlers: every call fails with `NOT_FOUND`.
+    /// Creates a router without handlers. Every call fails with `NOT_FOUND`.
     pub fn new(node: Node) -> Self {
         Self { routes: Arc::new(Routes::new(node)), state: Arc::new(()) }
     }
 }
 
 impl<S: Send + Sync + 'static> Router<S> {
-    /// Sets the state of the handlers that are added after this, which extract it with axum's
-    /// [`State`](axum::extract::State). Unlike in axum's router, the state comes first: handlers that were added before
-    /// keep their state. A final `with_state(())` turns this into a plain [`Router`], without a type parameter.
+    /// Sets the state of the handlers that you add after this. They extract it with axum's
+    /// [`State`](https://docs.rs/axum/0.8/axum/extract/struct.State.html). Unlike in axum's router,
+    /// the state comes first: handlers that you added before keep their state. A final
+    /// `with_state(())` turns the result into a plain [`Router`], without a type parameter.
     #[must_use]
     pub fn with_state<T>(self, state: T) -> Router<T> {
         Router { routes: self.routes, state: Arc::new(state) }
@@ -85,40 +91,42 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// Handles calls of a method, each in a task of its own.
     ///
     /// # Panics
-    /// If the router has a call of this name already, if the name begins with `rooms/`, which is reserved for the
-    /// built-in methods, or if it is longer than the 255 bytes of a frame's name.
+    /// Panics if the router already has a handler for calls of this name, if the name is over 255
+    /// bytes, or if it begins with `rooms/`, which is reserved for the built-in methods.
     #[must_use]
     #[track_caller]
     pub fn call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
         self.add_call(name, handler, Start::Later)
     }
 
-    /// Handles calls of a method with a handler that computes for microseconds at most before it returns or waits.
+    /// Handles calls of a method, starting on the connection's own task. The handler must compute
+    /// for at most microseconds before it returns or waits.
     ///
     /// # Panics
-    /// As [`call`](Self::call).
+    /// Panics for the same reasons as [`call`](Self::call).
     #[must_use]
     #[track_caller]
     pub fn quick_call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
         self.add_call(name, handler, Start::Now)
     }
 
-    /// Handles notifications of an event, in a task of the connection's. A notification has no response: an error is
-    /// counted in metrics and logged.
+    /// Handles notifications of an event, in a separate task for each connection. Because a
+    /// notification has no response, an error is counted in metrics and logged.
     ///
     /// # Panics
-    /// If the router has a notification of this name already; otherwise as [`call`](Self::call).
+    /// Panics if the router already has a handler for notifications of this name, and for the other
+    /// reasons of [`call`](Self::call).
     #[must_use]
     #[track_caller]
     pub fn notify<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>) -> Self {
         self.add_notification(name, handler, Start::Later)
     }
 
-    /// Handles notifications of an event with a handler that computes for microseconds at most before it returns or
-    /// waits.
+    /// Handles notifications of an event, starting on the connection's own task. The handler must
+    /// compute for at most microseconds before it returns or waits.
     ///
     /// # Panics
-    /// As [`notify`](Self::notify).
+    /// Panics for the same reasons as [`notify`](Self::notify).
     #[must_use]
     #[track_caller]
     pub fn quick_notify<A>(self, name: &str, handler: impl Handler<NotificationContext, A, S>) -> Self {
@@ -142,8 +150,8 @@ impl<S: Send + Sync + 'static> Router<S> {
         })
     }
 
-    /// Handles calls that have no handler of their own, except for the reserved names `rooms/…`. Metrics count them as
-    /// the method `unknown`, because clients choose their names.
+    /// Handles calls that have no handler of their own, except for the reserved names `rooms/…`.
+    /// Metrics count these calls under the method `unknown`, because clients choose their names.
     #[must_use]
     pub fn fallback<A>(self, handler: impl Handler<CallContext, A, S>) -> Self {
         self.change(|routes, state| routes.call_fallback = Some(Route::new(handler, state, Start::Later)))
@@ -155,30 +163,33 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.notification_fallback = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Opens the [`rooms/…` methods](Self::client_rooms) to all clients. For demos and closed networks.
+    /// Opens the [`rooms/…` methods](Self::client_rooms) to all clients. Use this for demos and
+    /// closed networks.
     #[must_use]
     pub fn open_rooms(self) -> Self {
         self.change(|routes, _| routes.rooms.access = RoomAccess::Everybody)
     }
 
-    /// Opens the built-in room methods to clients, where a handler allows it. The handler runs before each use; its
-    /// error is sent to the client. Without a handler, no client may use these methods.
+    /// Opens the built-in room methods to clients. The handler runs before each use of a method and
+    /// decides whether to allow it. If the handler returns an error, the client receives it.
+    /// Without a handler, no client can use these methods.
     ///
-    /// | method | [`RoomAction`](crate::RoomAction) | payload | response |
+    /// | method | [`RoomAction`](crate::RoomAction) | payload of the call | payload of the response |
     /// |---|---|---|---|
-    /// | `rooms/join/<room>` | `Join` | none | empty: every event that is published later arrives |
-    /// | `rooms/leave/<room>` | `Leave` | none | empty: no event of the room arrives any more |
-    /// | `rooms/publish/<room>/<event>` | `Publish` | the event's | empty: the broker has accepted the event |
-    /// | `rooms/members/<room>` | `Members` | none | `{"count", "members": [{"connection", "user"}], "unresponsive_nodes"}` |
+    /// | `rooms/join/<room>` | `Join` | empty | empty; the client receives every event published later |
+    /// | `rooms/leave/<room>` | `Leave` | empty | empty; the client receives no further event of the room |
+    /// | `rooms/publish/<room>/<event>` | `Publish` | the event's payload | empty; the broker has accepted the event |
+    /// | `rooms/members/<room>` | `Members` | empty | `{"count", "members": [{"connection", "user"}], "unresponsive_nodes"}` |
     ///
-    /// Members get an event as a notification with its name and payload; the room's name is not part of it. A client may
-    /// also send a notification instead of a call: it gets no response, and failures are counted and logged.
+    /// Members receive an event as a notification with the event's name and payload. It does not
+    /// contain the room's name. A client may also send a notification in place of a call. It then
+    /// receives no response, and failures are counted and logged.
     ///
     /// ```
     /// use roomcast::{CallError, Code, Node, Options, RoomAction, RoomName, Router, UserId};
     ///
     /// async fn is_on_guest_list(user: &UserId, room: &RoomName) -> bool {
-    ///     // Look into your database here.
+    ///     // Query your database here.
     ///     room.starts_with(&format!("of-{user}-"))
     /// }
     ///
@@ -198,9 +209,11 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.rooms.access = RoomAccess::Checked(erase(handler, state)))
     }
 
-    /// Runs a handler first on each connection; the client's messages wait until it returns. An error closes the
-    /// connection with its message and 1008, or 1013 if it is `UNAVAILABLE`; a panic closes it with 1011, and a handler
-    /// that takes longer than 10 s with 1013. Any other return value is ignored.
+    /// Runs a handler first on each connection. The client's messages wait until it returns.
+    ///
+    /// If the handler returns an error, the connection is closed with the error's message and the
+    /// code 1008, or 1013 if the error is `UNAVAILABLE`. If it panics, the connection is closed
+    /// with 1011; if it takes longer than 10 s, with 1013. Any other return value is ignored.
     ///
     /// ```
     /// use axum::http::HeaderMap;
@@ -220,19 +233,24 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.on_connect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Runs a handler last on each connection, within 10 s, when it has left its rooms, its calls are cancelled and its
-    /// notifications are handled. It runs for every connection whose connect handler succeeded, also in a drain, which
-    /// waits for it for up to 2 s after its time-out. The client may not have answered the Close yet. An error is logged.
+    /// Runs a handler last on each connection whose connect handler succeeded, for at most 10 s. By
+    /// then, the connection has left its rooms, its calls were cancelled, and its notifications
+    /// were handled. The client may not have confirmed the Close yet. An error is logged.
+    ///
+    /// During a drain, disconnect handlers run too. The drain waits for them for up to 2 s after
+    /// its time-out.
     #[must_use]
     pub fn on_disconnect<A>(self, handler: impl Handler<DisconnectContext, A, S>) -> Self {
         self.change(|routes, state| routes.on_disconnect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Adds the calls, notifications and fallbacks of another router of the same node, whatever its state.
+    /// Adds the calls, notifications and fallbacks of another router of the same node, whatever its
+    /// state.
     ///
     /// # Panics
-    /// If both have a call, a notification or a fallback of the same name, if they are of different nodes, or if the
-    /// other one has a rule for rooms, a connect handler or a disconnect handler: give these to the router that remains.
+    /// Panics if both routers have a call, a notification or a fallback of the same name, or if
+    /// they belong to different nodes. It also panics if the other router has a handler for rooms,
+    /// connect or disconnect. Set these handlers on the router that you call this on.
     #[must_use]
     #[track_caller]
     pub fn merge<T>(self, other: Router<T>) -> Self {
@@ -268,7 +286,7 @@ impl<S> Router<S> {
     }
 }
 
-/// A name that clients can send, and that is not reserved.
+/// Checks that clients can send the name, and that it is not reserved.
 #[track_caller]
 fn checked(name: &str) -> Name {
     assert!(!name.starts_with(PREFIX), "the name {name:?} begins with {PREFIX}, which is reserved");

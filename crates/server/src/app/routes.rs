@@ -1,4 +1,4 @@
-//! What a router's connections need of it: which handler a name has, and what happens at their begin and end.
+//! What connections use of a router: the handlers by name, and the connect and disconnect handlers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the application's disconnect handler may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a router's connections need of it.
+/// What connections use of a router.
 #[derive(Clone)]
 pub(crate) struct Routes {
     pub(crate) node: Node,
@@ -88,14 +88,14 @@ impl RoomMethods {
     }
 }
 
-/// What handles a call or notification.
+/// The handler of a call or notification.
 pub(crate) enum Target<'routes, 'name, C> {
     Handler(&'routes Route<C>),
     Room(RoomMessage<'name>),
 }
 
 impl<C> Target<'_, '_, C> {
-    /// Room messages mostly don't wait.
+    /// Room messages start at once, because most of them do not wait.
     pub(crate) fn start(&self) -> Start {
         match self {
             Self::Handler(route) => route.start,
@@ -121,7 +121,7 @@ impl<C> Route<C> {
         Self { handle: erase(handler, state), start }
     }
 
-    /// The handler's work.
+    /// Creates the handler's work.
     pub(crate) fn handle(&self, context: C) -> Handling {
         (self.handle)(context)
     }
@@ -142,7 +142,7 @@ impl Routes {
         }
     }
 
-    /// What handles a call, and what counts it.
+    /// Finds the handler of a call, and the metrics that count it.
     pub(crate) fn call<'routes, 'name>(
         &'routes self,
         name: &'name Name,
@@ -156,7 +156,7 @@ impl Routes {
         }
     }
 
-    /// What handles a notification.
+    /// Finds the handler of a notification.
     pub(crate) fn notification<'routes, 'name>(
         &'routes self,
         name: &'name Name,
@@ -166,7 +166,8 @@ impl Routes {
         handler.or_else(|| Self::fallback(name, &self.notification_fallback))
     }
 
-    /// Reserved names have no fallback: a mistyped `rooms/…` must not look like a method of the application.
+    /// Reserved names have no fallback, so that a mistyped `rooms/…` cannot pass for a method of
+    /// the application.
     fn fallback<'routes, 'name, C>(
         name: &Name,
         fallback: &'routes Option<Route<C>>,

@@ -1,4 +1,4 @@
-//! A connection, as handlers see it.
+//! The handle to a connection that handlers use.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,7 +15,8 @@ use crate::node::address::close_frame;
 use crate::node::handle::Node;
 use crate::payload::IntoPayload;
 
-/// A handle to a client's connection. It is cheap to clone and to store, and does not keep the connection open.
+/// A handle to a client's connection. It is cheap to clone and to store. It does not keep the
+/// connection open.
 ///
 /// ```
 /// use roomcast::{CallError, Socket};
@@ -39,19 +40,19 @@ impl Socket {
         self.context.connection.id
     }
 
-    /// Returns the connection's user, if one was set at the [upgrade](crate::SocketIoUpgrade::user).
+    /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) set one.
     pub fn user(&self) -> Option<&UserId> {
         self.context.connection.user.as_ref()
     }
 
-    /// Returns the client's address, if the server provides it (axum's
-    /// `into_make_service_with_connect_info::<SocketAddr>()`).
+    /// Returns the client's address, if the server provides it. To provide it, serve your
+    /// application with axum's `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.context.client.peer_addr
     }
 
-    /// Returns the value of this type that was attached to the connection at its
-    /// [upgrade](crate::SocketIoUpgrade::with).
+    /// Returns the value of this type that the [upgrade](crate::SocketIoUpgrade::with) attached to
+    /// the connection.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.context.client.extensions.get()
     }
@@ -66,14 +67,15 @@ impl Socket {
         &self.node
     }
 
-    /// Sends an event to the client. The event is queued without waiting.
+    /// Queues an event for the client and returns without waiting.
     ///
-    /// A client that leaves more than [`Options::max_outbound`](crate::Options::max_outbound) bytes unread is closed
-    /// with 4408. To send a lot, wait for [`ready`](Self::ready) before each event.
+    /// If the client's unread output exceeds
+    /// [`Options::max_outbound`](crate::Options::max_outbound), the connection is closed with 4408.
+    /// To send many events, wait for [`ready`](Self::ready) before each one.
     ///
     /// # Errors
-    /// Returns [`NotifyError`] if the event was not queued: its name is too long, its payload can't be serialized to
-    /// JSON, the connection has ended, or the client reads too slowly.
+    /// Returns [`NotifyError`] if the event was not queued: its name is too long, its payload
+    /// cannot be serialized to JSON, the connection has ended, or the client reads too slowly.
     pub fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), NotifyError> {
         self.context.notify(event, payload.into_payload()?)
     }
@@ -102,35 +104,38 @@ impl Socket {
     /// Adds the connection to a room. When this returns, the connection receives every event published later.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `UNAVAILABLE` if the room
-    /// can't be subscribed to, `CANCELLED` if the connection has ended.
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, `RESOURCE_EXHAUSTED` if the
+    /// connection is in too many rooms, `UNAVAILABLE` if the node cannot subscribe to the room, and
+    /// `CANCELLED` if the connection has ended.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the membership in place; [`leave`](Self::leave) ends it.
+    /// Dropping the future may leave the membership in place. [`leave`](Self::leave) ends it.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
         Ok(self.node.hub().local().join(&self.context.connection, &room).await?)
     }
 
-    /// Like [`join`](Self::join), but a broker outage neither fails nor delays it: the connection becomes a member at
-    /// once, and gets the room's events once the broker is back. Meant for connect handlers, where an error or a delay
-    /// would keep the client from making calls.
+    /// Like [`join`](Self::join), but does not fail or wait if the broker is down. The connection
+    /// becomes a member at once, and receives the room's events as soon as the broker is up again.
+    /// Use it in connect handlers, where an error or a delay would prevent the client from making
+    /// calls.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` for too many rooms, `CANCELLED` if the connection has
-    /// ended.
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, `RESOURCE_EXHAUSTED` if the
+    /// connection is in too many rooms, and `CANCELLED` if the connection has ended.
     ///
     /// # Cancel safety
-    /// As [`join`](Self::join).
+    /// As for [`join`](Self::join).
     pub async fn join_eventually(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
         Ok(self.node.hub().local().join_eventually(&self.context.connection, &room).await?)
     }
 
-    /// Removes the connection from a room. When this returns, no further event of the room is sent to the client.
+    /// Removes the connection from a room. When this returns, the client receives no further event
+    /// of the room.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name.
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid.
     pub fn leave(&self, room: &str) -> Result<(), CallError> {
         let room = RoomName::new(room)?;
         self.node.hub().local().leave(&self.context.connection, &room);
@@ -142,11 +147,13 @@ impl Socket {
         self.context.connection.rooms()
     }
 
-    /// Closes the connection with a code and a reason of at most 123 bytes. Use 1000 for a normal closure, or 3000 to
-    /// 4999 for codes of your own. A connection that is already being closed keeps its first code.
+    /// Closes the connection with a code and a reason of at most 123 bytes. Use 1000 for a normal
+    /// closure, or 3000 to 4999 for codes of your own. If the connection is already being closed,
+    /// it keeps its first code.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a code that RFC 6455 forbids to send, or for the reason.
+    /// Fails with `INVALID_ARGUMENT` if RFC 6455 forbids sending the code, or if the reason is too
+    /// long.
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
         self.context.connection.outbox.close(close_frame(code, reason)?);
         Ok(())

@@ -1,7 +1,8 @@
 //! Spans of connections, calls and notifications, for the logs and traces of the application.
 //!
-//! A connection's span is a child of the span that its request was handled in, such as that of a `TraceLayer`: what the
-//! request's span records is there in every handler. Spans cost nothing while no subscriber wants them.
+//! A connection's span is a child of the span in which its request was handled, such as that of a
+//! `TraceLayer`, so every handler has the fields of the request's span. Spans cost nothing if no
+//! subscriber enables them.
 
 use roomcast_core::LocalConnection;
 use roomcast_protocol::Name;
@@ -12,7 +13,8 @@ use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
 use crate::end::{Disconnected, End};
 
-/// Gives a connection its span, or leaves it that of its request if no subscriber wants one.
+/// Gives a connection a span of its own, or that of its request if no subscriber enables connection
+/// spans.
 pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientInfo) {
     let parent = client.span().and_then(Span::id);
     let user = connection.user.as_ref().map(tracing::field::display);
@@ -29,14 +31,15 @@ pub(crate) fn on_closed(context: &ConnectionContext, end: &End) {
     tracing::debug!(connection = %context.connection.id, %code, ?reason, "the connection has ended");
 }
 
-/// A call's span; the connection's if no subscriber wants one.
+/// Returns a call's span, or the connection's if no subscriber enables call spans.
 pub(crate) fn call(context: &ConnectionContext, method: &Name) -> Span {
-    // Without a parent of its own, a span would be a child of whatever the connection's task is in.
+    // Without an explicit parent, the span would be a child of the current span of the connection's
+    // task.
     let parent = context.client.span();
     or_parent(debug_span!(parent: parent.and_then(Span::id), "call", method = &**method), parent)
 }
 
-/// A notification's span; the connection's if no subscriber wants one.
+/// Returns a notification's span, or the connection's if no subscriber enables notification spans.
 pub(crate) fn notification(context: &ConnectionContext, event: &Name) -> Span {
     let parent = context.client.span();
     or_parent(debug_span!(parent: parent.and_then(Span::id), "notification", event = &**event), parent)
@@ -54,7 +57,7 @@ pub(crate) fn instrument(handling: Handling, span: Span) -> Handling {
     if span.is_disabled() { handling } else { Box::pin(handling.instrument(span)) }
 }
 
-/// Runs something in a connection's span.
+/// Runs a future in a connection's span.
 pub(crate) async fn within<F: Future>(context: &ConnectionContext, future: F) -> F::Output {
     match context.client.span() {
         Some(span) => future.instrument(span.clone()).await,

@@ -1,4 +1,4 @@
-//! The upgrade of a request to a connection, and what handles it.
+//! The upgrade of a request to a connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::tutorial::inbox::Inbox;
 use crate::tutorial::socket_io::SocketIo;
 use crate::tutorial::standalone;
 
-/// The least number of events that can wait for the tutorial's loop.
+/// The minimum number of events that can wait for the tutorial's loop.
 const MIN_INBOX: usize = 1024;
 
-/// Extractor for upgrading a request to a `websocket.io-rpc-v0.1` connection.
+/// Extractor that upgrades a request to a `websocket.io-rpc-v0.1` connection.
 ///
-/// Give it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
-/// [`on_upgrade`](Self::on_upgrade). Requests that are not a valid handshake by RFC 6455 and the protocol
-/// are rejected.
+/// Pass it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
+/// [`on_upgrade`](Self::on_upgrade). It rejects requests that are not a valid handshake by RFC 6455
+/// and the protocol.
 ///
 /// ```
 /// use axum::http::HeaderMap;
@@ -59,15 +59,17 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
 }
 
 impl SocketIoUpgrade {
-    /// Sets the connection's user, whom your application has authenticated, such as with a cookie or a token.
+    /// Sets the connection's user. Your application must have authenticated the user, for example
+    /// by a cookie or a token.
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.connection.user = Some(user);
         self
     }
 
-    /// Attaches data of your own to the connection, one value of each type: a session, a tenant, what a header
-    /// contains. Handlers get it with the extractor [`Extension<T>`](axum::Extension), or with
+    /// Attaches data of your own to the connection, one value of each type. Examples are a session,
+    /// a tenant, or the value of a header. Handlers read it with the extractor
+    /// [`Extension<T>`](https://docs.rs/axum/0.8/axum/struct.Extension.html) or with
     /// [`Socket::get`](crate::Socket::get).
     ///
     /// ```
@@ -94,22 +96,23 @@ impl SocketIoUpgrade {
         self
     }
 
-    /// Keeps the request's headers, URI and extensions for all handlers, until the connection ends. It costs their
-    /// memory for each connection, typically 1 to 2 kB. Connect handlers have them in any case.
+    /// Keeps the request's headers, URI and extensions for all handlers, until the connection ends.
+    /// This takes memory on each connection, typically 1 to 2 kB. Connect handlers always have the
+    /// request.
     #[must_use]
     pub fn keep_request(mut self) -> Self {
         self.connection.keeps_request = true;
         self
     }
 
-    /// Returns the client's address, if the server provides it (axum's
-    /// `into_make_service_with_connect_info::<SocketAddr>()`).
+    /// Returns the client's address, if the server provides it. To provide it, serve your
+    /// application with axum's `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.connection.peer_addr()
     }
 
-    /// Sets the limits for [`on_upgrade`](Self::on_upgrade): for payloads, queues, calls and the keep-alive. A router's
-    /// connections have the options of its node.
+    /// Sets limits and timeouts for [`on_upgrade`](Self::on_upgrade). They do not apply to
+    /// [`route`](Self::route): a router's connections have the options of its node.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = Some(Arc::new(options));
@@ -127,14 +130,17 @@ impl SocketIoUpgrade {
         response
     }
 
-    /// Serves the connection with a loop of your own, as in the tutorial, and returns the response to the request.
+    /// Serves the connection with a loop of your own, as in [the tutorial](crate#the-tutorial), and returns the
+    /// response to the request.
     ///
-    /// Up to `buffer` requests, and at least 1,024, wait for the loop to receive them. Beyond
-    /// that, calls fail with `RESOURCE_EXHAUSTED`, and a notification closes the connection with 1013.
+    /// Up to `buffer` calls and notifications, and at least 1,024, wait for the loop to receive
+    /// them. Beyond that, calls fail with `RESOURCE_EXHAUSTED`, and a notification closes the
+    /// connection with 1013.
     ///
-    /// Such a connection belongs to no [`Node`](crate::Node). It has no rooms, metrics count neither it nor its calls,
-    /// neither `max_connections` nor the memory budgets of [`Options`] apply, and a drain does not close it. Give
-    /// connections that need any of these to a [`Router`].
+    /// Such a connection belongs to no [`Node`](crate::Node). It has no rooms, and metrics do not
+    /// count it or its calls. The limits `max_connections`, `inbound_memory` and `outbound_memory`
+    /// of [`Options`] do not apply, and a drain does not close it. If you need any of these, use a
+    /// [`Router`].
     pub fn on_upgrade<F, Fut>(self, buffer: usize, handler: F) -> Response
     where
         F: FnOnce(SocketIo) -> Fut + Send + 'static,
@@ -147,7 +153,7 @@ impl SocketIoUpgrade {
         let socket = SocketIo::new(Arc::clone(&context), Arc::clone(&inbox));
         tokio::spawn(async move {
             if let Some(transport) = upgraded.await {
-                // A task of its own: the connection is read whatever the handler does.
+                // A separate task, so that the connection is read whatever the handler does.
                 tokio::spawn(handler(socket));
                 standalone::serve(transport, context, inbox).await;
             }

@@ -1,4 +1,5 @@
-//! A connection's calls in flight, the rule that no Response follows a Reset, and when the next call is due.
+//! A connection's calls in flight. They ensure that no Response follows a Reset, and track when the
+//! next call is due.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,12 @@ use roomcast_protocol::{CallId, CallKey, CallTable, CloseFrame, StartError, Viol
 use crate::call::running::Call;
 use crate::error::{CallError, Code};
 
-/// Why a call does not begin.
+/// Why a call does not start.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// The call is answered with this error.
+    /// The call fails with this error.
     Answer(CallError),
-    /// The client broke the protocol: the connection is closed.
+    /// The client violated the protocol, so the connection is closed.
     Close(CloseFrame),
 }
 
@@ -29,18 +30,19 @@ pub(crate) struct Calls {
 #[derive(Debug)]
 struct State {
     table: CallTable<Arc<Call>>,
-    /// No running call reaches its deadline before this; `None`: none was started since the last look.
+    /// The earliest deadline of the running calls, or earlier. `None` if no call was started since
+    /// the last check.
     next_deadline: Option<Instant>,
 }
 
 impl Calls {
-    /// No calls, of at most `max` at once.
+    /// Creates an empty table for at most `max` concurrent calls.
     pub(crate) fn new(max: usize) -> Self {
         let state = State { table: CallTable::new(max), next_deadline: None };
         Self { state: Mutex::new(state), draining: AtomicBool::new(false) }
     }
 
-    /// Whether a call may begin.
+    /// Returns an error if a call may not start.
     pub(crate) fn admit(&self, id: CallId) -> Result<(), Refusal> {
         let admitted = self.state.lock().table.admit(id);
         match admitted {
@@ -53,17 +55,19 @@ impl Calls {
         }
     }
 
-    /// Enters a call that was just admitted and may run for `timeout`, which is the same for all.
+    /// Enters a call that was just admitted. It may run for `timeout`, which is the same for all
+    /// calls.
     pub(crate) fn start(&self, id: CallId, call: &Arc<Call>, timeout: Duration) -> CallKey {
         let mut state = self.state.lock();
         state.next_deadline.get_or_insert_with(|| call.started() + timeout);
         state.table.start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls")
     }
 
-    /// Takes a call out and has it answered; `false`: it was answered or cancelled before, and nothing is done.
+    /// Removes a call and sends its Response with `respond`. Returns `false` if the call was
+    /// already answered or cancelled; then nothing is sent.
     ///
-    /// The lock is held until `respond` has queued the Response: a Reset that is processed finds the call either
-    /// running, and nothing follows, or its Response already on its way.
+    /// The lock is held until `respond` has queued the Response. A Reset therefore finds the call
+    /// still running, and no Response follows, or finds that the Response is already queued.
     pub(crate) fn answer(&self, key: CallKey, respond: impl FnOnce()) -> bool {
         let mut state = self.state.lock();
         let is_wanted = state.table.answer(key).is_some();
@@ -73,23 +77,25 @@ impl Calls {
         is_wanted
     }
 
-    /// Takes a call that the client no longer wants out.
+    /// Removes a call that its client cancels.
     pub(crate) fn cancel(&self, id: CallId) -> Option<Arc<Call>> {
         self.state.lock().table.cancel(id)
     }
 
-    /// Takes all calls out.
+    /// Removes all calls.
     pub(crate) fn cancel_all(&self) -> Vec<Arc<Call>> {
         self.state.lock().table.cancel_all().collect()
     }
 
-    /// When to call [`take_overdue`](Self::take_overdue) next. One time for all of a connection's calls: since they all
-    /// get the same, a later call is never due before an earlier one.
+    /// Returns when to call [`take_overdue`](Self::take_overdue) next. One time is enough for all
+    /// calls of a connection: all have the same timeout, so a later call is never due before an
+    /// earlier one.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.state.lock().next_deadline
     }
 
-    /// Takes the calls that have reached their deadline out, and has each answered as in [`answer`](Self::answer).
+    /// Removes the calls that have reached their deadline, and answers each as
+    /// [`answer`](Self::answer) does.
     pub(crate) fn take_overdue(&self, now: Instant, timeout: Duration, respond: impl Fn(CallId)) -> Vec<Arc<Call>> {
         let mut overdue = Vec::new();
         let mut state = self.state.lock();
@@ -105,12 +111,12 @@ impl Calls {
 
     // === drain ===
 
-    /// From now on, calls are refused.
+    /// Rejects all further calls.
     pub(crate) fn start_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether calls are refused and the last has ended.
+    /// Returns whether the table rejects calls and the last call has ended.
     pub(crate) fn is_drained(&self) -> bool {
         self.draining.load(Ordering::Acquire) && self.state.lock().table.is_empty()
     }

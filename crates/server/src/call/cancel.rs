@@ -1,4 +1,4 @@
-//! A call's cancellation, as its handler sees it.
+//! The handle to a call's cancellation that handlers use.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ impl From<Cancelled> for CallError {
 
 /// A handle to a call's cancellation, for the call's handler. It is cheap to clone.
 ///
-/// When a call is cancelled, its handler's future is dropped at the next await without further code. Use this handle
-/// for tasks that the handler spawns, and for work that does not await.
+/// When a call is cancelled, its handler's future is dropped at its next await, so most handlers
+/// need no code for this. Use the handle for tasks that the handler spawns, and for work that does
+/// not await.
 ///
 /// ```
 /// use roomcast::{CallError, Cancel, Cancelled};
@@ -45,7 +46,7 @@ impl From<Cancelled> for CallError {
 /// }
 /// ```
 ///
-/// Only calls can be cancelled, so a notification's handler can't take it:
+/// Only calls can be cancelled. The handler of a notification therefore cannot take this handle:
 ///
 /// ```compile_fail,E0277
 /// # use roomcast::{Cancel, Node, Options, Router};
@@ -65,18 +66,20 @@ impl Cancel {
         &self.call
     }
 
-    /// Whether the call was cancelled.
+    /// Returns whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.cause().is_some()
     }
 
-    /// Returns why the call was cancelled, or `None` if it was not. Clean-up code in `Drop` can call this, too.
+    /// Returns why the call was cancelled, or `None` if it was not. You can also use this in
+    /// clean-up code in `Drop`.
     pub fn cause(&self) -> Option<CancelCause> {
         self.call.cause()
     }
 
-    /// Waits until the call is cancelled, for whatever [cause](CancelCause): a Reset, but also a deadline or the end of
-    /// the connection. The name is the original tutorial's. If the call is never cancelled, this waits forever.
+    /// Waits until the call is cancelled, for any [cause](CancelCause): not only a Reset, but for
+    /// example also a deadline or the end of the connection. If the call is never cancelled, this
+    /// waits forever. The name comes from [the tutorial](crate#the-tutorial).
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -90,14 +93,14 @@ impl Cancel {
         }
     }
 
-    /// Runs a future until it is done or the call is cancelled for whatever [cause](CancelCause), whichever comes
-    /// first.
+    /// Runs a future until it completes or the call is cancelled for any [cause](CancelCause),
+    /// whichever comes first.
     ///
     /// # Errors
-    /// Returns [`Cancelled`] if the call was cancelled; the future is then dropped.
+    /// Returns [`Cancelled`] if the call was cancelled. The future is then dropped.
     ///
     /// # Cancel safety
-    /// As cancel safe as the future that it runs.
+    /// This is cancel safe if the future is.
     pub async fn abort_on_reset<F: Future>(&self, future: F) -> Result<F::Output, Cancelled> {
         tokio::select! {
             biased;
@@ -106,9 +109,9 @@ impl Cancel {
         }
     }
 
-    /// Spawns a task in the call's scope: it stops, at its next await, when the call is cancelled for whatever
-    /// [cause](CancelCause). The call counts as in flight until the task has ended. Once the call is answered it can no
-    /// longer be cancelled, and the task runs to its end.
+    /// Spawns a task in the call's scope. When the call is cancelled, for any [cause](CancelCause),
+    /// the task stops at its next await. The call counts as in flight until the task has ended.
+    /// Once the call is answered, it can no longer be cancelled, and the task runs to its end.
     pub fn spawn_and_abort_on_reset<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -124,10 +127,10 @@ impl Cancel {
         task
     }
 
-    /// Runs blocking or CPU-bound work on a thread of its own. It can't be stopped from outside: it
-    /// gets this handle, to check between chunks whether it [`is_cancelled`](Self::is_cancelled).
-    /// The call counts as in flight until the work has returned. Work that has not begun when the call is cancelled
-    /// never runs.
+    /// Runs blocking or CPU-bound work on a thread for such work. The work receives this handle.
+    /// Because nothing can stop it from outside, it should regularly check whether the call
+    /// [`is_cancelled`](Self::is_cancelled). The call counts as in flight until the work returns.
+    /// If the call is cancelled before the work starts, the work never runs.
     pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where
         F: FnOnce(&Self) -> T + Send + 'static,

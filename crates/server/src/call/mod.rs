@@ -1,7 +1,8 @@
 //! Calls in flight: their table, their outcome, and their cancellation.
 //!
-//! Imports errors, ends and metrics only. A call enters by `calls` and leaves it once, with its outcome: answered or
-//! cancelled. `running` stops what belongs to it; handlers see that through `cancel`.
+//! This module imports only errors, ends and metrics. A call enters through `calls`, and leaves it
+//! with its outcome: answered or cancelled. `running` stops the call's work, and handlers see the
+//! cancellation through `cancel`.
 
 pub(crate) mod calls;
 pub(crate) mod cancel;

@@ -1,4 +1,4 @@
-//! A running call: its outcome, and the tasks that stop with it.
+//! A running call: its outcome, and the tasks that stop with the call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -11,21 +11,22 @@ use tokio::task::AbortHandle;
 use crate::end::CancelCause;
 use crate::metrics::{MethodMetrics, Metrics, Outcome};
 
-/// What a call's parts share: the driver that cancels it, the handler, the tasks in its scope.
+/// The state that a call's driver, its handler and the tasks in its scope share.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// 0 while it runs, then a [`CancelCause`].
+    /// 0 while the call runs, then a [`CancelCause`].
     cause: AtomicU8,
     pub(crate) cancelled: Notify,
     scope: Mutex<Scope>,
-    /// Parts of its work that have not ended.
+    /// The number of parts of its work that have not ended.
     working: AtomicUsize,
     method: Arc<MethodMetrics>,
     metrics: Arc<Metrics>,
     started: Instant,
 }
 
-/// The tasks to stop with a call: its handler's, and what that spawned, which is mostly nothing.
+/// The tasks that stop with a call: the handler's task, and those that it spawned, which are few or
+/// none.
 #[derive(Debug, Default)]
 struct Scope {
     first: Option<AbortHandle>,
@@ -45,7 +46,8 @@ impl Call {
         })
     }
 
-    /// Counts the call's outcome. For the one who took it from the table, or never entered it.
+    /// Counts the call's outcome. Call this only after taking the call from the table, or if it
+    /// never entered the table.
     pub(crate) fn count(&self, outcome: Outcome) {
         self.method.on_end(outcome, self.started.elapsed());
     }
@@ -61,7 +63,8 @@ impl Call {
         self.metrics.on_cancelled(cause);
         let scope = {
             let mut scope = self.scope.lock();
-            // Before the tasks are aborted: what they drop, such as the responder, looks at the cause.
+            // The cause is stored before the tasks are aborted, because what they drop, such as the
+            // responder, reads it.
             self.cause.store(cause as u8, Ordering::Release);
             std::mem::take(&mut *scope)
         };
@@ -71,12 +74,12 @@ impl Call {
         self.cancelled.notify_waiters();
     }
 
-    /// The name of its method in metrics.
+    /// Returns the name of the call's method in metrics.
     pub(crate) fn method(&self) -> &str {
         self.method.name()
     }
 
-    /// When it began.
+    /// Returns when the call started.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
@@ -85,7 +88,7 @@ impl Call {
         CancelCause::from_bits(self.cause.load(Ordering::Acquire))
     }
 
-    /// Makes a task stop with the call.
+    /// Stops a task when the call stops.
     pub(crate) fn adopt(&self, task: AbortHandle) {
         let mut scope = self.scope.lock();
         if self.cause().is_some() {
@@ -104,7 +107,7 @@ impl Call {
     }
 }
 
-/// Held by each part of a call's work; while one is, the call counts as in flight.
+/// Held by each part of a call's work. The call counts as in flight while any part holds one.
 #[derive(Debug)]
 pub(crate) struct Work(Arc<Call>);
 

@@ -1,4 +1,4 @@
-//! What an upgrade leaves to its connection.
+//! What a connection keeps of its upgrade.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,11 +7,12 @@ use axum::http::Extensions;
 use axum::http::request::Parts;
 use tracing::Span;
 
-/// What an upgrade leaves to its connection.
+/// What a connection keeps of its upgrade.
 #[derive(Debug, Default)]
 pub(crate) struct ClientInfo {
     pub(crate) peer_addr: Option<SocketAddr>,
-    /// The application's own data, and what else few connections have: it takes no memory in the others.
+    /// The application's own data, and other data that few connections have. Connections without
+    /// any use no memory for it.
     pub(crate) extensions: Extensions,
 }
 
@@ -26,12 +27,12 @@ impl ClientInfo {
         self.extensions.insert(KeptRequest(request));
     }
 
-    /// The request, if the application keeps it.
+    /// Returns the request, if the application keeps it.
     pub(crate) fn request(&self) -> Option<&Parts> {
         self.extensions.get().map(|KeptRequest(request)| &**request)
     }
 
-    /// Sets the span of the connection, or of its request, if a subscriber wants it.
+    /// Sets the span of the connection, or of its request, if a subscriber enables it.
     pub(crate) fn set_span(&mut self, span: Span) {
         if !span.is_disabled() {
             self.extensions.insert(ConnectionSpan(span));

@@ -1,4 +1,5 @@
-//! What the driver, the handlers and the notifiers of one connection share: its identity, its output, its calls.
+//! What the driver, handlers and notifiers of a connection share: its identity, its output and its
+//! calls.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -30,10 +31,11 @@ pub(crate) struct ConnectionContext {
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
-    /// Created for the first publish; most connections never publish.
+    /// Created for the first publish. Most connections never publish.
     pub(crate) publish_share: OnceLock<Box<PublishShare>>,
     ended: OnceLock<Instant>,
-    /// A failed call was logged, and a failed notification; a client can't fill the log with more.
+    /// Whether a failed call was logged. This and the same flag for notifications prevent a client
+    /// from filling the log.
     logged_call: AtomicBool,
     logged_notification: AtomicBool,
 }
@@ -60,7 +62,8 @@ impl ConnectionContext {
 
     // === output ===
 
-    /// Queues a notification. It never waits: a client that reads too slowly is closed, alone.
+    /// Queues a notification without waiting. A client that reads too slowly is disconnected; other
+    /// clients are not affected.
     pub(crate) fn notify(&self, event: &str, payload: Bytes) -> Result<(), NotifyError> {
         let frame = Frame::Notify { name: Name::new(event)?, payload };
         self.push(&frame).map_err(|rejected| match rejected {
@@ -69,10 +72,11 @@ impl ConnectionContext {
         })
     }
 
-    /// Queues a Response, whether or not it is still wanted.
+    /// Queues a Response, whether or not its call was cancelled.
     pub(crate) fn respond(&self, id: CallId, result: Result<Bytes, CallError>) {
         let payload = result.unwrap_or_else(|error| error.payload());
-        // On a connection that ends the answer is dropped; the call's outcome is what it is.
+        // On a connection that is ending, the Response is dropped. The call's outcome is already
+        // decided.
         let _ = self.push(&Frame::Response { id, payload });
     }
 
@@ -82,19 +86,19 @@ impl ConnectionContext {
         self.connection.outbox.push(Outgoing::own(bytes.freeze()))
     }
 
-    /// Whether the connection ended longer ago than the tutorial's API tolerates.
+    /// Returns whether the connection ended longer ago than the tutorial's API tolerates.
     pub(crate) fn ended_long_ago(&self) -> bool {
         self.ended.get().is_some_and(|ended| ended.elapsed() > END_GRACE)
     }
 
-    /// Whether no failed notification of the connection was logged before.
+    /// Returns whether this is the connection's first failed notification.
     pub(crate) fn is_first_failed_notification(&self) -> bool {
         !self.logged_notification.swap(true, Ordering::AcqRel)
     }
 
     // === calls ===
 
-    /// Whether a call may begin.
+    /// Returns an error if a call may not start.
     pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<(), Refusal> {
         self.calls.admit(id)?;
         let max = self.options.max_inbound;
@@ -105,10 +109,10 @@ impl ConnectionContext {
         Ok(())
     }
 
-    /// Answers a call that does not begin.
+    /// Answers a call that may not start.
     ///
     /// # Errors
-    /// The Close to send if the client broke the protocol.
+    /// Returns the Close to send if the client violated the protocol.
     pub(crate) fn refuse_call(&self, id: CallId, call: &Call, refusal: Refusal) -> Result<(), CloseFrame> {
         match refusal {
             Refusal::Answer(error) => {
@@ -119,7 +123,7 @@ impl ConnectionContext {
         }
     }
 
-    /// How long a call may run.
+    /// Returns how long a call may run.
     pub(crate) fn call_timeout(&self) -> Duration {
         self.options.call_timeout.min(FAR)
     }
@@ -141,7 +145,7 @@ impl ConnectionContext {
         call.count(outcome);
     }
 
-    /// A call that failed by the server's fault is logged, for the developer.
+    /// Logs a call that failed because of a fault of the server, for its developer.
     pub(crate) fn log_fault(&self, call: &Call, result: &Result<Bytes, CallError>) {
         let Err(error) = result else { return };
         if !error.code.is_fault() {
@@ -155,7 +159,7 @@ impl ConnectionContext {
         }
     }
 
-    /// A Reset came.
+    /// Cancels a call because its Reset arrived.
     pub(crate) fn reset_call(&self, id: CallId) {
         if let Some(call) = self.calls.cancel(id) {
             call.cancel(CancelCause::Reset);
@@ -164,7 +168,7 @@ impl ConnectionContext {
 
     // === the end ===
 
-    /// The connection has ended: no more output is taken, and every call is cancelled.
+    /// Ends the connection: it accepts no more output, and every call is cancelled.
     pub(crate) fn end(&self, cause: CancelCause) {
         let _ = self.ended.set(Instant::now());
         self.connection.outbox.seal();

@@ -1,7 +1,7 @@
-//! One connection's I/O: bytes in, output out, timers. The thin shell around a [`Session`].
+//! The I/O of one connection: input, output and timers, as a thin shell around a [`Session`].
 //!
-//! One task owns all of it. Reading never waits for writing or for a handler, so that a Reset is
-//! obeyed while output is stuck.
+//! One task does all of it. Reading never waits for writing or for a handler, so a Reset takes
+//! effect while output is stuck.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -26,28 +26,30 @@ use crate::connection::writer::Writer;
 use crate::end::End;
 use crate::options::FAR;
 
-/// One read takes at most so many bytes. The buffer is the thread's, not the connection's: an idle
-/// connection holds none.
+/// The most bytes that one read takes. The buffer belongs to the thread, so idle connections hold
+/// none.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// After so many reads in a row the other connections get their turn.
+/// After this many consecutive reads, other connections get their turn.
 const READS_PER_TURN: usize = 4;
 
-/// How long a message may take from its first byte to its last, if it may have 1 MiB. Any byte is a sign of life,
-/// so without this a client could keep an unfinished message, and its memory, for as long as it likes.
+/// How long a message may take from its first byte to its last, if `max_payload` is at most 1 MiB.
+/// Because any byte shows that the client is alive, a client could otherwise keep an unfinished
+/// message, and its memory, for as long as it likes.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a `max_payload` above 1 MiB adds to that: a second for so many bytes. A slow mobile network carries them.
+/// A `max_payload` above 1 MiB adds one second for each of this many bytes. A slow mobile network
+/// achieves this rate.
 const MIN_BYTES_PER_SECOND: usize = 64 * 1024;
 
-/// How long the closing handshake may take, pending output included.
+/// How long the closing handshake may take, including pending output.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into());
 }
 
-/// A connection's socket and what is on its way there.
+/// A connection's socket, and the output that it has yet to write.
 #[derive(Debug)]
 pub(crate) struct Driver<S> {
     transport: Transport,
@@ -55,14 +57,14 @@ pub(crate) struct Driver<S> {
     pub(crate) session: S,
     context: Arc<ConnectionContext>,
     keep_alive: KeepAlive,
-    /// When the keep-alive's timer goes off.
+    /// When the timer of the keep-alive fires.
     keep_alive_at: Instant,
     /// When the unfinished message must be complete.
     message_due: Option<Instant>,
 }
 
 impl<S> Drop for Driver<S> {
-    /// Output that it has taken but not written no longer counts.
+    /// Output that the driver has taken but not written no longer counts.
     fn drop(&mut self) {
         self.context.connection.outbox.wrote(self.writer.queue.iter());
     }
@@ -95,7 +97,7 @@ impl<S: Session> Driver<S> {
 
     fn poll(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
         self.context.connection.outbox.awake();
-        // Input first: what it makes the handlers answer at once goes out in one write.
+        // Input is read first, so that the immediate responses to it leave in one write.
         if let Poll::Ready(end) = self.poll_input(cx) {
             return Poll::Ready(end);
         }
@@ -135,8 +137,8 @@ impl<S: Session> Driver<S> {
         Poll::Pending
     }
 
-    /// One timer for the keep-alive, the message being received and the calls' deadlines: a timer for each call would
-    /// cost more than most calls do.
+    /// Polls one timer for the keep-alive, the message that is being received and the calls'
+    /// deadlines. A timer for each call would cost more than most calls do.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
             let deadlines = [self.message_due, self.context.calls.next_deadline().map(Instant::from)];
@@ -157,7 +159,7 @@ impl<S: Session> Driver<S> {
                 match self.keep_alive.on_timeout() {
                     KeepAliveAction::Ping(next) => {
                         let ping = Outgoing::own(encode_message(Opcode::Ping, &[]));
-                        // A full outbox closes the connection.
+                        // If the outbox is full, the push closes the connection.
                         let _ = self.context.connection.outbox.push(ping);
                         self.keep_alive_at = now + next;
                     }
@@ -189,7 +191,7 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// Flushes pending output and does the closing handshake (RFC 6455, section 7.1).
+    /// Flushes pending output and performs the closing handshake (RFC 6455, section 7.1).
     pub(crate) async fn close(&mut self, end: &End) {
         self.session.on_end(&self.context);
         let close = match end {
@@ -207,16 +209,17 @@ impl<S: Session> Driver<S> {
         }
         outbox.push_last(encode_close(&close));
         poll_fn(|cx| Poll::Ready(outbox.take_or_sleep(&mut self.writer.queue, cx))).await;
-        // Over time the socket is simply dropped.
+        // After the time-out, the socket is dropped.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.shake_hands(closes_first)).await;
     }
 
-    /// Writes what is left, its Close last, and ends the stream. Who closes first then reads until the
-    /// other's Close: a socket that is dropped over unread input is reset, and what it sent may be lost.
+    /// Writes the remaining output, with its Close last, and ends the stream. The side that closes
+    /// first then reads until the other side's Close. If it dropped the socket over unread input,
+    /// TCP would reset the connection, and the output could be lost.
     async fn shake_hands(&mut self, closes_first: bool) -> io::Result<()> {
         let mut answered = !closes_first;
         poll_fn(|cx| {
-            // Input is read also while output is stuck: a client may write before it reads.
+            // Input is read even while output is stuck, because a client may write before it reads.
             if !answered && let Poll::Ready(closed) = self.poll_close(cx) {
                 closed?;
                 answered = true;

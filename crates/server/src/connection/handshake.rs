@@ -13,11 +13,11 @@ use thiserror::Error;
 
 use crate::connection::transport::Transport;
 
-/// What a client's key is hashed with (RFC 6455, section 1.3).
+/// The GUID that is hashed with a client's key (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Why a request is not upgraded to a WebSocket. As a response, it has the HTTP status that RFC 6455 and the protocol ask
-/// for.
+/// Why a request is not upgraded to a WebSocket. As a response, it has the HTTP status that RFC
+/// 6455 and the protocol require.
 ///
 /// ```
 /// use axum::response::IntoResponse;
@@ -28,43 +28,44 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UpgradeRejection {
-    /// Only GET can be upgraded.
+    /// The request's method is not GET.
     #[error("open a WebSocket with GET")]
     MethodNotGet,
-    /// A plain request.
+    /// The request does not ask for an upgrade to WebSocket.
     #[error("this is a WebSocket endpoint: send Upgrade: websocket")]
     NoUpgrade,
-    /// `Connection` does not name the upgrade.
+    /// The `Connection` header does not contain the word `Upgrade`.
     #[error("send Connection: Upgrade")]
     NoConnectionUpgrade,
-    /// A version of HTTP other than 1.1.
+    /// The request's HTTP version is not 1.1.
     #[error("the request must use HTTP/1.1")]
     HttpVersion,
-    /// No `Host`, or more than one.
+    /// The request has no `Host` header, or more than one.
     #[error("send exactly one Host header")]
     Host,
-    /// A body, or a header that announces one: what follows the request could be read as a body or as frames.
+    /// The request has a body, or a header that announces one. The bytes after the request could be
+    /// read as a body or as frames.
     #[error("send no body, and neither Content-Length nor Transfer-Encoding")]
     Body,
-    /// A version other than 13.
+    /// The WebSocket version is not 13.
     #[error("Sec-WebSocket-Version must be 13")]
     Version,
-    /// No key, more than one, or one that is not 16 bytes of base64.
+    /// The request has no key, more than one, or a key that is not 16 bytes of base64.
     #[error("send exactly one Sec-WebSocket-Key: 16 random bytes, encoded as base64")]
     Key,
-    /// None of the offered subprotocols is supported.
+    /// The request offers no supported subprotocol.
     #[error("offer a supported subprotocol in Sec-WebSocket-Protocol: {SUBPROTOCOL}")]
     Subprotocol,
-    /// The HTTP server can't hand the connection over.
+    /// The HTTP server cannot hand over the connection.
     #[error("this connection cannot be upgraded")]
     NotUpgradable,
-    /// The node has `max_connections` connections.
+    /// The node already has `max_connections` connections.
     #[error("the node has reached its limit of {max} connections; try again later")]
     TooManyConnections {
-        /// The most.
+        /// The maximum.
         max: usize,
     },
-    /// The open connections exceed the node's memory budget.
+    /// The open connections exceed a memory budget of the node.
     #[error("the node has no memory left for connections; try again later")]
     ShortOfMemory,
 }
@@ -92,7 +93,7 @@ impl IntoResponse for UpgradeRejection {
     }
 }
 
-/// A WebSocket handshake that is right so far, whatever the subprotocol.
+/// A valid handshake, whose subprotocol is not checked yet.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     on_upgrade: OnUpgrade,
@@ -127,7 +128,8 @@ impl Handshake {
         Ok(Self { on_upgrade, accept })
     }
 
-    /// The answer that switches protocols, and the future of the stream that it frees.
+    /// Returns the response that switches protocols, and a future of the stream that becomes
+    /// available then.
     pub(crate) fn accept(
         self,
         subprotocol: Option<&'static str>,
@@ -154,7 +156,7 @@ impl Handshake {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` for a key, if the key is one.
+/// Returns the value of `Sec-WebSocket-Accept` for a key, or `None` if the key is invalid.
 fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     let key = key.as_bytes();
     let mut decoded = [0; 18];
@@ -165,13 +167,13 @@ fn accept(key: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&BASE64.encode(digest)).ok()
 }
 
-/// The value of a header that occurs exactly once.
+/// Returns the value of a header that occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether a comma-separated header, over all its lines, has a token in any case.
+/// Returns whether a comma-separated header, over all its lines, has a token. Case does not matter.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|offered| offered.eq_ignore_ascii_case(token))
 }

@@ -1,4 +1,4 @@
-//! The memory that a client's calls and waiting notifications take, and its bound.
+//! The memory of a client's calls and waiting notifications, and its limit.
 
 use std::sync::Arc;
 
@@ -6,24 +6,25 @@ use bytes::Bytes;
 use roomcast_core::LocalConnection;
 use roomcast_protocol::Name;
 
-/// Memory that a notification takes beside its name and payload while it waits: its handler's future and its place
-/// in the queue. Measured with a handler that holds nothing of its own.
+/// The memory that a waiting notification takes in addition to its name and payload: its handler's
+/// future and its place in the queue. Measured with a handler that holds no data of its own.
 const NOTIFICATION_OVERHEAD: usize = 256;
 
-/// The same for a call: its handler's future and task, its cancellation and its entry in the table.
+/// The same for a call: its handler's future and task, its cancellation, and its entry in the
+/// table.
 const CALL_OVERHEAD: usize = 1024;
 
-/// The memory that a notification takes while it waits.
+/// Returns how much memory a notification takes while it waits.
 pub(crate) fn notification_cost(name: &Name, payload: &Bytes) -> usize {
     NOTIFICATION_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
-/// The memory that a call takes until it is answered.
+/// Returns how much memory a call takes until it is answered.
 pub(crate) fn call_cost(name: &Name, payload: &Bytes) -> usize {
     CALL_OVERHEAD + name.as_bytes().len() + payload.len()
 }
 
-/// A share of what a connection may have received and not dealt with; given back when dropped.
+/// A part of a connection's inbound memory, which is released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     connection: Arc<LocalConnection>,
@@ -31,19 +32,20 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Whether so many bytes are within the bound. A share alone always is. Called while bytes are handled, when no
-    /// unfinished message is counted.
+    /// Returns whether this many bytes are within the limit. If nothing else is held, any number of
+    /// bytes is. This is called while bytes are handled, when no unfinished message is counted.
     pub(crate) fn fits(connection: &LocalConnection, bytes: usize, max: usize) -> bool {
         let held = connection.inbound();
         held == 0 || held + bytes <= max
     }
 
-    /// Takes a share. `None`: it would exceed the bound.
+    /// Takes this many bytes. Returns `None` if they would exceed the limit.
     pub(crate) fn take(connection: &Arc<LocalConnection>, bytes: usize, max: usize) -> Option<Self> {
         Self::fits(connection, bytes, max).then(|| Self::take_admitted(connection, bytes))
     }
 
-    /// Takes a share for a call that was just admitted: only the connection's own task takes shares, so it still fits.
+    /// Takes memory for a call that was just admitted. It still fits, because only the connection's
+    /// own task takes memory.
     pub(crate) fn take_admitted(connection: &Arc<LocalConnection>, bytes: usize) -> Self {
         connection.charge_inbound(bytes);
         Self { connection: Arc::clone(connection), bytes }

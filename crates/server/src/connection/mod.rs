@@ -1,7 +1,9 @@
-//! One connection, whatever handles it: from its handshake to its last byte.
+//! One connection, from its handshake to its last byte, whatever handles it.
 //!
-//! Imports `call`, and from the crate's root errors, ends, metrics and options. Bytes enter by `transport` and `driver`, which gives them to a `session`; what they mean goes to its
-//! `App`. Output waits in the connection's outbox and leaves by `writer`. `context` is what all others use of it.
+//! This module imports `call`, and errors, ends, metrics and options from the crate's root. Bytes
+//! enter through `transport` and `driver`, which passes them to a `session`. The session decodes
+//! them and passes the messages to its `App`. Output waits in the connection's outbox and leaves
+//! through `writer`. All other modules use the connection through `context`.
 
 pub(crate) mod client_info;
 pub(crate) mod context;

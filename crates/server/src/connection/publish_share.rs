@@ -1,8 +1,9 @@
 //! A connection's fair share of the node's publish queue.
 //!
-//! All connections share the queue in which the broker keeps publishes that it has not accepted (with Redis,
-//! `state/publish_queue`). What a connection publishes beyond its share waits here, in order, so that
-//! a connection that floods can't fill the queue and make the others' publishes fail.
+//! All connections share the queue in which the broker keeps publishes that it has not accepted
+//! yet. (With Redis, this is `state/publish_queue`.) What a connection publishes beyond its share
+//! waits here, in order. A connection that floods the node therefore cannot fill the queue and make
+//! other connections' publishes fail.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,26 +15,28 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 
-/// How many bytes a connection may have published that the broker has not accepted yet. A larger publish may be under
-/// way alone.
+/// How many bytes of a connection's publishes may wait for the broker to accept them. A larger
+/// publish may wait if it is the only one.
 const SHARE: usize = 1024 * 1024;
 
-/// How many publishes use up a share, however small they are.
+/// How many publishes use up a share, however small the publishes are.
 const MAX_PUBLISHES: u32 = 256;
 
-/// The payload of a publish that takes one of the share's [`MAX_PUBLISHES`] parts.
+/// The size of each of the share's [`MAX_PUBLISHES`] parts, in bytes. A publish takes as many parts
+/// as its payload needs.
 const PART: usize = SHARE / MAX_PUBLISHES as usize;
 
-/// A publish, which has its place in the broker's order.
+/// A publish that has its place in the broker's order.
 type Publish = BoxFuture<'static, Result<(), PublishError>>;
 
-/// A connection's publishes under way.
+/// A connection's publishes that are under way.
 ///
-/// Those that wait are bounded: only the connection's calls and one notification can.
+/// The number of waiting publishes is bounded: only the connection's calls and one notification can
+/// wait.
 #[derive(Debug)]
 pub(crate) struct PublishShare {
-    /// Held by the publish that waits for parts. It takes turns in order, so publishes reach the broker in the order in
-    /// which they came, although several may get their parts at once.
+    /// Held by the publish that waits for parts. The lock is fair, so publishes reach the broker in
+    /// the order in which they arrived, although several may get their parts at once.
     turn: Mutex<()>,
     parts: Arc<Semaphore>,
 }
@@ -43,20 +46,22 @@ impl PublishShare {
         Self { turn: Mutex::new(()), parts: Arc::new(Semaphore::new(MAX_PUBLISHES as usize)) }
     }
 
-    /// Waits until it is the publish's turn and there is room for its payload, and calls `publish`. `None`: the broker has
-    /// accepted it already.
+    /// Waits until it is the publish's turn and the share has room for the payload, and then calls
+    /// `publish`. Returns `None` if the broker has already accepted the event.
     ///
     /// # Errors
-    /// Those of the publish.
+    /// Returns the errors of the publish.
     ///
     /// # Cancel safety
-    /// Dropping the future before it is ready takes the publish out of the queue; nothing is published.
+    /// If the future is dropped before it is ready, the publish leaves the queue and nothing is
+    /// published.
     pub(crate) async fn start(
         &self,
         payload: usize,
         publish: impl FnOnce() -> Publish,
     ) -> Result<Option<UnderWay>, PublishError> {
-        // Unconstrained: otherwise a flood would use up its task's budget here, and be handled one by one.
+        // Unconstrained, because a flood would otherwise use up its task's budget here, and be
+        // handled one event at a time.
         let _turn = unconstrained(self.turn.lock()).await;
         // The semaphore is never closed.
         let parts = unconstrained(Arc::clone(&self.parts).acquire_many_owned(parts(payload))).await.ok();
@@ -72,10 +77,10 @@ fn parts(payload: usize) -> u32 {
     u32::try_from(payload.div_ceil(PART)).unwrap_or(u32::MAX).clamp(1, MAX_PUBLISHES)
 }
 
-/// A publish that the broker has not accepted yet. It counts until then even if its call was cancelled: a client that
-/// cancels its calls must not have more under way than others.
+/// A publish that the broker has not accepted yet. It counts until then, even if its call was
+/// cancelled. A client must not get more publishes under way by cancelling its calls.
 pub(crate) struct UnderWay {
-    /// `None`: it is done.
+    /// `None` once the publish is done.
     inner: Option<(Publish, Option<OwnedSemaphorePermit>)>,
 }
 
@@ -97,7 +102,7 @@ impl Drop for UnderWay {
         if let Some((publish, parts)) = self.inner.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            // Nobody waits for a failure any more; it is only counted.
+            // No caller waits for the result any more, so a failure is only counted.
             runtime.spawn(async move {
                 let _ = publish.await;
                 drop(parts);

@@ -1,4 +1,4 @@
-//! The right to answer one call.
+//! The handle that answers one call.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::end::CancelCause;
 use crate::error::{CallError, Code};
 use crate::metrics::Outcome;
 
-/// The right to answer one call, once. Dropped unused, it answers with an error: no call is left
-/// without an outcome.
+/// Answers one call, once. If it is dropped unused, the call fails with an error, so every call has
+/// an outcome.
 #[derive(Debug)]
 pub(crate) struct Responder {
     context: Arc<ConnectionContext>,
@@ -24,7 +24,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Starts a call that was just admitted and is not answered at once.
+    /// Creates the responder of a call that was just admitted and is not answered at once.
     pub(crate) fn start(context: &Arc<ConnectionContext>, id: CallId, call: &Arc<Call>, cost: usize) -> Self {
         let key = context.calls.start(id, call, context.call_timeout());
         let payload = Permit::take_admitted(&context.connection, cost);
@@ -35,12 +35,13 @@ impl Responder {
         &self.context
     }
 
-    /// Answers, unless the call was cancelled: then nothing is sent.
+    /// Answers the call. If the call was cancelled, nothing is sent.
     pub(crate) fn answer(mut self, result: Result<Bytes, CallError>) {
         self.send(result);
     }
 
-    /// As [`answer`](Self::answer), for a handler that did not end by itself: its scope stops too.
+    /// Like [`answer`](Self::answer), for a handler that did not end by itself. The tasks in the
+    /// call's scope stop too.
     pub(crate) fn fail(mut self, cause: CancelCause, error: CallError) {
         if self.send(Err(error)) {
             self.work.call().stop(cause);

@@ -1,4 +1,4 @@
-//! What the bytes of a connection mean. No I/O: the driver feeds it.
+//! What a connection's bytes mean. A session does no I/O: the driver passes it the bytes.
 
 use std::sync::Arc;
 
@@ -8,34 +8,34 @@ use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnectio
 use crate::connection::context::ConnectionContext;
 use crate::end::End;
 
-/// The meaning of a client's bytes.
+/// Interprets a client's bytes.
 pub(crate) trait Session: Send {
-    /// Bytes came. They must be dealt with without waiting: behind them a Reset may come.
+    /// Handles bytes without waiting, because a Reset may follow them.
     fn on_bytes(&mut self, context: &Arc<ConnectionContext>, input: &[u8]) -> Result<(), End>;
 
-    /// Whether a message is unfinished.
+    /// Returns whether a message is unfinished.
     fn unfinished(&mut self) -> Unfinished;
 
-    /// The connection is ending: drops an unfinished message and keeps no more input.
+    /// Prepares for the connection's end: drops an unfinished message, and keeps no more input.
     fn on_end(&mut self, context: &ConnectionContext);
 
-    /// Bytes came after this side's Close; nothing is done for them any more. Whether the client's Close
-    /// is among them: then the connection can end.
+    /// Handles bytes that arrive after this side's Close. They have no effect. Returns whether they
+    /// contain the client's Close, after which the connection can end.
     fn on_late_bytes(&mut self, input: &[u8]) -> bool;
 }
 
-/// What is done with a client's calls and notifications: the tutorial's loop, or a router.
+/// Handles a client's calls and notifications. The tutorial's loop and the router implement it.
 pub(crate) trait App: Send {
-    /// A notification came.
+    /// Handles a notification.
     ///
     /// # Errors
-    /// The Close to send if the connection can't go on.
+    /// Returns the Close to send if the connection must end.
     fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
 
-    /// A call came.
+    /// Handles a call.
     ///
     /// # Errors
-    /// The Close to send if the connection can't go on.
+    /// Returns the Close to send if the connection must end.
     fn on_request(
         &mut self,
         context: &Arc<ConnectionContext>,
@@ -48,7 +48,7 @@ pub(crate) trait App: Send {
 /// The protocol `websocket.io-rpc-v0.1`.
 #[derive(Debug)]
 pub(crate) struct Rpc<A> {
-    /// `None` once the client broke it: what comes then has no meaning.
+    /// `None` after the client violated the protocol, when further bytes have no meaning.
     protocol: Option<ServerConnection>,
     pub(crate) app: A,
 }
@@ -61,7 +61,8 @@ impl<A: App> Rpc<A> {
 
 impl<A: App> Session for Rpc<A> {
     fn on_bytes(&mut self, context: &Arc<ConnectionContext>, input: &[u8]) -> Result<(), End> {
-        // An unfinished message counts only between reads, so that it is not counted twice once it is complete.
+        // An unfinished message counts only between reads, so that it is not counted twice once it
+        // is complete.
         context.connection.release_inbound(self.buffered());
         let handled = self.handle(context, input);
         context.connection.charge_inbound(self.buffered());
@@ -110,7 +111,7 @@ impl<A: App> Rpc<A> {
 }
 
 impl<A> Rpc<A> {
-    /// Memory of what is unfinished, in bytes.
+    /// Returns the memory of unfinished messages, in bytes.
     fn buffered(&self) -> usize {
         self.protocol.as_ref().map_or(0, ServerConnection::buffered)
     }

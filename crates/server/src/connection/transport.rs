@@ -11,16 +11,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What the HTTP server hands over once the upgrade is done.
+/// The stream that the HTTP server hands over after the upgrade.
 #[derive(Debug)]
 pub(crate) struct Transport {
-    /// What the client sent right behind its handshake; read first.
+    /// What the client sent immediately after its handshake. It is read first.
     early: Bytes,
     stream: Stream,
 }
 
 enum Stream {
-    /// The bare socket: one allocation and one indirection less, for the common case.
+    /// The bare socket. In this common case, it saves an allocation and an indirection.
     Tcp(TcpStream),
     /// TLS, a Unix socket, a simulated network, or a pipe to a test's client.
     Other(Box<dyn Io>),
@@ -44,7 +44,7 @@ impl Transport {
         match upgraded.downcast::<TokioIo<TcpStream>>() {
             Ok(parts) => {
                 let stream = parts.io.into_inner();
-                // Coalescing is done above, knowingly; a failure only means a slower connection.
+                // The driver combines writes itself. If this fails, the connection is only slower.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
@@ -81,7 +81,7 @@ impl Transport {
         }
     }
 
-    /// Flushes what a layer below may hold, such as TLS.
+    /// Flushes data that a lower layer, such as TLS, may hold.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Tcp(_) => Poll::Ready(Ok(())),
@@ -97,7 +97,8 @@ impl Transport {
     }
 }
 
-/// Empty bytes may still be a part of the HTTP server's buffer of 8 KiB, and keep it.
+/// Releases the HTTP server's buffer. Empty bytes may still refer to its 8 KiB, and keep them
+/// allocated.
 fn unpinned(bytes: Bytes) -> Bytes {
     if bytes.is_empty() { Bytes::new() } else { bytes }
 }

@@ -1,4 +1,4 @@
-//! Output taken from the outbox, on its way to the socket.
+//! Moves output from the outbox to the socket.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -10,18 +10,18 @@ use roomcast_core::{Outbox, Outgoing};
 
 use crate::connection::transport::Transport;
 
-/// How many queued frames go to the kernel in one call.
+/// How many queued frames one system call writes.
 const MAX_SLICES: usize = 64;
 
-/// An emptied queue gives its memory back if it grew over so many entries.
+/// When a queue with more entries than this becomes empty, it releases its memory.
 const KEPT_CAPACITY: usize = 64;
 
-/// Frames in order, the first perhaps partly written. One `writev` takes as many as wait: under load
-/// that is what keeps the cost of a message low, and a lone message is never held back for it.
+/// Frames in order. The first may be partly written. One `writev` writes all frames that wait. This
+/// keeps the cost of each frame low under load, and a single frame is never delayed.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) queue: VecDeque<Outgoing>,
-    /// Bytes of the first frame that are written already.
+    /// How many bytes of the first frame are already written.
     offset: usize,
     delivery_latency: Histogram,
 }
@@ -31,7 +31,7 @@ impl Writer {
         Self { queue: VecDeque::new(), offset: 0, delivery_latency }
     }
 
-    /// Writes until nothing is left or the socket takes no more.
+    /// Writes until no output is left or the socket accepts no more.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -55,7 +55,8 @@ impl Writer {
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
         }
-        // Also with nothing queued: what was written before may be held below, encrypted and unsent.
+        // Flush even if nothing is queued: a lower layer, such as TLS, may still hold earlier
+        // output.
         transport.poll_flush(cx)
     }
 
@@ -73,8 +74,8 @@ impl Writer {
         }));
     }
 
-    /// Gives up what is queued, but for a frame that is half written: the peer must see it whole to
-    /// understand what follows.
+    /// Drops the queued frames, except for one that is partly written. The peer needs that frame to
+    /// be complete in order to decode what follows.
     pub(crate) fn discard_unstarted(&mut self, outbox: &Outbox) {
         let kept = usize::from(self.offset > 0);
         outbox.wrote(self.queue.iter().skip(kept));

@@ -1,4 +1,4 @@
-//! Whom an application can reach from any node: a room, a user, a connection.
+//! What an application can address from any node: a room, a user or a connection.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::payload::IntoPayload;
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
 
-/// A handle to a room of the cluster: see [`Node::room`](crate::Node::room).
+/// A handle to a room of the cluster, which [`Node::room`](crate::Node::room) returns.
 ///
 /// ```
 /// use axum::Json;
@@ -30,14 +30,14 @@ pub struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Sends an event to all members, on all nodes.
+    /// Publishes an event to all members of the room, on all nodes.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the room's or event's name or a payload over 64 MiB, `UNAVAILABLE` if the broker did not
-    /// take it.
+    /// Fails with `INVALID_ARGUMENT` if the name of the room or event is invalid or the payload is
+    /// over 64 MiB, and `UNAVAILABLE` if the broker did not accept the event.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not withdraw the event.
+    /// If you drop the future after its first poll, the event may still be published.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
         Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
@@ -45,23 +45,26 @@ impl Room<'_> {
 
     /// Lists the room's members, on all nodes.
     ///
-    /// This sends a request to every live node. The result names the nodes that do not respond within 2 s; their
-    /// members are missing from it. Calls for the same room that arrive meanwhile wait and share the next result.
+    /// This sends a request to every live node. The result lists the nodes that do not respond
+    /// within 2 s, and lacks their members. If a request for the same room is already in flight,
+    /// this call waits for it, and then shares the next request with the other calls that wait.
     ///
-    /// A node that has just started misses the members on nodes [that it has no heartbeat of](crate::Node::new) yet,
-    /// and does not list these nodes as unresponsive.
+    /// A node that has just started does not list members on nodes [whose heartbeat has not
+    /// arrived](crate::Node::new) yet, and does not list these nodes as unresponsive.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the room's name, `UNAVAILABLE` if the other nodes can't be reached.
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, and `UNAVAILABLE` if the other
+    /// nodes cannot be reached.
     ///
     /// # Cancel safety
-    /// Cancel safe: this only reads.
+    /// Cancel safe: the operation only reads.
     pub async fn members(&self) -> Result<Arc<Members>, CallError> {
         Ok(self.hub.cluster().members(&RoomName::new(self.name)?).await?)
     }
 }
 
-/// A handle to a user of the cluster, with all their connections: see [`Node::user`](crate::Node::user).
+/// A handle to a user of the cluster and all the user's connections, which
+/// [`Node::user`](crate::Node::user) returns.
 ///
 /// ```
 /// use roomcast::{CallError, CloseCode, Code, Node};
@@ -81,45 +84,49 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
-    /// Sends an event to all connections of the user, on all nodes, and returns for how many it was queued. It sends a
-    /// request to all nodes: [`publish`](Self::publish) costs less.
+    /// Sends an event to all connections of the user, on all nodes, and returns for how many of
+    /// them it was queued. This sends a request to all nodes. [`publish`](Self::publish) costs
+    /// less.
     ///
-    /// A node that has just started counts only the connections on nodes [that it has a heartbeat of](crate::Node::new).
-    /// On the others, the event may be queued although the result is `NOT_FOUND`. `publish` reaches them all.
+    /// A node that has just started does not count connections on nodes [whose heartbeat has not
+    /// arrived](crate::Node::new) yet. The event may be queued there although the result is
+    /// `NOT_FOUND`. `publish` reaches all nodes even then.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `NOT_FOUND` if the user has no
-    /// connection, `UNAVAILABLE` if the other nodes can't be reached, `DEADLINE_EXCEEDED` if no connection was found and
-    /// some nodes did not respond.
+    /// Fails with `INVALID_ARGUMENT` if the user's id or the event's name is invalid or the payload
+    /// is over 64 MiB, `NOT_FOUND` if the user has no connection, `UNAVAILABLE` if the other nodes
+    /// cannot be reached, and `DEADLINE_EXCEEDED` if no connection was found and some nodes did not
+    /// respond.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<Reached, CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.cluster().notify_user(&user, event, payload.into_payload()?).await?)
     }
 
-    /// Sends an event to all connections of the user, on all nodes, by one message to the nodes that have any. It
-    /// also succeeds if there are none.
+    /// Publishes an event to all connections of the user, on all nodes. This sends one message to
+    /// the nodes that have any, and succeeds even if there are none.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id, the event's name or a payload over 64 MiB, `UNAVAILABLE` if the broker did
-    /// not take it.
+    /// Fails with `INVALID_ARGUMENT` if the user's id or the event's name is invalid or the payload
+    /// is over 64 MiB, and `UNAVAILABLE` if the broker did not accept the event.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the event may still be published.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.publish_to_user(&user, event, payload.into_payload()?).await?)
     }
 
-    /// Closes all connections of the user, on all nodes, and returns how many.
+    /// Closes all connections of the user, on all nodes, and returns how many were closed.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the user's id, the code or the reason; otherwise as [`notify`](Self::notify).
+    /// Fails with `INVALID_ARGUMENT` if the user's id, the code or the reason is invalid, and
+    /// otherwise like [`notify`](Self::notify).
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
         Ok(self.hub.cluster().close_user(&user, close).await?)
@@ -127,11 +134,16 @@ impl User<'_> {
 }
 
 /// A handle to a connection of the cluster, on any node.
+/// [`Node::connection`](crate::Node::connection) returns it.
 ///
-/// Operations fail with `NOT_FOUND` if the connection does not exist or is being closed; nothing was done. They fail
-/// with `DEADLINE_EXCEEDED` if its node did not respond in time; the operation may have been carried out, but will not
-/// be later. While the broker is down, operations on connections of other nodes fail with `UNAVAILABLE`; those on
-/// connections of this node work.
+/// All operations can fail with these errors:
+///
+/// * `NOT_FOUND`: the connection does not exist or is being closed. The operation was not carried
+///   out.
+/// * `DEADLINE_EXCEEDED`: the connection's node did not respond in time. The operation may have
+///   been carried out, but will not be carried out later.
+/// * `UNAVAILABLE`: the connection is on another node, and the broker is down. While the broker is
+///   down, operations on connections of this node still work.
 ///
 /// ```
 /// use roomcast::{CallError, ConnectionId, Node};
@@ -151,10 +163,12 @@ impl Connection<'_> {
     /// Sends an event to the connection. When this returns, the event is queued on its node.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the event's name, or for a payload over 64 MiB to another node; and see [`Connection`].
+    /// Fails with `INVALID_ARGUMENT` if the event's name is invalid, or if the payload is over 64
+    /// MiB and the connection is on another node. It can also fail with the errors that
+    /// [`Connection`] lists.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn notify(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         Ok(self.hub.cluster().notify_connection(self.id, event_name(event)?, payload.into_payload()?).await?)
     }
@@ -162,10 +176,11 @@ impl Connection<'_> {
     /// Closes the connection.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the code or the reason; and see [`Connection`].
+    /// Fails with `INVALID_ARGUMENT` if the code or the reason is invalid, and with the errors that
+    /// [`Connection`] lists.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().close_connection(self.id, close_frame(code, reason)?).await?)
     }
@@ -173,23 +188,24 @@ impl Connection<'_> {
     /// Adds the connection to a room. When this returns, the connection receives every event published later.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name, `RESOURCE_EXHAUSTED` if it is in too many rooms; and see
-    /// [`Connection`].
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, `RESOURCE_EXHAUSTED` if the
+    /// connection is in too many rooms, and with the errors that [`Connection`] lists.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn join(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().join_connection(self.id, &RoomName::new(room)?).await?)
     }
 
-    /// Removes the connection from a room. When this returns, no further event of the room is sent to it. It is not an
-    /// error if the connection was not a member.
+    /// Removes the connection from a room. When this returns, the client receives no further event
+    /// of the room. It succeeds even if the connection was not a member.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for the name; and see [`Connection`].
+    /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, and with the errors that
+    /// [`Connection`] lists.
     ///
     /// # Cancel safety
-    /// Dropping the future after its first poll does not undo the operation, which may still be carried out.
+    /// If you drop the future after its first poll, the operation may still be carried out.
     pub async fn leave(&self, room: &str) -> Result<(), CallError> {
         Ok(self.hub.cluster().leave_connection(self.id, &RoomName::new(room)?).await?)
     }

@@ -1,4 +1,4 @@
-//! The orderly end of a node: when which of its connections is closed.
+//! The drain of a node: when each of its connections is closed.
 
 use std::time::Duration;
 
@@ -8,33 +8,37 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::options::FAR;
 
-/// The longest pause between two closes: few clients are closed faster than the plan's duration allows.
+/// The longest pause between two closes. With few connections, the drain ends before the plan's
+/// duration.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a drain looks whether the last connections have gone.
+/// How often a drain checks whether the last connections have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long after a drain's deadline clients may take for their last output and Close.
+/// How long after a drain's time-out connections may take to deliver their last output and Close.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When a [drain](crate::Node::drain) does what, counted from its start. See [`Node`](crate::Node) for an example.
+/// The schedule of a [drain](crate::Node::drain), from its start. See [`Node`](crate::Node) for an
+/// example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainPlan {
-    /// The time over which connections are closed, so that clients do not all come back in one instant. Fewer than 20
-    /// connections for each second of it are closed 50 ms apart, so that it is over earlier.
+    /// The time over which connections are closed, so that clients do not all reconnect at once. If
+    /// there are fewer than 20 connections for each second of it, they are closed 50 ms apart,
+    /// which takes less time.
     pub duration: Duration,
-    /// When calls that are still in flight are cancelled.
+    /// The time after which calls that are still in flight are cancelled.
     pub timeout: Duration,
 }
 
 impl DrainPlan {
-    /// Closes connections over `duration`, and cancels what is still in flight at `timeout`.
+    /// Creates a plan that closes connections over `duration`, and cancels calls that are still in
+    /// flight after `timeout`.
     pub fn new(duration: Duration, timeout: Duration) -> Self {
         Self { duration, timeout }
     }
 
-    /// The time between the closes of so many connections.
+    /// Returns the pause between the closes of this many connections.
     fn pause(self, connections: usize) -> Duration {
         let connections = u32::try_from(connections).unwrap_or(u32::MAX);
         self.duration.min(self.timeout).checked_div(connections).unwrap_or_default().min(MAX_PAUSE)
@@ -62,7 +66,7 @@ pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
     hub.cluster().leave().await;
 }
 
-/// Waits until the node has no connection, at most until the deadline.
+/// Waits until the node has no connections, but not longer than until the deadline.
 async fn none_left(hub: &Hub, deadline: Instant) {
     while hub.local().connection_count() > 0 && Instant::now() < deadline {
         sleep(POLL_INTERVAL).await;

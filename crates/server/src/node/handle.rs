@@ -1,4 +1,4 @@
-//! One node of a cluster: its life, and through it the rooms, users and connections of all nodes.
+//! One node of a cluster, and the access to the rooms, users and connections of all nodes.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -19,11 +19,12 @@ use crate::node::address::{Connection, Room, User};
 use crate::node::drain::{self, DrainPlan};
 use crate::options::Options;
 
-/// One node of a cluster: it holds connections, and reaches the rooms, users and connections of all nodes.
+/// One node of a cluster. It holds connections, and reaches the rooms, users and connections of all
+/// nodes.
 ///
-/// Cheap to clone. The node ends with the last clone.
+/// A node is cheap to clone. It ends when the last clone is dropped.
 ///
-/// An application that drains its connections before it ends:
+/// This application drains its connections before it exits:
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -57,7 +58,7 @@ struct Inner {
     failure: watch::Receiver<Option<NodeFailure>>,
 }
 
-/// Why a node's core no longer works.
+/// Why a node has failed.
 ///
 /// ```
 /// use roomcast::Node;
@@ -94,25 +95,29 @@ impl Drop for Inner {
 }
 
 impl Node {
-    /// A cluster of this node alone, with the broker in memory. The options are those of all connections.
-    /// Must be called in a tokio runtime.
+    /// Creates a node that is the only one of its cluster, with a broker in memory. The options
+    /// apply to all its connections.
     ///
     /// # Panics
-    /// If there is no tokio runtime.
+    /// Panics if it is called outside a tokio runtime.
     pub fn embedded(options: Options) -> Self {
         Self::new(Arc::new(MemoryBroker::single()), options)
     }
 
-    /// This node of the cluster that the broker connects. Must be called in a tokio runtime.
+    /// Creates a node of the cluster that the broker connects.
     ///
-    /// A new node finds the others by their heartbeats. It sends its first one as soon as the broker is up, and each
-    /// other node responds at once, so it finds all of them within milliseconds. If the broker loses or refuses one of
-    /// these messages, the next heartbeat makes up for it, at most 6 s later. Until then, [`nodes`](Self::nodes),
-    /// [`rooms`](Self::rooms), [`Room::members`] and [`User::notify`] leave out the nodes that are missing, and a
-    /// [`connection`](Self::connection) there is `NOT_FOUND`. Publishes, and joins of this node's own connections, don't
-    /// depend on heartbeats.
+    /// A new node finds the other nodes by their heartbeats. It sends its first heartbeat as soon
+    /// as the broker is up, and each other node responds at once, so it finds all of them within
+    /// milliseconds. If the broker loses or rejects one of these messages, a later heartbeat
+    /// replaces it within 6 s. Until the node has found another node:
     ///
-    /// A test waits until all nodes have found each other:
+    /// * [`nodes`](Self::nodes), [`rooms`](Self::rooms), [`Room::members`] and [`User::notify`] do
+    ///   not include that node.
+    /// * Operations on a [`connection`](Self::connection) of that node fail with `NOT_FOUND`.
+    ///
+    /// Publishes, and joins of this node's own connections, do not depend on heartbeats.
+    ///
+    /// In a test, wait until all nodes have found each other:
     ///
     /// ```
     /// use std::sync::Arc;
@@ -128,7 +133,7 @@ impl Node {
     /// ```
     ///
     /// # Panics
-    /// If there is no tokio runtime.
+    /// Panics if it is called outside a tokio runtime.
     pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
         let hub = Hub::new(broker, options.hub());
         let (failed, failure) = watch::channel(None);
@@ -137,8 +142,9 @@ impl Node {
         Self { inner: Arc::new(Inner { hub, options: RwLock::new(Arc::new(options)), metrics, failure }) }
     }
 
-    /// Waits until this node's core fails; never returns while it works. A failed node delivers no events, although its
-    /// connections stay open and calls are answered: end the process, so that clients connect to another node.
+    /// Waits until this node fails, and returns why. While the node works, this does not return. A
+    /// failed node delivers no events, although its connections stay open and calls still work. End
+    /// the process, so that its clients reconnect to another node.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -149,7 +155,7 @@ impl Node {
         {
             return failure;
         }
-        // The core has ended as it should.
+        // The node was closed; it has not failed.
         std::future::pending().await
     }
 
@@ -157,14 +163,15 @@ impl Node {
         &self.inner.hub
     }
 
-    /// Those of connections that are opened now.
+    /// Returns the options of connections that open now.
     pub(crate) fn options(&self) -> Arc<Options> {
         Arc::clone(&self.inner.options.read())
     }
 
-    /// Replaces the options of connections that are opened from now on. Open connections keep theirs; a lower
-    /// `max_connections` closes none. `max_rooms`, `max_outbound`, `inbound_memory` and `outbound_memory` are fixed when
-    /// the node is created: here they are ignored.
+    /// Replaces the options for connections that open from now on. Open connections keep their
+    /// options, and a lower `max_connections` closes none of them. Changes of `max_rooms`,
+    /// `max_outbound`, `inbound_memory` and `outbound_memory` are ignored, because these are fixed
+    /// when the node is created.
     ///
     /// ```
     /// use roomcast::{Node, Options};
@@ -188,83 +195,94 @@ impl Node {
         &self.inner.metrics
     }
 
-    /// Takes a place for a connection.
+    /// Reserves a place for a connection.
     ///
     /// # Errors
-    /// The limit on connections, if it is reached.
+    /// Returns the maximum number of connections if it is reached.
     pub(crate) fn take_place(&self) -> Result<Place, usize> {
         let max = self.options().max_connections;
         self.hub().local().take_place(max).ok_or(max)
     }
 
-    /// The node's id. Each start of a node makes a new one.
+    /// Returns the node's id, which is new each time that a node is created.
     pub fn id(&self) -> NodeId {
         self.hub().local().id()
     }
 
-    /// How many connections this node has.
+    /// Returns how many connections this node has.
     pub fn connection_count(&self) -> usize {
         self.hub().local().connection_count()
     }
 
-    /// How many calls of this node are in flight: their work, and what it has spawned in their scope, has not ended.
+    /// Returns how many calls are in flight on this node. A call is in flight until its handler and
+    /// all tasks in its scope have ended.
     pub fn calls_in_flight(&self) -> usize {
         usize::try_from(self.metrics().calls_in_flight.get()).unwrap_or_default()
     }
 
-    /// Whether the broker that connects the nodes works, now and from now on.
+    /// Returns a receiver for the broker's status. It has the current status and receives every
+    /// change.
     pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
         self.hub().broker_status()
     }
 
-    /// A room, on all nodes.
+    /// Returns a handle to a room, on all nodes.
     pub fn room<'a>(&'a self, name: &'a str) -> Room<'a> {
         Room { hub: self.hub(), name }
     }
 
-    /// A user: all their connections, on all nodes.
+    /// Returns a handle to a user and all the user's connections, on all nodes.
     pub fn user<'a>(&'a self, id: &'a str) -> User<'a> {
         User { hub: self.hub(), id }
     }
 
-    /// One connection, on any node. `"…".parse()` turns the text of an id into one.
+    /// Returns a handle to a connection, on any node. To get an id from text, use `"…".parse()`.
     pub fn connection(&self, id: ConnectionId) -> Connection<'_> {
         Connection { hub: self.hub(), id }
     }
 
-    /// The rooms that have members on any node, with their numbers of members.
+    /// Lists the rooms that have members on any node, and how many members each has.
     ///
     /// # Errors
-    /// `UNAVAILABLE` if the other nodes can't be reached.
+    /// Fails with `UNAVAILABLE` if the other nodes cannot be reached.
     ///
     /// # Cancel safety
-    /// Cancel safe: it changes nothing.
+    /// Cancel safe: the operation only reads.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
         Ok(self.hub().cluster().rooms(query).await?)
     }
 
-    /// The live nodes, this one included. A node that dies is among them for at most 13 s. While the broker is down,
-    /// the nodes that were live before it stay in the list.
+    /// Lists the live nodes, including this one. A node that dies stays in the list for at most 13
+    /// s. While the broker is down, the nodes that were live before stay in the list.
     pub fn nodes(&self) -> Vec<NodeInfo> {
         self.hub().cluster().nodes()
     }
 
-    /// Adds the metrics of connections, calls, rooms, deliveries and the broker to what a registry gathers.
+    /// Registers the metrics of connections, calls, rooms, deliveries and the broker in a registry.
     ///
     /// # Errors
-    /// [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry already has metrics with these names.
+    ///
+    /// [`prometheus::Error`]: https://docs.rs/prometheus/0.14/prometheus/enum.Error.html
     pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         self.metrics().register(registry)?;
         self.hub().metrics().register(registry)
     }
 
-    /// Closes all connections of this node with 1001: idle ones spread over the plan's duration, or faster if they are
-    /// few; those with calls in flight when these have ended; and the last at the plan's time-out, when their calls are
-    /// cancelled. Then it removes the node from the cluster. Returns at most three seconds after the time-out. Stop accepting connections
-    /// before.
+    /// Closes all connections of this node with 1001, and then removes the node from the cluster.
+    /// Stop accepting connections before you call this.
+    ///
+    /// * Idle connections are closed one by one over the plan's `duration`, or faster if there are
+    ///   few.
+    /// * A connection with calls in flight is closed when these calls have ended.
+    /// * At the plan's `timeout`, the remaining calls are cancelled and their connections are
+    ///   closed.
+    ///
+    /// This returns at most 3 s after the time-out.
     ///
     /// # Cancel safety
-    /// Connections whose turn has come stay closed or keep closing; the others stay open. Call it again to go on.
+    /// If you drop the future, connections that it has already begun to close still close, and the
+    /// others stay open. To continue, call this again.
     pub async fn drain(&self, plan: DrainPlan) {
         drain::run(self.hub(), plan).await;
     }

@@ -1,6 +1,7 @@
-//! This node, and through it the rooms, users and connections of all nodes.
+//! This node, and the rooms, users and connections of all nodes.
 //!
-//! Imports errors, options, payloads and metrics of this crate; everything else happens in `roomcast-core`.
+//! This module imports errors, options, payloads and metrics of this crate. `roomcast-core` does
+//! the rest.
 
 pub(crate) mod address;
 pub(crate) mod drain;

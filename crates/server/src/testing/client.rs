@@ -1,4 +1,4 @@
-//! A client for tests: the protocol's client end over any stream.
+//! A client for tests: the client's end of the protocol over any stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -20,13 +20,13 @@ use crate::payload::IntoPayload;
 /// How long a client waits for anything: 10 s.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is read at once, in bytes.
+/// How many bytes one read takes at most.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// The largest payload that a client accepts: servers send what they like.
+/// The largest message that a client accepts, in bytes. The server's own messages are not limited.
 const MAX_MESSAGE: usize = 64 * DEFAULT_MAX_PAYLOAD + MAX_FRAME_HEADER_LEN;
 
-/// Nothing reads along in a pipe.
+/// All zeros: a pipe has no intermediaries that the mask would protect.
 const MASK: [u8; 4] = [0; 4];
 
 /// An event from the server.
@@ -58,15 +58,16 @@ impl Event {
     }
 }
 
-/// A client for tests. It reads only while one of its methods waits. Dropping it ends the connection without a Close,
-/// as if the client were lost.
+/// A client for tests. It reads only while one of its methods waits. If you drop it, the connection
+/// ends without a Close, as if the client were lost. See the [module](super) for an example.
 ///
-/// Its methods panic if what they wait for does not come within [`PATIENCE`], or can't come because the connection has
-/// ended: in a test, both are failures. See the [module](super) for an example.
+/// Its methods panic if what they wait for does not arrive within [`PATIENCE`], or cannot arrive
+/// because the connection has ended. In a test, both are failures.
 ///
 /// # Cancel safety
-/// [`response`](Self::response), [`event`](Self::event) and [`closed`](Self::closed) are cancel safe: what they have read
-/// is there for the next call. The other methods send: do not use a client after dropping one of their futures.
+/// [`response`](Self::response), [`event`](Self::event) and [`closed`](Self::closed) are cancel
+/// safe: what they have read is kept for the next call. The other methods send. If you drop a
+/// future of these methods, do not use the client any more.
 pub struct Client {
     stream: Box<dyn Io>,
     decoder: ClientDecoder,
@@ -91,10 +92,10 @@ impl Client {
     /// Calls a method and waits for the response.
     ///
     /// # Errors
-    /// The error that the handler returned.
+    /// Returns the error that the handler returned.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn call(&mut self, method: &str, payload: impl IntoPayload) -> Result<Bytes, CallError> {
         let call = self.start(method, payload).await;
         self.response(call).await
@@ -103,7 +104,7 @@ impl Client {
     /// Starts a call without waiting for its response. Wait with [`response`](Self::response).
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn start(&mut self, method: &str, payload: impl IntoPayload) -> CallId {
         let (id, frame) = self.protocol.call(name(method), bytes(payload));
         self.send(&frame).await;
@@ -113,10 +114,10 @@ impl Client {
     /// Waits for the response to a call.
     ///
     /// # Errors
-    /// The error that the handler returned.
+    /// Returns the error that the handler returned.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn response(&mut self, call: CallId) -> Result<Bytes, CallError> {
         loop {
             if let Some(payload) = self.responses.remove(&call) {
@@ -126,10 +127,10 @@ impl Client {
         }
     }
 
-    /// Cancels a call. No response to it arrives after this.
+    /// Cancels a call. After this, no response to the call arrives.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn cancel(&mut self, call: CallId) {
         if let Some(frame) = self.protocol.cancel(call) {
             self.send(&frame).await;
@@ -139,7 +140,7 @@ impl Client {
     /// Sends a notification.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn notify(&mut self, event: &str, payload: impl IntoPayload) {
         let frame = Frame::Notify { name: name(event), payload: bytes(payload) };
         self.send(&frame).await;
@@ -148,7 +149,7 @@ impl Client {
     /// Waits for the next event.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn event(&mut self) -> Event {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -171,13 +172,13 @@ impl Client {
         }
     }
 
-    /// Closes the connection with 1000, and waits until the server has closed it too.
+    /// Closes the connection with 1000, and waits until the server has closed it as well.
     ///
     /// # Panics
-    /// See [`Client`].
+    /// Panics as [`Client`] describes.
     pub async fn close(mut self) {
         let close = encode_client_message(Opcode::Close, &CloseCode::NORMAL.0.to_be_bytes(), MASK);
-        // The server may have left already.
+        // The server may have closed the stream already.
         let _ = self.stream.write_all(&close).await;
         self.closed().await;
     }
@@ -198,7 +199,7 @@ impl Client {
         self.read(what).await;
     }
 
-    /// Reads what has come.
+    /// Reads and processes what has arrived.
     async fn read(&mut self, what: &str) {
         let mut buffer = BytesMut::with_capacity(READ_BUFFER);
         let read = within_patience(what, self.stream.read_buf(&mut buffer)).await;
@@ -219,7 +220,7 @@ impl Client {
                         Some(ClientEvent::Answer { id, payload }) => {
                             self.responses.insert(id, payload);
                         }
-                        // The response was under way when its call was cancelled.
+                        // The response was under way when the call was cancelled.
                         None => {}
                     }
                 }
@@ -233,7 +234,7 @@ impl Client {
             }
         }
         for reply in replies {
-            // The server may have left already.
+            // The server may have closed the stream already.
             let _ = self.stream.write_all(&reply).await;
         }
     }

@@ -1,7 +1,8 @@
-//! Clients for the tests of applications: in this process, without sockets.
+//! Clients for testing your application, in the same process and without sockets.
 //!
-//! [`connect`] gives a [`Router`] a client, and the connection's [`Socket`] to call handlers with. [`open`] sends a
-//! whole request to an axum application, through its layers and its upgrade.
+//! [`connect`] connects a client to a [`Router`], and returns the client and the connection's
+//! [`Socket`], which you can pass to handlers. [`open`] sends a complete request to an axum
+//! application, through its layers and its upgrade.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -30,15 +31,15 @@
 //! assert_eq!(client.event().await.payload, "10 %");
 //! assert_eq!(client.call("greet", "").await.unwrap_err().code, Code::InvalidArgument);
 //!
-//! // A handler is a function: call it. If it takes a `Cancel`, `testing::call` makes one.
+//! // A handler is a function, so you can call it. If it takes a `Cancel`, create one with `testing::call`.
 //! let greeting = greet(State(shop), socket, Text("Bob".to_owned())).await;
 //! assert_eq!(greeting.unwrap(), "Welcome to Cups, Bob!");
 //! # }
 //! ```
 //!
-//! About 4 KiB fit into the pipe between a client and the server, in addition to what waits in the server. A client
-//! answers pings only while it waits for something: in a test with paused time that sleeps for longer than
-//! `ping_interval` and `pong_timeout`, the server gives the client up.
+//! The pipe between a client and the server holds about 4 KiB, in addition to the server's queues.
+//! A client answers Pings only while one of its methods waits. If a test with paused time sleeps
+//! for longer than `ping_interval` and `pong_timeout`, the server closes the connection.
 
 use std::sync::Arc;
 
@@ -70,17 +71,17 @@ mod client;
 
 pub use client::{Client, Event, PATIENCE};
 
-/// How many bytes are on their way in each direction, as in the buffers of a socket.
+/// How many bytes each direction of a pipe holds, like the buffers of a socket.
 const PIPE: usize = 4 * 1024;
 
-/// The largest body of a refusal that is kept, in bytes.
+/// The largest body of a rejection that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// The error of a client that could not connect. See [`open`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The request was not upgraded.
+    /// The application did not upgrade the request.
     #[error("the upgrade failed with {status}: {body}")]
     Refused {
         /// The response's status.
@@ -100,22 +101,23 @@ impl From<UpgradeRejection> for ConnectError {
     }
 }
 
-/// Connects a client to a router's handlers. The [`Socket`] is the server's end. To give the connection a user or data,
-/// [build](ClientBuilder) it.
+/// Connects a client to a router's handlers. The returned [`Socket`] is the server's end of the
+/// connection. To give the connection a user or data, use [`ClientBuilder`].
 ///
 /// # Errors
-/// [`ConnectError`] if the connect handler refuses the connection, or if the node accepts no more connections.
+/// Returns [`ConnectError`] if the connect handler refuses the connection, or if the node accepts
+/// no more connections.
 ///
 /// # Panics
-/// If the connect handler takes longer than [`PATIENCE`].
+/// Panics if the connect handler takes longer than [`PATIENCE`].
 ///
 /// # Cancel safety
-/// Dropping the future ends the connection without a Close, as if the client were lost.
+/// If you drop the future, the connection ends without a Close, as if the client were lost.
 pub async fn connect<S>(router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
     ClientBuilder::default().connect(router).await
 }
 
-/// Builds a client with the user, data and request that its upgrade would provide.
+/// Builds a client with the user, data and request that an upgrade would provide.
 ///
 /// ```
 /// use axum::Extension;
@@ -142,28 +144,30 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// As [`SocketIoUpgrade::user`](crate::SocketIoUpgrade::user).
+    /// Sets the connection's user, like [`SocketIoUpgrade::user`](crate::SocketIoUpgrade::user).
     #[must_use]
     pub fn user(mut self, user: UserId) -> Self {
         self.0.user = Some(user);
         self
     }
 
-    /// As [`SocketIoUpgrade::with`](crate::SocketIoUpgrade::with).
+    /// Attaches data to the connection, like
+    /// [`SocketIoUpgrade::with`](crate::SocketIoUpgrade::with).
     #[must_use]
     pub fn with<T: Clone + Send + Sync + 'static>(mut self, data: T) -> Self {
         self.0.extensions.insert(data);
         self
     }
 
-    /// The request that opened the connection, for the connect handler.
+    /// Sets the request that opened the connection, for the connect handler.
     #[must_use]
     pub fn request(mut self, request: Request<()>) -> Self {
         self.0.request = request.into_parts().0;
         self
     }
 
-    /// As [`SocketIoUpgrade::keep_request`](crate::SocketIoUpgrade::keep_request).
+    /// Keeps the request for all handlers, like
+    /// [`SocketIoUpgrade::keep_request`](crate::SocketIoUpgrade::keep_request).
     #[must_use]
     pub fn keep_request(mut self) -> Self {
         self.0.keeps_request = true;
@@ -173,13 +177,13 @@ impl ClientBuilder {
     /// Connects the client, as [`connect`] does.
     ///
     /// # Errors
-    /// As [`connect`].
+    /// As for [`connect`].
     ///
     /// # Panics
-    /// As [`connect`].
+    /// As for [`connect`].
     ///
     /// # Cancel safety
-    /// As [`connect`].
+    /// As for [`connect`].
     pub async fn connect<S>(self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
         let opening = self.0.admit(router)?;
         let (server, client) = duplex(PIPE);
@@ -195,7 +199,7 @@ impl ClientBuilder {
         let socket = tokio::select! {
             biased;
             socket = socket => socket.ok(),
-            // A refused connection ends once the client has read why.
+            // A refused connection ends once the client has read the reason.
             _ = client.closed() => None,
         };
         match socket {
@@ -205,7 +209,8 @@ impl ClientBuilder {
     }
 }
 
-/// Creates a call for unit tests of extractors and handlers. It sends nothing to a client, and only [`cancel`] ends it.
+/// Creates a call for unit tests of extractors and handlers. It sends nothing to a client. Only
+/// [`cancel`] cancels it.
 ///
 /// ```
 /// use roomcast::testing::{self, ClientBuilder};
@@ -229,20 +234,21 @@ impl ClientBuilder {
 /// ```
 ///
 /// # Panics
-/// If the method's name is longer than 255 bytes, or if the payload has no JSON.
+/// Panics if the method's name is over 255 bytes, or if the payload cannot be serialized to JSON.
 pub fn call(socket: &Socket, method: &str, payload: impl IntoPayload) -> CallContext {
     let metrics = socket.node().metrics();
     let cancel = Cancel::new(&Call::new(metrics.method(UNKNOWN_METHOD), Arc::clone(metrics)));
     CallContext { name: client::name(method), payload: client::bytes(payload), socket: socket.clone(), cancel }
 }
 
-/// Cancels a call, as a Reset or the end of its connection does.
+/// Cancels a call, as a Reset or the end of its connection would.
 pub fn cancel(cancel: &Cancel, cause: CancelCause) {
     cancel.call().cancel(cause);
 }
 
-/// Sends a request to an axum application, and upgrades it. The headers of the handshake are added if they are missing.
-/// Give an application that extracts `ConnectInfo` axum's `MockConnectInfo`.
+/// Sends a request to an axum application, and upgrades the connection. Missing headers of the
+/// handshake are added. If the application extracts `ConnectInfo`, add axum's `MockConnectInfo` to
+/// it.
 ///
 /// ```
 /// use axum::http::{HeaderMap, Request};
@@ -271,13 +277,14 @@ pub fn cancel(cancel: &Cancel, cause: CancelCause) {
 /// ```
 ///
 /// # Errors
-/// [`ConnectError::Refused`] with the response if it is no upgrade.
+/// Returns [`ConnectError::Refused`], with the response's status and body, if the application did
+/// not upgrade the request.
 ///
 /// # Panics
-/// If the application takes longer than [`PATIENCE`], or if the connection fails below HTTP.
+/// Panics if the application takes longer than [`PATIENCE`], or if the connection fails below HTTP.
 ///
 /// # Cancel safety
-/// As [`connect`].
+/// As for [`connect`].
 pub async fn open(app: axum::Router, mut request: Request<()>) -> Result<Client, ConnectError> {
     let (server, client) = duplex(PIPE);
     let served = hyper::server::conn::http1::Builder::new()

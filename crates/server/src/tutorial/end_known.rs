@@ -1,5 +1,6 @@
-//! What the tutorial's API tolerates: it unwraps the result of every send. Until the loop has received the connection's
-//! end, what it sends is dropped without an error, as what is on the wire is.
+//! Whether the tutorial's loop has received its connection's end. The tutorial unwraps the result
+//! of every send. Until its loop has received the end, output to the ended connection is therefore
+//! dropped without an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

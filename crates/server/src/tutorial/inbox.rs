@@ -1,4 +1,4 @@
-//! What a client sent and the tutorial's loop has not received yet.
+//! The calls and notifications that the tutorial's loop has not received yet.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -34,21 +34,21 @@ impl Inbox {
         &self.end_known
     }
 
-    /// A place for one more. `None`: the queue is full.
+    /// Reserves a place. Returns `None` if the queue is full.
     pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
         let state = self.state.lock();
         (state.queue.len() < self.capacity).then_some(Reservation(state))
     }
 
-    /// Nothing more comes.
+    /// Ends the queue. Nothing is added after this.
     pub(crate) fn end(&self, disconnected: Disconnected) {
         let mut state = self.state.lock();
         state.ended = Some(disconnected);
         state.wake();
     }
 
-    /// The next in order; the reason of the end once all are received. A call that was cancelled
-    /// while it waited is skipped.
+    /// Returns the next call or notification in order, or how the connection ended once all were
+    /// received. It skips calls that were cancelled while they waited.
     pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<Result<Procedure, Disconnected>> {
         let mut state = self.state.lock();
         while let Some((procedure, _)) = state.queue.pop_front() {

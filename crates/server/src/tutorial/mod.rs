@@ -1,10 +1,11 @@
 //! The API of the [tutorial](crate#the-tutorial): a loop that receives what its client sends.
 //!
-//! For new code, use a [`Router`](crate::Router): [`on_upgrade`](crate::SocketIoUpgrade::on_upgrade) lists what the loop
-//! lacks.
+//! For new code, use a [`Router`](crate::Router).
+//! [`on_upgrade`](crate::SocketIoUpgrade::on_upgrade) lists what connections of such a loop lack.
 
-// Imports `connection` and `call`. A client's frame enters by `socket_io`'s `LoopApp` and waits in `inbox` until the loop
-// receives it as a `procedure`. These connections belong to no node: `standalone` holds what they share.
+// This module imports `connection` and `call`. A client's frame enters through `LoopApp` of
+// `socket_io` and waits in `inbox` until the loop receives it as a `procedure`. These connections
+// belong to no node; `standalone` holds the state that they share.
 
 mod end_known;
 pub(crate) mod inbox;

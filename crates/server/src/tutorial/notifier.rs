@@ -1,4 +1,4 @@
-//! Events to one client, by those who are not its handler.
+//! A handle with which other tasks send events to a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,12 +27,13 @@ impl Notifier {
         Self { context }
     }
 
-    /// Sends an event, as [`SocketIo::notify`](crate::SocketIo::notify) does. For a second after the connection's end,
-    /// events are dropped without an error, because tasks that keep a notifier notice the end later than the
-    /// connection's handler.
+    /// Sends an event, as [`SocketIo::notify`](crate::SocketIo::notify) does. For one second after
+    /// the end of the connection, events are dropped without an error, because tasks may notice the
+    /// end later than the connection's loop.
     ///
     /// # Errors
-    /// [`NotifyError`] if the name is too long or the connection ended more than a second ago.
+    /// Returns [`NotifyError`] if the event's name is too long, or if the connection ended more
+    /// than one second ago.
     ///
     /// # Cancel safety
     /// If the future is dropped before it is done, the event is not sent.
@@ -51,7 +52,7 @@ impl fmt::Debug for Notifier {
     }
 }
 
-/// For a loop that only notifies.
+/// Lets other tasks run, in case a loop does nothing but notify.
 pub(crate) async fn let_others_run() {
     tokio::task::consume_budget().await;
 }

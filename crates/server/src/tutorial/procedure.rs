@@ -1,4 +1,4 @@
-//! What the loop of the tutorial receives.
+//! The calls and notifications that the tutorial's loop receives.
 
 use std::sync::Arc;
 
@@ -10,17 +10,18 @@ use crate::connection::responder::Responder;
 use crate::error::{CallError, NotifyError};
 use crate::tutorial::end_known::EndKnown;
 
-/// What a client sends. See [`SocketIo`](crate::SocketIo) for an example.
+/// A call or notification of a client. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]
 pub enum Procedure {
     /// A notification, which has no response.
     Notify(Message),
-    /// A call: its name and payload, the right to answer it, and its cancellation. Dropping the [`Response`] unused
-    /// answers with an error.
+    /// A call: its name and payload, the handle that answers it, and its cancellation. If you drop
+    /// the [`Response`] unused, the call fails with an error.
     Call(Message, Response, Cancel),
 }
 
-/// A name and its payload. See [`SocketIo`](crate::SocketIo) for an example.
+/// The name and payload of a call or notification. See [`SocketIo`](crate::SocketIo) for an
+/// example.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub(super) name: Name,
@@ -39,7 +40,7 @@ impl Message {
     }
 }
 
-/// The right to answer one call, once. See [`SocketIo`](crate::SocketIo) for an example.
+/// Answers one call, once. See [`SocketIo`](crate::SocketIo) for an example.
 #[derive(Debug)]
 pub struct Response {
     pub(super) responder: Responder,
@@ -47,15 +48,17 @@ pub struct Response {
 }
 
 impl Response {
-    /// Answers the call. If it was cancelled meanwhile, this sends nothing and succeeds.
+    /// Answers the call. If the call was cancelled meanwhile, this sends nothing and succeeds.
     ///
     /// The response is queued without waiting for the client.
     ///
     /// # Errors
-    /// [`NotifyError::Closed`] once the connection has ended and this is known.
+    /// Returns [`NotifyError::Closed`] if the connection has ended and the loop has received its
+    /// end, or if it ended more than one second ago.
     ///
     /// # Cancel safety
-    /// A future that is dropped unpolled answers with an error, as the unused [`Response`] does.
+    /// If the future is dropped before it is polled, the call fails with an error, as if the
+    /// [`Response`] was dropped unused.
     pub async fn send(self, data: impl AsRef<[u8]>) -> Result<(), NotifyError> {
         self.finish(Ok(Bytes::copy_from_slice(data.as_ref())))
     }
@@ -63,10 +66,10 @@ impl Response {
     /// Answers the call with an error.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As for [`send`](Self::send).
     ///
     /// # Cancel safety
-    /// As [`send`](Self::send).
+    /// As for [`send`](Self::send).
     pub async fn fail(self, error: CallError) -> Result<(), NotifyError> {
         self.finish(Err(error))
     }

@@ -1,4 +1,4 @@
-//! The loop API of the tutorial: receive, match, answer.
+//! The tutorial's loop API: receive, match, respond.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,8 +21,9 @@ use crate::tutorial::inbox::Inbox;
 use crate::tutorial::notifier::{Notifier, let_others_run};
 use crate::tutorial::procedure::{Message, Procedure, Response};
 
-/// A client's connection: its handler's loop receives from it. Dropping it closes the connection, with
-/// 1000, or 1011 if the handler panicked, and cancels the calls that are still running.
+/// A client's connection, for a loop that receives the client's calls and notifications. Dropping
+/// it cancels the calls that are still running and closes the connection with 1000, or with 1011 if
+/// the handler panicked.
 ///
 /// ```
 /// use roomcast::{NotifyError, Procedure, SocketIo};
@@ -52,7 +53,8 @@ impl SocketIo {
     /// Receives the client's next call or notification, in the order of arrival.
     ///
     /// # Errors
-    /// [`Disconnected`] once the connection has ended and everything before was received.
+    /// Returns [`Disconnected`] once the connection has ended and everything that arrived before
+    /// the end was received.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -60,14 +62,16 @@ impl SocketIo {
         poll_fn(|cx| self.inbox.poll_recv(cx)).await
     }
 
-    /// Sends an event to the client. The event is queued without waiting: a client that leaves more than
-    /// [`Options::max_outbound`](crate::Options::max_outbound) bytes unread is closed with 4408.
+    /// Queues an event for the client and returns without waiting. If the client's unread output
+    /// exceeds [`Options::max_outbound`](crate::Options::max_outbound), the connection is closed
+    /// with 4408.
     ///
-    /// [`recv`](Self::recv) returns the connection's end. Until then, and for at most a second, events to an ended
-    /// connection are dropped without an error, as those on the wire are.
+    /// [`recv`](Self::recv) returns the connection's end. Until then, but for at most one second,
+    /// events for the ended connection are dropped without an error.
     ///
     /// # Errors
-    /// [`NotifyError`] if the name is too long, or the connection has ended and this is known.
+    /// Returns [`NotifyError`] if the event's name is too long. Also returns it if the connection
+    /// has ended and the loop has received its end, or if it ended more than one second ago.
     ///
     /// # Cancel safety
     /// If the future is dropped before it is done, the event is not sent.
@@ -90,7 +94,7 @@ impl SocketIo {
         self.context.connection.id
     }
 
-    /// Returns the connection's user, if one was set at the [upgrade](crate::SocketIoUpgrade::user).
+    /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) set one.
     pub fn user(&self) -> Option<&UserId> {
         self.context.connection.user.as_ref()
     }
@@ -107,7 +111,7 @@ impl Drop for SocketIo {
     }
 }
 
-/// Hands everything to a [`SocketIo`].
+/// Passes everything to a [`SocketIo`].
 #[derive(Debug)]
 pub(crate) struct LoopApp {
     pub(crate) inbox: Arc<Inbox>,

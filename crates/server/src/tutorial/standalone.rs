@@ -1,4 +1,4 @@
-//! Connections that belong to no router and no node: the tutorial's loop, and the echo.
+//! Connections that belong to no router and no node: those of the tutorial's loop, and the echo's.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::tutorial::inbox::Inbox;
 use crate::tutorial::socket_io::LoopApp;
 
-/// What they share: counted, but registered nowhere.
+/// The state that these connections share. Its metrics are counted, but not registered.
 struct Standalone {
     node: NodeId,
     serial: AtomicU64,
@@ -42,12 +42,12 @@ static STANDALONE: LazyLock<Standalone> = LazyLock::new(|| {
     }
 });
 
-/// Standalone connections share no budget: only the limits of each apply.
+/// Standalone connections share no budget. Only the limits of each connection apply.
 fn unlimited() -> Budget {
     Budget::new(IntGauge::new("standalone", "unused").expect("the name is valid"), usize::MAX)
 }
 
-/// A connection that belongs to no node.
+/// Creates the context of a connection that belongs to no node.
 pub(crate) fn context(
     options: Option<Arc<Options>>,
     peer_addr: Option<SocketAddr>,
@@ -62,7 +62,7 @@ pub(crate) fn context(
     ConnectionContext::new(connection, client, options, Arc::clone(&standalone.metrics))
 }
 
-/// A driver for such a connection.
+/// Creates the driver of a standalone connection.
 pub(crate) fn driver<S: Session>(transport: Transport, context: Arc<ConnectionContext>, session: S) -> Driver<S> {
     Driver::new(transport, context, session, STANDALONE.delivery_latency.clone())
 }
