@@ -1,4 +1,5 @@
-//! One node of a cluster, put together: what it holds, the other nodes, and the broker between them.
+//! One node of a cluster, which combines its connections and rooms, the other nodes, and the
+//! broker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,8 @@ pub enum PublishError {
     Broker(#[from] BrokerError),
 }
 
-/// The core of one node: what it holds, and through it the nodes of the cluster.
+/// The core of one node. It holds connections and rooms, and reaches the other nodes of the
+/// cluster.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -64,7 +66,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Creates a hub without connections. It delivers events while [`run`](Self::run) is running.
+    /// Creates a hub without connections. It delivers events while [`run`](Self::run) runs.
     pub fn new(broker: Arc<dyn Broker>, options: HubOptions) -> Arc<Self> {
         let metrics = Arc::new(HubMetrics::new(&options));
         let local = LocalNode::new(Arc::clone(&broker), options, Arc::clone(&metrics));
@@ -72,7 +74,7 @@ impl Hub {
         Arc::new(Self { broker, local, cluster, metrics, closed: AtomicBool::new(false) })
     }
 
-    /// Returns the local part of the node: its connections, and the rooms that they are in.
+    /// Returns the local part of the node: its connections and their rooms.
     pub fn local(&self) -> &Arc<LocalNode> {
         &self.local
     }
@@ -87,11 +89,11 @@ impl Hub {
         &self.metrics
     }
 
-    /// Publishes an event to a room, on all nodes. The call fixes the event's place in the room's
-    /// order, before the result is awaited.
+    /// Publishes an event to a room, on all nodes. The call itself fixes the event's place in the
+    /// room's order, before you await the result.
     ///
     /// # Errors
-    /// [`PublishError`] if the broker did not accept it, or if the payload is over
+    /// Returns [`PublishError`] if the broker did not accept the event, or if the payload is over
     /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     ///
     /// # Cancel safety
@@ -117,24 +119,25 @@ impl Hub {
         }
     }
 
-    /// Publishes to all connections of a user, on all nodes. This sends one message to the nodes that have the user,
-    /// and is cheaper than [`Cluster::notify_user`], which returns how many connections it reached.
+    /// Publishes an event to all connections of a user, on all nodes. This sends one message to the
+    /// nodes that have any of them. It costs less than [`Cluster::notify_user`], which returns how
+    /// many connections it reached.
     ///
     /// # Errors
-    /// [`PublishError`] if the broker did not accept it.
+    /// Returns [`PublishError`] if the broker did not accept the event.
     ///
     /// # Cancel safety
-    /// As [`publish`](Self::publish).
+    /// As for [`publish`](Self::publish).
     pub async fn publish_to_user(&self, user: &UserId, event: Name, payload: Bytes) -> Result<(), PublishError> {
         self.publish(RoomName::of_user(user), event, payload).await
     }
 
-    /// Delivers the broker's publications to the members, and exchanges heartbeats and requests with the other nodes,
-    /// until [`close`](Self::close). Run it in one task. If it returns although the hub [is not
-    /// closed](Self::is_closed), the broker has failed.
+    /// Delivers the broker's publications to members, and exchanges heartbeats and requests with
+    /// the other nodes, until [`close`](Self::close) is called. Run it in exactly one task. If it
+    /// returns although the hub [is not closed](Self::is_closed), the broker has failed.
     ///
     /// # Cancel safety
-    /// Dropping the future loses events that are held back for slow members.
+    /// If you drop the future, events that are held back for slow members are lost.
     pub async fn run(&self) {
         tokio::select! {
             () = self.take_publications() => {}
@@ -149,8 +152,9 @@ impl Hub {
         let mut fan_out = FanOut::new(Arc::clone(&self.local));
         let mut publications = Vec::new();
         while fan_out.wait(&*self.broker, &mut publications).await {
-            // Under constant load the broker is always ready. All that `run` does shares one task of the runtime:
-            // without this, memory would not be watched, and other nodes would take this one for gone.
+            // Under constant load, the broker is always ready, and all the work of `run` shares one
+            // task. Without this, the hub would not check its memory, and other nodes would
+            // consider this one dead.
             tokio::task::coop::consume_budget().await;
             let events = publications.drain(..).filter_map(|publication| self.cluster.take(publication));
             fan_out.deliver(events).await;
@@ -168,12 +172,13 @@ impl Hub {
         }
     }
 
-    /// Whether the broker works, now and from now on.
+    /// Returns a receiver for the broker's status. It has the current status and receives every
+    /// change.
     pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
         self.broker.status()
     }
 
-    /// Ends [`run`](Self::run), after the events that the broker has accepted.
+    /// Ends [`run`](Self::run) after it has delivered the events that the broker has accepted.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         drop(self.cluster.peers().start_leaving());
@@ -181,7 +186,7 @@ impl Hub {
         self.broker.close();
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Returns whether [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

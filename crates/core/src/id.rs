@@ -1,4 +1,4 @@
-//! Names and ids, validated once where they enter.
+//! Names and ids. Each is validated once, where it enters.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,7 +11,7 @@ use roomcast_protocol::{MAX_NAME_LEN, Name};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The longest name of a room, user or room event in bytes.
+/// The longest name of a room, user or room event, in bytes.
 pub const MAX_ROOM_NAME_LEN: usize = 200;
 
 /// Prefix of the room of one node, which its id follows; prefix of rooms of several nodes; and the room of all.
@@ -19,7 +19,7 @@ const NODE_PREFIX: &str = "node/";
 const NODES_PREFIX: &str = "nodes/";
 const ALL_NODES: &str = "nodes/all";
 
-/// The id of one run of a node: a restarted node has a new one.
+/// The id of one run of a node. A node that restarts gets a new id.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -34,18 +34,18 @@ const ALL_NODES: &str = "nodes/all";
 pub struct NodeId(u64);
 
 impl NodeId {
-    /// A random one. Ids must differ, they need not be secret: the hash keys of the standard library,
-    /// which the system's randomness seeds, are enough.
+    /// Creates a random id. Ids must differ but need not be secret, so the hash keys of the
+    /// standard library, which are seeded by the system's randomness, are sufficient.
     pub fn random() -> Self {
         Self(RandomState::new().build_hasher().finish())
     }
 
-    /// The id with this number, which another node sent.
+    /// Creates an id from a number that another node sent.
     pub const fn from_u64(number: u64) -> Self {
         Self(number)
     }
 
-    /// Its number, to send to another node.
+    /// Returns the id as a number, to send to another node.
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -57,7 +57,8 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The id of a connection, unique in the cluster and across restarts. It is an address, not a secret.
+/// The id of a connection. It is unique in the cluster and across restarts. It is an address, not a
+/// secret.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -82,7 +83,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The error of parsing a text that is not the id of a node or connection.
+/// The error of a text that is not the id of a node or connection.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -94,7 +95,7 @@ impl fmt::Display for ConnectionId {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("invalid {what} id {text:?}: expected something like {example}")]
 pub struct InvalidId {
-    /// The text.
+    /// The rejected text.
     pub text: String,
     what: &'static str,
     example: &'static str,
@@ -105,7 +106,8 @@ impl FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let id = u64::from_str_radix(text, 16).ok().map(Self);
-        // Only as it is written: two texts for one id would be two keys in a map.
+        // Only the canonical form is valid. Otherwise two texts for one id would be two keys in a
+        // map.
         id.filter(|id| id.to_string() == text).ok_or_else(|| InvalidId {
             text: text.to_owned(),
             what: "node",
@@ -142,24 +144,24 @@ impl FromStr for ConnectionId {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvalidName {
-    /// Empty or too long.
+    /// The name is empty or too long.
     #[error("invalid {what}: it must have 1 to {max} bytes, not {len}")]
     Length {
-        /// Of what the name is.
+        /// What the name identifies.
         what: &'static str,
-        /// The largest length allowed.
+        /// The maximum length, in bytes.
         max: usize,
-        /// The name's length.
+        /// The name's length, in bytes.
         len: usize,
     },
-    /// A character that is not allowed.
+    /// The name has a character that is not allowed.
     #[error(
         "invalid {what}: it must not contain '/', control characters, invisible characters or white space, but contains {character:?}"
     )]
     Character {
-        /// Of what the name is.
+        /// What the name identifies.
         what: &'static str,
-        /// The first such character.
+        /// The first character that is not allowed.
         character: char,
     },
 }
@@ -174,8 +176,9 @@ fn check(what: &'static str, name: &str) -> Result<(), InvalidName> {
     }
 }
 
-/// Invisible characters that make one name look like another: they change the direction of text, or have no
-/// width. The joiners U+200C and U+200D are allowed, because Persian and emoji need them.
+/// Returns whether a character is invisible and makes one name look like another: it changes the
+/// direction of text, or has no width. The joiners U+200C and U+200D are allowed, because Persian
+/// and emoji need them.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -183,14 +186,15 @@ fn is_invisible(c: char) -> bool {
 /// Checks the name of an event that is published to a room.
 ///
 /// # Errors
-/// [`InvalidName`] if it is empty, longer than 200 bytes, or has a character that is not allowed.
+/// Returns [`InvalidName`] if the name is empty, is longer than 200 bytes, or has a character that
+/// is not allowed.
 pub fn check_event(event: &str) -> Result<Name, InvalidName> {
     check("room event name", event)?;
     Name::new(event).map_err(|error| InvalidName::Length { what: "event name", max: MAX_NAME_LEN, len: error.len })
 }
 
-/// A user's id, which the application chooses: 1 to 200 bytes of UTF-8 without `/`, control characters,
-/// invisible characters and white space. Cloning is cheap.
+/// A user's id, which the application chooses. It has 1 to 200 bytes of UTF-8, without `/`, control
+/// characters, invisible characters or white space. Clones are cheap.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -205,21 +209,23 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Checks a user's name.
+    /// Creates a user's id from a valid text.
     ///
     /// # Errors
-    /// [`InvalidName`] as for rooms.
+    /// Returns [`InvalidName`] if the text is empty, is longer than 200 bytes, or has a character
+    /// that is not allowed.
     pub fn new(user: &str) -> Result<Self, InvalidName> {
         check("user id", user)?;
         Ok(Self(user.into()))
     }
 }
 
-/// A room's name: 1 to 200 bytes of UTF-8 without `/`, control characters, invisible characters and white space.
-/// Cloning is cheap.
+/// A room's name. It has 1 to 200 bytes of UTF-8, without `/`, control characters, invisible
+/// characters or white space. Clones are cheap.
 ///
-/// Applications and clients name rooms with [`new`](Self::new). Brokers also carry internal rooms, whose names contain
-/// a `/`: nodes send each other messages through them. So a broker decodes names with [`from_wire`](Self::from_wire).
+/// Applications and clients name rooms with [`new`](Self::new). Brokers also carry internal rooms,
+/// through which nodes send each other messages. The names of internal rooms contain a `/`, so a
+/// broker decodes names with [`from_wire`](Self::from_wire).
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -236,52 +242,57 @@ impl UserId {
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// Checks a room's name.
+    /// Creates a room's name from a valid text.
     ///
     /// # Errors
-    /// [`InvalidName`] if it is empty, longer than 200 bytes, or has a character that is not allowed.
+    /// Returns [`InvalidName`] if the text is empty, is longer than 200 bytes, or has a character
+    /// that is not allowed.
     pub fn new(room: &str) -> Result<Self, InvalidName> {
         check("room name", room)?;
         Ok(Self(room.into()))
     }
 
-    /// A room's name as another node sent it: any name, internal ones included.
+    /// Creates a room's name from what another node sent. It accepts any text, including the names
+    /// of internal rooms.
     pub fn from_wire(room: &str) -> Self {
         Self(room.into())
     }
 
-    /// The room of all connections of a user. Its name has a `/`, so no client can name it.
+    /// Returns the room of all connections of a user. No client can name it, because its name has a
+    /// `/`.
     pub(crate) fn of_user(user: &UserId) -> Self {
         Self::internal("user", user)
     }
 
-    /// The internal room `owner/name`. Clients can't name it, because their rooms' names have no `/`.
+    /// Returns the internal room `owner/name`. No client can name it, because its name has a `/`.
     pub fn internal(owner: &str, name: impl fmt::Display) -> Self {
         Self(format!("{owner}/{name}").into())
     }
 
-    /// The room by which one node is reached by the others.
+    /// Returns the room through which other nodes reach a node.
     pub(crate) fn of_node(node: NodeId) -> Self {
         Self(format!("{NODE_PREFIX}{node}").into())
     }
 
-    /// The room that all nodes are in.
+    /// Returns the room that all nodes are in.
     pub(crate) fn of_all_nodes() -> Self {
         Self(ALL_NODES.into())
     }
 
-    /// Whether nodes are in it, not connections. A message that is missed there is of no use later.
+    /// Returns whether the room's members are nodes, not connections. If a node misses a message in
+    /// such a room, the message is of no use to it later.
     pub fn is_of_nodes(&self) -> bool {
         self.0.starts_with(NODE_PREFIX) || self.0.starts_with(NODES_PREFIX)
     }
 
-    /// Whether no client may name it: those that may have no `/`.
+    /// Returns whether the room is internal. No client can name an internal room, because its name
+    /// has a `/`.
     pub(crate) fn is_internal(&self) -> bool {
         self.0.contains('/')
     }
 }
 
-/// Allows lookups by a borrowed name in maps whose keys are rooms.
+/// Maps whose keys are rooms can be searched by a borrowed name.
 impl Borrow<str> for RoomName {
     fn borrow(&self) -> &str {
         &self.0
@@ -311,7 +322,7 @@ macro_rules! text {
 text!(RoomName);
 text!(UserId);
 
-/// As texts, in JSON too; what is read from there is checked.
+/// Serializes the type as text, in JSON too, and validates the text when it is deserialized.
 macro_rules! text_in_json {
     ($type:ty, $error:ty, $parse:expr) => {
         impl From<$type> for String {

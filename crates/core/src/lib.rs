@@ -1,16 +1,22 @@
-//! Rooms and fan-out inside one node, and what nodes do together.
+//! Rooms and fan-out inside one node, and what the nodes of a cluster do together.
 //!
-//! A publish has one path: [`Hub::publish`] hands it to the [`Broker`], and every node's [`Hub::run`], the publisher's
-//! too, takes it from there to its members' outboxes. So the order that a room's members see is the broker's order.
-//! What concerns one connection, a user, or the members of a room, a node requests from the others, over the same
-//! broker. Calls are unknown here: they never leave the connection that they came on.
+//! This crate is internal. Applications use the crate `roomcast`, which exports the types that they
+//! need.
 //!
-//! | folder | what it holds | imports |
+//! Every event takes the same path. [`Hub::publish`] passes it to the [`Broker`]. On every node,
+//! including the publisher's, [`Hub::run`] receives it from the broker and queues it to the room's
+//! members. All members therefore see the events of a room in the broker's order.
+//!
+//! Operations on a connection, on a user or on the list of a room's members are requests between
+//! nodes, which use the same broker. Calls are not part of this crate, because they never leave the
+//! connection on which they arrived.
+//!
+//! | folder | what it contains | what it imports |
 //! |---|---|---|
-//! | `broker` | the way to other nodes, and the embedded broker | `id` |
-//! | `rooms` | what this node holds: connections, rooms, output | `broker` |
-//! | `cluster` | the other nodes, requests to them, operations on all | `rooms`, `broker` |
-//! | `hub` | all of it, put together | everything |
+//! | `broker` | the broker's contract, and the broker in memory | `id` |
+//! | `rooms` | this node's connections, rooms and output | `broker` |
+//! | `cluster` | the other nodes, requests to them, and operations on all nodes | `rooms`, `broker` |
+//! | `hub` | one node, which combines all of these | everything |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]

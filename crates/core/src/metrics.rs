@@ -1,39 +1,41 @@
-//! The hub's metrics: a struct that the server of `/metrics` registers and that tests read.
+//! The hub's metrics. The program that serves `/metrics` registers them, and tests read them.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::options::HubOptions;
 
-/// Buckets for things that take microseconds when all is well and seconds when it is not.
+/// Buckets for durations of microseconds in normal operation and of seconds in trouble.
 const LATENCY_BUCKETS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// Rooms, publishes and deliveries of one node.
+/// The metrics of one node's rooms, publishes and deliveries.
 #[derive(Debug)]
 pub struct HubMetrics {
     /// Publishes by outcome.
     pub publishes: IntCounterVec,
     /// Room events queued to members.
     pub deliveries: IntCounter,
-    /// Publish accepted → written to the socket; one sample for each batch that a connection gets.
+    /// The time from the acceptance of a publish to the write to a member's socket. There is one
+    /// sample for each batch that is written to a connection.
     pub delivery_latency: Histogram,
     /// Rooms with members on this node.
     pub rooms: IntGauge,
     /// Memberships of this node's connections.
     pub memberships: IntGauge,
-    /// Memory of unfinished messages, calls and notifications, in bytes.
+    /// Memory of unfinished messages, and of calls and notifications that handlers have not
+    /// finished, in bytes.
     pub inbound_memory: IntGauge,
-    /// Memory of output not yet written, in bytes.
+    /// Memory of output that is not written yet, in bytes.
     pub outbound_memory: IntGauge,
     inbound_memory_limit: IntGauge,
     outbound_memory_limit: IntGauge,
     connections_shed: IntCounterVec,
     pub(crate) shed_for_inbound: IntCounter,
     pub(crate) shed_for_outbound: IntCounter,
-    /// Live nodes, this one included.
+    /// Live nodes, including this one.
     pub nodes: IntGauge,
-    /// Whether the broker works.
+    /// 1 if the broker works, otherwise 0.
     pub broker_up: IntGauge,
     /// How long the broker took to accept a publish.
     pub broker_publish_duration: Histogram,
@@ -94,10 +96,12 @@ impl HubMetrics {
         }
     }
 
-    /// Registers the metrics with a registry.
+    /// Registers the metrics in a registry.
     ///
     /// # Errors
-    /// Returns [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry already has metrics with these names.
+    ///
+    /// [`prometheus::Error`]: https://docs.rs/prometheus/0.14/prometheus/enum.Error.html
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let collectors: [Box<dyn Collector>; 13] = [
             Box::new(self.publishes.clone()),

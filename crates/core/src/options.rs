@@ -1,4 +1,4 @@
-//! The bounds of a hub.
+//! The limits of a hub.
 
 /// Limits of one node's hub.
 ///
@@ -11,16 +11,16 @@
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct HubOptions {
-    /// Most rooms that one connection may be in.
+    /// Most rooms that a connection may be in.
     pub max_rooms: usize,
-    /// How much memory one connection's outbound queue may take, in bytes; over it, the connection is
+    /// Memory that a connection's outbound queue may take, in bytes. Beyond it, the connection is
     /// closed with 4408.
     pub max_outbound: usize,
-    /// How much memory, in bytes, the unfinished messages, calls and notifications of all connections may take; beyond
-    /// that, the connections that hold the most are closed with 1013.
+    /// Memory that the unfinished messages, calls and notifications of all connections may take, in
+    /// bytes. Beyond it, the connections that hold the most are closed with 1013.
     pub inbound_memory: usize,
-    /// How much memory, in bytes, the unwritten output of all connections may take; beyond that, the connections that
-    /// hold the most are closed with 4408.
+    /// Memory that the unwritten output of all connections may take, in bytes. Beyond it, the
+    /// connections that hold the most are closed with 4408.
     pub outbound_memory: usize,
 }
 

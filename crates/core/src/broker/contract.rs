@@ -1,4 +1,4 @@
-//! What a broker must do.
+//! The contract that every broker fulfils.
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -11,69 +11,80 @@ use tokio::sync::watch;
 use crate::broker::publication::{Publication, Publish};
 use crate::id::RoomName;
 
-/// A boxed future: it makes `dyn Broker` possible.
+/// A boxed future, which makes `dyn Broker` possible.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Carries room events between nodes.
 ///
-/// What every implementation promises, and the contract suite checks:
+/// Every implementation makes these promises, and the contract suite checks them:
 ///
-/// * **One order.** All nodes get the events of one room in the same order: that in which the broker
-///   accepted them. Nothing is promised between rooms.
-/// * **Started when called.** `publish`, `subscribe` and `unsubscribe` take their place in the order at
-///   the call, not when the future is polled; the future only returns the outcome. So one caller's
-///   publishes keep their order without waiting for one another.
-/// * **A confirmed subscription is effective**: every event accepted later is delivered.
-/// * **Also to the publisher's own node**, by the same way as to all others.
+/// * **One order.** All nodes receive the events of a room in the same order, the order in which
+///   the broker accepted them. The order between rooms is not defined.
+/// * **Started when called.** `publish`, `subscribe` and `unsubscribe` take their place in the
+///   order when they are called, not when their future is polled. The future only returns the
+///   outcome. The publishes of one caller therefore keep their order even if it does not wait for
+///   each of them.
+/// * **A confirmed subscription is effective.** Every event accepted later is delivered.
+/// * **The publisher's own node receives its events, too,** in the same way as all others.
 /// * **At most once.** An event is never delivered twice.
-/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an epoch, a room's offsets
-///   grow by one.
-/// * **Any room.** Names come as they are: those of clients' rooms, and those by which nodes reach one another, which
-///   contain a `/`. Decode a name with [`RoomName::from_wire`].
-/// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events and
-///   [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES), and may have a reserve for the messages between nodes
-///   ([`RoomName::is_of_nodes`]). A publish that finds no place fails; it does not wait.
+/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an
+///   epoch, the offsets of a room increase by one with each event.
+/// * **Any room.** The broker carries every room, whatever its name. Besides clients' rooms, there
+///   are the rooms through which nodes reach each other, whose names contain a `/`. Decode a name
+///   with [`RoomName::from_wire`].
+/// * **Bounded.** Each queue holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events
+///   and [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES). It may have a reserve for the messages
+///   between nodes ([`RoomName::is_of_nodes`]). If a queue is full, a publish fails without
+///   waiting.
 ///
-/// The guide "Write a broker" (`docs/guides/brokers.md`) explains how to keep these promises, with a whole broker as an
-/// example and the test of the contract.
+/// The guide "Write a broker" (`docs/guides/brokers.md`) explains how to keep these promises. It
+/// contains a complete broker, and the test that runs the contract suite.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
-    /// Publishes to a room, on all nodes. The payload has at most 64 MiB
-    /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)): the hub refuses a larger one.
+    /// Publishes an event to a room, on all nodes. The payload is at most 64 MiB
+    /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)), because the node rejects a larger one.
     ///
     /// # Errors
-    /// [`BrokerError`]. After [`Unavailable`](BrokerError::Unavailable) the event may have been accepted all the same.
+    /// Returns [`BrokerError`] if the broker did not accept the event. After
+    /// [`Unavailable`](BrokerError::Unavailable), the event may have been accepted nevertheless.
     ///
     /// # Cancel safety
     /// Dropping the future does not withdraw the event.
     fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Starts to receive a room's events on this node. For a room that is subscribed already, it changes nothing.
+    /// Starts to receive a room's events on this node. If the node is already subscribed to the
+    /// room, this changes nothing.
     ///
     /// # Errors
-    /// [`BrokerError`]; the room is then not subscribed. The hub tries again while the broker is up.
+    /// Returns [`BrokerError`] if the node is not subscribed to the room. The node tries again
+    /// while the broker is up.
     ///
     /// # Cancel safety
     /// Dropping the future does not end the subscription; [`unsubscribe`](Self::unsubscribe) does.
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Stops to receive a room's events on this node. Events already under way may still come.
+    /// Stops receiving a room's events on this node. Events that are already under way may still
+    /// arrive.
     fn unsubscribe(&self, room: &RoomName);
 
-    /// Waits for publications and appends them, in order. Returns `false` if no more will come, because the broker was
-    /// closed or has failed for good; the node must then end. Only one task calls this, the hub's.
+    /// Waits for publications and appends them in order. Returns `false` if no more will arrive
+    /// because the broker was closed or has failed permanently; the node must then end. Only one
+    /// task of the node calls this.
     ///
     /// # Cancel safety
     /// Cancel safe: no publication is lost if the future is dropped.
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool>;
 
-    /// Whether the broker works, with all later changes.
+    /// Returns a receiver for the broker's status. It has the current status and receives every
+    /// change.
     fn status(&self) -> watch::Receiver<BrokerStatus>;
 
-    /// Ends the stream of events of this node, after those already accepted; later ones may or may not come.
+    /// Ends this node's stream of events after the events that were already accepted. Later events
+    /// may or may not arrive.
     fn close(&self);
 }
 
-/// Hands an event to a broker. One whose payload is over [`MAX_PAYLOAD`] reaches no broker.
+/// Passes an event to a broker. Events with a payload over [`MAX_PAYLOAD`] are rejected before they
+/// reach it.
 pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
     match publish.payload.len() {
         size if size > MAX_PAYLOAD => Box::pin(ready(Err(BrokerError::TooLarge { size, max: MAX_PAYLOAD }))),
@@ -95,9 +106,10 @@ pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'stati
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerStatus {
-    /// It takes publishes, and brings events, of most rooms at least.
+    /// The broker accepts publishes and delivers events, for most rooms at least.
     Up,
-    /// It does not: publishes and subscriptions may fail with [`BrokerError::Unavailable`].
+    /// The broker does not work. Publishes and subscriptions may fail with
+    /// [`BrokerError::Unavailable`].
     Down,
 }
 
@@ -107,7 +119,7 @@ pub enum BrokerStatus {
 /// # use roomcast_core as roomcast;
 /// use roomcast::BrokerError;
 ///
-/// /// Whether the same publish may succeed later.
+/// /// Returns whether the same publish may succeed later.
 /// fn is_temporary(error: &BrokerError) -> bool {
 ///     matches!(error, BrokerError::Overloaded { .. } | BrokerError::Unavailable { .. })
 /// }
@@ -115,10 +127,10 @@ pub enum BrokerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// As many events wait as a queue may hold.
+    /// The queue is full.
     #[error("the queue for the broker is full ({waiting} events); try again later")]
     Overloaded {
-        /// How many wait.
+        /// How many events are waiting.
         waiting: usize,
     },
     /// The payload is larger than the broker accepts, or than [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
@@ -126,16 +138,16 @@ pub enum BrokerError {
     TooLarge {
         /// The payload's size in bytes.
         size: usize,
-        /// The largest in bytes.
+        /// The maximum, in bytes.
         max: usize,
     },
-    /// The backend does not respond, or refuses the operation.
+    /// The backend does not respond, or it rejects the operation.
     #[error("the broker is unavailable: {reason}")]
     Unavailable {
-        /// What is wrong, for operators.
+        /// The problem, described for operators.
         reason: String,
     },
-    /// The node shuts down.
+    /// The broker is closed, because its node is shutting down.
     #[error("the node is shutting down")]
     Closed,
 }

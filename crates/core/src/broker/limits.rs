@@ -1,11 +1,14 @@
-//! The bounds that all brokers share.
+//! The limits that all brokers share.
 
-/// How many events may wait in one queue of a broker: to be accepted, or to be taken by a node's hub.
+/// How many events may wait in one queue of a broker, until the broker accepts them or a node takes
+/// them.
 pub const MAX_WAITING_EVENTS: usize = 65_536;
 
-/// How many bytes of events may wait in one queue of a broker; one event may always wait, whatever its size.
+/// How many bytes of events may wait in one queue of a broker. If the queue is empty, it accepts
+/// one event of any size.
 pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// Events of one room that wait at the same time are put together up to this size, in bytes: by a broker on their way
-/// to other nodes, and by the hub on their way to members. A larger event goes alone.
+/// The largest batch of events, in bytes. A broker combines events of a room that wait at the same
+/// time on their way to other nodes, and the hub does so on their way to members. A larger event is
+/// sent alone.
 pub const MAX_BATCH_BYTES: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! The embedded broker: the nodes of one process, without a network.
+//! The broker in memory, which connects the nodes of one process without a network.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -14,15 +14,20 @@ use crate::broker::publication::{Position, Publication, Publish};
 use crate::broker::publication_queue::PublicationQueue;
 use crate::id::RoomName;
 
-/// Connects the nodes of one process. One lock over all of them makes the order of events one.
+/// Connects the nodes of one process. One lock over all of them gives all events one order.
+///
+/// Create as many nodes as you need, for example in a test:
 ///
 /// ```
+/// # mod roomcast { pub use roomcast_core::{Hub as Node, HubOptions as Options, MemoryBus}; }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use std::sync::Arc;
-/// use roomcast_core::{Hub, HubOptions, MemoryBus};
+/// use roomcast::{MemoryBus, Node, Options};
 ///
 /// let bus = MemoryBus::new();
-/// let hubs = [(); 2].map(|()| Hub::new(Arc::new(bus.attach()), HubOptions::default()));
-/// # drop(hubs);
+/// let one = Node::new(Arc::new(bus.attach()), Options::default());
+/// let two = Node::new(Arc::new(bus.attach()), Options::default());
+/// # drop((one, two)); }
 /// ```
 #[derive(Debug, Default, Clone)]
 pub struct MemoryBus {
@@ -31,28 +36,28 @@ pub struct MemoryBus {
 
 #[derive(Debug, Default)]
 struct Bus {
-    /// The publications that wait for each node.
+    /// For each node, the publications that wait for it.
     queues: Vec<PublicationQueue>,
-    /// The rooms that a node is subscribed to.
+    /// The rooms that at least one node is subscribed to.
     rooms: HashMap<RoomName, Room>,
     last_epoch: u64,
 }
 
 #[derive(Debug)]
 struct Room {
-    /// Of the last event.
+    /// The position of the room's last event.
     position: Position,
-    /// The nodes that are subscribed; never empty.
+    /// The subscribed nodes. There is at least one.
     nodes: Vec<usize>,
 }
 
 impl MemoryBus {
-    /// A bus with no node on it.
+    /// Creates a bus without nodes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more node.
+    /// Adds a node, and returns its broker.
     pub fn attach(&self) -> MemoryBroker {
         let mut bus = self.state.lock();
         bus.queues.push(PublicationQueue::default());
@@ -61,8 +66,8 @@ impl MemoryBus {
 }
 
 impl Bus {
-    /// Epochs grow, also from one run of the process to the next. A room without subscribers is removed, so it
-    /// gets a new one.
+    /// Returns a new epoch. Epochs increase, even from one run of the process to the next. A room
+    /// without subscribers is removed, so it gets a new epoch when it is subscribed to again.
     fn next_epoch(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_epoch = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(self.last_epoch + 1);
@@ -95,7 +100,8 @@ impl Bus {
         }
         let Some(room) = self.rooms.get_mut(&publish.room) else { return Ok(()) };
         let size = publish.size();
-        // All or none: an event that only some nodes get would be a silent loss.
+        // Either all nodes receive the event or none does. If only some received it, the others
+        // would lose it unnoticed.
         for node in &room.nodes {
             let queue = &mut self.queues[*node];
             if !queue.is_closed() && queue.reserve(size).is_none() {
@@ -113,15 +119,34 @@ impl Bus {
     }
 }
 
-/// One node's place on a [`MemoryBus`]. Holds at most [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events or
-/// [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES) until the hub takes them.
+/// One node's connection to a [`MemoryBus`]. Up to
+/// [`MAX_WAITING_EVENTS`](crate::MAX_WAITING_EVENTS) events, or
+/// [`MAX_WAITING_BYTES`](crate::MAX_WAITING_BYTES) of them, wait here until the node takes them.
+///
+/// This is the broker of `Node::embedded`. The two nodes in this example are equivalent; each is
+/// the only node of its cluster:
 ///
 /// ```
+/// # mod roomcast {
+/// #     pub use roomcast_core::{HubOptions as Options, MemoryBroker};
+/// #     pub struct Node;
+/// #     impl Node {
+/// #         pub fn new(broker: std::sync::Arc<dyn roomcast_core::Broker>, options: Options) -> Self {
+/// #             roomcast_core::Hub::new(broker, options);
+/// #             Self
+/// #         }
+/// #         pub fn embedded(options: Options) -> Self {
+/// #             Self::new(std::sync::Arc::new(MemoryBroker::single()), options)
+/// #         }
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use std::sync::Arc;
-/// use roomcast_core::{Hub, HubOptions, MemoryBroker};
+/// use roomcast::{MemoryBroker, Node, Options};
 ///
-/// let hub = Hub::new(Arc::new(MemoryBroker::single()), HubOptions::default());
-/// # drop(hub);
+/// let node = Node::embedded(Options::default());
+/// let equivalent = Node::new(Arc::new(MemoryBroker::single()), Options::default());
+/// # drop((node, equivalent)); }
 /// ```
 #[derive(Debug)]
 pub struct MemoryBroker {
@@ -130,14 +155,14 @@ pub struct MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// The broker of a node that is alone.
+    /// Creates the broker of a node that is the only one of its cluster.
     pub fn single() -> Self {
         MemoryBus::new().attach()
     }
 }
 
 impl Drop for MemoryBroker {
-    /// A node that has gone must not fill up and hold the others back.
+    /// The queue of a dropped node must not fill up and block the other nodes.
     fn drop(&mut self) {
         let mut bus = self.bus.state.lock();
         bus.queues[self.node] = PublicationQueue::closed();
@@ -166,7 +191,7 @@ impl Broker for MemoryBroker {
         Box::pin(poll_fn(|cx| self.bus.state.lock().queues[self.node].poll_publications(cx, publications)))
     }
 
-    /// Always up.
+    /// Returns a status that is always `Up`.
     fn status(&self) -> watch::Receiver<BrokerStatus> {
         watch::channel(BrokerStatus::Up).1
     }

@@ -1,7 +1,9 @@
-//! The way to other nodes: what a node publishes comes back to every node that is subscribed.
+//! The broker's contract: every node that is subscribed to a room receives the events that any node
+//! publishes to it.
 //!
-//! The [`Broker`] trait with what it carries, and the embedded broker. Imports names and ids only. An event enters by
-//! [`Broker::publish`] and leaves by [`Broker::next_publications`], on every subscribed node.
+//! This module contains the [`Broker`] trait, the types that it carries, and the broker in memory.
+//! It imports only names and ids. An event enters through [`Broker::publish`] and leaves through
+//! [`Broker::next_publications`], on every subscribed node.
 
 pub(crate) mod contract;
 pub(crate) mod limits;

@@ -1,4 +1,4 @@
-//! An event to publish, and the publication that it becomes.
+//! Events that are published, before and after the broker has accepted them.
 
 use std::time::Instant;
 
@@ -7,11 +7,12 @@ use roomcast_protocol::Name;
 
 use crate::id::{NodeId, RoomName};
 
-/// A room event on its way to the broker. It has no call id: a call, and its cancellation, stay on the node that owns
-/// the connection.
+/// A room event on its way to the broker. It has no call id, because a call and its cancellation
+/// stay on the node that owns the connection.
 ///
-/// Every broker must carry all fields but `published_at`, which is a time of this process. So the struct is exhaustive:
-/// a field that is added here is a compile error in a broker that drops it.
+/// A broker must carry all fields except `published_at`, which is meaningful only in the process
+/// that set it. The struct is exhaustive, so that if a field is added, a broker that does not carry
+/// it no longer compiles.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -32,44 +33,46 @@ use crate::id::{NodeId, RoomName};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// The node that published the event.
+    /// The node that publishes the event.
     pub origin: NodeId,
-    /// The room whose members get it.
+    /// The room whose members receive the event.
     pub room: RoomName,
     /// The event's name.
     pub event: Name,
-    /// The event's bytes.
+    /// The event's payload.
     pub payload: Bytes,
-    /// When the application or a client published it: the start of its delivery latency.
+    /// When the application or a client published the event. Its delivery latency is measured from
+    /// this time.
     pub published_at: Instant,
 }
 
-/// A room event that the broker has accepted, on its way to the members. Exhaustive for the same reason as [`Publish`],
-/// whose example shows how one is made.
+/// A room event that the broker has accepted, on its way to members. It is exhaustive for the same
+/// reason as [`Publish`]. The example there shows how to create one.
 #[derive(Debug, Clone)]
 pub struct Publication {
     /// The node that published the event.
     pub origin: NodeId,
-    /// The room whose members get it.
+    /// The room whose members receive the event.
     pub room: RoomName,
     /// The event's name.
     pub event: Name,
-    /// The event's bytes.
+    /// The event's payload.
     pub payload: Bytes,
-    /// When it was published, by this process' clock: the start of its delivery latency.
+    /// When the event was published, by the clock of this process. Its delivery latency is measured
+    /// from this time.
     pub published_at: Instant,
     /// The event's place in its room.
     pub position: Position,
 }
 
-/// A place in the order of a room's events. Positions of different epochs can't be compared: a new epoch begins when
-/// the broker has lost the room's last offset.
+/// A place in the order of a room's events. Positions of different epochs cannot be compared. A new
+/// epoch begins when the broker has lost the room's last offset.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
 /// use roomcast::Position;
 ///
-/// /// Whether events are missing between two that a node received one after the other.
+/// /// Returns whether events are missing between two consecutive events that a node received.
 /// fn has_gap(last: Position, next: Position) -> bool {
 ///     last.epoch == next.epoch && next.offset != last.offset + 1
 /// }
@@ -77,19 +80,19 @@ pub struct Publication {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which numbering of the room's events the offset belongs to.
+    /// The history that the offset belongs to.
     pub epoch: u64,
-    /// The event's number. Offsets of one epoch grow, by one for each event.
+    /// The event's number. Within an epoch, offsets increase by one with each event.
     pub offset: u64,
 }
 
 impl Publish {
-    /// The event's size in bytes, as queues count it.
+    /// Returns the event's size in bytes, as queues count it.
     pub fn size(&self) -> usize {
         size(&self.room, &self.event, &self.payload)
     }
 
-    /// The publication that it becomes at this position.
+    /// Turns the event into a publication at this position.
     pub fn accepted(self, position: Position) -> Publication {
         let Self { origin, room, event, payload, published_at } = self;
         Publication { origin, room, event, payload, published_at, position }
@@ -97,7 +100,7 @@ impl Publish {
 }
 
 impl Publication {
-    /// The event's size in bytes, as queues count it.
+    /// Returns the event's size in bytes, as queues count it.
     pub fn size(&self) -> usize {
         size(&self.room, &self.event, &self.payload)
     }

@@ -1,4 +1,4 @@
-//! Publications that wait for a node's hub.
+//! Publications that wait for a node to take them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use crate::broker::limits::{MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 use crate::broker::publication::Publication;
 
-/// A bounded queue between a broker and the hub: at most [`MAX_WAITING_EVENTS`] publications or [`MAX_WAITING_BYTES`].
-/// Its owner locks it.
+/// A bounded queue between a broker and its node, for use in a broker of your own. It holds up to
+/// [`MAX_WAITING_EVENTS`] publications or [`MAX_WAITING_BYTES`]. Protect it with a lock.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -27,27 +27,27 @@ pub struct PublicationQueue {
 }
 
 impl PublicationQueue {
-    /// A queue that is closed and empty.
+    /// Creates a queue that is closed and empty.
     pub fn closed() -> Self {
         Self { closed: true, ..Self::default() }
     }
 
-    /// Whether the hub takes no more publications.
+    /// Returns whether the queue accepts no more publications.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// How many publications wait.
+    /// Returns how many publications wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
+    /// Returns whether no publication waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether there is no place for more.
+    /// Returns whether the queue has no place for more publications.
     pub fn is_full(&self) -> bool {
         !self.has_place(0)
     }
@@ -57,27 +57,30 @@ impl PublicationQueue {
             || (self.waiting.len() < MAX_WAITING_EVENTS && self.waiting_bytes + size <= MAX_WAITING_BYTES)
     }
 
-    /// A place for a publication of `size` bytes. `None`: the queue is full or closed.
+    /// Reserves a place for a publication of `size` bytes. Returns `None` if the queue is full or
+    /// closed.
     pub fn reserve(&mut self, size: usize) -> Option<Reservation<'_>> {
         (!self.closed && self.has_place(size)).then_some(Reservation(self))
     }
 
-    /// Appends a publication even if the queue is full: for a broker that has taken it from the network and can't refuse
-    /// it any more. Such a broker pauses the events, but not the replies to publishes, while the queue
-    /// [is full](Self::is_full).
+    /// Appends a publication even if the queue is full. Use this in a broker that has already taken
+    /// the publication from the network and cannot reject it any more. While the queue [is
+    /// full](Self::is_full), such a broker must stop taking events, but not the replies to
+    /// publishes.
     pub fn push(&mut self, publication: Publication) {
         self.waiting_bytes += publication.size();
         self.waiting.push_back(publication);
         self.wake();
     }
 
-    /// Takes no more publications; those that wait are still given out.
+    /// Closes the queue. It accepts no more publications. Those that wait can still be taken.
     pub fn close(&mut self) {
         self.closed = true;
         self.wake();
     }
 
-    /// Gives out all that waits, so the queue has room again. `false`: it is closed and empty.
+    /// Takes all publications that wait, which makes place for more. Returns `false` if the queue
+    /// is closed and empty.
     pub fn poll_publications(&mut self, cx: &Context<'_>, publications: &mut Vec<Publication>) -> Poll<bool> {
         if !self.waiting.is_empty() {
             self.waiting_bytes = 0;
@@ -98,14 +101,14 @@ impl PublicationQueue {
     }
 }
 
-/// A place in a [`PublicationQueue`], held until it is filled or dropped: the queue stays borrowed, so no other
-/// publication can take it.
+/// A reserved place in a [`PublicationQueue`]. The queue stays borrowed until you fill the place or
+/// drop it, so no other publication can take it.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
 /// use roomcast::{Publication, PublicationQueue};
 ///
-/// /// Whether there was a place.
+/// /// Returns whether the queue had a place.
 /// fn deliver(publication: Publication, queue: &mut PublicationQueue) -> bool {
 ///     let place = queue.reserve(publication.size());
 ///     place.map(|place| place.fill(publication)).is_some()

@@ -1,10 +1,12 @@
-//! What nodes send to one another: a head in JSON, a line feed, and an event's payload as it is.
+//! The messages between nodes. Each consists of a head in JSON, a line feed, and the unmodified
+//! payload of an event.
 //!
-//! These types are the wire format alone; the rest of the crate has types of its own. The format can grow while nodes
-//! of two versions work together: a node ignores fields that it does not know, responds to a request that it does not
-//! know with [`Response::Unsupported`], and decodes a response that it does not know as [`Response::Unknown`]. Whatever
-//! may get more fields is therefore a JSON object, never a list. [`VERSION`] changes only if a node would misunderstand
-//! a message; nodes drop messages of other versions.
+//! These types define only the wire format; the rest of the crate has types of its own. The format
+//! can grow while nodes of two versions work together. A node ignores unknown fields, responds to
+//! unknown requests with [`Response::Unsupported`], and decodes unknown responses as
+//! [`Response::Unknown`]. Everything that may get more fields is therefore a JSON object, not a
+//! list. [`VERSION`] changes only if a node would misinterpret a message. Nodes drop messages of
+//! other versions.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,8 @@ use crate::id::{ConnectionId, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId};
 /// The format's version.
 const VERSION: u32 = 3;
 
-/// How many members of a room one node lists. About 60 bytes each on their way; the count is exact.
+/// How many members of a room one node lists. A member takes about 60 bytes in a message. The count
+/// of members is exact.
 pub const MAX_LISTED_MEMBERS: usize = 10_000;
 
 /// How many rooms a list has at most.
@@ -27,7 +30,7 @@ pub const MAX_LISTED_ROOMS: usize = 1000;
 /// The longest reason that fits into a Close frame, in bytes (RFC 6455, section 5.5).
 const MAX_CLOSE_REASON: usize = 123;
 
-/// The longest head, in bytes: it fits the longest list of members with the longest names.
+/// The longest head, in bytes. The longest list of members with the longest names fits.
 const MAX_HEAD: usize = 4 * 1024 * 1024;
 
 /// The longest version string of a node, in bytes.
@@ -40,32 +43,35 @@ const MAX_REASON_LEN: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum NodeMessage {
-    /// The sender is alive. `clock_ms` is what its clock, in milliseconds since its start, showed when it sent this.
+    /// The sender is alive. `clock_ms` is the sender's clock when it sent this, in milliseconds
+    /// since the sender started.
     Heartbeat { version: String, connections: usize, uptime_seconds: u64, clock_ms: u64 },
     /// The sender leaves the cluster.
     Leave,
-    /// The response goes to the sender's own room. A request with an effect may be carried out only until the receiving
-    /// node's clock, the one in its heartbeats, shows its entry in `expires_ms`; after that, the sender has reported a
-    /// failure. A node whose clock the sender has not received yet uses the sender's clock, which showed `sent_ms`.
+    /// A request. The response goes to the sender's own room. A request with an effect expires when
+    /// the receiving node's clock, which its heartbeats announce, reaches the node's entry in
+    /// `expires_ms`. After that, the node must not carry it out, because the sender has reported a
+    /// failure. If the node has no entry, because the sender has not received its clock yet, it
+    /// uses the sender's clock, which showed `sent_ms`.
     Request { id: u64, request: Request, sent_ms: u64, expires_ms: BTreeMap<NodeId, u64> },
-    /// The response to the request that the receiver gave this id.
+    /// The response to the receiver's request with this id.
     Response { id: u64, response: Response },
-    /// Of a later version of the format.
+    /// A message of a later version of the format.
     #[serde(other)]
     Unknown,
 }
 
-/// What other nodes should do with their own connections, or report about them.
+/// What other nodes should do with their connections, or report about them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// To queue an event, with the payload behind the head, to a connection.
+    /// Queue an event for a connection. The payload follows the head.
     NotifyConnection {
         connection: ConnectionId,
         #[serde(with = "name_as_text")]
         event: Name,
     },
-    /// The same, to each connection of a user.
+    /// Queue an event for each connection of a user. The payload follows the head.
     NotifyUser {
         user: UserId,
         #[serde(with = "name_as_text")]
@@ -92,40 +98,40 @@ pub(crate) enum Request {
     Members {
         room: RoomName,
     },
-    /// The first `limit` rooms, by name, after `after`.
+    /// List the first `limit` rooms after `after`, by name.
     Rooms {
         prefix: String,
         after: String,
         limit: usize,
     },
-    /// Of a later version of the format.
+    /// A request of a later version of the format.
     #[serde(other)]
     Unknown,
 }
 
-/// What a node responds.
+/// A node's response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Response {
-    /// The number of connections that it was done to.
+    /// For how many connections the node carried out the request.
     Reached {
         count: usize,
     },
     JoinFailed {
         error: JoinFailure,
     },
-    /// How many there are, and some of them.
+    /// How many members there are, and a list of some of them.
     Members {
         count: usize,
         members: Vec<Member>,
     },
-    /// By name.
+    /// Rooms, ordered by name.
     Rooms {
         rooms: Vec<RoomCount>,
     },
-    /// The request is of a later version of the format than the node's.
+    /// The node's version does not support the request.
     Unsupported,
-    /// Of a later version of the format.
+    /// A response of a later version of the format.
     #[serde(other)]
     Unknown,
 }
@@ -138,7 +144,7 @@ pub(crate) struct Member {
     pub(crate) user: Option<UserId>,
 }
 
-/// One room with the number of its members on the responding node.
+/// A room, with the number of its members on the responding node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RoomCount {
     pub(crate) room: RoomName,
@@ -155,7 +161,7 @@ pub(crate) enum JoinFailure {
     Unavailable {
         reason: String,
     },
-    /// Of a later version of the format.
+    /// An error of a later version of the format.
     #[serde(other)]
     Unknown,
 }
@@ -166,14 +172,14 @@ struct Head<M> {
     message: M,
 }
 
-/// The head's version, whatever its message is.
+/// The version in a head, whatever the message is.
 #[derive(Deserialize)]
 struct Version {
     v: u32,
 }
 
 impl NodeMessage {
-    /// The bytes of a message with an event's payload, which is empty for most.
+    /// Encodes a message, with the payload of an event. For most messages, the payload is empty.
     pub(crate) fn encode(&self, payload: &[u8]) -> Bytes {
         let mut bytes = BytesMut::new().writer();
         serde_json::to_writer(&mut bytes, &Head { v: VERSION, message: self })
@@ -184,7 +190,8 @@ impl NodeMessage {
         bytes.freeze()
     }
 
-    /// A node's message, and the payload behind it. `None`: its format is unknown, or no node sends such a message.
+    /// Decodes a node's message and the payload that follows it. Returns `None` if the format is
+    /// unknown, or if no node sends such a message.
     pub(crate) fn decode(mut bytes: Bytes) -> Option<(Self, Bytes)> {
         let head_len = bytes.iter().take(MAX_HEAD).position(|byte| *byte == b'\n')?;
         let head = bytes.split_to(head_len);
@@ -196,7 +203,7 @@ impl NodeMessage {
         head.message.is_valid().then(|| (head.message, bytes.slice(1..)))
     }
 
-    /// Whether it is within the bounds of what a node sends.
+    /// Returns whether the message is within the limits of what nodes send.
     fn is_valid(&self) -> bool {
         match self {
             Self::Heartbeat { version, .. } => {
@@ -210,7 +217,7 @@ impl NodeMessage {
 }
 
 impl Request {
-    /// Whether it has an effect on the node that carries it out.
+    /// Returns whether the request has an effect on the node that carries it out.
     pub(crate) fn has_effect(&self) -> bool {
         !matches!(self, Self::Members { .. } | Self::Rooms { .. } | Self::Unknown)
     }
@@ -238,7 +245,7 @@ impl Response {
 }
 
 impl JoinFailure {
-    /// A failure whose explanation is cut to what a message may have.
+    /// Creates a failure whose explanation is truncated to the limit of a message.
     pub(crate) fn unavailable(mut reason: String) -> Self {
         reason.truncate(reason.floor_char_boundary(MAX_REASON_LEN));
         Self::Unavailable { reason }

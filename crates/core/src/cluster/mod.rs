@@ -1,7 +1,9 @@
-//! The nodes of a cluster: which are live, their requests to one another, and operations on all of them.
+//! The nodes of a cluster: which ones are live, requests between them, and operations on all of
+//! them.
 //!
-//! Imports `rooms` (what this node holds) and the broker's contract. A message from another node enters by
-//! [`Cluster::take`]; requests leave by [`Peers`](peers::Peers), as publications to rooms that no client can name.
+//! This module imports `rooms`, which holds this node's connections, and the broker's contract. A
+//! message from another node enters through [`Cluster::take`]. Requests leave through
+//! [`Peers`](peers::Peers), as publications to rooms that no client can name.
 
 pub(crate) mod message;
 pub(crate) mod nodes;

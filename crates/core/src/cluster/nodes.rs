@@ -1,4 +1,4 @@
-//! Which other nodes there are: a pure map.
+//! Tracks which other nodes are live. It does no I/O.
 //!
 //! ```text
 //!            heartbeat             leave
@@ -16,15 +16,17 @@ use crate::id::NodeId;
 /// How often a node sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
-/// A node without a heartbeat for this time is gone: three in a row were lost.
+/// How long a node without a heartbeat counts as live. It has then missed three heartbeats in a
+/// row.
 pub const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the best reading of another node's clock is used, and how far the two clocks may drift apart in that time:
-/// 30 s at 500 ppm are 15 ms.
+/// How long the best reading of another node's clock is used, and how far the two clocks may drift
+/// apart in that time. In 30 s, a drift of 500 ppm is 15 ms.
 const MAX_READING_AGE: Duration = Duration::from_secs(30);
 const MAX_DRIFT: Duration = Duration::from_millis(20);
 
-/// How many other nodes are known at once; heartbeats of more are ignored. About 200 bytes each.
+/// How many other nodes are tracked. Heartbeats of further nodes are ignored. A node takes about
+/// 200 bytes.
 pub const MAX_NODES: usize = 1000;
 
 /// A live node, as its last heartbeat reported it.
@@ -41,24 +43,25 @@ pub const MAX_NODES: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeInfo {
-    /// This run of it.
+    /// The id of the node's current run.
     pub node: NodeId,
-    /// The version it was built from.
+    /// The node's version.
     pub version: String,
-    /// How many connections it has.
+    /// How many connections the node has.
     pub connections: usize,
-    /// How long it has run. Not a date: the clocks of two machines may differ.
+    /// How long the node has been running, in seconds. This is not a time of day, because the
+    /// clocks of two machines may differ.
     pub uptime_seconds: u64,
 }
 
 impl NodeInfo {
-    /// A node that has just started and has no connections.
+    /// Creates the description of a node that has just started and has no connections.
     pub fn new(node: NodeId, version: impl Into<String>) -> Self {
         Self { node, version: version.into(), connections: 0, uptime_seconds: 0 }
     }
 }
 
-/// The other nodes that sent a heartbeat lately.
+/// The other nodes whose heartbeats have arrived recently.
 #[derive(Debug, Default)]
 pub struct Nodes {
     known: HashMap<NodeId, Known>,
@@ -69,13 +72,13 @@ struct Known {
     info: NodeInfo,
     at: Instant,
     clock: Reading,
-    /// It has left. It stays known as such for a while, since a heartbeat that it sent before may
-    /// come after: only one room's events are in order.
+    /// The node has left. It is remembered for some time, since a heartbeat that it sent earlier
+    /// may arrive later: order is guaranteed only within a room.
     left: bool,
 }
 
-/// What a node's clock showed, and when that reading arrived. The message took some time, so the clock is ahead of what
-/// is computed from the reading, never behind.
+/// A reading of a node's clock, and when it arrived. Because the message took some time, the actual
+/// clock is ahead of the value that is computed from the reading, never behind it.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     shown: Duration,
@@ -83,13 +86,13 @@ struct Reading {
 }
 
 impl Reading {
-    /// The least that the clock shows at that time.
+    /// Returns the minimum that the clock shows at a time.
     fn at(self, time: Instant) -> Duration {
         let passed = time.saturating_duration_since(self.arrived);
         (self.shown + passed).saturating_sub(self.arrived.saturating_duration_since(time))
     }
 
-    /// The reading that arrived faster; the new one if this one is old.
+    /// Returns the reading that took less time to arrive, or the new one if this one is old.
     fn or_better(self, new: Self) -> Self {
         let is_old = new.arrived.saturating_duration_since(self.arrived) > MAX_READING_AGE;
         if is_old || new.shown >= self.at(new.arrived) { new } else { self }
@@ -97,12 +100,13 @@ impl Reading {
 }
 
 impl Nodes {
-    /// None.
+    /// Creates an empty set of nodes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A heartbeat of a node, sent when its clock showed `clock`. `true`: the node was unknown until now.
+    /// Records a node's heartbeat, which it sent when its clock showed `clock`. Returns whether the
+    /// node was unknown until now.
     pub fn on_heartbeat(&mut self, info: NodeInfo, clock: Duration, now: Instant) -> bool {
         let reading = Reading { shown: clock, arrived: now };
         let has_place = self.known.len() < MAX_NODES;
@@ -120,35 +124,35 @@ impl Nodes {
         }
     }
 
-    /// A node has left, for good: should it be started again, it is another.
+    /// Records that a node has left for good. If it is started again, it has a new id.
     pub fn on_leave(&mut self, node: NodeId, now: Instant) {
         if let Some(known) = self.known.get_mut(&node) {
             (known.left, known.at) = (true, now);
         }
     }
 
-    /// Forgets nodes without a heartbeat for too long.
+    /// Removes nodes whose last heartbeat is too old.
     pub fn expire(&mut self, now: Instant) {
         self.known.retain(|_, known| now.saturating_duration_since(known.at) < NODE_TIMEOUT);
     }
 
-    /// No heartbeat could arrive for a time. Silence counts from now on.
+    /// Restarts the time-outs of all nodes, after a time when no heartbeat could arrive.
     pub fn restart_clocks(&mut self, now: Instant) {
         self.known.values_mut().for_each(|known| known.at = now);
     }
 
-    /// The live nodes, in no order.
+    /// Returns the live nodes, in no particular order.
     pub fn live(&self) -> impl Iterator<Item = &NodeInfo> {
         self.known.values().filter(|known| !known.left).map(|known| &known.info)
     }
 
-    /// Whether a node is live.
+    /// Returns whether a node is live.
     pub fn is_live(&self, node: NodeId) -> bool {
         self.known.get(&node).is_some_and(|known| !known.left)
     }
 
-    /// The least that a live node's clock shows at this time. A request that expires at this reading is carried out by
-    /// this time, or never.
+    /// Returns the minimum that a live node's clock shows at a time. If a request expires at this
+    /// reading, the node carries it out by that time or never.
     pub fn clock_at(&self, node: NodeId, time: Instant) -> Option<Duration> {
         let known = self.known.get(&node).filter(|known| !known.left)?;
         Some(known.clock.at(time).saturating_sub(MAX_DRIFT))

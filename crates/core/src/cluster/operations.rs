@@ -1,5 +1,5 @@
-//! What a node does with all nodes of the cluster: lists members, rooms and nodes; notifies, moves and closes connections
-//! and users on any of them.
+//! Operations of a node on all nodes of the cluster. They list members, rooms and nodes. They also
+//! notify and close connections and users on any node, and change the rooms of connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,33 +21,35 @@ use crate::cluster::shared_queries::SharedQueries;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::rooms::local_node::{JoinError, LocalNode, Member};
 
-/// Requests of other nodes that may be responded to at once in tasks of their own; more get no response.
+/// How many requests of other nodes this node processes concurrently in tasks of their own. Further
+/// requests get no response.
 const MAX_RESPONDING: usize = 1024;
 
-/// Why something could not be done on other nodes.
+/// Why an operation on other nodes failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// There is no such connection, or user, on any node.
+    /// The connection or user does not exist on any node.
     #[error("{what} not found")]
     NotFound {
-        /// What was looked for.
+        /// What was not found: a connection or a user.
         what: &'static str,
     },
     /// The connection did not become a member.
     #[error(transparent)]
     Join(#[from] JoinError),
-    /// The broker failed. It may have accepted the request all the same, if its connection was lost meanwhile.
+    /// The broker failed. It may have accepted the request nevertheless, if its connection was lost
+    /// meanwhile.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Nodes did not respond in time, or are of a version that does not support the request. It is unknown whether
-    /// those that did not respond in time carried it out.
+    /// Some nodes did not respond in time, or their version does not support the request. Nodes
+    /// that did not respond in time may have carried it out.
     #[error("no response from {}", nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", "))]
     NoResponse {
-        /// Which.
+        /// The ids of these nodes.
         nodes: Vec<NodeId>,
     },
-    /// More requests wait for responses than may.
+    /// Too many requests wait for responses.
     #[error("{MAX_REQUESTS} requests to other nodes are pending, which is the limit; try again later")]
     TooManyRequests,
 }
@@ -61,13 +63,13 @@ impl From<SendError> for RequestError {
     }
 }
 
-/// A room's members over the cluster.
+/// The members of a room, on all nodes.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
 /// use roomcast::{Members, UserId};
 ///
-/// /// Whether a user is in the room. `None`: some nodes did not respond, so that is unknown.
+/// /// Returns whether a user is in the room, or `None` if some nodes did not respond.
 /// fn has_user(members: &Members, user: &UserId) -> Option<bool> {
 ///     let is_member = members.members.iter().any(|member| member.user.as_ref() == Some(user));
 ///     (is_member || members.unresponsive_nodes.is_empty()).then_some(is_member)
@@ -76,11 +78,11 @@ impl From<SendError> for RequestError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Members {
-    /// How many there are on the nodes that responded.
+    /// How many members the room has on the nodes that responded.
     pub count: usize,
-    /// Who they are, up to 10,000 of each node.
+    /// The members, up to 10,000 for each node.
     pub members: Vec<Member>,
-    /// Live nodes that did not respond in time, so that their members are missing.
+    /// Live nodes that did not respond in time. Their members are missing.
     pub unresponsive_nodes: Vec<NodeId>,
 }
 
@@ -97,32 +99,33 @@ pub struct Members {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomsQuery {
-    /// The prefix of their names.
+    /// Lists only rooms whose names begin with this.
     pub prefix: String,
-    /// Only those whose names come after this one: the last of the list before.
+    /// Lists only rooms whose names come after this one in order. To get the next page, use
+    /// [`Rooms::next`].
     pub after: String,
-    /// How many, at most 1,000.
+    /// How many rooms to list, at most 1,000.
     pub limit: usize,
 }
 
 impl Default for RoomsQuery {
-    /// The first 1,000 of all.
+    /// Lists the first 1,000 of all rooms.
     fn default() -> Self {
         Self { prefix: String::new(), after: String::new(), limit: MAX_LISTED_ROOMS }
     }
 }
 
-/// One room of a list: see [`Rooms`].
+/// A room in a list. See [`Rooms`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomCount {
-    /// Its name.
+    /// The room's name.
     pub room: RoomName,
-    /// How many members it has on the nodes that responded.
+    /// How many members the room has on the nodes that responded.
     pub members: usize,
 }
 
-/// Rooms over the cluster.
+/// Rooms that have members, on all nodes.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -139,15 +142,15 @@ pub struct RoomCount {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rooms {
-    /// By name.
+    /// The rooms, ordered by name.
     pub rooms: Vec<RoomCount>,
-    /// If there are more rooms: the name to continue after.
+    /// If there are more rooms, the name for the [`after`](RoomsQuery::after) of the next query.
     pub next: Option<RoomName>,
-    /// Live nodes that did not respond in time, so that their rooms and members are missing.
+    /// Live nodes that did not respond in time. Their rooms and members are missing.
     pub unresponsive_nodes: Vec<NodeId>,
 }
 
-/// The connections of a user that an operation was done to.
+/// How many connections of a user an operation reached.
 ///
 /// ```
 /// # use roomcast_core as roomcast;
@@ -160,14 +163,14 @@ pub struct Rooms {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {
-    /// To how many it was done, at least one.
+    /// The number of connections for which the operation was carried out. There is at least one.
     pub connections: usize,
-    /// Live nodes that did not respond in time. It is unknown whether they have connections of the user, and whether it
-    /// was done to them.
+    /// Live nodes that did not respond in time. They may have connections of the user, and may have
+    /// carried out the operation for these.
     pub unresponsive_nodes: Vec<NodeId>,
 }
 
-/// All nodes of a cluster, as one of them reaches them.
+/// All nodes of a cluster, as seen from one of them.
 #[derive(Debug)]
 pub struct Cluster {
     local: Arc<LocalNode>,
@@ -186,25 +189,27 @@ impl Cluster {
         &self.peers
     }
 
-    /// The live nodes of the cluster by id, this one included. While the broker is down no heartbeat can arrive, and
-    /// the nodes that were live before stay so.
+    /// Returns the live nodes of the cluster, including this one, ordered by id. While the broker
+    /// is down, no heartbeat can arrive, and the nodes that were live before stay in the list.
     pub fn nodes(&self) -> Vec<NodeInfo> {
         self.peers.nodes()
     }
 
-    /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
-    /// other nodes send it no requests. Waits at most one second for the broker.
+    /// Announces that this node leaves, before its broker is closed. Its connections should have
+    /// ended, because other nodes send it no more requests. This waits at most one second for the
+    /// broker.
     ///
     /// # Cancel safety
-    /// Dropping the future may lose the announcement; the other nodes then miss the heartbeats for 10 s.
+    /// If you drop the future, the announcement may be lost. The other nodes then list this node for
+    /// up to 13 s.
     pub async fn leave(&self) {
         self.peers.leave().await;
     }
 
-    /// A room's members, on all nodes. Concurrent calls for the same room share the result.
+    /// Lists a room's members, on all nodes. Concurrent calls for the same room share a result.
     ///
     /// # Errors
-    /// [`RequestError`] if the nodes could not be reached.
+    /// Returns [`RequestError`] if the other nodes could not be reached.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -226,17 +231,17 @@ impl Cluster {
         Ok(Arc::new(all))
     }
 
-    /// Rooms that have members on any node.
+    /// Lists rooms that have members on any node.
     ///
     /// # Errors
-    /// [`RequestError`] if the nodes could not be reached.
+    /// Returns [`RequestError`] if the other nodes could not be reached.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, RequestError> {
         let limit = query.limit.min(MAX_LISTED_ROOMS);
-        // If a room is among the first of all, it is among the first of each node that has it: so the
-        // lists together are exact.
+        // If a room is among the first of all rooms, it is among the first of each node that has
+        // it. The combined lists are therefore exact.
         let request = Request::Rooms { prefix: query.prefix, after: query.after, limit: limit + 1 };
         let responses = self.request_all(request, Bytes::new()).await?;
         let mut counts = BTreeMap::<RoomName, usize>::new();
@@ -253,85 +258,87 @@ impl Cluster {
         Ok(Rooms { rooms, next, unresponsive_nodes: responses.unresponsive })
     }
 
-    /// Sends an event to one connection, on any node. When this returns, the event is queued there.
+    /// Sends an event to a connection, on any node. When this returns, the event is queued there.
     ///
     /// # Errors
-    /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker), the
-    /// event was not queued.
+    /// Returns [`RequestError`]. The event was not queued, except perhaps if the error is
+    /// [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker).
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the event is queued.
+    /// If you drop the future, the event may or may not be queued.
     pub async fn notify_connection(&self, to: ConnectionId, event: Name, payload: Bytes) -> Result<(), RequestError> {
         self.request_owner(to, Request::NotifyConnection { connection: to, event }, payload).await
     }
 
-    /// Sends an event to all connections of a user. When this returns, the event is queued to
-    /// [`Reached::connections`].
+    /// Sends an event to all connections of a user. When this returns, the event is queued for
+    /// [`Reached::connections`] of them.
     ///
     /// # Errors
-    /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker), the
-    /// event was not queued.
+    /// Returns [`RequestError`]. The event was not queued, except perhaps if the error is
+    /// [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker).
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the event is queued.
+    /// If you drop the future, the event may or may not be queued.
     pub async fn notify_user(&self, user: &UserId, event: Name, payload: Bytes) -> Result<Reached, RequestError> {
         reached("user", self.request_all(Request::NotifyUser { user: user.clone(), event }, payload).await?)
     }
 
-    /// Closes one connection, on any node.
+    /// Closes a connection, on any node.
     ///
     /// # Errors
-    /// [`RequestError`]; a connection that is being closed already is not found.
+    /// Returns [`RequestError`]. A connection that is already being closed is not found.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the connection is closed.
+    /// If you drop the future, the connection may or may not be closed.
     pub async fn close_connection(&self, id: ConnectionId, close: CloseFrame) -> Result<(), RequestError> {
         let request = Request::CloseConnection { connection: id, code: close.code.0, reason: close.reason };
         self.request_owner(id, request, Bytes::new()).await
     }
 
-    /// Closes all connections of a user, and returns how many.
+    /// Closes all connections of a user, and returns how many were closed.
     ///
     /// # Errors
-    /// [`RequestError`]; connections that are being closed already are not found.
+    /// Returns [`RequestError`]. Connections that are already being closed are not found.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open which connections are closed.
+    /// If you drop the future, some of the connections may be closed.
     pub async fn close_user(&self, user: &UserId, close: CloseFrame) -> Result<Reached, RequestError> {
         let request = Request::CloseUser { user: user.clone(), code: close.code.0, reason: close.reason };
         reached("user", self.request_all(request, Bytes::new()).await?)
     }
 
-    /// Makes a connection a member of a room, on any node. When this returns, every event that
-    /// is published later reaches it.
+    /// Makes a connection a member of a room, on any node. When this returns, the connection
+    /// receives every event published later.
     ///
     /// # Errors
-    /// [`RequestError`]; unless it is [`NoResponse`](RequestError::NoResponse) or [`Broker`](RequestError::Broker),
-    /// this did not make the connection a member.
+    /// Returns [`RequestError`]. The operation did not make the connection a member, except perhaps
+    /// if the error is [`NoResponse`](RequestError::NoResponse) or
+    /// [`Broker`](RequestError::Broker).
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the connection becomes a member.
+    /// If you drop the future, the connection may or may not become a member.
     pub async fn join_connection(&self, id: ConnectionId, room: &RoomName) -> Result<(), RequestError> {
         self.request_owner(id, Request::Join { connection: id, room: room.clone() }, Bytes::new()).await
     }
 
-    /// Ends a connection's membership, on any node. When this returns, no event of the room is
-    /// queued to it any more. A connection that is no member is not an error.
+    /// Ends a connection's membership, on any node. When this returns, no further event of the room
+    /// is queued for the connection. It succeeds even if the connection is not a member.
     ///
     /// # Errors
-    /// [`RequestError`].
+    /// Returns [`RequestError`] if the connection does not exist or its node could not be reached.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the membership ends.
+    /// If you drop the future, the membership may or may not end.
     pub async fn leave_connection(&self, id: ConnectionId, room: &RoomName) -> Result<(), RequestError> {
         self.request_owner(id, Request::Leave { connection: id, room: room.clone() }, Bytes::new()).await
     }
 
     // === requests ===
 
-    /// Has a request carried out by all nodes, this one included.
+    /// Sends a request to all other nodes, and carries it out on this one.
     async fn request_all(&self, request: Request, payload: Bytes) -> Result<Responses, RequestError> {
-        // First the others: if they can't be reached, nothing is done here either.
+        // The other nodes come first. If they cannot be reached, the request is not carried out
+        // here either.
         let sent = self.peers.request(Target::All, request.clone(), payload.clone()).await?;
         let own = respond(&self.local, request, payload).await;
         let mut responses = sent.responses().await;
@@ -339,7 +346,8 @@ impl Cluster {
         Ok(responses)
     }
 
-    /// Has a request carried out by the node that owns a connection; if that is this one, the broker is not needed.
+    /// Sends a request to the node that owns a connection. If this node owns it, the broker is not
+    /// needed.
     async fn request_owner(&self, id: ConnectionId, request: Request, payload: Bytes) -> Result<(), RequestError> {
         let responses = if id.node == self.local.id() {
             Responses { responses: vec![respond(&self.local, request, payload).await], unresponsive: Vec::new() }
@@ -347,13 +355,15 @@ impl Cluster {
             self.peers.request(Target::One(id.node), request, payload).await?.responses().await
         } else {
             self.peers.check_reachable()?;
-            // A node that is gone has no connections; one that is cut off has, and is not found either.
+            // A dead node has no connections. A node that is cut off has connections, but they
+            // cannot be found.
             Responses::default()
         };
         reached("connection", responses).map(drop)
     }
 
-    /// Takes a publication in if it is a message from another node; otherwise returns it: an event for members.
+    /// Processes a publication if it is a message from another node. Otherwise returns it, because
+    /// it is an event for members.
     pub(crate) fn take(&self, publication: Publication) -> Option<Publication> {
         if !publication.room.is_of_nodes() {
             return Some(publication);
@@ -364,8 +374,9 @@ impl Cluster {
         None
     }
 
-    /// Begins at once, so that one node's requests are carried out in order. What waits for something or takes long
-    /// gets a task of its own, because publications wait meanwhile.
+    /// Starts a request at once, so that the requests of one node are carried out in order. A
+    /// request that waits for something or takes long continues in a task of its own, because
+    /// publications wait meanwhile.
     fn on_request(&self, incoming: IncomingRequest) {
         let IncomingRequest { from, id, request, payload } = incoming;
         let takes_time = request.takes_time();
@@ -385,7 +396,7 @@ impl Cluster {
     }
 }
 
-/// Adds up what was done.
+/// Adds up the number of connections in the responses.
 fn reached(what: &'static str, responses: Responses) -> Result<Reached, RequestError> {
     let mut connections = 0;
     for response in responses.responses {

@@ -1,6 +1,6 @@
-//! The way to the other nodes: heartbeats, requests and responses, over the broker.
+//! Sends heartbeats, requests and responses to the other nodes, over the broker.
 //!
-//! They are publications to internal rooms: `nodes/all`, and `node/<id>` for each node.
+//! These messages are publications to internal rooms: `nodes/all`, and `node/<id>` for each node.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,16 +21,17 @@ use crate::cluster::pending::{MAX_REQUESTS, PendingRequests, REQUEST_TIMEOUT, Re
 use crate::id::{NodeId, RoomName};
 use crate::rooms::local_node::LocalNode;
 
-/// The version that a node announces.
+/// The version that this node announces.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How long a node that leaves waits for the broker to accept that message.
+/// How long a leaving node waits for the broker to accept its message.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a request to other nodes failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum SendError {
-    /// The broker failed. It may have accepted the request all the same, if its connection was lost meanwhile.
+    /// The broker failed. It may have accepted the request nevertheless, if its connection was lost
+    /// meanwhile.
     #[error(transparent)]
     Broker(#[from] BrokerError),
     #[error("{MAX_REQUESTS} requests to other nodes are pending, which is the limit; try again later")]
@@ -45,7 +46,7 @@ pub(crate) enum Target {
     All,
 }
 
-/// A request of another node, to be responded to.
+/// A request of another node, which this node must respond to.
 #[derive(Debug)]
 pub(crate) struct IncomingRequest {
     pub(crate) from: NodeId,
@@ -62,7 +63,7 @@ pub(crate) struct Peers {
     nodes: Mutex<Nodes>,
     requests: Mutex<PendingRequests>,
     started_at: Instant,
-    /// Whether one of this node's own heartbeats has come back since the last was sent.
+    /// Whether one of this node's own heartbeats has come back since it sent the last one.
     own_heartbeat_arrived: AtomicBool,
     has_left: AtomicBool,
 }
@@ -71,7 +72,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The runtime's clock, which tests can turn.
+/// Returns the time of the runtime's clock, which tests can control.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -91,8 +92,8 @@ impl Peers {
 
     // === which nodes are live ===
 
-    /// The live nodes, this one included. While the broker is down no heartbeat can arrive, and the nodes that were
-    /// live before stay so.
+    /// Returns the live nodes, including this one. While the broker is down, no heartbeat can
+    /// arrive, and the nodes that were live before stay in the list.
     pub(crate) fn nodes(&self) -> Vec<NodeInfo> {
         let mut nodes: Vec<_> = self.nodes.lock().live().cloned().collect();
         nodes.push(self.own_info());
@@ -113,12 +114,12 @@ impl Peers {
         }
     }
 
-    /// This node's clock, by which other nodes' requests to it expire.
+    /// Returns this node's clock, which determines when other nodes' requests to it expire.
     fn clock(&self) -> Duration {
         now().saturating_duration_since(self.started_at)
     }
 
-    /// Sends heartbeats, and removes nodes that no longer do. Never returns.
+    /// Sends heartbeats, and removes nodes that no longer send any. Never returns.
     pub(crate) async fn keep_in_touch(&self) {
         let mut status = self.broker.status();
         let mut subscribed = false;
@@ -130,7 +131,7 @@ impl Peers {
                 }
                 self.nodes.lock().restart_clocks(now());
             }
-            // If it takes longer, the next turn tries again.
+            // If this takes longer, the next iteration tries again.
             let _ = tokio::time::timeout(HEARTBEAT_INTERVAL, self.send_heartbeat(&mut subscribed)).await;
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             let mut nodes = self.nodes.lock();
@@ -149,7 +150,7 @@ impl Peers {
 
     async fn send_heartbeat(&self, subscribed: &mut bool) -> Result<(), BrokerError> {
         if !*subscribed {
-            // Before the first heartbeat, because the others respond to it with theirs.
+            // This must precede the first heartbeat, because other nodes respond to it with theirs.
             self.broker.subscribe(&RoomName::of_node(self.local.id())).await?;
             self.broker.subscribe(&RoomName::of_all_nodes()).await?;
             *subscribed = true;
@@ -165,10 +166,10 @@ impl Peers {
         NodeMessage::Heartbeat { version, connections, uptime_seconds, clock_ms: millis(self.clock()) }
     }
 
-    /// Announces that this node leaves, before its broker is closed. Its connections should have ended: from now on
-    /// other nodes send it no requests.
+    /// Announces that this node leaves, before its broker is closed. Its connections should have
+    /// ended, because other nodes send it no more requests.
     pub(crate) async fn leave(&self) {
-        // Should it not get through, the others miss the heartbeats.
+        // If the message is lost, the other nodes notice that the heartbeats are missing.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, self.start_leaving()).await;
     }
 
@@ -187,13 +188,13 @@ impl Peers {
         message: &NodeMessage,
         payload: &[u8],
     ) -> BoxFuture<'static, Result<(), BrokerError>> {
-        // The head names the message.
+        // The message itself is in the head.
         let (event, payload) = (Name::default(), message.encode(payload));
         let publish = Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now() };
         contract::publish(&*self.broker, publish)
     }
 
-    /// Takes a message of another node in, and returns the request that it makes, if any.
+    /// Processes a message of another node. Returns the request in it, if it is one.
     pub(crate) fn on_message(&self, publication: Publication) -> Option<IncomingRequest> {
         let from = publication.origin;
         if from == self.local.id() {
@@ -235,8 +236,8 @@ impl Peers {
         if self.nodes.lock().on_heartbeat(info, clock, now()) {
             tracing::info!(node = %from, "a node has joined");
             self.count_nodes();
-            // So that this one is live there at once. There is one such message for each new node, so there is no need
-            // for a brake.
+            // The response makes this node live on the new node at once. There is only one such
+            // message for each new node, so its rate needs no limit.
             if !self.has_left.load(Ordering::Acquire) {
                 drop(self.send(RoomName::of_node(from), &self.heartbeat(), &[]));
             }
@@ -254,14 +255,15 @@ impl Peers {
         }
     }
 
-    /// Responds to a request. The requester waits for a limited time, so nothing is done if the response is lost.
+    /// Responds to a request. The requester waits for a limited time, so nothing is done if the
+    /// response is lost.
     pub(crate) fn respond(&self, to: NodeId, id: u64, response: Response) {
         drop(self.send(RoomName::of_node(to), &NodeMessage::Response { id, response }, &[]));
     }
 
     // === requests ===
 
-    /// Fails at once while the broker is down.
+    /// Returns an error at once while the broker is down.
     pub(crate) fn check_reachable(&self) -> Result<(), BrokerError> {
         match *self.broker.status().borrow() {
             BrokerStatus::Up => Ok(()),
@@ -271,10 +273,11 @@ impl Peers {
         }
     }
 
-    /// Sends a request. Once the broker has accepted it, the result waits for the responses. A request that fails takes
-    /// no effect later: nodes carry it out before that time, by their own clocks, or not at all.
+    /// Sends a request. Once the broker has accepted it, use the result to wait for the responses.
+    /// If this fails, the request has no effect later: nodes carry it out before the failure is
+    /// reported, by their own clocks, or not at all.
     ///
-    /// Dropping the future, or the result, leaves nothing behind.
+    /// If the future or the result is dropped, nothing is left behind.
     pub(crate) async fn request(
         &self,
         target: Target,
@@ -307,7 +310,8 @@ impl Peers {
             Ok(Ok(())) => Ok(sent),
             Ok(Err(error)) => {
                 if has_effect {
-                    // The request may still arrive: report a failure only once it has expired.
+                    // The request may still arrive, so the failure is reported only after the
+                    // request has expired.
                     tokio::time::sleep_until(deadline).await;
                 }
                 Err(error.into())
@@ -320,7 +324,7 @@ impl Peers {
     }
 }
 
-/// A request that was sent, with its place in the table; dropping it gives the request up.
+/// A request that was sent, with its entry in the table. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct SentRequest<'a> {
     peers: &'a Peers,
@@ -332,8 +336,8 @@ pub(crate) struct SentRequest<'a> {
 impl SentRequest<'_> {
     /// Waits until all nodes have responded, or until the deadline.
     pub(crate) async fn responses(mut self) -> Responses {
-        // After the deadline, nodes that have not responded are missing. The sender is in the table, where only this
-        // request's end removes it.
+        // After the deadline, nodes that have not responded count as unresponsive. The channel's
+        // sender is in the table until this request ends.
         let _ = tokio::time::timeout_at(self.deadline, &mut self.completed).await;
         self.peers.requests.lock().finish(self.id)
     }

@@ -1,4 +1,4 @@
-//! The requests that wait for responses of other nodes: a pure table.
+//! The requests that wait for responses of other nodes. It does no I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,13 +8,15 @@ use tokio::sync::oneshot;
 use crate::cluster::message::Response;
 use crate::id::NodeId;
 
-/// How long a node waits for others' responses. They come within milliseconds, unless a node has just died.
+/// How long a node waits for other nodes' responses. They arrive within milliseconds, unless a node
+/// has just died.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Requests that may wait at once. Beyond that, requests fail: the other nodes don't keep up.
+/// How many requests may wait at once. Further requests fail, because the other nodes cannot keep
+/// up.
 pub const MAX_REQUESTS: usize = 10_000;
 
-/// Requests by the number that their responses name.
+/// The waiting requests, by the id that their responses contain.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRequests {
     last: u64,
@@ -26,26 +28,27 @@ struct Waiting {
     /// The nodes that have not responded yet.
     missing: HashSet<NodeId>,
     responded: HashSet<NodeId>,
-    /// The nodes that responded, but of a version without this request.
+    /// The nodes that responded, but whose version does not support the request.
     unsupported: Vec<NodeId>,
-    /// The request goes to all nodes, including those without a heartbeat yet.
+    /// Whether the request goes to all nodes, including those whose heartbeat has not arrived yet.
     to_all: bool,
     responses: Vec<Response>,
-    /// Notified when no node is missing.
+    /// Notified when no response is missing.
     complete: Option<oneshot::Sender<()>>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Responses {
     pub(crate) responses: Vec<Response>,
-    /// The nodes that should have responded and did not, or whose version does not support the request.
+    /// The nodes that should have responded and did not, or whose version does not support the
+    /// request.
     pub(crate) unresponsive: Vec<NodeId>,
 }
 
 impl PendingRequests {
-    /// A new request to these nodes: its number, and what resolves when all have responded. `None`: too
-    /// many wait.
+    /// Starts a request to these nodes. Returns its id, and a receiver that resolves when all nodes
+    /// have responded. Returns `None` if too many requests wait.
     pub(crate) fn start(&mut self, nodes: HashSet<NodeId>, to_all: bool) -> Option<(u64, oneshot::Receiver<()>)> {
         if self.waiting.len() >= MAX_REQUESTS {
             return None;
@@ -65,7 +68,8 @@ impl PendingRequests {
         Some((self.last, completed))
     }
 
-    /// A node has responded. In a request to all nodes, the response of a node that has become live since counts, too.
+    /// Records a node's response. If the request goes to all nodes, responses of nodes that have
+    /// become live since count as well.
     pub(crate) fn on_response(&mut self, id: u64, from: NodeId, is_live: bool, response: Response) {
         let Some(waiting) = self.waiting.get_mut(&id) else { return };
         let is_first = match waiting.missing.remove(&from) {
@@ -82,7 +86,7 @@ impl PendingRequests {
         }
     }
 
-    /// A node has left in an orderly way, without connections: it has nothing to report.
+    /// Records that a node has left. It has ended its connections, so it has nothing to report.
     pub(crate) fn on_leave(&mut self, node: NodeId) {
         for waiting in self.waiting.values_mut() {
             waiting.missing.remove(&node);
@@ -90,7 +94,7 @@ impl PendingRequests {
         }
     }
 
-    /// Ends the wait.
+    /// Ends the wait for a request, and returns the responses.
     pub(crate) fn finish(&mut self, id: u64) -> Responses {
         let Some(waiting) = self.waiting.remove(&id) else { return Responses::default() };
         let mut unresponsive: Vec<_> = waiting.missing.into_iter().chain(waiting.unsupported).collect();
@@ -104,7 +108,7 @@ impl Waiting {
         if self.missing.is_empty()
             && let Some(complete) = self.complete.take()
         {
-            // The requester may have given up.
+            // The requester may no longer wait.
             let _ = complete.send(());
         }
     }

@@ -15,7 +15,8 @@ use crate::rooms::local_node::{JoinError, LocalNode};
 use crate::rooms::outbox::{Outgoing, Rejected};
 
 impl Request {
-    /// Whether responding takes so long that the node's publications should not wait for it.
+    /// Returns whether the response takes so long that the node's publications should not wait for
+    /// it.
     pub(crate) fn takes_time(&self) -> bool {
         !self.has_effect()
     }
@@ -44,7 +45,8 @@ pub(crate) async fn respond(node: &LocalNode, request: Request, payload: Bytes) 
             Response::Members { count, members: members.collect() }
         }
         Request::Rooms { prefix, after, limit } => {
-            // One more than a list has, by which the requester sees that there are more.
+            // The list may have one room more than the requester returns, which shows that there
+            // are more rooms.
             let rooms = node.list_rooms(&prefix, &after, limit.min(MAX_LISTED_ROOMS + 1)).into_iter();
             Response::Rooms { rooms: rooms.map(|(room, members)| RoomCount { room, members }).collect() }
         }
@@ -65,7 +67,7 @@ async fn join(node: &LocalNode, connection: ConnectionId, room: &RoomName) -> Re
     }
 }
 
-/// Queues an event to connections, and returns to how many.
+/// Queues an event for connections, and returns for how many it was queued.
 fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &Name, payload: &Bytes) -> usize {
     let queued = connections.into_iter().filter(|connection| {
         let mut bytes = BytesMut::new();
@@ -82,7 +84,7 @@ fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &N
     queued.count()
 }
 
-/// Closes connections, and returns how many were not being closed already.
+/// Closes connections, and returns how many of them were not already being closed.
 fn close(connections: impl IntoIterator<Item = Arc<LocalConnection>>, code: u16, reason: &str) -> usize {
     let close = CloseFrame::new(CloseCode(code), reason);
     connections.into_iter().filter(|connection| connection.outbox.close(close.clone())).count()

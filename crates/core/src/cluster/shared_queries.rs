@@ -1,7 +1,7 @@
-//! Queries about one room that share a response; `operations` asks for members through them.
+//! Queries about a room that share a response. `operations` uses them to list members.
 //!
-//! When a thousand clients come back at once and each lists the members of its room, the other nodes get a few
-//! requests, not a thousand.
+//! If a thousand clients reconnect at once and each lists the members of its room, the other nodes
+//! receive a few requests, not a thousand.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 
 use crate::id::RoomName;
 
-/// For each room at most one query is under way. Callers that come meanwhile do not get its result, which may be older
-/// than what they have seen, but share the next.
+/// At most one query for each room is under way. Callers that arrive meanwhile do not get its
+/// result, because it may be older than what they have already seen. They share the result of the
+/// next query.
 #[derive(Debug)]
 pub(crate) struct SharedQueries<T> {
     rooms: Mutex<HashMap<RoomName, Arc<Turns<T>>>>,
@@ -21,11 +22,12 @@ pub(crate) struct SharedQueries<T> {
 
 #[derive(Debug)]
 struct Turns<T> {
-    /// Callers that wait; changed under the map's lock.
+    /// The number of callers that wait. It changes under the map's lock.
     present: AtomicU64,
-    /// Callers so far.
+    /// The number of callers so far.
     arrived: AtomicU64,
-    /// The last result, and how many callers had arrived when its query began. Locked while one is under way.
+    /// The last result, and how many callers had arrived when its query began. It is locked while a
+    /// query is under way.
     last: tokio::sync::Mutex<Option<(u64, T)>>,
 }
 
@@ -34,9 +36,9 @@ impl<T: Clone> SharedQueries<T> {
         Self { rooms: Mutex::default() }
     }
 
-    /// The result of a query that begins after this call.
+    /// Returns the result of a query that begins after this call.
     ///
-    /// Dropping the future leaves the query to the next caller that waits.
+    /// If the future is dropped, the next caller that waits runs the query.
     pub(crate) async fn get<F: Future<Output = T>>(&self, room: &RoomName, query: impl FnOnce() -> F) -> T {
         let caller = Caller { queries: self, room, turns: self.turns(room) };
         let turns = &caller.turns;
@@ -67,7 +69,7 @@ impl<T> Turns<T> {
     }
 }
 
-/// One caller among those of a room; the last takes the room's entry along.
+/// One of the callers for a room. The last one removes the room's entry.
 struct Caller<'a, T> {
     queries: &'a SharedQueries<T>,
     room: &'a RoomName,

@@ -1,4 +1,5 @@
-//! Publications that waited together, put together by room, and encoded once for all members with the same codec.
+//! Publications that waited together. They are grouped by room, and encoded once for all members
+//! with the same codec.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,15 +15,15 @@ use crate::rooms::codec::Codec;
 use crate::rooms::load::NodeLoad;
 use crate::rooms::outbox::Outgoing;
 
-/// Consecutive events of one room, which each member gets in one write.
+/// Consecutive events of a room, which each member receives in one write.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) room: RoomName,
-    /// When the first was published.
+    /// When the first event was published.
     pub(crate) published_at: Instant,
     publications: Vec<Publication>,
     size: usize,
-    /// By codec; encoded once for all members that use it.
+    /// The encoded events by codec. Each is encoded once for all members that use the codec.
     encoded: [OnceLock<Outgoing>; Codec::COUNT],
 }
 
@@ -31,17 +32,17 @@ impl Batch {
         Self { room, published_at, publications: Vec::new(), size: 0, encoded: Default::default() }
     }
 
-    /// How many events it has.
+    /// Returns how many events the batch has.
     pub(crate) fn events(&self) -> u64 {
         self.publications.len() as u64
     }
 
-    /// The memory of its events, and of what they are encoded to, in bytes.
+    /// Returns the memory of the events and of their encodings, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.size * (1 + Codec::COUNT)
     }
 
-    /// What the members that use this codec are sent.
+    /// Returns the output for members that use this codec.
     pub(crate) fn outgoing(&self, codec: Codec, load: &Arc<NodeLoad>) -> &Outgoing {
         self.encoded[codec.index()].get_or_init(|| {
             let mut bytes = BytesMut::new();
@@ -53,7 +54,7 @@ impl Batch {
     }
 }
 
-/// Puts the publications of each room together, in their order. Rooms are not ordered among each other.
+/// Groups publications by room, in their order. The order between rooms is not kept.
 pub(crate) fn batches(publications: impl Iterator<Item = Publication>) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut open: HashMap<RoomName, usize> = HashMap::new();

@@ -14,7 +14,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes; `held` shows how many are held.
+    /// Creates a budget of `limit` bytes. The gauge `held` shows how many bytes are held.
     pub fn new(held: IntGauge, limit: usize) -> Self {
         Self { held, limit, exceeded: Notify::new() }
     }
@@ -30,17 +30,17 @@ impl Budget {
         self.held.sub(bytes as i64);
     }
 
-    /// Whether the limit is exceeded.
+    /// Returns whether the limit is exceeded.
     pub fn is_exceeded(&self) -> bool {
         self.excess() > 0
     }
 
-    /// By how many bytes the limit is exceeded.
+    /// Returns by how many bytes the limit is exceeded.
     pub(crate) fn excess(&self) -> usize {
         self.held().saturating_sub(self.limit)
     }
 
-    /// How many bytes are held.
+    /// Returns how many bytes are held.
     pub(crate) fn held(&self) -> usize {
         usize::try_from(self.held.get()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Publications on their way to the members of their rooms.
+//! Delivers publications to the members of their rooms.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,11 +14,13 @@ use crate::rooms::local_connection::LocalConnection;
 use crate::rooms::local_node::LocalNode;
 use crate::rooms::pacing::HeldRooms;
 
-/// An event that is older than this when it arrives counts as missed during an outage of the node or of Redis. An event
-/// also looks late if its publisher's clock is that far behind: its members are then waited for without need.
+/// An event that is older than this when it arrives counts as late: it was missed during an outage
+/// of the node or of Redis. If the clock of its publisher is that far behind, an event also looks
+/// late, and its room waits for members without need.
 const LATE: Duration = Duration::from_millis(250);
 
-/// Delivers publications to a node's members, and holds back those of rooms that have to catch up.
+/// Delivers publications to a node's members, and holds back the events of rooms that have to catch
+/// up.
 #[derive(Debug)]
 pub(crate) struct FanOut {
     node: Arc<LocalNode>,
@@ -31,8 +33,8 @@ impl FanOut {
         Self { node, held }
     }
 
-    /// Waits for publications, or until some that are held back may be delivered. Returns `false` when the broker has
-    /// ended.
+    /// Waits for publications, or until some that are held back may be delivered. Returns `false`
+    /// when the broker has ended.
     pub(crate) async fn wait(&self, broker: &dyn Broker, publications: &mut Vec<Publication>) -> bool {
         let Some(deadline) = self.held.deadline() else { return broker.next_publications(publications).await };
         tokio::select! {
@@ -42,7 +44,8 @@ impl FanOut {
         }
     }
 
-    /// Queues publications to the members of their rooms, then what was held back and can go now.
+    /// Queues publications to the members of their rooms. Then queues held-back events that may now
+    /// be delivered.
     pub(crate) async fn deliver(&mut self, publications: impl Iterator<Item = Publication>) {
         for batch in batches(publications) {
             self.deliver_batch(batch);
@@ -53,20 +56,20 @@ impl FanOut {
         }
     }
 
-    /// Queues everything that is held back.
+    /// Queues all events that are held back.
     pub(crate) fn finish(self) {
         for batch in self.held.into_batches() {
             queue(&self.node, &batch);
         }
     }
 
-    /// Lets the connections' tasks, and the hub's other work, have their turn.
+    /// Lets the connections' tasks, and the hub's other work, run.
     async fn pause(&self) {
         self.node.load.drivers_caught_up().await;
         consume_budget().await;
     }
 
-    /// A late batch waits for members that have no space for it.
+    /// Delivers a batch. A late batch waits for members that have no space for it.
     fn deliver_batch(&mut self, batch: Batch) {
         let is_late = batch.published_at.elapsed() > LATE;
         if self.held.has(&batch.room) || (is_late && try_queue(&self.node, &batch, &HashSet::new()).is_err()) {
@@ -77,8 +80,8 @@ impl FanOut {
     }
 }
 
-/// Queues a batch to all members if each of them, except those given up, has space for it; otherwise returns the members
-/// that have none.
+/// Queues a batch to all members if each of them has space for it, except those in `given_up`.
+/// Otherwise returns the members without space.
 fn try_queue(node: &LocalNode, batch: &Batch, given_up: &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>> {
     let shard = node.shard(&batch.room).lock();
     let has_space =

@@ -1,4 +1,4 @@
-//! What all connections of a node share: their memory budgets, and the brake on fan-out.
+//! What all connections of a node share: memory budgets, and a brake on fan-out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,27 +9,30 @@ use tokio::sync::Notify;
 
 use crate::rooms::budget::Budget;
 
-/// The memory of all connections, and how many of their drivers lag.
+/// The memory of all connections, and the number of their drivers that lag.
 #[derive(Debug)]
 pub struct NodeLoad {
-    /// Unfinished messages, and calls and notifications that handlers have not finished.
+    /// Memory of unfinished messages, and of calls and notifications that handlers have not
+    /// finished.
     pub inbound: Budget,
-    /// Output that is not written.
+    /// Memory of output that is not written yet.
     pub outbound: Budget,
-    /// Outboxes whose driver was woken and has not yet run.
+    /// The number of outboxes whose driver was woken and has not run yet.
     woken: AtomicUsize,
     caught_up: Notify,
     space_made: Notify,
 }
 
-/// How many woken drivers may lag before fan-out pauses to let them run. With fewer, a message is never held back.
+/// How many woken drivers may lag before fan-out pauses to let them run. With fewer, fan-out never
+/// delays an event.
 const MAX_WOKEN: usize = 64;
 
-/// Fan-out goes on after this long even if drivers lag: one stuck thread must not stop all rooms.
+/// After this time, fan-out continues even if drivers lag. One stuck thread must not stop all
+/// rooms.
 const BRAKE_DEADLINE: Duration = Duration::from_millis(20);
 
 impl NodeLoad {
-    /// The load of a node without connections, with these budgets.
+    /// Creates the load of a node without connections, with these budgets.
     pub fn new(inbound: Budget, outbound: Budget) -> Arc<Self> {
         Arc::new(Self {
             inbound,
@@ -40,21 +43,23 @@ impl NodeLoad {
         })
     }
 
-    /// Output for many connections: one buffer, charged once, until its last holder drops it.
+    /// Shares output between many connections: one buffer, which is charged once, until its last
+    /// holder drops it.
     pub(crate) fn share(self: &Arc<Self>, bytes: BytesMut) -> Bytes {
         self.outbound.charge(bytes.capacity());
         Bytes::from_owner(Shared { bytes, load: Arc::clone(self) })
     }
 
-    /// Waits until the drivers that have output have run (not until they have written: a client that
-    /// does not read delays nobody). What is published meanwhile makes the next batch larger, so a node
-    /// under load spends less on each message instead of taking busy clients for slow ones.
+    /// Waits until the drivers that have output have run. It does not wait until they have written,
+    /// so a client that does not read delays nothing. Events that are published meanwhile make the
+    /// next batch larger. Under load, a node therefore spends less on each event, and does not
+    /// mistake busy clients for slow ones.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn drivers_caught_up(&self) {
         if self.lag() > MAX_WOKEN {
-            // After the deadline, fan-out goes on anyway.
+            // After the deadline, fan-out continues anyway.
             let _ = tokio::time::timeout(BRAKE_DEADLINE, self.lag_is_low()).await;
         }
     }
@@ -63,8 +68,8 @@ impl NodeLoad {
         self.space_made.notify_one();
     }
 
-    /// Waits until an outbox that [had no space](crate::Outbox::has_space_for) may have some again. Only one task may
-    /// call it. Cancel safe.
+    /// Waits until an outbox that [had no space](crate::Outbox::has_space_for) may have space
+    /// again. Only one task may call this. It is cancel safe.
     pub(crate) async fn space_made(&self) {
         self.space_made.notified().await;
     }

@@ -11,47 +11,49 @@ use crate::rooms::batch::Batch;
 use crate::rooms::codec::Codec;
 use crate::rooms::outbox::{Outbox, Rejected};
 
-/// A connection in its node: its identity, its outbox, and the rooms that it is a member of.
+/// A connection of this node: its identity, its outbox, and the rooms that it is in.
 #[derive(Debug)]
 pub struct LocalConnection {
-    /// Its address in the cluster.
+    /// The connection's id, which is unique in the cluster.
     pub id: ConnectionId,
-    /// Its user, if the application named one at the upgrade.
+    /// The connection's user, if the upgrade set one.
     pub user: Option<UserId>,
-    /// Its output.
+    /// The connection's output.
     pub outbox: Outbox,
     codec: Codec,
-    /// Memory of its unfinished message, and of its calls and notifications that handlers have not finished, in bytes.
+    /// Memory of the connection's unfinished message, and of its calls and notifications that
+    /// handlers have not finished, in bytes.
     inbound: AtomicUsize,
-    /// The rooms that it is in; `None` once it has ended, so that no late join leaves a member
-    /// behind. A list, not a map: most connections are in few rooms, and the number is bounded.
+    /// The rooms that the connection is in. `None` after the connection has ended, so that a late
+    /// join cannot add it to a room. This is a list, not a map, because most connections are in few
+    /// rooms and their number is bounded.
     pub(crate) rooms: Mutex<Option<Vec<Membership>>>,
 }
 
-/// A connection's membership of a room.
+/// A connection's membership in a room.
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(crate) room: RoomName,
-    /// Its slot in the room.
+    /// The connection's slot in the room.
     pub(crate) slot: usize,
-    /// The join that ends the membership if its subscription fails: the newest that waited for it. `None`: the
-    /// membership outlasts failed subscriptions.
+    /// The latest join that waits for the room's subscription. If the subscription fails, this join
+    /// ends the membership. `None` if the membership outlasts failed subscriptions.
     pub(crate) join: Option<NonZeroU64>,
 }
 
 impl LocalConnection {
-    /// A connection that is in no room and gets its events in `codec`.
+    /// Creates a connection that is in no room and receives its events in `codec`.
     pub fn new(id: ConnectionId, user: Option<UserId>, codec: Codec, outbox: Outbox) -> Arc<Self> {
         let rooms = Mutex::new(Some(Vec::new()));
         Arc::new(Self { id, user, outbox, codec, inbound: AtomicUsize::new(0), rooms })
     }
 
-    /// How its events are written.
+    /// Returns how the connection's events are encoded.
     pub fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// The names of the rooms that it is in.
+    /// Returns the names of the rooms that the connection is in.
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
         rooms.iter().flatten().map(|membership| &membership.room).filter(|room| !room.is_internal()).cloned().collect()
@@ -64,14 +66,14 @@ impl LocalConnection {
         self.outbox.push(batch.outgoing(self.codec, self.outbox.load()).clone())
     }
 
-    /// As [`Outbox::has_space_for`].
+    /// Returns whether the outbox [has space](Outbox::has_space_for) for a batch.
     pub(crate) fn has_space_for(&self, batch: &Batch) -> bool {
         self.outbox.has_space_for(batch.outgoing(self.codec, self.outbox.load()))
     }
 
     // === inbound memory ===
 
-    /// All inbound memory of the connection, in bytes.
+    /// Returns the connection's inbound memory, in bytes.
     pub fn inbound(&self) -> usize {
         self.inbound.load(Ordering::Acquire)
     }
@@ -85,7 +87,7 @@ impl LocalConnection {
         self.outbox.load().inbound.charge(bytes);
     }
 
-    /// Takes from the connection's inbound memory.
+    /// Subtracts from the connection's inbound memory.
     pub fn release_inbound(&self, bytes: usize) {
         if bytes == 0 {
             return;

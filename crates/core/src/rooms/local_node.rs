@@ -25,7 +25,7 @@ use crate::rooms::membership::RoomMembers;
 use crate::rooms::outbox::{Outbox, Rejected};
 use crate::rooms::subscription::{RoomSubscriptions, Subscription};
 
-/// The number of locks that rooms are spread over.
+/// The number of locks that the rooms are distributed over.
 const SHARDS: usize = 64;
 
 /// How often failed subscriptions are retried while the broker works.
@@ -47,16 +47,16 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// It is in as many rooms as it may be.
+    /// The connection is already in the maximum number of rooms.
     #[error("a connection can be in at most {max} rooms")]
     TooManyRooms {
-        /// The most.
+        /// The maximum.
         max: usize,
     },
-    /// It has ended.
+    /// The connection has ended.
     #[error("the connection has ended")]
     Closed,
-    /// The room's events could not be subscribed to.
+    /// The node could not subscribe to the room's events.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -74,20 +74,20 @@ pub enum JoinError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
-    /// The connection.
+    /// The connection's id.
     pub connection: ConnectionId,
-    /// Its user, if it has one.
+    /// The connection's user, if it has one.
     pub user: Option<UserId>,
 }
 
-/// The rooms whose names hash alike.
+/// The rooms whose names have the same hash, modulo the number of shards.
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) rooms: RoomMembers<Arc<LocalConnection>>,
     subscriptions: RoomSubscriptions,
 }
 
-/// What one node holds: its connections, and the rooms that they are in.
+/// One node's connections, and the rooms that they are in.
 #[derive(Debug)]
 pub struct LocalNode {
     id: NodeId,
@@ -126,7 +126,7 @@ impl LocalNode {
         })
     }
 
-    /// This run of this node.
+    /// Returns the id of the node's current run.
     pub fn id(&self) -> NodeId {
         self.id
     }
@@ -135,22 +135,23 @@ impl LocalNode {
         &self.options
     }
 
-    /// The hub's metrics.
+    /// Returns the hub's metrics.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }
 
     // === connections ===
 
-    /// Takes one of `max` places for connections. A connection holds its place from before its upgrade until its end,
-    /// so there are never more, however many come at once. `None`: all are taken.
+    /// Takes one of `max` places for connections. Returns `None` if all are taken. A connection
+    /// holds its place from before its upgrade until its end, so there are never more connections
+    /// than places, however many arrive at once.
     pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
         let take = |taken| (taken < max).then_some(taken + 1);
         self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         Some(Place(Arc::clone(self)))
     }
 
-    /// Adds a connection. It is removed when the result is dropped.
+    /// Adds a connection. Dropping the result removes it.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> ConnectionGuard {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
@@ -174,17 +175,19 @@ impl LocalNode {
         self.connections.lock().remove(&connection.id.serial);
     }
 
-    /// From now on, new connections begin to drain at once. The caller has to close those that are open already.
+    /// Makes new connections drain at once. The caller must close the connections that are already
+    /// open.
     pub fn start_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether new connections are refused because the open ones exceed a memory budget.
+    /// Returns whether the open connections exceed a memory budget, so that the node rejects new
+    /// ones.
     pub fn is_short_of_memory(&self) -> bool {
         self.load.inbound.is_exceeded() || self.load.outbound.is_exceeded()
     }
 
-    /// A connection of this node.
+    /// Returns a connection of this node.
     pub fn connection(&self, id: ConnectionId) -> Option<Arc<LocalConnection>> {
         if id.node != self.id {
             return None;
@@ -192,17 +195,17 @@ impl LocalNode {
         self.connections.lock().get(&id.serial).cloned()
     }
 
-    /// All connections of this node, as they are now.
+    /// Returns all connections that this node has now.
     pub fn connections(&self) -> Vec<Arc<LocalConnection>> {
         self.connections.lock().values().cloned().collect()
     }
 
-    /// How many connections this node has.
+    /// Returns how many connections this node has.
     pub fn connection_count(&self) -> usize {
         self.connections.lock().len()
     }
 
-    /// This node's connections of a user.
+    /// Returns a user's connections on this node.
     pub(crate) fn connections_of(&self, user: &UserId) -> Vec<Arc<LocalConnection>> {
         let room = RoomName::of_user(user);
         let shard = self.shard(&room).lock();
@@ -211,20 +214,21 @@ impl LocalNode {
 
     // === rooms ===
 
-    /// Makes a connection a member. When this returns, every event published later reaches it; joining
-    /// again changes nothing.
+    /// Makes a connection a member of a room. When this returns, the connection receives every
+    /// event published later. Joining again changes nothing.
     ///
     /// # Errors
-    /// [`JoinError`]; the connection is then not a member, unless a later join made it one or it was one by
-    /// [`join_eventually`](Self::join_eventually).
+    /// Returns [`JoinError`] if the connection did not become a member. It may be a member
+    /// nevertheless, because of a later join or of [`join_eventually`](Self::join_eventually).
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the membership in place; [`leave`](Self::leave) ends it.
+    /// If you drop the future, the membership stays in place. [`leave`](Self::leave) ends it.
     pub async fn join(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
         let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
         let Some(subscription) = self.add_member(connection, room, join)? else { return Ok(()) };
         if let Err(error) = subscription.answered().await {
-            // It stays pending while the room has members, so that the room does not count as subscribed.
+            // The subscription stays pending while the room has members, so that the room does not
+            // count as subscribed.
             self.leave_if(connection, |membership| membership.room == *room && membership.join == join);
             return Err(error.into());
         }
@@ -232,18 +236,20 @@ impl LocalNode {
         Ok(())
     }
 
-    /// Like [`join`](Self::join), but an unavailable broker is not an error: the connection becomes a member anyway,
-    /// and gets the room's events once the broker is back. Waits for the subscription only while the broker works.
+    /// Like [`join`](Self::join), but an unavailable broker is not an error. The connection becomes
+    /// a member, and receives the room's events as soon as the broker is up again. This waits for
+    /// the subscription only while the broker works.
     ///
     /// # Errors
-    /// [`JoinError`], except for an unavailable broker; the connection is then not a member.
+    /// Returns [`JoinError`] if the connection did not become a member. An unavailable broker is
+    /// not an error.
     ///
     /// # Cancel safety
-    /// As [`join`](Self::join).
+    /// As for [`join`](Self::join).
     pub async fn join_eventually(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
         let mut status = self.broker.status();
         let Some(subscription) = self.add_member(connection, room, None)? else { return Ok(()) };
-        // If it failed or is still pending, `renew_subscriptions` takes over.
+        // If the subscription failed or is still pending, `renew_subscriptions` continues with it.
         tokio::select! {
             _ = subscription.answered() => {}
             _ = status.wait_for(|status| *status == BrokerStatus::Down) => {}
@@ -251,14 +257,14 @@ impl LocalNode {
         Ok(())
     }
 
-    /// Makes a connection reachable through its user, if it has one; works like
+    /// Makes a connection reachable through its user, if it has one. This works like
     /// [`join_eventually`](Self::join_eventually).
     ///
     /// # Errors
-    /// [`JoinError`] if the connection has ended.
+    /// Returns [`JoinError`] if the connection has ended.
     ///
     /// # Cancel safety
-    /// As [`join`](Self::join).
+    /// As for [`join`](Self::join).
     pub async fn join_user(&self, connection: &Arc<LocalConnection>) -> Result<(), JoinError> {
         match &connection.user {
             Some(user) => self.join_eventually(connection, &RoomName::of_user(user)).await,
@@ -266,9 +272,11 @@ impl LocalNode {
         }
     }
 
-    /// Enters the membership, and returns the subscription to wait for, if it is not confirmed yet.
+    /// Adds the membership. Returns the subscription to wait for, or `None` if it is already
+    /// confirmed.
     ///
-    /// `join` becomes the one whose failure ends the membership; `None`: none does.
+    /// If the subscription fails, `join` ends the membership. If `join` is `None`, the membership
+    /// outlasts failures.
     fn add_member(
         &self,
         connection: &Arc<LocalConnection>,
@@ -277,11 +285,13 @@ impl LocalNode {
     ) -> Result<Option<Subscription>, JoinError> {
         let mut rooms = connection.rooms.lock();
         let rooms = rooms.as_mut().ok_or(JoinError::Closed)?;
-        // Under the shard's lock, so that the broker is called for first and last members in their order.
+        // The shard stays locked, so that the broker is called for first and last members in their
+        // order.
         let mut shard = self.shard(room).lock();
         if let Some(membership) = rooms.iter_mut().find(|membership| membership.room == *room) {
-            // Two joins may wait for one membership: the older must not end what the newer reports. One that
-            // outlasts failures keeps doing so.
+            // Two joins may wait for one membership. The failure of the older one must not end the
+            // membership that the newer one reports. A membership that outlasts failures continues
+            // to do so.
             membership.join = membership.join.and(join);
             return Ok(shard.subscriptions.pending(room));
         }
@@ -302,7 +312,8 @@ impl LocalNode {
         Ok(shard.subscriptions.pending(room))
     }
 
-    /// Ends a membership. When this returns, no event of the room is queued to the connection any more.
+    /// Ends a membership. When this returns, no further event of the room is queued for the
+    /// connection.
     pub fn leave(&self, connection: &LocalConnection, room: &RoomName) {
         self.leave_if(connection, |membership| membership.room == *room);
     }
@@ -326,12 +337,12 @@ impl LocalNode {
         }
     }
 
-    /// A room's members on this node.
+    /// Returns a room's members on this node.
     pub fn members(&self, room: &RoomName) -> Vec<Member> {
         self.list_members(room, usize::MAX).1
     }
 
-    /// How many members a room has on this node, and at most `max` of them.
+    /// Returns how many members a room has on this node, and lists at most `max` of them.
     pub(crate) fn list_members(&self, room: &RoomName, max: usize) -> (usize, Vec<Member>) {
         let shard = self.shard(room).lock();
         let listed = shard.rooms.members(room).take(max);
@@ -339,8 +350,8 @@ impl LocalNode {
         (shard.rooms.count(room), listed)
     }
 
-    /// The first `limit` rooms of this node by name, of those that begin with `prefix` and come after `after`, with
-    /// their numbers of members.
+    /// Lists the first `limit` rooms of this node, by name, that begin with `prefix` and come after
+    /// `after`, with the number of members of each.
     pub(crate) fn list_rooms(&self, prefix: &str, after: &str, limit: usize) -> Vec<(RoomName, usize)> {
         let mut first = BTreeMap::new();
         for shard in &self.shards {

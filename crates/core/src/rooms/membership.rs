@@ -1,4 +1,4 @@
-//! Who is in which room, on this node: a pure map.
+//! Tracks which members each room has on this node. It does no I/O.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,40 +7,41 @@ use slab::Slab;
 
 use crate::id::RoomName;
 
-/// Rooms and their members. `M` is what a member is reached by.
+/// Rooms and their members. `M` is the handle to a member.
 ///
-/// A member is known by its slot in its room, so that leaving a room costs the same however many are
-/// in it. A room exists while it has members.
+/// A member is identified by its slot in its room, so leaving a room costs the same, however many
+/// members it has. A room exists while it has members.
 #[derive(Debug)]
 pub struct RoomMembers<M> {
     rooms: HashMap<RoomName, Slab<M>>,
 }
 
-/// A member was added.
+/// The result of adding a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    /// By which to leave.
+    /// The member's slot, which it needs in order to leave.
     pub slot: usize,
-    /// The room was empty: its events must be subscribed to.
+    /// Whether the room was empty. If it was, the node must subscribe to its events.
     pub first: bool,
 }
 
-/// A member was removed.
+/// The result of removing a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// The room is empty now: its events are no longer needed.
+    /// Whether the room is now empty. If it is, the node no longer needs its events.
     pub last: bool,
 }
 
 impl<M> RoomMembers<M> {
-    /// No rooms.
+    /// Creates an empty set of rooms.
     pub fn new() -> Self {
         Self { rooms: HashMap::new() }
     }
 
-    /// Adds a member. The caller must not add one twice.
+    /// Adds a member. The caller must not add the same one twice.
     pub fn join(&mut self, room: &RoomName, member: M) -> Joined {
-        // Looked up before it is inserted: the name is cloned for the first member only.
+        // The room is looked up before it is inserted, so its name is cloned only for the first
+        // member.
         match self.rooms.get_mut(room) {
             Some(members) => Joined { slot: members.insert(member), first: false },
             None => {
@@ -50,7 +51,7 @@ impl<M> RoomMembers<M> {
         }
     }
 
-    /// Removes the member that joined with this slot. `None`: there is none.
+    /// Removes the member in this slot. Returns `None` if the slot is empty.
     pub fn leave(&mut self, room: &RoomName, slot: usize) -> Option<Left> {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.clone()) else { return None };
         entry.get_mut().try_remove(slot)?;
@@ -61,22 +62,22 @@ impl<M> RoomMembers<M> {
         Some(Left { last })
     }
 
-    /// A room's members, in no order.
+    /// Returns a room's members, in no particular order.
     pub fn members(&self, room: &RoomName) -> impl Iterator<Item = &M> {
         self.rooms.get(room).into_iter().flat_map(|members| members.iter().map(|(_, member)| member))
     }
 
-    /// How many members a room has.
+    /// Returns how many members a room has.
     pub fn count(&self, room: &RoomName) -> usize {
         self.rooms.get(room).map_or(0, Slab::len)
     }
 
-    /// All rooms with their numbers of members, in no order.
+    /// Returns all rooms and how many members each has, in no particular order.
     pub fn counts(&self) -> impl Iterator<Item = (&RoomName, usize)> {
         self.rooms.iter().map(|(room, members)| (room, members.len()))
     }
 
-    /// How many rooms there are.
+    /// Returns how many rooms there are.
     pub fn rooms(&self) -> usize {
         self.rooms.len()
     }

@@ -1,7 +1,8 @@
-//! What one node holds: its connections, the rooms that they are in, and the output that waits for them.
+//! One node's connections, the rooms that they are in, and the output that waits for them.
 //!
-//! Imports the broker's contract, names and ids; has no access to other nodes. A connection enters by
-//! [`LocalNode::connect`], a publication by [`FanOut::deliver`]; it leaves by each member's [`Outbox`].
+//! This module imports the broker's contract, names and ids. It has no access to other nodes. A
+//! connection enters through [`LocalNode::connect`]. A publication enters through
+//! [`FanOut::deliver`] and leaves through the [`Outbox`] of each member.
 
 pub(crate) mod batch;
 pub(crate) mod budget;

@@ -1,4 +1,4 @@
-//! One connection's bounded output, between those who produce it and the driver that writes it.
+//! The bounded output of a connection, which others produce and the driver writes.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use roomcast_protocol::{CloseCode, CloseFrame, Opcode};
 
 use crate::rooms::load::NodeLoad;
 
-/// What is to be written: one or more whole WebSocket frames.
+/// Output: one or more complete WebSocket frames.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// The frames.
@@ -22,32 +22,34 @@ pub struct Outgoing {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// For one connection.
+    /// Frames for one connection.
     Own,
     /// A room's events, whose bytes all members share.
     Shared {
-        /// When the first was published.
+        /// When the first event was published.
         published_at: Instant,
     },
 }
 
-/// Memory that each queued frame takes besides its bytes: its place in a queue that doubles when it grows, and what the
-/// allocator adds to a small buffer (a header, and at least 24 bytes). Without it, a client that never reads could make
-/// a node hold 90 bytes for each byte that is counted.
+/// The memory that each queued frame takes in addition to its bytes. It consists of a place in a
+/// queue that doubles when it grows, and of what the allocator adds to a small buffer (a header,
+/// and at least 24 bytes). If this were not counted, a client that never reads could make a node
+/// hold 90 bytes for each counted byte.
 pub const FRAME_OVERHEAD: usize = 2 * size_of::<Outgoing>() + 32;
 
 impl Outgoing {
-    /// Frames for one connection, which is charged for their bytes.
+    /// Creates output for one connection, which is charged for its bytes.
     pub fn own(bytes: Bytes) -> Self {
         Self { bytes, kind: Kind::Own }
     }
 
-    /// A room's events: their bytes are charged once for all members.
+    /// Creates the output of a room's events, whose bytes are charged once for all members.
     pub(crate) fn shared(bytes: Bytes, published_at: Instant) -> Self {
         Self { bytes, kind: Kind::Shared { published_at } }
     }
 
-    /// When the first event was published, to measure its delivery latency. `None`: these are not a room's events.
+    /// Returns when the first event was published, to measure its delivery latency. Returns `None`
+    /// if these frames are not events of a room.
     pub fn published_at(&self) -> Option<Instant> {
         match self.kind {
             Kind::Own => None,
@@ -55,12 +57,12 @@ impl Outgoing {
         }
     }
 
-    /// The memory that it takes.
+    /// Returns how much memory the output takes.
     fn cost(&self) -> usize {
         FRAME_OVERHEAD + self.bytes.len()
     }
 
-    /// The same, without what it shares with others.
+    /// Returns how much memory the output takes, without what it shares with other connections.
     fn own_cost(&self) -> usize {
         match self.kind {
             Kind::Own => self.cost(),
@@ -73,33 +75,33 @@ impl Outgoing {
     }
 }
 
-/// The opcode's bits in a frame's first byte (RFC 6455, section 5.2).
+/// The bits of the opcode in a frame's first byte (RFC 6455, section 5.2).
 const OPCODE: u8 = 0x0F;
 
-/// A command to the driver, beside output.
+/// A command to the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Close once no call is in flight.
+    /// Close the connection once no call is in flight.
     Drain,
-    /// Close now.
+    /// Close the connection now.
     Close(CloseFrame),
 }
 
-/// Why output was not taken.
+/// Why output was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejected {
-    /// The queue passed its limit just now; the connection is being closed with 4408.
+    /// The queue would exceed its limit. The connection is being closed with 4408.
     Full,
     /// The connection has ended or is being closed.
     Closed,
 }
 
-/// What a connection makes its node hold, in bytes.
+/// The memory that a connection makes its node hold, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeldBytes {
-    /// Its end gives this back.
+    /// Released when the connection ends.
     pub(crate) own: usize,
-    /// Given back when the last of the connections that share it ends.
+    /// Released when the last of the connections that share it ends.
     pub(crate) shared: usize,
 }
 
@@ -109,9 +111,11 @@ impl HeldBytes {
     }
 }
 
-/// A queue of frames with one reader, the connection's driver, and any number of writers, none of which ever waits. Its
-/// limit is in bytes of memory and covers what the driver has taken but not yet written; a frame that alone exceeds the
-/// limit is still accepted when nothing else is queued.
+/// A queue of frames with any number of writers and one reader, the connection's driver. Writers
+/// never wait.
+///
+/// The limit, in bytes of memory, includes frames that the driver has taken but not written yet. If
+/// nothing else is queued, the queue accepts a frame that exceeds the limit by itself.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -122,25 +126,26 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Outgoing>,
-    /// Memory of what is queued, or taken but not completely written.
+    /// Memory of frames that are queued, or taken but not completely written.
     bytes: usize,
-    /// The part of it that is not shared with other connections.
+    /// The part of `bytes` that is not shared with other connections.
     own_bytes: usize,
-    /// The Pong for the newest Ping. Only the newest is kept, because an endpoint may respond only to the
-    /// most recent Ping (RFC 6455, section 5.5.3): a flood of Pings queues nothing.
+    /// The Pong for the latest Ping. An endpoint may respond to only the most recent Ping (RFC
+    /// 6455, section 5.5.3), so a flood of Pings does not fill the queue.
     pong: Option<Box<Bytes>>,
-    /// A Pong was taken but is not written yet; the next one waits for that.
+    /// Whether a Pong was taken but is not written yet. The next Pong waits until it is written.
     pong_taken: bool,
     command: Option<Box<Command>>,
-    /// No more output is taken.
+    /// Whether the outbox accepts no more output.
     closed: bool,
-    /// The driver sleeps and must be woken.
+    /// Whether the driver sleeps and must be woken.
     asleep: bool,
-    /// The driver was woken and counts as lagging until it runs.
+    /// Whether the driver was woken and has not run yet, so that it counts as lagging.
     woken: bool,
-    /// Late events of a room wait for space here.
+    /// Whether late events of a room wait for space here.
     awaited: bool,
-    /// Tasks that wait until [`Outbox::poll_ready`] is ready. Boxed: most connections never have any.
+    /// Tasks that wait until [`Outbox::poll_ready`] is ready. Boxed, because most connections have
+    /// none.
     #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each connection")]
     writers: Option<Box<Vec<Waker>>>,
     waker: Option<Waker>,
@@ -153,7 +158,7 @@ impl State {
 }
 
 impl Outbox {
-    /// An outbox of at most `limit` bytes.
+    /// Creates an outbox of at most `limit` bytes.
     pub fn new(limit: usize, load: Arc<NodeLoad>) -> Self {
         Self { state: Mutex::default(), limit, load }
     }
@@ -161,8 +166,8 @@ impl Outbox {
     /// Queues frames.
     ///
     /// # Errors
-    /// [`Rejected`] if they were not queued. On [`Rejected::Full`] the connection begins to close
-    /// with 4408; nobody else is affected.
+    /// Returns [`Rejected`] if the frames were not queued. After [`Rejected::Full`], this
+    /// connection closes with 4408; other connections are not affected.
     pub fn push(&self, outgoing: Outgoing) -> Result<(), Rejected> {
         let mut state = self.state.lock();
         if state.closed {
@@ -194,18 +199,19 @@ impl Outbox {
         }
     }
 
-    /// Whether a late event may be queued: late events fill at most half of an outbox, so that space is left for
-    /// everything else. If not, `NodeLoad::space_made` returns when there is more space.
+    /// Returns whether a late event may be queued. Late events fill at most half of an outbox, so
+    /// that space is left for all other output. If this returns `false`, `NodeLoad::space_made`
+    /// returns when there is more space.
     pub(crate) fn has_space_for(&self, outgoing: &Outgoing) -> bool {
         let mut state = self.state.lock();
         let has_space = state.closed || state.bytes == 0 || state.bytes + outgoing.cost() <= self.limit / 2;
-        // Another room may wait for more space than this one needs.
+        // Another room may wait for more space than this event needs.
         state.awaited |= !has_space;
         has_space
     }
 
-    /// Ready once at most half of the limit is queued, or nothing is taken any more. For writers who would rather wait
-    /// than fill the outbox.
+    /// Ready once at most half of the limit is queued, or once the outbox accepts no more output.
+    /// Writers use it to wait before they fill the outbox.
     pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_ready(self.limit) {
@@ -238,23 +244,24 @@ impl Outbox {
         &self.load
     }
 
-    /// The memory of what is queued and not written.
+    /// Returns the memory of output that is queued but not written.
     pub(crate) fn held(&self) -> HeldBytes {
         let state = self.state.lock();
         HeldBytes { own: state.own_bytes, shared: state.bytes - state.own_bytes }
     }
 
-    /// Asks the driver to close the connection. The first close wins; `false`: this was not it.
+    /// Requests the driver to close the connection. Only the first request takes effect. Returns
+    /// whether this was the first.
     pub fn close(&self, close: CloseFrame) -> bool {
         self.command(&mut self.state.lock(), Command::Close(close))
     }
 
-    /// Asks the driver to close the connection with 1001 once no call is in flight.
+    /// Requests the driver to close the connection with 1001 once no call is in flight.
     pub fn drain(&self) {
         self.command(&mut self.state.lock(), Command::Drain);
     }
 
-    /// Whether output is no longer taken.
+    /// Returns whether the outbox accepts no more output.
     pub fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -284,15 +291,15 @@ impl Outbox {
 
     // === the driver's side ===
 
-    /// The driver runs: until it sleeps again it need not be woken.
+    /// Call this when the driver runs. Until it sleeps again, it need not be woken.
     pub fn awake(&self) {
         let mut state = self.state.lock();
         state.asleep = false;
         self.note_run(&mut state);
     }
 
-    /// Moves everything queued to the end of `into`. `false`: there was nothing, and the task of `cx`
-    /// will be woken when there is.
+    /// Moves all queued frames to the end of `into`. Returns `false` if there is no frame and no
+    /// command. The task of `cx` is then woken when there is.
     pub fn take_or_sleep(&self, into: &mut VecDeque<Outgoing>, cx: &Context<'_>) -> bool {
         let mut state = self.state.lock();
         if !state.pong_taken
@@ -315,12 +322,12 @@ impl Outbox {
         true
     }
 
-    /// The command that waits, if any.
+    /// Takes the command that waits, if there is one.
     pub fn take_command(&self) -> Option<Command> {
         self.state.lock().command.take().map(|command| *command)
     }
 
-    /// These frames were completely written, or discarded.
+    /// Call this when these frames were completely written or discarded.
     pub fn wrote(&self, frames: impl Iterator<Item: Borrow<Outgoing>>) {
         let (mut cost, mut own_cost, mut has_pong) = (0, 0, false);
         for frame in frames {
@@ -345,24 +352,26 @@ impl Outbox {
         }
     }
 
-    /// The connection ends: nothing more is taken. What is queued can still be taken by the driver.
+    /// Call this when the connection ends. The outbox accepts no more output. The driver can still
+    /// take what is queued.
     pub fn seal(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         state.asleep = false;
         state.pong = None;
         self.on_space_made(&mut state);
-        // A wake-up that its driver no longer receives must not hold fan-out back.
+        // A wake-up that the driver no longer receives must not delay fan-out.
         self.note_run(&mut state);
     }
 
-    /// Gives up what is queued.
+    /// Discards all queued frames.
     pub fn discard(&self) {
         let queue = std::mem::take(&mut self.state.lock().queue);
         self.wrote(queue.iter());
     }
 
-    /// Queues the connection's last frame, behind everything else, though it is sealed.
+    /// Queues the connection's last frame, behind all other output, although the outbox accepts no
+    /// more.
     pub fn push_last(&self, bytes: Bytes) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -383,7 +392,7 @@ impl Drop for Outbox {
         if state.woken {
             self.load.on_run();
         }
-        // Frames that the driver has taken are released when it is dropped.
+        // Frames that the driver has taken are released when the driver is dropped.
         self.load.outbound.release(state.queue.iter().map(Outgoing::own_cost).sum());
     }
 }

@@ -1,8 +1,9 @@
-//! Paces rooms whose events come late, and faster than members can take them, after an outage of the node or of Redis.
+//! Paces rooms that catch up after an outage of the node or of Redis.
 //!
-//! What such a room missed arrives all at once. Queued immediately, it would exceed every member's outbound limit and
-//! close even those that read well. So late events wait here until all members have space for them. Other rooms go on
-//! meanwhile, and a room whose events are on time never waits for a member.
+//! The events that such a room missed arrive all at once. If they were queued immediately, they
+//! would exceed every member's outbound limit, and close even the connections of clients that read
+//! fast. Late events therefore wait here until all members have space for them. Other rooms
+//! continue meanwhile. A room whose events are on time never waits for a member.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,22 +16,24 @@ use crate::id::RoomName;
 use crate::rooms::batch::Batch;
 use crate::rooms::local_connection::LocalConnection;
 
-/// How long a member without space for the next batch may delay its room. After that, it gets the rest as it comes, and
-/// is closed when that exceeds its limit.
+/// How long a member without space for the next batch may delay its room. After that, the room's
+/// events are queued to the member without waiting, and its connection is closed if they exceed its
+/// limit.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest that a batch is held, even if different members run out of space in turn.
+/// How long a batch may be held, even if different members run out of space in turn.
 const MAX_HOLD: Duration = Duration::from_secs(10);
 
-/// How many bytes are held for all rooms together: as many as may wait for the hub. Beyond that, the largest room
-/// no longer waits.
+/// How many bytes may be held for all rooms together: as many as may wait for the hub. Beyond that,
+/// the largest room no longer waits.
 const MAX_HELD_BYTES: usize = MAX_WAITING_BYTES;
 
-/// The part of the node's outbound memory that may be held: one in so many. It is charged to no connection, so
-/// closing connections does not give it back; the rest is for the members that catch up.
+/// The divisor of the node's outbound memory that gives the part that may be held. Held memory is
+/// charged to no connection, so closing connections does not release it. The rest of the memory is
+/// for the members that catch up.
 const OUTBOUND_SHARE: usize = 4;
 
-/// The rooms that hold events back.
+/// The rooms whose events are held back.
 #[derive(Debug)]
 pub(crate) struct HeldRooms {
     rooms: HashMap<RoomName, HeldRoom>,
@@ -38,32 +41,34 @@ pub(crate) struct HeldRooms {
     max_bytes: usize,
 }
 
-/// One room's events in their order; there is at least one.
+/// The held events of a room, in their order. There is at least one.
 #[derive(Debug, Default)]
 struct HeldRoom {
     batches: VecDeque<(Instant, Batch)>,
     bytes: usize,
     /// Members that had no space for the first batch.
     blocked: Vec<Arc<LocalConnection>>,
-    /// Since when they are waited for.
+    /// Since when the room has waited for these members.
     blocked_since: Option<Instant>,
-    /// The connections that are no longer waited for, by their serials.
+    /// The connections that the room no longer waits for, by their serial numbers.
     given_up: HashSet<u64>,
 }
 
-/// Queues a batch to all members of a room, if all but those given up have space for it.
+/// Queues a batch to all members of a room, if all of them except those given up have space for it.
 ///
 /// # Errors
-/// The members that have none; nothing is queued in that case.
+/// Returns the members without space. Nothing is queued in that case.
 pub(crate) type TryQueue<'a> = &'a dyn Fn(&Batch, &HashSet<u64>) -> Result<(), Vec<Arc<LocalConnection>>>;
 
 impl HeldRooms {
-    /// None, of a node whose connections may hold so much output.
+    /// Creates an empty set of rooms, for a node whose connections may hold `outbound_memory` bytes
+    /// of output.
     pub(crate) fn new(outbound_memory: usize) -> Self {
         Self { rooms: HashMap::new(), bytes: 0, max_bytes: MAX_HELD_BYTES.min(outbound_memory / OUTBOUND_SHARE) }
     }
 
-    /// Whether a room's events wait here, so that later ones must, too.
+    /// Returns whether events of a room wait here. If they do, later events of the room must wait,
+    /// too.
     pub(crate) fn has(&self, room: &RoomName) -> bool {
         !self.rooms.is_empty() && self.rooms.contains_key(room)
     }
@@ -77,13 +82,14 @@ impl HeldRooms {
         self.bytes += bytes;
     }
 
-    /// When to call [`release_one`](Self::release_one) even if no member has made space. `None`: nothing is held.
+    /// Returns when to call [`release_one`](Self::release_one) even if no member has more space.
+    /// Returns `None` if nothing is held.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.rooms.values().filter_map(HeldRoom::deadline).min()
     }
 
-    /// Queues one batch for which all members have space, or which has waited long enough. Returns whether there was
-    /// one.
+    /// Queues one batch that all members have space for, or that has waited long enough. Returns
+    /// whether there was one.
     pub(crate) fn release_one(&mut self, now: Instant, try_queue: TryQueue<'_>) -> bool {
         let crowded = (self.bytes > self.max_bytes).then(|| self.largest()).flatten();
         let mut released = None;
@@ -117,12 +123,12 @@ impl HeldRoom {
         Some(self.blocked_since.map_or(hold_ends, |since| hold_ends.min(since + MAX_WAIT)))
     }
 
-    /// Returns how many bytes were queued.
+    /// Queues the room's first batch if it may be queued. Returns its size in bytes.
     fn release_one(&mut self, now: Instant, waits_for_nobody: bool, try_queue: TryQueue<'_>) -> Option<usize> {
         let deadline = self.deadline()?;
         let (_, batch) = self.batches.front()?;
         loop {
-            // Checks only the last one; the others are checked once it has space.
+            // Only the last blocked member is checked. The others are checked once it has space.
             while self.blocked.last().is_some_and(|member| member.has_space_for(batch)) {
                 self.blocked.pop();
             }

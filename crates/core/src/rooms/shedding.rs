@@ -1,4 +1,4 @@
-//! Closes the connections that hold the most memory when all of them together exceed a budget.
+//! Closes the connections that hold the most memory when all connections together exceed a budget.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::rooms::local_connection::LocalConnection;
 use crate::rooms::local_node::LocalNode;
 use crate::rooms::outbox::HeldBytes;
 
-/// How often all connections may be examined: that takes milliseconds with 100,000 of them, and closed ones need time
-/// to release their memory.
+/// The minimum time between two examinations of all connections. With 100,000 connections, one
+/// examination takes milliseconds, and closed connections need time to release their memory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Closes connections whenever they exceed a memory budget.
@@ -47,10 +47,14 @@ async fn keep(
 
 /// Closes the connections that hold the most, until the rest fits.
 ///
-/// Memory that connections share is attributed to them in proportion to what each of them holds of it: who
-/// shares it with few counts for less than its end frees, who shares it with many for more. The next look
-/// corrects that. Attributed in full, the members of one room would be closed by the thousand for one copy
-/// of their events; not attributed at all, those that hold it would stay.
+/// Memory that connections share is attributed to each of them in proportion to how much of it the
+/// connection holds. A connection that shares memory with few others then counts for less than its
+/// end releases, and one that shares memory with many others counts for more. The next examination
+/// corrects this.
+///
+/// If shared memory were attributed in full, a thousand members of a room would be closed because
+/// of one copy of their events. If it were not attributed at all, the connections that hold it
+/// would stay open.
 fn close_largest(
     node: &LocalNode,
     budget: &Budget,
@@ -67,10 +71,10 @@ fn close_largest(
     }
     let own: usize = all.iter().map(|(held, _)| held.own).sum();
     let counted: usize = all.iter().map(|(held, _)| held.shared).sum();
-    // Each copy once.
+    // Each shared copy counts once.
     let shared = budget.held().saturating_sub(own).min(counted);
     let share = |held: HeldBytes| held.own + (held.shared as u128 * shared as u128 / counted.max(1) as u128) as usize;
-    // Those that are closed already give back what they hold as soon as they run.
+    // Connections that are already closed release their memory as soon as their tasks run.
     let (closed, mut open): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, connection)| connection.outbox.is_closed());
     let given_back = closed.into_iter().map(|(held, _)| share(held)).sum();

@@ -1,4 +1,4 @@
-//! A node's subscriptions to rooms, until the broker has confirmed them.
+//! The node's subscriptions to rooms that the broker has not confirmed yet.
 //!
 //! ```text
 //!   first member ──▶ pending ──confirmed──▶ (not kept here)
@@ -17,7 +17,7 @@ use futures_util::future::{Shared, ready};
 use crate::broker::contract::{BoxFuture, Broker, BrokerError};
 use crate::id::RoomName;
 
-/// One room's subscription. All who wait for it share its outcome.
+/// A subscription to a room. All callers that wait for it share its outcome.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscription(Shared<BoxFuture<'static, Result<(), BrokerError>>>);
 
@@ -27,7 +27,7 @@ impl Subscription {
         self.0.clone().await
     }
 
-    /// The outcome, if there is one, even if nobody has waited for it.
+    /// Returns the outcome if there is one, even if no caller has waited for it.
     fn outcome(&self) -> Option<Result<(), BrokerError>> {
         self.0.clone().now_or_never()
     }
@@ -41,15 +41,15 @@ pub(crate) struct RoomSubscriptions {
 }
 
 impl RoomSubscriptions {
-    /// None.
+    /// Creates an empty set of subscriptions.
     pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
         Self { broker, unconfirmed: HashMap::new() }
     }
 
-    /// A room has got its first member.
+    /// Subscribes to a room, which has got its first member.
     pub(crate) fn start(&mut self, room: &RoomName) {
         let mut answer = self.broker.subscribe(room);
-        // An embedded broker confirms at once.
+        // The broker in memory confirms at once.
         let unconfirmed = match (&mut answer).now_or_never() {
             Some(Ok(())) => None,
             Some(refused) => Some(ready(refused).boxed()),
@@ -61,7 +61,8 @@ impl RoomSubscriptions {
         }
     }
 
-    /// What a join has to wait for. A failed subscription is started again. `None`: it is confirmed.
+    /// Returns the subscription that a join must wait for, or `None` if it is confirmed. A failed
+    /// subscription is started again.
     pub(crate) fn pending(&mut self, room: &RoomName) -> Option<Subscription> {
         if matches!(self.unconfirmed.get(room)?.outcome(), Some(Err(_))) {
             self.start(room);
@@ -69,24 +70,25 @@ impl RoomSubscriptions {
         self.unconfirmed.get(room).cloned()
     }
 
-    /// A subscription has succeeded. Does nothing if the room was emptied meanwhile and is subscribed to anew.
+    /// Records that a subscription has succeeded. This does nothing if the room was empty meanwhile
+    /// and has a newer subscription.
     pub(crate) fn confirm(&mut self, room: &RoomName, subscription: &Subscription) {
         if self.unconfirmed.get(room).is_some_and(|current| current.0.ptr_eq(&subscription.0)) {
             self.unconfirmed.remove(room);
         }
     }
 
-    /// A room has lost its last member.
+    /// Unsubscribes from a room, which has lost its last member.
     pub(crate) fn end(&mut self, room: &RoomName) {
         self.unconfirmed.remove(room);
         self.broker.unsubscribe(room);
     }
 
-    /// Starts those that have failed again.
+    /// Starts failed subscriptions again.
     pub(crate) fn renew_failed(&mut self) {
         let broker = &self.broker;
         self.unconfirmed.retain(|room, subscription| match subscription.outcome() {
-            // Its joiners no longer wait, so nobody else removes it.
+            // Its joins no longer wait, so nothing else removes it.
             Some(Ok(())) => false,
             Some(Err(_)) => {
                 *subscription = Subscription(broker.subscribe(room).shared());
