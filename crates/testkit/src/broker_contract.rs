@@ -1,4 +1,4 @@
-//! What every [`Broker`] must do, as one suite that each implementation runs.
+//! The contract of a `Broker`, as a suite of tests that each implementation runs.
 
 mod bounds;
 mod cluster;
@@ -17,15 +17,17 @@ use bounds::{MEBIBYTE, bounded};
 use cluster::{Cluster, DEADLINE, EVENTS, room, text};
 use positions::{numbered, numbered_again};
 
-/// Publishers in the steps about order.
+/// The number of publishers in the steps about order.
 const PUBLISHERS: usize = 3;
 
-/// Checks what every broker promises, one step after the other. `nodes(n)` returns `n` new brokers of one cluster, which
-/// are up. Each step gets brokers and rooms of its own, so all may use one server. The server belongs to the caller, who
-/// keeps it until this returns; a step closes its brokers and drops them.
+/// Checks what every broker promises, in one step after another.
 ///
-/// Run it in a tokio runtime of either flavor, with its timer and without paused time: a step waits for at most 10 s for
-/// one thing.
+/// The argument `nodes` returns the given number of new brokers. They must belong to one cluster
+/// and be up. Each step uses brokers and rooms of its own, so all steps can share one server. Keep
+/// the server running until this returns. Each step closes its brokers and drops them.
+///
+/// Call this in a tokio runtime of either flavor, with timers enabled and time not paused. A step
+/// waits for at most 10 s for each thing that it expects.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -41,34 +43,36 @@ const PUBLISHERS: usize = 3;
 /// # }
 /// ```
 ///
-/// | step | what is checked |
+/// | step | what the step checks |
 /// |---|---|
-/// | one order on all nodes | three nodes publish to one room, and see the same order |
-/// | a caller's publishes keep their order unawaited | a publish takes its place at the call, whenever its future is polled |
-/// | a confirmed subscription is effective | an event published at once arrives, also in a room that was just left |
-/// | the publisher's own node gets its events | once each |
-/// | an unsubscribed room's events stop | what was published in between is missing |
-/// | events are numbered | positions are the same on all nodes, offsets grow by one |
-/// | a room that comes back is numbered on | after its last subscriber has left, offsets go on, or a larger epoch begins |
-/// | rooms that no client can name work like others | `node/…`, `nodes/…` and `user/…` |
-/// | rooms are independent | also those whose names are prefixes or patterns of others |
-/// | at most once, however often a node subscribes | no event comes twice while a node leaves and subscribes |
-/// | payloads pass unchanged | from 0 bytes to 1 MiB, any bytes |
-/// | names pass unchanged | of rooms and events, up to 200 bytes, any characters; and the origin |
-/// | waiting for events is cancel safe | no event is lost or repeated when a wait is dropped |
-/// | close ends the events after those accepted | and the other nodes go on |
-/// | close ends a wait for events | which returns `false` |
-/// | a publish after close fails | with [`BrokerError::Closed`] |
-/// | a bounded number of events waits | events of 1 byte, while no node reads |
-/// | a bounded number of bytes waits | events of 1 MiB, while no node reads |
+/// | one order on all nodes | Three nodes publish to a room, and all receive the events in the same order. |
+/// | a caller's publishes keep their order unawaited | A publish takes its place when it is called, whenever its future is polled. |
+/// | a confirmed subscription is effective | An event that is published at once arrives, even in a room that the node has just left. |
+/// | the publisher's own node gets its events | Each event arrives once. |
+/// | an unsubscribed room's events stop | An event that is published while the node is not subscribed does not arrive. |
+/// | events are numbered | Positions are the same on all nodes, and offsets increase by one. |
+/// | a room that comes back is numbered on | After the last subscriber has left, offsets continue, or a larger epoch begins. |
+/// | rooms that no client can name work like others | Events in `node/…`, `nodes/…` and `user/…` arrive. |
+/// | rooms are independent | Events arrive in their own room, even if its name is a prefix of another name or matches it as a pattern. |
+/// | at most once, however often a node subscribes | No event arrives twice while a node leaves and subscribes again. |
+/// | payloads pass unchanged | Any bytes arrive unchanged, from 0 bytes to 1 MiB. |
+/// | names pass unchanged | Names of rooms and events arrive unchanged, with any characters and up to 200 bytes, and so does the origin. |
+/// | waiting for events is cancel safe | No event is lost or repeated if a wait is dropped. |
+/// | close ends the events after those accepted | The stream ends after the accepted events, and the other nodes continue. |
+/// | close ends a wait for events | The wait returns `false`. |
+/// | a publish after close fails | The error is `BrokerError::Closed`. |
+/// | a bounded number of events waits | Events of 1 byte are published while no node reads. |
+/// | a bounded number of bytes waits | Events of 1 MiB are published while no node reads. |
 ///
-/// The last two are a sample of the bounds. They count the payloads that are held and the events that one call gives
-/// out: at most twice [`MAX_WAITING_EVENTS`](roomcast_core::MAX_WAITING_EVENTS) or
-/// [`MAX_WAITING_BYTES`](roomcast_core::MAX_WAITING_BYTES), for a queue before the backend and one behind it. They see
-/// nothing of a broker that encodes or copies payloads, or gives out events in portions. Nothing here stops the backend or makes it lose data.
+/// The last two steps are only a sample of the limits. They count the payloads that the broker
+/// holds, and the events that one call returns. They allow up to twice `MAX_WAITING_EVENTS` or
+/// `MAX_WAITING_BYTES`: one queue before the backend, and one behind it. If your broker copies or
+/// encodes payloads, or returns events in portions, test its limits yourself.
+///
+/// No step stops the backend or makes it lose data.
 ///
 /// # Panics
-/// If a promise is broken. The message names the step and what was broken.
+/// Panics if a promise is broken. The message names the step and the promise.
 pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     one_order(Cluster::new("one order on all nodes", nodes(3).await)).await;
     callers_order(Cluster::new("a caller's publishes keep their order unawaited", nodes(2).await)).await;
@@ -92,7 +96,7 @@ pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
 
 // === the steps ===
 
-/// Every node publishes to a room that every node subscribes to.
+/// Every node publishes to a room that all nodes subscribe to.
 async fn one_order(mut cluster: Cluster) {
     let room = room("contract-one-order");
     cluster.subscribe_all(&room).await;
@@ -129,7 +133,8 @@ async fn one_order(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// Nodes send each other messages through these rooms, and user rooms reach all connections of a user.
+/// Nodes send each other messages through these rooms. A user's room reaches all connections of the
+/// user.
 async fn internal_names(mut cluster: Cluster) {
     for owner in ["node", "nodes", "user"] {
         let room = RoomName::internal(owner, "contract");
@@ -142,7 +147,7 @@ async fn internal_names(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// The futures are awaited in the reverse of the order of their calls.
+/// The futures are awaited in the reverse order of their calls.
 async fn callers_order(mut cluster: Cluster) {
     let room = room("contract-callers-order");
     cluster.subscribe_all(&room).await;
@@ -173,8 +178,8 @@ async fn callers_order(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// The first publish follows a subscription as soon as it is confirmed: on rooms that are new
-/// to the node, and on one that it has just left.
+/// An event is published as soon as the subscription is confirmed: in rooms that are new to the
+/// node, and in a room that it has just left.
 async fn effective(mut cluster: Cluster) {
     for number in 0..50 {
         let room = room(&format!("contract-effective-{number}"));
@@ -202,9 +207,9 @@ async fn own_node(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// An event that was published between unsubscribing and subscribing again is missing before the next:
-/// the room's order shows the absence. Those under way may come, so it is tried until one is missing,
-/// each time with a longer way between.
+/// An event that is published while the node is not subscribed must not arrive. The next event of
+/// the room shows that it is missing. Because an event that is already under way may still arrive,
+/// this is repeated until one is missing, each time with more events in between.
 async fn unsubscribed(mut cluster: Cluster) {
     let (left, other) = (room("contract-unsubscribed"), room("contract-unsubscribed-other"));
     cluster.nodes[0].subscribe(&left).await;
@@ -231,11 +236,11 @@ async fn unsubscribed(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// Names that begin alike, or would match as patterns, are different rooms all the same.
+/// Rooms are different even if their names have a common prefix, or would match as patterns.
 async fn independent(mut cluster: Cluster) {
     let names = ["contract-room", "contract-room*", "contract-roo?", "contract-room-2", "Contract-room", "{contract}"];
     let rooms = names.map(room);
-    // Node 0 has the even rooms, node 1 the odd ones; node 2 publishes.
+    // Node 0 subscribes to the even rooms, and node 1 to the odd ones. Node 2 publishes.
     for (index, room) in rooms.iter().enumerate() {
         cluster.nodes[index % 2].subscribe(room).await;
     }
@@ -257,14 +262,15 @@ async fn independent(mut cluster: Cluster) {
             node.handle.step
         );
     }
-    // Leaving one room takes nothing from its neighbour.
+    // Leaving a room does not affect others.
     cluster.nodes[0].broker.unsubscribe(&rooms[2]);
     cluster.nodes[2].publish(&rooms[0], "four", "still").await;
     cluster.nodes[0].expect(&rooms[0], "still").await;
     cluster.close();
 }
 
-/// While events flow, the node leaves the room and comes back: some may be missed, none comes twice.
+/// While events are published, the node leaves the room and subscribes again. It may miss some
+/// events, but receives none twice.
 async fn at_most_once(mut cluster: Cluster) {
     let room = room("contract-at-most-once");
     cluster.nodes[0].subscribe(&room).await;
@@ -306,7 +312,7 @@ async fn payloads(mut cluster: Cluster) {
     for (index, node) in cluster.nodes.iter_mut().enumerate() {
         for payload in &payloads {
             let event = node.next().await;
-            // Not assert_eq: a megabyte in the message helps nobody.
+            // This is not `assert_eq!`, because a megabyte in the message helps nobody.
             assert!(
                 event.payload == payload,
                 "{}: node {index} got {} bytes in place of {}, or other ones",
@@ -339,7 +345,8 @@ async fn names(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// Waits are dropped at every moment: before an event, after it woke the waiter, and between many.
+/// Waits are dropped at various moments: before an event, after an event woke the waiter, and
+/// between many events.
 async fn cancel_safe(cluster: Cluster) {
     let room = room("contract-cancel-safe");
     cluster.nodes[0].subscribe(&room).await;
@@ -386,10 +393,10 @@ async fn closed_after_the_accepted(mut cluster: Cluster) {
     cluster.nodes[1].publish(&room, "event", "later").await;
     cluster.nodes[0].expect(&room, "own").await;
     cluster.nodes[0].expect(&room, "other's").await;
-    // What is accepted while the end is under way may still come.
+    // Events that are accepted while the broker closes may still arrive.
     cluster.nodes[0].expect_end_after(&["later"]).await;
     cluster.nodes[0].expect_end_after(&[]).await;
-    // The others go on.
+    // The other nodes continue.
     for payload in ["own", "other's", "later"] {
         cluster.nodes[1].expect(&room, payload).await;
     }

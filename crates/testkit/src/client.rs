@@ -1,4 +1,4 @@
-//! A client for tests: the protocol's own client end over an independent WebSocket library.
+//! A client for tests. It uses the protocol's client end, over an independent WebSocket library.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,26 +14,26 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// No test waits longer for one thing.
+/// No test waits longer than this for one thing.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An event from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its name.
+    /// The event's name.
     pub name: String,
-    /// Its payload.
+    /// The event's payload.
     pub payload: Bytes,
 }
 
-/// What went wrong.
+/// Why a client failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The server closed, with this code and reason.
+    /// The server closed the connection, with this code and reason.
     Closed(Option<(u16, String)>),
-    /// Below the protocol.
+    /// The WebSocket layer failed.
     WebSocket(Box<tungstenite::Error>),
-    /// What was waited for did not come in time.
+    /// What the client waited for did not arrive in time.
     TimedOut,
 }
 
@@ -53,7 +53,7 @@ impl From<tungstenite::Error> for ClientError {
 
 type Result<T> = std::result::Result<T, ClientError>;
 
-/// One connection. It reads only while something is waited for.
+/// A connection. It reads only while one of its methods waits.
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     protocol: ClientConnection,
@@ -72,14 +72,14 @@ impl Client {
     /// Connects to a URL such as `ws://127.0.0.1:3000/socket`.
     ///
     /// # Errors
-    /// [`ClientError`] if the handshake fails.
+    /// Returns [`ClientError`] if the handshake fails.
     ///
     /// # Panics
-    /// If the URL is none.
+    /// Panics if the URL is invalid.
     pub async fn connect(url: &str) -> Result<Self> {
         let mut request = url.into_client_request().expect("a WebSocket URL");
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-        // Frames are small and go out at once: latencies are measured by this client.
+        // Frames are small and sent at once, because this client measures latencies.
         let connected = tokio_tungstenite::connect_async_with_config(request, None, true);
         let connected = tokio::time::timeout(DEADLINE, connected).await;
         let (socket, _) = connected.map_err(|_| ClientError::TimedOut)??;
@@ -95,26 +95,26 @@ impl Client {
     /// Sends a notification.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection has ended.
+    /// Returns [`ClientError`] if the connection has ended.
     pub async fn notify(&mut self, event: &str, payload: impl AsRef<[u8]>) -> Result<()> {
         let frame = Frame::Notify { name: name(event), payload: Bytes::copy_from_slice(payload.as_ref()) };
         self.send(&frame).await
     }
 
-    /// Sends a call and does not wait for its answer.
+    /// Starts a call without waiting for its response.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection has ended.
+    /// Returns [`ClientError`] if the connection has ended.
     pub async fn start(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<CallId> {
         let (id, frame) = self.protocol.call(name(method), Bytes::copy_from_slice(payload.as_ref()));
         self.send(&frame).await?;
         Ok(id)
     }
 
-    /// Waits for the answer to a call.
+    /// Waits for the response to a call.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection ends first or nothing comes.
+    /// Returns [`ClientError`] if the connection ends first, or if no response arrives in time.
     pub async fn answer(&mut self, id: CallId) -> Result<Bytes> {
         loop {
             if let Some(answer) = self.answers.remove(&id) {
@@ -124,10 +124,10 @@ impl Client {
         }
     }
 
-    /// Waits for the answer to any call. If it is given up, no answer is lost.
+    /// Waits for the response to any call. If you drop the future, no response is lost.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer).
+    /// Returns the errors of [`answer`](Self::answer).
     pub async fn next_answer(&mut self) -> Result<(CallId, Bytes)> {
         loop {
             if let Some(id) = self.answers.keys().next().copied()
@@ -139,27 +139,27 @@ impl Client {
         }
     }
 
-    /// Calls and waits for the answer.
+    /// Calls a method and waits for the response.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer).
+    /// Returns the errors of [`answer`](Self::answer).
     pub async fn call(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<Bytes> {
         let id = self.start(method, payload).await?;
         self.answer(id).await
     }
 
-    /// Calls, and reads the answer as text.
+    /// Calls a method and returns the response as text.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer).
+    /// Returns the errors of [`answer`](Self::answer).
     pub async fn call_text(&mut self, method: &str, payload: impl AsRef<[u8]>) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.call(method, payload).await?).into_owned())
     }
 
-    /// Gives a call up.
+    /// Cancels a call.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection has ended.
+    /// Returns [`ClientError`] if the connection has ended.
     pub async fn reset(&mut self, id: CallId) -> Result<()> {
         match self.protocol.cancel(id) {
             Some(frame) => self.send(&frame).await,
@@ -170,7 +170,7 @@ impl Client {
     /// Waits for the next event.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection ends first or nothing comes.
+    /// Returns [`ClientError`] if the connection ends first, or if no event arrives in time.
     pub async fn event(&mut self) -> Result<Event> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -180,20 +180,21 @@ impl Client {
         }
     }
 
-    /// How many answers came to calls that were given up.
+    /// Returns how many responses arrived to calls that were cancelled.
     pub fn stray_answers(&self) -> usize {
         self.stray_answers
     }
 
-    /// The next event of those already read.
+    /// Returns the next event that was already read.
     pub fn take_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Reads away what comes until the server closes, closes too, and returns the code and reason.
+    /// Discards what arrives until the server closes the connection. Confirms the close, and
+    /// returns its code and reason.
     ///
     /// # Errors
-    /// [`ClientError`] if the connection is lost instead.
+    /// Returns [`ClientError`] if the connection is lost.
     pub async fn closed(&mut self) -> Result<(u16, String)> {
         loop {
             match self.read().await {
@@ -207,17 +208,17 @@ impl Client {
         }
     }
 
-    /// Closes the connection in an orderly way.
+    /// Closes the connection with a closing handshake.
     ///
     /// # Errors
-    /// [`ClientError`] if it is not orderly.
+    /// Returns [`ClientError`] if the handshake fails.
     pub async fn close(mut self) -> Result<()> {
         self.socket.close(None).await?;
         self.finish_close().await;
         Ok(())
     }
 
-    /// Answers the server's Close, or waits for its answer, until the connection has ended.
+    /// Completes the closing handshake, and waits until the connection has ended.
     async fn finish_close(&mut self) {
         while let Ok(Some(Ok(_))) = tokio::time::timeout(DEADLINE, self.socket.next()).await {}
     }
@@ -240,7 +241,7 @@ impl Client {
                     Some(ClientEvent::Answer { id, payload }) => {
                         self.answers.insert(id, payload);
                     }
-                    // The answer was under way when the call was given up.
+                    // The response was under way when the call was cancelled.
                     None => self.stray_answers += 1,
                 }
                 Ok(())

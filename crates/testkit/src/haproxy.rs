@@ -9,20 +9,21 @@ use tokio::net::TcpStream;
 use crate::program::{DEADLINE, Directory, POLL, PORT_ATTEMPTS, Program};
 use crate::{Node, free_port};
 
-/// A load balancer that gives each new connection to the next ready node. Killed when dropped.
+/// A load balancer that sends each new connection to the next ready node. It is killed when
+/// dropped.
 #[derive(Debug)]
 pub struct HaProxy {
-    /// Before the directory, so that it ends before its files.
+    /// Declared before the directory, so that the program ends before its files are removed.
     _program: Program,
     _directory: Directory,
     port: u16,
 }
 
 impl HaProxy {
-    /// Starts it and waits until it takes connections.
+    /// Starts the load balancer and waits until it accepts connections.
     ///
     /// # Panics
-    /// If it does not start.
+    /// Panics if it does not start.
     pub async fn start(nodes: &[&Node]) -> Self {
         let directory = Directory::create();
         for _ in 0..PORT_ATTEMPTS {
@@ -32,7 +33,7 @@ impl HaProxy {
             command.arg("-db").arg("-f").arg(directory.file("haproxy.cfg"));
             let mut program = Program::start(command, &directory.file("log"));
             let started = Instant::now();
-            // It ends by itself if its port is taken.
+            // HAProxy exits if its port is taken.
             while program.is_running() {
                 if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                     return Self { _program: program, _directory: directory, port };
@@ -44,13 +45,13 @@ impl HaProxy {
         panic!("HAProxy does not start:\n{}", directory.read("log"));
     }
 
-    /// The URL of the nodes' socket.
+    /// Returns the URL of the nodes' socket.
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}/socket", self.port)
     }
 }
 
-/// Timeouts for connections that live long and say little.
+/// Returns a configuration with timeouts for connections that are long and mostly idle.
 fn configuration(port: u16, nodes: &[&Node]) -> String {
     let mut lines = format!(
         "global\n  fd-hard-limit 20000\n\

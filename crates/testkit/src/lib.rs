@@ -1,5 +1,31 @@
-//! What the tests of several crates share: a client, processes, faults, and what every broker must do.
-//! Never published.
+//! Tests a broker, and provides fixtures for Roomcast's own tests. This crate is never published.
+//!
+//! If you write a broker of your own, run the contract suite, [`broker_contract::check`], in its
+//! tests. The suite checks what every broker promises. The guide "Write a broker"
+//! (`docs/guides/brokers.md`) describes the promises.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use roomcast::{Broker, MemoryBus};
+//! use roomcast_testkit::broker_contract;
+//!
+//! # #[tokio::main] async fn main() {
+//! broker_contract::check(async |count| {
+//!     let bus = MemoryBus::new();
+//!     (0..count).map(|_| Arc::new(bus.attach()) as Arc<dyn Broker>).collect()
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! The other items are fixtures. When a fixture is dropped, its processes end and its files are
+//! removed.
+//!
+//! * [`Client`] is a client over an independent WebSocket library.
+//! * [`Node`] runs `roomcast serve` in a process of its own.
+//! * [`RedisServer`], [`RedisCluster`] and [`Sentinels`] run real Redis.
+//! * [`HaProxy`] balances connections over nodes.
+//! * [`FaultyLink`] is a network between a node and Redis that a test can slow down or cut.
 
 pub mod broker_contract;
 mod client;

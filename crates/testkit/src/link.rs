@@ -1,4 +1,5 @@
-//! A network between a node and its Redis that can be made slow, or cut, without any rights.
+//! A network between a node and its Redis that a test can slow down or cut, without special
+//! permissions.
 
 use std::io;
 use std::sync::Arc;
@@ -12,32 +13,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// What may be under way in one direction of one connection. A sender waits for room then; while the
-/// link is cut there will be none, and the connection is reset.
+/// How many bytes may be under way in one direction of a connection. A sender waits while there is
+/// no room. While the link is cut, there will be none, so the connection is reset.
 const CAPACITY: usize = 16 * 1024 * 1024;
 
-/// What is read at once.
+/// How many bytes one read takes at most.
 const CHUNK: usize = 64 * 1024;
 
-/// What becomes of connections from before a cut when the link works again.
+/// What happens to connections from before a cut when the link works again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterCut {
-    /// They go on with what was held, as after a partition shorter than TCP's patience.
+    /// They continue with the data that was held back, as after a short partition that TCP
+    /// survives.
     GoOn,
-    /// They are reset, as by a firewall that has forgotten them.
+    /// They are reset, as by a firewall that has lost its state.
     Reset,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct State {
     is_cut: bool,
-    /// Added on the way to the server, and on the way back.
+    /// The delay on the way to the server, and on the way back.
     latency: [Duration; 2],
     /// Connections of an earlier generation are reset.
     generation: u64,
 }
 
-/// A TCP proxy with faults. Ends, with its connections, when dropped.
+/// A TCP proxy with faults. It ends when dropped, and ends its connections.
 #[derive(Debug)]
 pub struct FaultyLink {
     address: String,
@@ -46,10 +48,10 @@ pub struct FaultyLink {
 }
 
 impl FaultyLink {
-    /// Starts a link that works, to an address such as `127.0.0.1:6379`.
+    /// Starts a link to an address such as `127.0.0.1:6379`. At first, it works.
     ///
     /// # Panics
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub async fn start(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -58,13 +60,13 @@ impl FaultyLink {
         Self { address, state, accepting }
     }
 
-    /// Where to connect to instead of the target.
+    /// Returns the address to connect to in place of the target's.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Holds everything back from now on, in both directions. Nothing is closed: connections hang, and
-    /// new ones come about and hang too.
+    /// Holds back all data in both directions from now on. Nothing is closed: connections hang, and
+    /// new connections open and hang, too.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.is_cut = true);
     }
@@ -77,7 +79,7 @@ impl FaultyLink {
         });
     }
 
-    /// Delays what comes from now on.
+    /// Delays the data that arrives from now on.
     pub fn set_latency(&self, to_server: Duration, to_client: Duration) {
         self.state.send_modify(|state| state.latency = [to_server, to_client]);
     }
@@ -90,7 +92,7 @@ impl Drop for FaultyLink {
 }
 
 async fn accept(listener: TcpListener, target: String, state: watch::Receiver<State>) {
-    // Ends its tasks when it is dropped.
+    // Dropping the set ends its tasks.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         connections.spawn(connect(client, target.clone(), state.clone()));
@@ -114,16 +116,17 @@ async fn connect(mut client: TcpStream, target: String, mut state: watch::Receiv
     };
     if ended.is_err() {
         for stream in [Some(client), server].into_iter().flatten() {
-            // Dropped then, it is reset. It may have ended already.
+            // Dropping a stream with this option resets its connection. The connection may have
+            // ended already.
             let _ = stream.set_zero_linger();
         }
     }
 }
 
-/// Waits until the link is not cut.
+/// Waits while the link is cut.
 async fn passable(state: &mut watch::Receiver<State>) {
     if state.wait_for(|state| !state.is_cut).await.is_err() {
-        // The link is gone, and its connections end with it.
+        // The link was dropped, and its connections end with it.
         std::future::pending::<()>().await;
     }
 }
@@ -142,7 +145,7 @@ async fn forward_both_ways(
     tokio::try_join!(there, back).map(|_| ())
 }
 
-/// Bytes under way, empty for the end of the stream.
+/// Bytes under way. Empty bytes mean the end of the stream.
 struct UnderWay {
     bytes: Bytes,
     due: Instant,

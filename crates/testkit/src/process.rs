@@ -1,4 +1,4 @@
-//! A node as a process of its own.
+//! A node in a process of its own.
 
 use std::net::TcpListener;
 use std::ops::Range;
@@ -10,44 +10,47 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// No test waits longer for a process.
+/// No test waits longer than this for a process.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often conditions of other processes are looked at.
+/// How often conditions of other processes are checked.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A running node. Killed when dropped.
+/// A running node. It is killed when dropped.
 #[derive(Debug)]
 pub struct Node {
     child: Child,
-    /// The public listener's address.
+    /// The address of the public listener.
     pub address: String,
-    /// The internal listener's address.
+    /// The address of the internal listener.
     pub internal: String,
 }
 
 impl Node {
-    /// Starts `roomcast serve` on free ports with more arguments, and waits until it is ready.
+    /// Starts `roomcast serve` on free ports, with these further arguments, and waits until it is
+    /// ready.
     ///
     /// # Panics
-    /// If it does not get ready.
+    /// Panics if the node does not become ready.
     pub async fn start(binary: &Path, arguments: &[&str]) -> Self {
         Self::start_by(Command::new(binary), arguments).await
     }
 
-    /// As [`start`](Self::start), by a command that goes on with the node's arguments: one with other
-    /// variables, or a launcher such as `prlimit` that becomes the node.
+    /// Like [`start`](Self::start), but runs a command of yours, to which it appends the node's
+    /// arguments. The command may set other variables, or be a launcher that becomes the node, such
+    /// as `prlimit`.
     ///
     /// # Panics
-    /// If it does not get ready.
+    /// Panics if the node does not become ready.
     pub async fn start_by(command: Command, arguments: &[&str]) -> Self {
         Self::start_until(command, arguments, "/readyz").await
     }
 
-    /// Like [`start_by`](Self::start_by), but waits until this path of the internal listener answers 200.
+    /// Like [`start_by`](Self::start_by), but waits until this path of the internal listener
+    /// responds with the status 200.
     ///
     /// # Panics
-    /// If it does not.
+    /// Panics if it does not.
     pub async fn start_until(mut command: Command, arguments: &[&str], path: &str) -> Self {
         remove_inherited_options(&mut command);
         let address = format!("127.0.0.1:{}", free_port());
@@ -66,29 +69,29 @@ impl Node {
         node
     }
 
-    /// The URL of its socket.
+    /// Returns the URL of the node's socket.
     pub fn url(&self) -> String {
         format!("ws://{}/socket", self.address)
     }
 
-    /// Its process id.
+    /// Returns the node's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal by its name, such as `TERM`.
+    /// Sends the node a signal by its name, such as `TERM`.
     ///
     /// # Panics
-    /// If there is no `kill` command.
+    /// Panics if there is no command `kill`.
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
         assert!(status.expect("the kill command runs").success(), "the process is there");
     }
 
-    /// Waits for its end.
+    /// Waits until the node has exited.
     ///
     /// # Panics
-    /// If it does not end.
+    /// Panics if it does not exit.
     pub async fn exit(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -100,10 +103,10 @@ impl Node {
         }
     }
 
-    /// The value of a metric without labels, or with exactly these as `name{…}`.
+    /// Returns the value of a metric. For a metric with labels, pass all of them, as `name{…}`.
     ///
     /// # Panics
-    /// If there is no such metric.
+    /// Panics if there is no such metric.
     pub async fn metric(&self, name: &str) -> f64 {
         let (_, body) = http_get(&self.internal, "/metrics").await.expect("the internal listener answers");
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -113,7 +116,7 @@ impl Node {
     /// Waits for a condition.
     ///
     /// # Panics
-    /// If it does not come true in time.
+    /// Panics if it does not become true in time.
     pub async fn wait_until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let started = Instant::now();
         while !condition().await {
@@ -125,14 +128,14 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The node may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Leaves a command only those of the node's variables that it sets itself. The others are of the tests and their
-/// scripts, and a node refuses variables that it does not know.
+/// Removes the node's variables from a command, except for those that the command itself sets. The
+/// others belong to the tests and their scripts, and a node rejects unknown variables.
 fn remove_inherited_options(command: &mut Command) {
     let own: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     let inherited = std::env::vars_os().map(|(name, _)| name);
@@ -141,15 +144,15 @@ fn remove_inherited_options(command: &mut Command) {
     }
 }
 
-/// Where free ports are looked for: below those that kernels give to outgoing connections, so that a
-/// program that ends and starts again finds its port free.
+/// The range of ports to choose from. It is below the range that kernels use for outgoing
+/// connections, so that a program that restarts finds its port free.
 const PORTS: Range<u32> = 18_400..32_000;
 
-/// A port that was free a moment ago. No two calls in one process get the same one, and other processes
-/// begin elsewhere.
+/// Returns a port that was free a moment ago. No two calls in a process return the same port, and
+/// other processes begin elsewhere in the range.
 ///
 /// # Panics
-/// If the system has none.
+/// Panics if no port is free.
 pub fn free_port() -> u16 {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let count = PORTS.end - PORTS.start;
@@ -162,7 +165,8 @@ pub fn free_port() -> u16 {
     port.expect("a free port")
 }
 
-/// A GET's status and body; `None` if nobody answers.
+/// Sends a GET request, and returns the status and the body. Returns `None` if there is no
+/// response.
 pub async fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

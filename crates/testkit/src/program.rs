@@ -1,4 +1,5 @@
-//! Programs beside the nodes: they end with the test, with their children and their files.
+//! Programs that run beside the nodes. They end with the test, and so do their child processes and
+//! their files.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,19 +7,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// No test waits longer for a program.
+/// No test waits longer than this for a program.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often conditions of other processes are looked at.
+/// How often conditions of other processes are checked.
 pub(crate) const POLL: Duration = Duration::from_millis(10);
 
-/// A port may be taken between the look at it and its use; so often another one is tried.
+/// How many ports are tried. A port may be taken between the check and its use.
 pub(crate) const PORT_ATTEMPTS: usize = 10;
 
 /// Waits for a condition of other processes.
 ///
 /// # Panics
-/// If it does not come true in time.
+/// Panics if it does not become true in time.
 pub(crate) async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
     let started = Instant::now();
     while !condition().await {
@@ -27,23 +28,23 @@ pub(crate) async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
     }
 }
 
-/// Runs a program that ends by itself.
+/// Runs a program until it exits.
 ///
 /// # Panics
-/// If it fails.
+/// Panics if it fails.
 pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A running program. Killed when dropped.
+/// A running program. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
 }
 
 impl Program {
-    /// Starts it; what it prints is added to a file.
+    /// Starts the program. Its output is appended to a file.
     pub(crate) fn start(mut command: Command, output: &Path) -> Self {
         let output = File::options().create(true).append(true).open(output).expect("a file for the output");
         let copy = output.try_clone().expect("the file can be shared");
@@ -60,11 +61,11 @@ impl Program {
         run(Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]));
     }
 
-    /// Ends it at once, with its children: Redis writes snapshots in one.
+    /// Kills the program and its child processes, such as the one in which Redis writes a snapshot.
     pub(crate) fn kill(&mut self) {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        // Any of them may have ended already.
+        // Any of them may have exited already.
         let _ = self.child.kill();
         for child in children.split_whitespace() {
             let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
@@ -79,12 +80,13 @@ impl Drop for Program {
     }
 }
 
-/// A directory for one program's files. Removed when dropped.
+/// A directory for the files of one program. It is removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// Short, because the path of a Unix socket in it may have no more than 107 bytes.
+    /// Creates a directory with a short path, because the path of a Unix socket in it may have at
+    /// most 107 bytes.
     pub(crate) fn create() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +99,7 @@ impl Directory {
         self.0.join(name)
     }
 
-    /// A file's content, for a failure's message.
+    /// Returns the content of a file, for the message of a failure.
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.file(name)).unwrap_or_default()
     }
@@ -109,7 +111,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // A program that is just ending may still write into it.
+        // A program that is exiting may still write to the directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Real Redis for tests: one server, a cluster, or a master with replicas and sentinels.
+//! Real Redis for tests: a single server, a cluster, or a master with replicas and sentinels.
 
 mod certificate;
 mod cluster;

@@ -1,4 +1,4 @@
-//! That a broker's queues are bounded.
+//! Checks that a broker's queues are bounded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,13 @@ use super::cluster::{Cluster, room};
 /// A large payload.
 pub(super) static MEBIBYTE: [u8; 1024 * 1024] = [0; 1024 * 1024];
 
-/// Three times as many events are published as may wait, while no node reads. There may be one queue in front of the
-/// broker's backend and one behind it, so at most two thirds are held. Once the nodes read, all works as before.
+/// Publishes three times as many events as may wait, while no node reads. The broker may have one
+/// queue before its backend and one behind it, so it holds at most two thirds of them. Once the
+/// nodes read, everything must work as before.
 ///
-/// The queue in front is seen by the payloads that are held, the queue behind by what one call gives out. A broker that
-/// copies payloads and gives out one event a call needs a test of its own.
+/// The queue before the backend shows in the number of payloads that are held. The queue behind it
+/// shows in the number of events that one call returns. A broker that copies payloads and returns
+/// one event in each call needs a test of its own.
 pub(super) async fn bounded(cluster: Cluster, payload: &'static [u8]) {
     let max = MAX_WAITING_EVENTS.min(MAX_WAITING_BYTES / payload.len());
     let (room, step) = (room("contract-bounded"), cluster.step);
@@ -50,7 +52,7 @@ pub(super) async fn bounded(cluster: Cluster, payload: &'static [u8]) {
     cluster.close();
 }
 
-/// A payload that can be counted for as long as it is held.
+/// A payload that is counted while it is held.
 struct Counted {
     payload: &'static [u8],
     _held: Arc<()>,

@@ -1,4 +1,4 @@
-//! The nodes that a step of the contract is played on.
+//! The nodes of a step of the contract.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use roomcast_core::{BoxFuture, Broker, BrokerError, NodeId, Publication, Publish, RoomName, check_event};
 
-/// No step waits longer for one thing.
+/// No step waits longer than this for one thing.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many events one publisher publishes in the steps about order.
@@ -41,7 +41,7 @@ impl Cluster {
     }
 }
 
-/// One node as its publishers have it.
+/// A node for its publishers.
 #[derive(Clone)]
 pub(super) struct Handle {
     pub(super) step: &'static str,
@@ -76,7 +76,8 @@ impl Handle {
     }
 
     pub(super) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        // The deadline first: what becomes ready only when it is polled after the deadline is too late.
+        // The deadline is polled first, because a future that becomes ready only after the deadline
+        // is too late.
         tokio::select! {
             biased;
             () = tokio::time::sleep(DEADLINE) => panic!("{}: waited in vain for {what}", self.step),
@@ -85,7 +86,7 @@ impl Handle {
     }
 }
 
-/// One node as its hub has it.
+/// A node with the stream of its events.
 pub(super) struct Node {
     pub(super) handle: Handle,
     waiting: VecDeque<Publication>,

@@ -1,11 +1,11 @@
-//! That a broker numbers the events of a room.
+//! Checks that a broker numbers the events of a room.
 
 use bytes::Bytes;
 use roomcast_core::Position;
 
 use super::cluster::{Cluster, EVENTS, room};
 
-/// All nodes see an event at the same position, and a room's offsets grow by one.
+/// All nodes see an event at the same position, and a room's offsets increase by one.
 pub(super) async fn numbered(mut cluster: Cluster) {
     let room = room("contract-numbered");
     cluster.subscribe_all(&room).await;
@@ -27,8 +27,8 @@ pub(super) async fn numbered(mut cluster: Cluster) {
     cluster.close();
 }
 
-/// Its last subscriber leaves, and somebody subscribes again: the same node or another. Either the room's epoch goes on
-/// and so do its offsets, or a larger epoch has begun.
+/// The last subscriber leaves, and the same node or another one subscribes again. Either the room's
+/// epoch and offsets continue, or a larger epoch begins.
 pub(super) async fn numbered_again(mut cluster: Cluster) {
     let room = room("contract-numbered-again");
     let mut last: Option<Position> = None;

@@ -1,5 +1,5 @@
-//! A certificate for 127.0.0.1, and the CA certificate that signed it: clients refuse a CA certificate as a
-//! server's.
+//! A certificate for 127.0.0.1, and the CA certificate that signed it. They are separate, because
+//! clients reject a CA certificate as a server's.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Redis Cluster: masters that share the 16,384 slots, and replicas that can take their place.
+//! Redis Cluster: masters that share the 16,384 slots, and replicas that can replace them.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::program::wait_until;
 
 const SLOTS: u16 = 16384;
 
-/// How many keys are moved by one command.
+/// How many keys one command moves.
 const KEYS_AT_ONCE: &str = "100";
 
-/// Longer than a replica tries to take over when asked to.
+/// Longer than a replica that was asked to take over tries to do so.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A cluster. Killed when dropped.
+/// A cluster. It is killed when dropped.
 #[derive(Debug)]
 pub struct RedisCluster {
     servers: Vec<RedisServer>,
@@ -45,7 +45,8 @@ impl<'a> Member<'a> {
     }
 
     fn owns(&self, slot: u16) -> bool {
-        // Slots that are on their way stand in brackets, and are owned as long as they stand plain too.
+        // Slots that are being moved are in brackets. The member owns them while they are also
+        // listed without brackets.
         self.slots.iter().any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let bounds = (first.parse::<u16>(), last.parse::<u16>());
@@ -55,18 +56,19 @@ impl<'a> Member<'a> {
 }
 
 impl RedisCluster {
-    /// Starts the masters, each with so many replicas, and waits until all slots are served and every
-    /// replica has its copy. A member is taken for dead after two seconds of silence.
+    /// Starts the masters and this number of replicas for each of them. Waits until all slots are
+    /// served and every replica has its copy. Members consider a member dead after two seconds of
+    /// silence.
     ///
     /// # Panics
-    /// If it does not get ready.
+    /// Panics if the cluster does not become ready.
     pub async fn start(masters: usize, replicas: usize) -> Self {
         let mut servers = Vec::new();
         for _ in 0..masters * (1 + replicas) {
             servers.push(RedisServer::start_cluster_member(member_options()).await);
         }
         for (index, server) in servers.iter().enumerate() {
-            // Different from the start, so that the members need not first agree on that.
+            // The epochs differ from the start, so the members need not agree on them first.
             server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
             let (port, bus_port) = (server.port().to_string(), server.bus_port().to_string());
             servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]).await;
@@ -102,7 +104,8 @@ impl RedisCluster {
         true
     }
 
-    /// Whether every member has heard of all replicas: those that have not would not vote for one.
+    /// Returns whether every member has information about all replicas. A member without it would
+    /// not vote for a replica.
     async fn replicas_known(&self, replicas: usize) -> bool {
         for server in &self.servers {
             let nodes = server.command(&["CLUSTER", "NODES"]).await;
@@ -113,7 +116,8 @@ impl RedisCluster {
         true
     }
 
-    /// Whether every running member knows an owner of every slot, and every running replica has its copy.
+    /// Returns whether every running member has an owner for every slot, and every running replica
+    /// has its copy.
     pub async fn is_settled(&self) -> bool {
         for server in self.running() {
             let state = server.try_command(&["CLUSTER", "INFO"]).await.unwrap_or_default();
@@ -130,28 +134,28 @@ impl RedisCluster {
         self.servers.iter().filter(|server| server.is_running())
     }
 
-    /// The URL, with all members.
+    /// Returns the URL, with all members.
     pub fn url(&self) -> String {
         let addresses: Vec<String> = self.servers.iter().map(RedisServer::address).collect();
         format!("redis-cluster://{}?node={}", addresses[0], addresses[1..].join("&node="))
     }
 
-    /// The servers: at the start first the masters, then their replicas.
+    /// Returns the servers. At the start, the masters are first, and their replicas follow.
     pub fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// The slot of a key.
+    /// Returns the slot of a key.
     ///
     /// # Panics
-    /// If nobody runs.
+    /// Panics if no server is running.
     pub async fn slot_of(&self, key: &str) -> u16 {
         let server = self.running().next().expect("a member runs");
         server.command(&["CLUSTER", "KEYSLOT", key]).await.parse().expect("a slot")
     }
 
-    /// The place of the running server that owns a slot in its own eyes, if there is one; of two, that
-    /// with the later right.
+    /// Returns the index of the running server that owns a slot according to itself, if there is
+    /// one. If there are two, returns the one with the later epoch.
     pub async fn owner(&self, slot: u16) -> Option<usize> {
         let mut owner = None;
         for (index, server) in self.servers.iter().enumerate().filter(|(_, server)| server.is_running()) {
@@ -164,28 +168,28 @@ impl RedisCluster {
         owner.map(|(_, index)| index)
     }
 
-    /// The place of the server that owns a slot.
+    /// Returns the index of the server that owns a slot.
     ///
     /// # Panics
-    /// If nobody does.
+    /// Panics if no server owns it.
     pub async fn owner_of_slot(&self, slot: u16) -> usize {
         self.owner(slot).await.unwrap_or_else(|| panic!("nobody owns slot {slot}"))
     }
 
-    /// Kills a slot's owner and returns its place. Its replica takes over by and by.
+    /// Kills a slot's owner and returns its index. Its replica takes over after some time.
     ///
     /// # Panics
-    /// If nobody owns the slot.
+    /// Panics if no server owns the slot.
     pub async fn kill_owner(&mut self, slot: u16) -> usize {
         let owner = self.owner_of_slot(slot).await;
         self.servers[owner].kill();
         owner
     }
 
-    /// Waits until another server than this owns a slot, and all members agree on all slots.
+    /// Waits until a server other than this one owns a slot, and all members agree on all slots.
     ///
     /// # Panics
-    /// If that does not happen.
+    /// Panics if that does not happen in time.
     pub async fn wait_for_another_owner_than(&self, old: usize, slot: u16) {
         wait_until("a slot has another owner", async || {
             self.owner(slot).await.is_some_and(|owner| owner != old) && self.is_settled().await
@@ -193,10 +197,11 @@ impl RedisCluster {
         .await;
     }
 
-    /// Makes a replica the owner of its master's slots while all are well, and waits for that.
+    /// Makes a replica the owner of its master's slots while all servers work, and waits until it
+    /// is.
     ///
     /// # Panics
-    /// If the slot's owner has no replica, or that does not happen.
+    /// Panics if the slot's owner has no replica, or if the failover does not happen in time.
     pub async fn failover(&self, slot: u16) {
         let owner = self.owner_of_slot(slot).await;
         let id = self.servers[owner].id().await;
@@ -210,19 +215,19 @@ impl RedisCluster {
         panic!("the owner of slot {slot} has no replica");
     }
 
-    /// Starts a killed server again; it becomes a replica if another has taken its place.
+    /// Restarts a killed server. It becomes a replica if another server has replaced it.
     ///
     /// # Panics
-    /// If it does not start.
+    /// Panics if it does not start.
     pub async fn restart(&mut self, server: usize) {
         self.servers[server].restart().await;
     }
 
-    /// Moves a slot with its keys to another master, as `redis-cli --cluster reshard` does, while
-    /// clients use them.
+    /// Moves a slot and its keys to another master, while clients use them. `redis-cli --cluster
+    /// reshard` moves slots in the same way.
     ///
     /// # Panics
-    /// If a member refuses.
+    /// Panics if a member rejects a command.
     pub async fn migrate_slot(&self, slot: u16, to: usize) {
         if self.owner_of_slot(slot).await != to {
             self.migrate_keys(slot, to).await;
@@ -230,11 +235,11 @@ impl RedisCluster {
         }
     }
 
-    /// Does the first part of a slot's move: its keys are with the new owner, but the slot is not yet. With
-    /// a slot of many keys, this takes long.
+    /// Does the first part of moving a slot: the new owner has the keys, but not the slot yet. If
+    /// the slot has many keys, this takes long.
     ///
     /// # Panics
-    /// If a member refuses.
+    /// Panics if a member rejects a command.
     pub async fn migrate_keys(&self, slot: u16, to: usize) {
         let (source, target) = (&self.servers[self.owner_of_slot(slot).await], &self.servers[to]);
         let (source_id, target_id) = (source.id().await, target.id().await);
@@ -252,15 +257,16 @@ impl RedisCluster {
         }
     }
 
-    /// Does the last part of a slot's move: everybody learns of the new owner.
+    /// Does the last part of moving a slot: all members are informed of the new owner.
     ///
     /// # Panics
-    /// If a member refuses.
+    /// Panics if a member rejects a command.
     pub async fn finish_migration(&self, slot: u16, to: usize) {
         let (source, target) = (&self.servers[self.owner_of_slot(slot).await], &self.servers[to]);
         let (slot, target_id) = (slot.to_string(), target.id().await);
         let assign = ["CLUSTER", "SETSLOT", &slot, "NODE", &target_id];
-        // The new owner first: the old one would send clients to somebody who does not know of it yet.
+        // The new owner must be first. Otherwise the old owner would send clients to a server that
+        // does not accept them yet.
         target.command(&assign).await;
         source.command(&assign).await;
         for server in self.running() {
@@ -271,10 +277,10 @@ impl RedisCluster {
         }
     }
 
-    /// Moves slots one after another to the next master each, and returns how many.
+    /// Moves slots one by one, each to the next master, and returns how many.
     ///
     /// # Panics
-    /// If a member refuses.
+    /// Panics if a member rejects a command.
     pub async fn migrate_slots(&self, slots: impl IntoIterator<Item = u16>) -> usize {
         let mut moved = 0;
         for slot in slots {
@@ -286,10 +292,10 @@ impl RedisCluster {
         moved
     }
 
-    /// The next running master after this one.
+    /// Returns the index of the next running master after this one.
     ///
     /// # Panics
-    /// If there is no other.
+    /// Panics if there is no other.
     pub async fn next_master(&self, from: usize) -> usize {
         let count = self.servers.len();
         for index in (from + 1..from + count).map(|index| index % count) {
@@ -301,12 +307,12 @@ impl RedisCluster {
     }
 }
 
-/// Asks a replica to take over until it has. The replica gives up, silently, if the other masters have
-/// not heard of the latest changes yet and don't vote for it.
+/// Asks a replica to take over, again and again, until it has. The replica gives up without an
+/// error if the other masters have not received the latest changes yet and do not vote for it.
 async fn asking_for_failover(replica: &RedisServer, done: impl Future<Output = ()>) {
     let mut done = std::pin::pin!(done);
     loop {
-        // Refused by one that has just become master.
+        // A replica that has just become master rejects the command.
         let _ = replica.try_command(&["CLUSTER", "FAILOVER"]).await;
         if tokio::time::timeout(FAILOVER_TIMEOUT, &mut done).await.is_ok() {
             return;
@@ -317,7 +323,8 @@ async fn asking_for_failover(replica: &RedisServer, done: impl Future<Output = (
 fn member_options() -> RedisOptions {
     let configuration = [
         "cluster-node-timeout 2000",
-        // Whatever its copy's age: a test that kills a master wants its replica to take over.
+        // The age of a replica's copy does not matter, because a test that kills a master needs its
+        // replica to take over.
         "cluster-replica-validity-factor 0",
         "cluster-allow-replica-migration no",
     ];

@@ -1,5 +1,5 @@
-//! The least of a Redis client: one command, one answer, over a Unix socket. So fixtures need no TCP
-//! port, no TLS, and no library whose behaviour under faults is what the tests are about.
+//! A minimal Redis client: one command and one reply, over a Unix socket. Fixtures therefore need
+//! no TCP port, no TLS, and no library whose behaviour under faults is being tested.
 
 use std::io::{self, Error, ErrorKind};
 use std::path::Path;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// A server that is there answers in this time; one that is stopped does not.
+/// A running server replies within this time. A stopped server does not.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// Sends commands on one connection and returns the answer to the last one: text, or the items of an
-/// array, one in each line. The error is Redis' own, or that of the connection.
+/// Sends commands on one connection and returns the reply to the last one: its text, or the items
+/// of an array, one in each line. The error is Redis' own, or that of the connection.
 pub(crate) async fn command(socket: &Path, commands: &[&[&str]]) -> Result<String, String> {
     let answer = tokio::time::timeout(ANSWER_TIME, exchange(socket, commands)).await;
     answer.map_err(|_| format!("no answer within {ANSWER_TIME:?}"))?.map_err(|error| error.to_string())?
@@ -47,7 +47,7 @@ async fn read_answer(stream: &mut BufReader<UnixStream>) -> io::Result<Result<St
         "+" | ":" => Ok(Ok(rest.to_owned())),
         "-" => Ok(Err(rest.to_owned())),
         "$" => {
-            // -1 stands for nothing.
+            // -1 means that there is no value.
             let Ok(length) = usize::try_from(length()?) else { return Ok(Ok(String::new())) };
             let mut bytes = vec![0; length + 2];
             stream.read_exact(&mut bytes).await?;
@@ -56,7 +56,7 @@ async fn read_answer(stream: &mut BufReader<UnixStream>) -> io::Result<Result<St
         "*" => {
             let mut items = Vec::new();
             for _ in 0..length()? {
-                // An error within an array is text like all the rest.
+                // An error within an array is treated as text.
                 items.push(Box::pin(read_answer(stream)).await?.unwrap_or_else(|error| error));
             }
             Ok(Ok(items.join("\n")))

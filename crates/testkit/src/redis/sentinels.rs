@@ -1,15 +1,15 @@
-//! A master with replicas, watched by sentinels.
+//! A master with replicas that sentinels watch.
 
 use super::{RedisOptions, RedisServer};
 use crate::program::wait_until;
 
-/// What the sentinels call the master.
+/// The master's name in the configuration of the sentinels.
 const SERVICE: &str = "mymaster";
 
 const REPLICAS: usize = 2;
 const SENTINELS: usize = 3;
 
-/// One master, two replicas, three sentinels. Killed when dropped.
+/// One master, two replicas and three sentinels. They are killed when dropped.
 #[derive(Debug)]
 pub struct Sentinels {
     servers: Vec<RedisServer>,
@@ -17,11 +17,11 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts them and waits until everyone knows everyone and the replicas have a copy. Sentinels take a
-    /// master for dead after one second of silence.
+    /// Starts the servers and sentinels. Waits until they have found each other and the replicas
+    /// have a copy. Sentinels consider a master dead after one second of silence.
     ///
     /// # Panics
-    /// If they do not get ready.
+    /// Panics if they do not become ready.
     pub async fn start() -> Self {
         let master = RedisServer::start(RedisOptions::default()).await;
         let replica_of = vec![format!("replicaof 127.0.0.1 {}", master.port())];
@@ -62,41 +62,41 @@ impl Sentinels {
         true
     }
 
-    /// The URL, with all sentinels.
+    /// Returns the URL, with all sentinels.
     pub fn url(&self) -> String {
         let [first, second, third] = [0, 1, 2].map(|index| self.sentinels[index].address());
         format!("redis-sentinel://{first}?node={second}&node={third}&sentinelServiceName={SERVICE}")
     }
 
-    /// The servers; the first was the master at the start.
+    /// Returns the servers. At the start, the first one is the master.
     pub fn servers(&self) -> &[RedisServer] {
         &self.servers
     }
 
-    /// The master's place among the servers, by what the first sentinel says.
+    /// Returns the index of the master, according to the first sentinel.
     ///
     /// # Panics
-    /// If the sentinel does not answer, or names a server of others.
+    /// Panics if the sentinel does not reply, or names a server that is not one of these.
     pub async fn master(&self) -> usize {
         let address = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]).await;
         let is_it = |server: &RedisServer| address.ends_with(&format!("\n{}", server.port()));
         self.servers.iter().position(is_it).unwrap_or_else(|| panic!("nobody is at {address:?}"))
     }
 
-    /// Kills the master and returns its place. The sentinels choose another one by and by.
+    /// Kills the master and returns its index. The sentinels choose another one after some time.
     ///
     /// # Panics
-    /// As [`master`](Self::master).
+    /// Panics for the same reasons as [`master`](Self::master).
     pub async fn kill_master(&mut self) -> usize {
         let master = self.master().await;
         self.servers[master].kill();
         master
     }
 
-    /// Waits until another server than this is the master, and says so itself.
+    /// Waits until a server other than this one is the master, also according to itself.
     ///
     /// # Panics
-    /// If that does not happen.
+    /// Panics if that does not happen in time.
     pub async fn wait_for_another_master_than(&self, old: usize) {
         wait_until("there is another master", async || {
             let master = self.master().await;
@@ -105,13 +105,14 @@ impl Sentinels {
         .await;
     }
 
-    /// Makes another server the master while all are well, and waits for that.
+    /// Makes another server the master while all servers work, and waits until it is.
     ///
     /// # Panics
-    /// If that does not happen.
+    /// Panics if that does not happen in time.
     pub async fn failover(&self) {
         let old = self.master().await;
-        // A sentinel that has not yet heard of the others' state answers INPROG or NOGOODSLAVE.
+        // A sentinel that has not received the state of the others yet replies with INPROG or
+        // NOGOODSLAVE.
         wait_until("a sentinel begins the failover", async || {
             self.sentinels[0].try_command(&["SENTINEL", "FAILOVER", SERVICE]).await.is_ok()
         })
@@ -119,10 +120,10 @@ impl Sentinels {
         self.wait_for_another_master_than(old).await;
     }
 
-    /// Starts a killed server again; the sentinels make it a replica.
+    /// Restarts a killed server. The sentinels make it a replica.
     ///
     /// # Panics
-    /// If it does not start.
+    /// Panics if it does not start.
     pub async fn restart(&mut self, server: usize) {
         self.servers[server].restart().await;
     }

@@ -1,4 +1,4 @@
-//! One `redis-server` process.
+//! A `redis-server` process.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -9,28 +9,31 @@ use super::{certificate, resp};
 use crate::free_port;
 use crate::program::{DEADLINE, Directory, POLL, PORT_ATTEMPTS, Program};
 
-/// The fixtures' own user where the default one is switched off.
+/// The user of the fixtures themselves, for servers on which the default user is disabled.
 const ADMINISTRATOR: (&str, &str) = ("testkit", "testkit");
 
-/// How a server is set up. By default: no password, no TLS, and nothing survives its end.
+/// The configuration of a server. By default, it has no password and no TLS, and its data does not
+/// survive a restart.
 #[derive(Debug, Clone, Default)]
 pub struct RedisOptions {
-    /// The name and password of the only user whom clients may be.
+    /// The name and password of the only user that clients can use.
     pub user: Option<(&'static str, &'static str)>,
-    /// What that user may do, as in `ACL SETUSER`; everything by default.
+    /// The user's permissions, as in `ACL SETUSER`. By default, the user may do everything.
     pub rights: Option<&'static str>,
-    /// Only TLS connections are accepted; [`RedisServer::ca_certificate`] signed the server's certificate.
+    /// Whether the server accepts only TLS connections. [`RedisServer::ca_certificate`] signed its
+    /// certificate.
     pub tls: bool,
-    /// Data survive a restart.
+    /// Whether data survives a restart.
     pub append_only: bool,
-    /// More lines for its configuration file.
+    /// Further lines for the configuration file.
     pub configuration: Vec<String>,
 }
 
-/// A running server. Killed when dropped.
+/// A running server. It is killed when dropped.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// Nothing after a kill. Before the directory, so that it ends before its files.
+    /// `None` after a kill. Declared before the directory, so that the program ends before its
+    /// files are removed.
     program: Option<Program>,
     directory: Directory,
     port: u16,
@@ -39,7 +42,7 @@ pub struct RedisServer {
     role: Role,
 }
 
-/// What a server is among others.
+/// The role of a server among others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Single,
@@ -48,15 +51,15 @@ enum Role {
 }
 
 impl RedisServer {
-    /// Starts one on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it replies.
     ///
     /// # Panics
-    /// If it does not start.
+    /// Panics if it does not start.
     pub async fn start(options: RedisOptions) -> Self {
         Self::start_as(options, Role::Single).await
     }
 
-    /// Starts a server that others can be joined with to a cluster.
+    /// Starts a server that can become a member of a cluster.
     pub(super) async fn start_cluster_member(options: RedisOptions) -> Self {
         Self::start_as(options, Role::ClusterMember).await
     }
@@ -95,7 +98,8 @@ impl RedisServer {
             write!(lines, "cluster-enabled yes\ncluster-port {}\n", self.bus_port).expect("a string takes all");
         }
         if self.role != Role::Sentinel {
-            // A replica's copy begins at once, not when others may have come to share it.
+            // A replica's copy begins at once. It does not wait for other replicas that could share
+            // it.
             lines += "save \"\"\nrepl-diskless-sync-delay 0\n";
         }
         if options.append_only {
@@ -119,7 +123,7 @@ impl RedisServer {
         lines + &options.configuration.join("\n") + "\n"
     }
 
-    /// Whether it runs and answers; it ends by itself if its port is taken.
+    /// Starts the process. Returns whether it runs and replies. It exits if its port is taken.
     async fn launch(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         command.arg(self.directory.file("redis.conf"));
@@ -139,53 +143,54 @@ impl RedisServer {
         true
     }
 
-    /// Its TCP port.
+    /// Returns the server's TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The port at which other members of a cluster reach it.
+    /// Returns the port at which other members of a cluster reach the server.
     pub(super) fn bus_port(&self) -> u16 {
         self.bus_port
     }
 
-    /// Its address, as `127.0.0.1:PORT`.
+    /// Returns the server's address, as `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Its URL, with the user's name and password.
+    /// Returns the server's URL, with the user's name and password.
     pub fn url(&self) -> String {
         self.url_at(&self.address())
     }
 
-    /// Its URL for clients that reach it at another address, such as a [`FaultyLink`](crate::FaultyLink)'s.
+    /// Returns the URL for clients that reach the server at another address, such as that of a
+    /// [`FaultyLink`](crate::FaultyLink).
     pub fn url_at(&self, address: &str) -> String {
         let scheme = if self.options.tls { "rediss" } else { "redis" };
         let user = self.options.user.map(|(name, password)| format!("{name}:{password}@"));
         format!("{scheme}://{}{address}", user.unwrap_or_default())
     }
 
-    /// The file with the CA certificate that signed the server's.
+    /// Returns the path of the CA certificate that signed the server's certificate.
     pub fn ca_certificate(&self) -> PathBuf {
         self.directory.file("ca.pem")
     }
 
-    /// Whether it was started and not killed.
+    /// Returns whether the server was started and not killed.
     pub fn is_running(&self) -> bool {
         self.program.is_some()
     }
 
-    /// Ends it by SIGKILL.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         self.program = None;
     }
 
-    /// Starts it again on the same port, killing it before if it runs. It has lost its data unless it
-    /// keeps a log of them.
+    /// Restarts the server on the same port, and kills it first if it is running. Its data is lost
+    /// unless it is [append-only](RedisOptions::append_only).
     ///
     /// # Panics
-    /// If it does not start.
+    /// Panics if it does not start.
     pub async fn restart(&mut self) {
         self.kill();
         for _ in 0..PORT_ATTEMPTS {
@@ -196,34 +201,34 @@ impl RedisServer {
         panic!("Redis does not start again:\n{}", self.directory.read("log"));
     }
 
-    /// Stops it by SIGSTOP: connections stay, and nothing is answered.
+    /// Stops the server with SIGSTOP. Connections stay open, and the server replies to nothing.
     ///
     /// # Panics
-    /// If it does not run.
+    /// Panics if the server is not running.
     pub fn pause(&self) {
         self.program.as_ref().expect("it runs").signal("STOP");
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Continues the server after [`pause`](Self::pause).
     ///
     /// # Panics
-    /// If it does not run.
+    /// Panics if the server is not running.
     pub fn resume(&self) {
         self.program.as_ref().expect("it runs").signal("CONT");
     }
 
-    /// A command's answer: text, or the items of an array, one in each line.
+    /// Runs a command and returns its reply: text, or the items of an array, one in each line.
     ///
     /// # Panics
-    /// If Redis answers with an error, or not at all.
+    /// Panics if Redis replies with an error or does not reply.
     pub async fn command(&self, command: &[&str]) -> String {
         self.try_command(command).await.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// As [`command`](Self::command).
+    /// Like [`command`](Self::command), but returns errors.
     ///
     /// # Errors
-    /// What Redis said, or what became of the connection.
+    /// Returns Redis' error, or that of the connection.
     pub async fn try_command(&self, command: &[&str]) -> Result<String, String> {
         let socket = self.directory.file("socket");
         let (name, password) = ADMINISTRATOR;
@@ -233,12 +238,12 @@ impl RedisServer {
         }
     }
 
-    /// What the other members of a cluster call it.
+    /// Returns the server's id in its cluster.
     pub(super) async fn id(&self) -> String {
         self.command(&["CLUSTER", "MYID"]).await
     }
 
-    /// A field of `INFO`.
+    /// Returns a field of `INFO`.
     pub(super) async fn info(&self, field: &str) -> Option<String> {
         let info = self.try_command(&["INFO"]).await.ok()?;
         let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
