@@ -1,13 +1,23 @@
-//! Roomcast's broker over Redis, and nothing else.
+//! Roomcast's broker over Redis.
 //!
-//! Reading order: `options` (what users configure) → `state` (what a node has to do, without I/O) → `io` (connections and
-//! tasks around it, up to the broker) → `metrics`. `simulation` tests `state` against a simulated Redis.
+//! Start a [`RedisBroker`] with [`RedisOptions`], and pass it to `Node::new` of the crate
+//! `roomcast`. [`check`] tests whether Redis works with your options.
 //!
-//! Publishes, topology and Sentinel go through fred. The subscriber connections are our own, on the
-//! `redis-protocol` codec: fred hands messages on through a channel that drops them when it is full, does not
-//! notice when an idle subscriber connection is dead, and ignores that Redis ended a subscription because its
-//! slot moved. On a connection of our own a room's messages and the replies about it also come in one order,
-//! which is what makes a repair exact.
+//! # For contributors
+//!
+//! Read the modules in this order: `options` (the configuration), `state` (what a node does with
+//! Redis, without I/O), `io` (connections and tasks around `state`, up to the broker), `metrics`.
+//! `simulation` tests `state` against a simulated Redis.
+//!
+//! Publishes, topology requests and Sentinel use the library fred. The subscriber connections are
+//! implemented here, with the codec of `redis-protocol`, because fred's have three defects:
+//!
+//! * They pass messages on through a channel that drops messages when it is full.
+//! * They do not notice when an idle connection is dead.
+//! * They ignore that Redis ended a subscription because its slot moved.
+//!
+//! On the connections of this crate, the messages of a room and the replies about that room arrive
+//! in one order. Exact repairs depend on this order.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types, clippy::exhaustive_structs, clippy::exhaustive_enums)]

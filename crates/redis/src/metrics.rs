@@ -1,9 +1,9 @@
-//! The broker's metrics: a struct that the server of `/metrics` registers and that tests read.
+//! The broker's metrics. The program that serves `/metrics` registers them, and tests read them.
 
 use prometheus::core::Collector;
 use prometheus::{IntCounter, Registry};
 
-/// Counters of one node's broker.
+/// The counters of a node's broker.
 ///
 /// ```no_run
 /// use prometheus::Registry;
@@ -16,28 +16,29 @@ use prometheus::{IntCounter, Registry};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedisMetrics {
-    /// Subscriber connections that were opened again.
+    /// Subscriber connections that were reopened.
     pub reconnects: IntCounter,
-    /// Subscriptions that were made again: after a reconnect, or because a slot moved.
+    /// Subscriptions that were renewed, after a reconnect or because a slot moved.
     pub resubscriptions: IntCounter,
-    /// Gaps that were detected in a room's events.
+    /// Gaps that were detected in the events of rooms.
     pub gaps: IntCounter,
-    /// Events that were read from a room's history instead of its subscription.
+    /// Missing events that were read from the history of their room.
     pub repaired: IntCounter,
-    /// Events that are known to be lost to this node.
+    /// Missing events that were no longer in the history of their room.
     pub lost: IntCounter,
     /// Events that arrived twice and were delivered once.
     pub duplicates: IntCounter,
-    /// Rooms whose last events Redis had lost.
+    /// Rooms whose last events Redis no longer had.
     pub history_resets: IntCounter,
-    /// Messages on rooms' channels that were dropped because they could not be decoded, or had no valid MAC.
+    /// Messages on the channels of rooms that were dropped, because they could not be decoded or
+    /// had no valid MAC.
     pub decode_errors: IntCounter,
-    /// Probes of a node's own subscription that did not come back.
+    /// Probes that the node published to itself and that did not come back in time.
     pub probes_lost: IntCounter,
 }
 
 impl RedisMetrics {
-    /// All at zero.
+    /// Creates the counters, all at zero.
     pub fn new() -> Self {
         let new = |name: &str, help: &str| IntCounter::new(name, help).expect("the name is valid");
         Self {
@@ -80,10 +81,12 @@ impl RedisMetrics {
         }
     }
 
-    /// Registers the metrics with a registry.
+    /// Registers the metrics in a registry.
     ///
     /// # Errors
-    /// Returns [`prometheus::Error`] if the registry has metrics of these names already.
+    /// Returns [`prometheus::Error`] if the registry already has metrics with these names.
+    ///
+    /// [`prometheus::Error`]: https://docs.rs/prometheus/0.14/prometheus/enum.Error.html
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let counters = [
             &self.reconnects,

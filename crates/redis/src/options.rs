@@ -1,4 +1,4 @@
-//! How users configure Redis.
+//! The configuration of the Redis broker.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -23,27 +23,32 @@ use thiserror::Error;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RedisOptions {
-    /// URL of Redis: `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`,
-    /// `redis-sentinel://` or `rediss-sentinel://`, with `user:password@` if needed. Further cluster nodes or
-    /// sentinels follow as `?node=HOST:PORT&node=…`; Sentinel needs `sentinelServiceName=NAME`.
+    /// The URL of Redis. Its scheme is `redis`, `redis-cluster` or `redis-sentinel`, or one of
+    /// `rediss`, `rediss-cluster` and `rediss-sentinel` for TLS. Add `user:password@` if Redis
+    /// requires it. Name further cluster nodes or sentinels with `?node=HOST:PORT&node=…`. Sentinel
+    /// requires `sentinelServiceName=NAME`.
     pub url: String,
-    /// Prefix of all keys and channels. Default `roomcast`.
+    /// The prefix of all keys and channels. Default `roomcast`.
     pub prefix: String,
-    /// How many of a room's events Redis keeps, and for how long. Default: the last 100 events, for 30 s.
+    /// How many of a room's events Redis keeps, and for how long. By default, it keeps the last 100
+    /// events, for 30 s.
     pub history: HistoryRules,
-    /// How long a node stays subscribed to a room after its last local member leaves. Default 5 s.
+    /// How long a node stays subscribed to a room after its last local member has left. Default 5
+    /// s.
     pub unsubscribe_delay: Duration,
-    /// Secrets that prove that messages come from nodes of this cluster. The first one signs; the others are also
-    /// accepted, so that a secret can be replaced. Each node must accept the secrets that the others sign with. If
-    /// empty, messages are not signed, and anyone who may publish to Redis' channels can forge events and requests.
-    /// Default: empty.
+    /// Secrets that prove that messages come from nodes of this cluster. The node signs its
+    /// messages with the first secret, and accepts messages that are signed with any of them. To
+    /// replace a secret, make sure that each node accepts the secret with which the other nodes
+    /// sign. Without secrets, messages are not signed, and anyone who may publish to Redis'
+    /// channels can forge events and requests. Default: no secrets.
     pub cluster_secrets: Vec<String>,
-    /// The CA certificates (PEM) to trust, for the `rediss…` schemes. Default: the system's.
+    /// The CA certificates (PEM) to trust, for the `rediss…` schemes. By default, the system's CA
+    /// certificates are trusted.
     pub ca_certificates: Option<Vec<u8>>,
 }
 
 impl RedisOptions {
-    /// Creates default options for the Redis at this URL.
+    /// Creates options for the Redis at this URL, with the defaults for everything else.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -57,17 +62,18 @@ impl RedisOptions {
 }
 
 impl fmt::Debug for RedisOptions {
-    /// Without the URL: it may have a password.
+    /// Omits the URL, which may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
-/// Checks a Redis URL. Returns it in a form that is safe to show, with `***` in place of everything that may be secret.
+/// Checks a Redis URL. Returns the URL in a form that is safe to show: `***` replaces everything
+/// that may be secret.
 ///
 /// # Errors
-/// Returns what is wrong with the URL, without quoting it: if it can't be parsed unambiguously, any part may belong to
-/// a password.
+/// Returns what is wrong with the URL. The text does not quote the URL, because any part of a
+/// malformed URL may belong to a password.
 ///
 /// ```
 /// use roomcast_redis::check_url;
@@ -94,8 +100,8 @@ pub fn check_url(url: &str) -> Result<String, String> {
 
 const SERVICE_NAME: &str = "sentinelServiceName";
 
-/// What follows the scheme of a URL, in a form that is safe to show. `None` if a part is malformed, since a reserved
-/// character in a password makes the next part begin too early.
+/// Returns the part of a URL after the scheme, in a form that is safe to show. Returns `None` if a
+/// part is malformed. A reserved character in a password makes the next part begin too early.
 fn take_apart(url: &str) -> Option<String> {
     let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -137,13 +143,13 @@ fn take_apart(url: &str) -> Option<String> {
     Some(shown)
 }
 
-/// How much of a room's history Redis keeps. See [`HistoryRules`].
+/// How much of a room's history Redis keeps. [`HistoryRules`] contains one for each rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// At least this many of the last events; 0 for none.
+    /// Redis keeps at least this many of the last events. 0 means none.
     pub events: u32,
-    /// How long Redis keeps them after the last event.
+    /// How long Redis keeps the events after the last one.
     pub age: Duration,
 }
 
@@ -152,8 +158,9 @@ impl Retention {
     pub const NONE: Self = Self { events: 0, age: Duration::ZERO };
 }
 
-/// The [`Retention`] of each room: rules such as `chat-*=500/5m`, `prices=off` and, for all other rooms, `100/30s`,
-/// separated by white space. The first rule that fits a room applies.
+/// The [`Retention`] of each room, as a text of rules that are separated by white space: for
+/// example `chat-*=500/5m` and `prices=off`, and `100/30s` for all other rooms. The first rule that
+/// matches a room applies.
 ///
 /// ```
 /// use roomcast_redis::{HistoryRules, Retention};
@@ -193,7 +200,7 @@ impl HistoryRules {
     }
 }
 
-/// The error of a history rule that can't be parsed.
+/// The error of a history rule that cannot be parsed.
 ///
 /// ```
 /// use roomcast_redis::HistoryRules;
@@ -235,7 +242,8 @@ fn parse_pattern(pattern: &str) -> Option<Pattern> {
     }
 }
 
-/// The most events that a history may keep: Redis returns them in one reply after an interruption.
+/// The most events that a history may keep. After an interruption, Redis returns all of them in one
+/// reply.
 const MAX_EVENTS: u32 = 10_000;
 
 fn parse_retention(text: &str) -> Option<Retention> {

@@ -1,4 +1,4 @@
-//! The broker over Redis, put together.
+//! The broker over Redis, which combines the other modules.
 
 use std::fmt;
 use std::future::{poll_fn, ready};
@@ -25,11 +25,12 @@ use crate::state::keys::Keys;
 use crate::state::seal::Seal;
 use crate::state::subscriptions::Subscriptions;
 
-/// How long [`check`] waits until Redis is proven to work, and then for its version and mode.
+/// How long [`check`] waits until Redis is proven to work. After that, it waits for Redis' version
+/// and mode.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The options are invalid, or Redis can't be used with them.
+/// The error of invalid options, or of a Redis that cannot be used with them.
 ///
 /// ```
 /// use roomcast_redis::{RedisBroker, RedisOptions};
@@ -41,8 +42,8 @@ const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 #[error("{0}")]
 pub struct RedisError(String);
 
-/// A node's [`Broker`] over Redis 7 or later: a single server, Sentinel or Cluster. Publishes go through a
-/// script that numbers them; every room is a sharded channel (SPUBLISH, SSUBSCRIBE).
+/// A node's `Broker` over Redis 7.0 or later: a single server, Sentinel or Redis Cluster. A script
+/// publishes the events and numbers them. Each room is a sharded channel (SPUBLISH, SSUBSCRIBE).
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -63,14 +64,14 @@ pub struct RedisBroker {
 }
 
 impl RedisBroker {
-    /// Starts to connect, and goes on until it is dropped or closed: a Redis that is not there yet, or no more,
-    /// is waited for, and meanwhile publishes and subscriptions fail. Must be called in a tokio runtime.
+    /// Starts to connect, and reconnects until the broker is dropped or closed. While Redis cannot
+    /// be reached, publishes and subscriptions fail.
     ///
     /// # Errors
-    /// [`RedisError`] if the options make no sense.
+    /// Returns [`RedisError`] if the options are invalid.
     ///
     /// # Panics
-    /// If there is no tokio runtime.
+    /// Panics if it is called outside a tokio runtime.
     pub fn start(options: RedisOptions) -> Result<Self, RedisError> {
         let config = config(&options)?;
         let metrics = RedisMetrics::new();
@@ -102,8 +103,9 @@ impl RedisBroker {
         Ok(Self { shared, publisher, commands })
     }
 
-    /// Why Redis can't be used, while the status is [`Down`](BrokerStatus::Down): one server's problem, without
-    /// secrets. Empty while it is up.
+    /// Returns why Redis cannot be used, without secrets, while the status is
+    /// [`Down`](BrokerStatus::Down). The text describes the problem of one server. It is empty
+    /// while the status is up.
     pub fn problem(&self) -> String {
         match *self.shared.status.borrow() {
             BrokerStatus::Up => String::new(),
@@ -111,27 +113,32 @@ impl RedisBroker {
         }
     }
 
-    /// The version and mode of one of the servers.
+    /// Returns the version and mode of one of the servers.
     async fn info(&self) -> Option<String> {
         let topology = self.commands.topology().await?;
         self.commands.info(topology.servers().first()?, "server").await.ok()
     }
 
-    /// The broker's metrics.
+    /// Returns the broker's metrics.
     pub fn metrics(&self) -> &RedisMetrics {
         &self.shared.metrics
     }
 }
 
-/// Proves that Redis can be used with these options, by using it as a node does: the server is a writable master of a
-/// recent enough version and evicts no keys, the user has all rights, the publish script runs, and a subscription
-/// delivers what it publishes. In a Redis Cluster, more than half of the masters must pass. Takes at most 6 s.
+/// Checks whether Redis can be used with these options, by using it as a node does. Returns its
+/// version and mode. The check takes at most 6 s, and passes if:
+///
+/// * the server is a writable master of version 7.0 or later, and evicts no keys
+/// * the user has all necessary permissions
+/// * the publish script runs, and a subscription delivers what it publishes.
+///
+/// In a Redis Cluster, more than half of the masters must pass.
 ///
 /// # Errors
-/// [`RedisError`] with what is wrong.
+/// Returns [`RedisError`] with the problem.
 ///
 /// # Cancel safety
-/// Cancel safe.
+/// Cancel safe: nothing is lost if the future is dropped.
 ///
 /// ```no_run
 /// use roomcast_redis::{RedisOptions, check};
@@ -148,7 +155,7 @@ pub async fn check(options: &RedisOptions) -> Result<String, RedisError> {
     let info = tokio::time::timeout(INFO_TIMEOUT, broker.info()).await.ok().flatten().unwrap_or_default();
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim().to_owned();
     let version = field("redis_version:");
-    // A version that is too old explains whatever else fails.
+    // If the version is too old, this explains all other failures.
     if let Some(major) = version.split('.').next().and_then(|major| major.parse::<u32>().ok())
         && major < 7
     {
@@ -169,7 +176,7 @@ fn config(options: &RedisOptions) -> Result<Config, RedisError> {
     Ok(config)
 }
 
-/// TLS that trusts these CA certificates only.
+/// Returns a TLS connector that trusts only these CA certificates.
 fn trusting(pem: &[u8]) -> Result<tokio_rustls::TlsConnector, RedisError> {
     let invalid = |error: String| RedisError(format!("the CA certificates cannot be read: {error}"));
     let mut roots = RootCertStore::empty();
@@ -237,7 +244,7 @@ impl fmt::Debug for RedisBroker {
 mod tests {
     use super::*;
 
-    /// Whether there is a server makes no difference.
+    /// The test does not depend on whether a server is there.
     #[tokio::test]
     async fn events_end_when_a_task_behind_them_has_died() {
         let broker = RedisBroker::start(RedisOptions::new("redis://127.0.0.1:1")).unwrap();

@@ -1,8 +1,9 @@
-//! Commands to Redis' servers and sentinels, through fred: one client for each of them.
+//! Commands to Redis' servers and sentinels, with one fred client for each of them.
 //!
-//! fred's client for clusters is not used: an error while it follows a redirection ends the task behind it, and with it
-//! every later command, of all slots. So redirections are followed here. Nor is its client for Sentinel, which stays
-//! with a former master for as long as that accepts connections. So the sentinels are queried here.
+//! fred's client for clusters is not used. An error while it follows a redirection ends its task,
+//! and all later commands to all slots fail. This module therefore follows redirections itself.
+//! fred's client for Sentinel is not used either, because it stays with a former master for as long
+//! as that server accepts connections. This module therefore queries the sentinels itself.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,23 +28,23 @@ use crate::state::topology::Topology;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After so long without a reply a connection is opened anew.
+/// A connection without a reply for this long is reopened.
 const UNRESPONSIVE: Duration = Duration::from_secs(3);
 
-/// How long until a connection that ended is opened again, in ms.
+/// How long after its end a connection is reopened, in ms.
 const RETRY_MS: u32 = 200;
 
-/// How long a server may take to list the slots before the next is tried.
+/// How long a server may take to list the slots before the next server is tried.
 const TOPOLOGY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long sentinels may take to name the master. Later replies are ignored.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// For how long a sentinel with an earlier configuration is ignored. After that, the sentinels may have been set up
-/// anew.
+/// How long a sentinel with an earlier configuration is ignored. After this time, the sentinels may
+/// have been set up again.
 const LATEST_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A script and what it is given.
+/// A script with its keys and arguments.
 pub(crate) struct Script<'a> {
     pub(crate) text: &'a str,
     pub(crate) digest: &'a str,
@@ -56,13 +57,13 @@ pub(crate) struct Commands {
     config: Config,
     clients: Mutex<HashMap<Server, Connected>>,
     sentinels: Mutex<HashMap<Server, Connected>>,
-    /// How often the topology was requested.
+    /// How many times the topology was requested.
     asked: AtomicUsize,
-    /// The latest configuration that a sentinel had, and when it was last confirmed.
+    /// The epoch of the latest configuration that a sentinel had, and when that was last confirmed.
     latest: Mutex<Option<(u64, Instant)>>,
 }
 
-/// A client, and the task that connects it; the connections end with it.
+/// A client, and the task that connects it. Aborting the task ends the client's connections.
 struct Connected {
     client: Client,
     task: ConnectHandle,
@@ -75,7 +76,7 @@ impl Drop for Connected {
 }
 
 impl Commands {
-    /// Does not connect yet.
+    /// Creates the state without connecting.
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
@@ -100,14 +101,15 @@ impl Commands {
             Err(error) => error.details().starts_with("READONLY"),
         };
         if demoted {
-            // Another server may be behind the address by now. Reconnects in the background: the next attempt finds
-            // out.
+            // Another server may now have this address. The client reconnects in the background,
+            // and the next attempt finds out.
             tokio::spawn(async move { client.force_reconnection().await });
         }
         ran
     }
 
-    /// Which server owns which slot, from the first known server that replies. `None`: none does.
+    /// Returns which server owns which slot, according to the first known server that replies.
+    /// Returns `None` if no server replies.
     pub(crate) async fn topology(&self) -> Option<Topology> {
         let seeds = match &self.config.server {
             ServerConfig::Centralized { server } => return Some(Topology::Single(server.clone())),
@@ -118,7 +120,8 @@ impl Commands {
         };
         let mut servers: Vec<_> = self.clients.lock().keys().cloned().collect();
         servers.extend(seeds.iter().filter(|seed| !servers.contains(seed)).cloned().collect::<Vec<_>>());
-        // Another each time: one that is cut off from the others may have an old state only.
+        // Each request starts with another server, because a server that is cut off from the others
+        // may only have an old state.
         let count = servers.len().max(1);
         servers.rotate_left(self.asked.fetch_add(1, Ordering::Relaxed) % count);
         servers.sort_by_key(|server| !self.is_connected(server));
@@ -133,8 +136,9 @@ impl Commands {
         None
     }
 
-    /// The master according to the sentinel with the latest configuration. One that was cut off from the others, or has
-    /// not yet learned of a failover, names a former master.
+    /// Returns the master according to the sentinel with the latest configuration. A sentinel that
+    /// was cut off from the others, or has not been informed of a failover yet, names a former
+    /// master.
     async fn master(&self, sentinels: &[Server], service: &str) -> Option<Server> {
         let ask = |sentinel| timeout(SENTINEL_TIMEOUT, self.ask_sentinel(sentinel, service));
         let answers = join_all(sentinels.iter().map(ask)).await;
@@ -142,13 +146,13 @@ impl Commands {
         let (epoch, master) = answers.max_by_key(|(epoch, _)| *epoch)?;
         let (mut latest, now) = (self.latest.lock(), Instant::now());
         if latest.is_some_and(|(known, at)| epoch < known && now.duration_since(at) < LATEST_PATIENCE) {
-            return None; // those with a later configuration have not replied in time
+            return None; // the sentinels with a later configuration have not replied in time
         }
         *latest = Some((epoch, now));
         Some(master)
     }
 
-    /// The epoch of a sentinel's configuration, and the master that it names.
+    /// Returns the epoch of a sentinel's configuration, and the master that the sentinel names.
     async fn ask_sentinel(&self, sentinel: &Server, service: &str) -> Result<(u64, Server), Error> {
         let (username, password) = match &self.config.server {
             ServerConfig::Sentinel { username, password, .. } => (username.clone(), password.clone()),
@@ -164,12 +168,12 @@ impl Commands {
         Ok((epoch.unwrap_or(0), Server::new::<String>(host, port)))
     }
 
-    /// A section of a server's INFO.
+    /// Returns a section of a server's INFO.
     pub(crate) async fn info(&self, server: &Server, section: &'static str) -> Result<String, Error> {
         self.client_of(server)?.custom(fred::cmd!("INFO"), vec![section]).await
     }
 
-    /// What is wrong as long as there is no topology.
+    /// Returns the problem while there is no topology.
     pub(crate) fn no_topology(&self) -> String {
         let servers = self.config.server.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match &self.config.server {
@@ -180,8 +184,8 @@ impl Commands {
         }
     }
 
-    /// How old the known topology may be. Nothing announces a new master to a node, and the former one may go on as if
-    /// it were still the master.
+    /// Returns how old the known topology may be. Nothing announces a new master to a node, and the
+    /// former master may continue as if it were still the master.
     pub(crate) fn max_topology_age(&self) -> Duration {
         match self.config.server {
             ServerConfig::Sentinel { .. } => Duration::from_millis(500),
@@ -189,7 +193,7 @@ impl Commands {
         }
     }
 
-    /// Drops the clients of servers that own nothing any more.
+    /// Drops the clients of servers that no longer own anything.
     pub(crate) fn keep_only(&self, servers: &[Server]) {
         self.clients.lock().retain(|server, _| servers.contains(server));
     }
@@ -208,7 +212,8 @@ impl Commands {
     }
 }
 
-/// The client of a server, made when it is first needed, and again if its task has ended.
+/// Returns a server's client. It is created when it is first needed, and again if its task has
+/// ended.
 fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, config: Config) -> Result<Client, Error> {
     let mut clients = clients.lock();
     if let Some(connected) = clients.get(server).filter(|connected| !connected.task.is_finished()) {
@@ -220,7 +225,8 @@ fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, confi
     Ok(client)
 }
 
-/// The messages that failed, from the script's reply, in which places, counted from 1, and reasons alternate.
+/// Returns the messages that failed. In the script's reply, places (counted from 1) and reasons
+/// alternate.
 fn failed(answer: Value) -> Ran {
     let parts = answer.into_array();
     let pairs = parts.chunks_exact(2).map(|pair| {
@@ -233,7 +239,7 @@ fn failed(answer: Value) -> Ran {
 }
 
 impl Script<'_> {
-    /// The arguments of `EVALSHA`, or of `EVAL` if the text is sent.
+    /// Returns the arguments of `EVALSHA`, or of `EVAL` if the text is sent.
     fn words(&self, with_text: bool) -> Vec<Value> {
         let script = if with_text { self.text } else { self.digest };
         let mut words = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
@@ -244,14 +250,16 @@ impl Script<'_> {
     }
 }
 
-/// Sent as a custom command, since fred's own commands for scripts ignore the timeout that they are given.
+/// Runs a script with a custom command, because fred's own commands for scripts ignore their
+/// timeout.
 async fn evaluate(client: &Client, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
     let options = Options { timeout: Some(attempt.time), ..Options::default() };
     let command = if attempt.with_text { fred::cmd!("EVAL") } else { fred::cmd!("EVALSHA") };
     client.with_options(&options).custom(command, script.words(attempt.with_text)).await
 }
 
-/// Sends the script's text: a server reached through an `ASK` has rarely run it before.
+/// Runs a script after `ASKING`. It sends the script's text, because a server that an `ASK` names
+/// has rarely run the script before.
 async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -> Result<Value, Error> {
     let pipeline = client.pipeline();
     let evaluated = async {
@@ -266,7 +274,7 @@ async fn evaluate_asking(client: &Client, script: &Script<'_>, time: Duration) -
     timeout(time, evaluated).await.map_err(timed_out)?
 }
 
-/// A client that connects on `connect`, and again whenever its connection ends.
+/// Creates a client that connects when `connect` is called, and again whenever its connection ends.
 pub(crate) fn build(config: Config) -> Result<Client, Error> {
     let connection = ConnectionConfig {
         connection_timeout: CONNECT_TIMEOUT,

@@ -1,4 +1,5 @@
-//! A subscriber connection's I/O: opens it, reads what comes, writes what it is given.
+//! The I/O of a subscriber connection: it opens the connection, reads what arrives, and writes what
+//! it is given.
 
 use std::io;
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::state::resp::{Incoming, bytes_of, error_of, put_command};
 /// How long opening a connection may take: TCP, TLS and HELLO.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a write may be stuck.
+/// How long a write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much is read at once.
+/// How many bytes one read takes at most.
 const READ_CHUNK: usize = 64 * 1024;
 
-/// The user, the database and TLS of a connection.
+/// The user, the password, the database and the TLS settings of a connection.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) username: Option<String>,
@@ -41,19 +42,20 @@ pub(crate) struct Credentials {
 pub(crate) enum Report {
     Connected(Fitness),
     Received(Vec<Incoming>),
-    /// It has ended; this is the last report.
+    /// The connection has ended. This is the last report.
     Ended(ConnectionError),
 }
 
-/// What a new connection found out about its master.
+/// What a new connection found out about its server.
 #[derive(Debug)]
 pub(crate) struct Fitness {
-    /// The policy by which it evicts keys when its memory is full, if it does. If a room's position is evicted, its
-    /// events are numbered anew, and repeated publishes are not recognised.
+    /// The policy by which the server evicts keys when its memory is full, or `None` if it evicts
+    /// none. If the server evicts a room's position, the room's events are numbered anew, and
+    /// repeated publishes are not recognised.
     pub(crate) evicts: Option<String>,
 }
 
-/// Why a connection ended, or did not come to be.
+/// Why a connection ended or could not be opened.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionError {
     #[error("{0}")]
@@ -83,7 +85,7 @@ pub(crate) enum ConnectionError {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Runs one connection from its opening to its end. It ends when `output` is closed, too.
+/// Runs a connection from its opening to its end. If `output` is closed, the connection ends.
 pub(crate) async fn run(
     server: Server,
     credentials: Arc<Credentials>,
@@ -169,7 +171,7 @@ async fn connect(server: &Server) -> Result<TcpStream, ConnectionError> {
     Ok(tcp)
 }
 
-/// Why a TLS handshake failed.
+/// Returns why a TLS handshake failed.
 fn tls_error(error: io::Error) -> ConnectionError {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
@@ -178,8 +180,9 @@ fn tls_error(error: io::Error) -> ConnectionError {
     }
 }
 
-/// HELLO with the credentials, SELECT if a database was named, ROLE and INFO. A replica is refused: it would deliver
-/// messages, but not those published to a new master after it has lost contact.
+/// Sends HELLO with the credentials, SELECT if a database was named, ROLE and INFO. It rejects a
+/// replica. A replica delivers messages, but if it loses contact with a new master, it misses those
+/// that are published there.
 async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Result<Fitness, ConnectionError> {
     let mut out = BytesMut::new();
     let mut hello = vec!["HELLO", "3"];
@@ -215,7 +218,8 @@ async fn greet(stream: &mut Box<dyn Stream>, credentials: &Credentials) -> Resul
     Ok(Fitness { evicts: eviction_policy(&String::from_utf8_lossy(&info)) })
 }
 
-/// The policy by which a server evicts keys, from its INFO. `None`: it evicts none.
+/// Returns the policy by which a server evicts keys, from its INFO. Returns `None` if it evicts
+/// none.
 fn eviction_policy(info: &str) -> Option<String> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let (limit, policy) = (field("maxmemory")?, field("maxmemory_policy")?);

@@ -1,4 +1,4 @@
-//! A node's subscriber connections: one to each server, opened again when it ends.
+//! A node's subscriber connections: one to each server, which is reopened when it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,26 +10,28 @@ use crate::io::connection::{self, Credentials, Report};
 use crate::state::room::SessionIndex;
 use crate::state::session::Known;
 
-/// How long until a connection that ended is opened again: at first, and at most.
+/// How long after its end a connection is reopened: at first, and at most.
 const MIN_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
-/// How many reports of connections may wait: each is one read.
+/// How many reports of connections may wait. Each report is one read.
 const MAX_REPORTS: usize = 64;
 
-/// How many chunks may wait to be written to a connection. Others wait in the server's session, whose window bounds
-/// them.
+/// How many chunks may wait to be written to a connection. Further chunks wait in the server's
+/// session, whose window bounds them.
 const MAX_UNWRITTEN: usize = 8;
 
-/// How long a former master is read on. It may go on as one, and nodes find the new one within 0.8 s of each other, and
-/// publish to neither from then on: after this time the publishers of all nodes have left it.
+/// How long the node continues to read a former master. The former master may continue as a master.
+/// Nodes find the new master within 0.8 s of each other, and from then on publish to neither of the
+/// two for a while. After this time, the publishers of all nodes have therefore left the former
+/// master.
 const FORMER_MASTER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a server that evicts keys is connected to anew, to read its policy again, while that keeps the node from
-/// working.
+/// How often the node reconnects to a server that evicts keys, to read its policy again, while the
+/// policy prevents the node from working.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The connections, by the places of their servers' sessions.
+/// The connections, by the index of their servers' sessions.
 pub(crate) struct Links {
     links: Vec<Link>,
     credentials: Arc<Credentials>,
@@ -37,31 +39,32 @@ pub(crate) struct Links {
     inbox: mpsc::Receiver<(SessionIndex, u64, Report)>,
 }
 
-/// A connection to one server, over all the times that it is opened.
+/// A connection to a server, including all its reconnects.
 struct Link {
-    /// Tells this connection's reports from those of its predecessors.
+    /// Distinguishes this connection's reports from those of earlier connections.
     generation: u64,
-    /// Closed, it ends the connection.
+    /// Dropping this ends the connection.
     output: Option<mpsc::Sender<Bytes>>,
     retry_at: Instant,
     retry_delay: Duration,
-    /// Why the last connection ended, or was not opened.
+    /// Why the last connection ended or could not be opened.
     error: Option<String>,
-    /// The policy by which the server evicts keys, if it does.
+    /// The policy by which the server evicts keys, or `None` if it evicts none.
     evicts: Option<String>,
     connected_at: Instant,
-    /// The server is no longer the master: when to leave it.
+    /// When to leave the server, if it is no longer the master.
     leave_at: Option<Instant>,
 }
 
 impl Links {
-    /// Does not connect yet.
+    /// Creates the state without connecting.
     pub(crate) fn new(credentials: Credentials) -> Self {
         let (reports, inbox) = mpsc::channel(MAX_REPORTS);
         Self { links: Vec::new(), credentials: Arc::new(credentials), reports, inbox }
     }
 
-    /// Opens the connections that are due, to servers that own something. Waits while a former master is left.
+    /// Opens the connections that are due, to servers that own something. While the node is leaving
+    /// a former master, it opens none.
     pub(crate) fn open_due(&mut self, servers: &[Known], now: Instant) {
         let is_leaving = self.links.iter().any(|link| link.leave_at.is_some() && link.output.is_some());
         for Known { index, server, owns, .. } in servers {
@@ -75,7 +78,7 @@ impl Links {
                 link.output = Some(output);
                 let (reports, index, generation) = (self.reports.clone(), *index, link.generation);
                 let report = async move |report| {
-                    // The task may have ended.
+                    // The subscriber's task may have ended.
                     let _ = reports.send((index, generation, report)).await;
                 };
                 tokio::spawn(connection::run(server.clone(), Arc::clone(&self.credentials), to_write, report));
@@ -83,7 +86,7 @@ impl Links {
         }
     }
 
-    /// The next report of a connection that has not been given up.
+    /// Returns the next report of a connection that has not been given up.
     pub(crate) async fn next_report(&mut self) -> Option<(SessionIndex, Report)> {
         loop {
             let (index, generation, report) = self.inbox.recv().await?;
@@ -93,12 +96,13 @@ impl Links {
         }
     }
 
-    /// How many servers there are links to.
+    /// Returns the number of servers that have a link.
     pub(crate) fn len(&self) -> usize {
         self.links.len()
     }
 
-    /// Where to put a server's output. `None`: there is no connection, or it has enough to write.
+    /// Returns a permit to write to a server. Returns `None` if there is no connection, or if it
+    /// already has enough to write.
     pub(crate) fn output(&self, index: SessionIndex) -> Option<mpsc::Permit<'_, Bytes>> {
         self.links[index].output.as_ref()?.try_reserve().ok()
     }
@@ -108,7 +112,8 @@ impl Links {
         (link.evicts, link.connected_at, link.retry_delay) = (evicts, now, MIN_RETRY);
     }
 
-    /// It has ended, or was not opened. Whether it had been open.
+    /// Records that a connection has ended or could not be opened. Returns whether it had been
+    /// open.
     pub(crate) fn on_ended(&mut self, index: SessionIndex, error: String, now: Instant) -> bool {
         let link = &mut self.links[index];
         let was_open = link.retry_delay == MIN_RETRY;
@@ -117,15 +122,15 @@ impl Links {
         was_open
     }
 
-    /// Ends a connection, to be opened anew if it is still needed. What it reports later does not count.
+    /// Ends a connection. It is reopened if it is still needed. Its later reports are ignored.
     pub(crate) fn give_up(&mut self, index: SessionIndex, why: &str, now: Instant) {
         let link = &mut self.links[index];
         link.generation += 1;
         (link.output, link.error, link.retry_at, link.leave_at) = (None, Some(why.to_owned()), now, None);
     }
 
-    /// The servers whose connections are of no more use, and why. A policy that evicts keys is read again only if it
-    /// matters.
+    /// Returns the servers whose connections have become useless, with the reasons. A policy that
+    /// evicts keys is read again only if it matters.
     pub(crate) fn to_give_up<'a>(
         &self,
         servers: &'a [Known],
@@ -146,7 +151,8 @@ impl Links {
         servers.iter().filter_map(|known| Some((known, reason(known)?))).collect()
     }
 
-    /// Notes which connections lead to a former master. Whether one is to be left that was the master until now.
+    /// Records which connections lead to a former master. Returns whether one of the servers has
+    /// just ceased to be the master.
     pub(crate) fn note_former_masters(&mut self, servers: &[Known], now: Instant) -> bool {
         let mut has_changed = false;
         for Known { index, owns, is_connected, .. } in servers {
@@ -161,19 +167,19 @@ impl Links {
         has_changed
     }
 
-    /// Why the last connection to a server ended, or was not opened.
+    /// Returns why the last connection to a server ended or could not be opened.
     pub(crate) fn error(&self, index: SessionIndex) -> Option<&String> {
         self.links.get(index)?.error.as_ref()
     }
 
-    /// The policy by which a server evicts keys, if it does.
+    /// Returns the policy by which a server evicts keys, or `None` if it evicts none.
     pub(crate) fn eviction_policy(&self, index: SessionIndex) -> Option<&String> {
         self.links.get(index)?.evicts.as_ref()
     }
 }
 
 impl Link {
-    /// One that is to be opened now.
+    /// Creates a link whose connection is opened immediately.
     fn new(now: Instant) -> Self {
         Self {
             generation: 0,

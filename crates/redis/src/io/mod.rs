@@ -1,11 +1,14 @@
-//! Connections, tasks and time around `state`. Imports `state`, `metrics` and `options`. The crate exports its `broker`.
+//! Connections, tasks and time around `state`. This module imports `state`, `metrics` and
+//! `options`. The crate exports its `broker`.
 //!
-//! A publish enters at `broker`, and goes through `publisher` and `commands` to the script in Redis (`state/stored/publish.lua`). What Redis sends
-//! enters at `connection`, and goes through `subscriber` back to `broker`, where the hub takes it.
+//! A publish enters through `broker`. It passes through `publisher` and `commands` to the script in
+//! Redis (`state/stored/publish.lua`). What Redis sends enters through `connection`. It passes
+//! through `subscriber` back to `broker`, from which the hub takes it.
 //!
-//! Reading order: `commands` (scripts and topology, through fred) → `publisher` (publishes) →
-//! `connection` and `links` (one subscriber connection; those to all servers) → `topology_requests` → `subscriber` (the
-//! task around them) → `broker` (all of it as a `Broker`).
+//! Read the modules in this order: `commands` (scripts and topology, with fred), `publisher`
+//! (publishes), `connection` (a subscriber connection), `links` (the connections to all servers),
+//! `topology_requests`, `subscriber` (the task that uses these), `broker` (all of them as a
+//! `Broker`).
 
 pub(crate) mod broker;
 pub(crate) mod commands;

@@ -1,4 +1,4 @@
-//! The I/O around the [`PublishQueue`] of publishes: batches become scripts and go to Redis.
+//! The I/O around the [`PublishQueue`]. Batches become scripts, which are sent to Redis.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -24,21 +24,22 @@ use crate::state::seal::Seal;
 use crate::state::stored::PUBLISH;
 use crate::state::topology::Topology;
 
-/// A message over this is not kept in a history: a hundred of them would be more than Redis lets wait for
-/// a subscriber.
+/// A larger message is not kept in a history. A hundred of them would exceed the output that Redis
+/// buffers for a subscriber.
 const MAX_KEPT_BYTES: usize = 128 * 1024;
 
 /// How long Redis keeps the position of a room without publishes.
 const POSITION_AGE: Duration = Duration::from_secs(2 * 3600);
 
-/// The same for a room that was never read: names that clients make up must not fill Redis. Longer than a node that
-/// is cut off only briefly takes to come back.
+/// The same for a room that no node has read, so that names which clients invent cannot fill Redis.
+/// It exceeds the time that a node takes to return after a short interruption.
 const UNREAD_POSITION_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// The history of a probe room, so that probes prove that the node may use all commands that it needs.
+/// The retention of a probe room. It makes probes prove that the node may use all commands that it
+/// needs.
 const PROBE_RETENTION: Retention = Retention { events: 1, age: Duration::from_secs(30) };
 
-/// Publishes of one node.
+/// The publishes of a node.
 pub(crate) struct Publisher {
     commands: Arc<Commands>,
     keys: Keys,
@@ -47,9 +48,9 @@ pub(crate) struct Publisher {
     digest: String,
     runtime: Handle,
     queue: Mutex<PublishQueue>,
-    /// Servers are not what they were, or slots not where they were.
+    /// Whether the topology must be requested, because a server or the owner of a slot has changed.
     topology_wanted: AtomicBool,
-    /// A lane's task has panicked; its publishes would wait forever.
+    /// Notified when the task of a lane has panicked, because its publishes would wait forever.
     pub(crate) failed: Notify,
 }
 
@@ -61,12 +62,13 @@ impl Publisher {
         Arc::new(Self { commands, keys, seal, history, digest, runtime, queue, topology_wanted, failed: Notify::new() })
     }
 
-    /// Takes a publish into its place in the order.
+    /// Accepts a publish, and gives it its place in the order.
     pub(crate) fn publish(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
         self.accept(publish, false)
     }
 
-    /// As [`publish`](Self::publish), but also to a server that counts as down: so it is seen to be up again.
+    /// Like [`publish`](Self::publish), but also sends to a server that counts as down, in order to
+    /// find out whether it is up again.
     pub(crate) fn probe(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
         self.accept(publish, true)
     }
@@ -90,7 +92,7 @@ impl Publisher {
         }
     }
 
-    /// Empties a lane.
+    /// Sends the publishes of a lane until it is empty.
     async fn work(&self, lane: LaneKey) {
         loop {
             let next = self.queue.lock().next_batch(&lane, Instant::now());
@@ -129,8 +131,8 @@ impl Publisher {
         }
     }
 
-    /// Groups the events by room: there is no order between rooms. The second result has the place of each event's
-    /// message.
+    /// Groups the events by room, because there is no order between rooms. The second result
+    /// contains the index of each event's message.
     fn script(&self, batch: &[Waiting]) -> (Script<'_>, Vec<usize>) {
         let mut messages: Vec<(&RoomName, Encoder)> = Vec::new();
         let mut open: HashMap<&RoomName, usize> = HashMap::new();
@@ -156,7 +158,8 @@ impl Publisher {
             let retention = self.retention_of(room);
             let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { retention.events };
             let (position, channel) = (self.keys.position(room), self.keys.channel(room));
-            // While a slot is on its way, Redis refuses a script one of whose keys does not exist.
+            // While a slot is being moved, Redis rejects a script if one of its keys does not
+            // exist.
             let history_key = if retention.events == 0 { position.clone() } else { self.keys.history(room) };
             keys.extend([position, history_key]);
             arguments.push(Value::from(&channel));
@@ -176,7 +179,8 @@ impl Publisher {
         }
     }
 
-    /// Whether the topology must be requested, because a server has redirected or failed a publish.
+    /// Returns whether the topology must be requested, because a server has redirected or failed a
+    /// publish.
     pub(crate) fn take_topology_wanted(&self) -> bool {
         self.topology_wanted.swap(false, Ordering::AcqRel)
     }
@@ -185,17 +189,17 @@ impl Publisher {
         self.queue.lock().set_topology(topology);
     }
 
-    /// Sends nothing before that time. What is under way is not affected.
+    /// Holds back all publishes until this time. Those that are under way are not affected.
     pub(crate) fn hold_until(&self, time: Instant) {
         self.queue.lock().hold_until(time);
     }
 
-    /// Why a server does not take publishes, if it does not.
+    /// Returns why a server does not accept publishes, or `None` if it does.
     pub(crate) fn is_down(&self, server: &Server) -> Option<String> {
         self.queue.lock().is_down(server).cloned()
     }
 
-    /// Takes no more publishes. Those that wait are sent.
+    /// Accepts no more publishes. Those that wait are still sent.
     pub(crate) fn close(&self) {
         self.queue.lock().close();
     }

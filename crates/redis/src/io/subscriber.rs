@@ -1,4 +1,5 @@
-//! The task that keeps a node's subscriptions: connections, time and topology around [`Subscriptions`].
+//! The task that maintains a node's subscriptions: connections, time and topology around
+//! [`Subscriptions`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,59 +25,62 @@ use crate::state::session::Known;
 use crate::state::subscriptions::Subscriptions;
 use crate::state::topology::Topology;
 
-/// How often timeouts and what is due are checked.
+/// How often timeouts and due actions are checked.
 const TICK: Duration = Duration::from_millis(250);
 
-/// When publishers begin with a new master: all nodes read it by then, so nothing that it takes is missed.
+/// How long after a change of masters publishers start to use the new master. By then, all nodes
+/// read it, so they miss none of its events.
 const NEW_MASTER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the new master may take then to prove that it works.
+/// After that, how long the new master may take to prove that it works.
 const PROOF_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a closing node waits for events that Redis has accepted.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the task shares with the broker.
+/// What the task and the broker share.
 pub(crate) struct Shared {
     pub(crate) subscriptions: Mutex<Subscriptions>,
     pub(crate) events: Mutex<PublicationQueue>,
-    /// There is something to write, or to end.
+    /// Notified when there is output to write, or when the task must end.
     pub(crate) wake: Notify,
-    /// The hub has taken events.
+    /// Notified when the hub has taken events.
     pub(crate) taken: Notify,
     pub(crate) status: watch::Sender<BrokerStatus>,
     /// Why the status is down.
     pub(crate) problem: Mutex<String>,
-    /// The broker was closed; set once.
+    /// Whether the broker was closed. It is set only once.
     pub(crate) closing: AtomicBool,
     pub(crate) metrics: RedisMetrics,
 }
 
-/// The task's own.
+/// The state that only the task uses.
 pub(crate) struct Subscriber {
     shared: Arc<Shared>,
     publisher: Arc<Publisher>,
     commands: Arc<Commands>,
     phase: Phase,
     links: Links,
-    /// Connections that ended and have not been replaced, to the same server or another.
+    /// How many connections have ended and have not been replaced, by one to the same server or to
+    /// another one.
     lost_links: usize,
     topology: TopologyRequests,
     probes: Probes,
-    /// Probes whose publish has no outcome yet: one for each server.
+    /// Probes whose publish has no outcome yet, at most one for each server.
     publishing: FuturesUnordered<BoxFuture<'static, (RoomName, Result<(), BrokerError>)>>,
-    /// Whether most of the servers have been usable at some time. From then on, one that evicts keys only causes a
-    /// warning.
+    /// Whether most of the servers have ever been usable at the same time. After that, a server
+    /// that evicts keys causes only a warning.
     has_worked: bool,
-    /// A former master that works is being left for a new one.
+    /// Until when the node moves from a former master, which works, to a new one.
     changes_master_until: Option<Instant>,
 }
 
-/// Where the task is between the start and the end.
+/// The phase of the task between its start and its end.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Serving,
-    /// The broker was closed. What servers have accepted is still delivered, until this time at the latest.
+    /// The broker was closed. Events that servers have accepted are still delivered, until this
+    /// time at the latest.
     Closing {
         until: Instant,
     },
@@ -104,8 +108,8 @@ impl Subscriber {
         }
     }
 
-    /// Runs until the broker is closed. However it ends, even by a panic, it ends the stream of events, so that the hub
-    /// notices.
+    /// Runs until the broker is closed. Even if it panics, it ends the stream of events, so that
+    /// the hub notices.
     pub(crate) async fn run(self) {
         let _end = End(Arc::clone(&self.shared));
         self.serve().await;
@@ -130,7 +134,7 @@ impl Subscriber {
         self.flush();
     }
 
-    /// Moves to the next phase when it is time. Whether the last one is over.
+    /// Moves to the next phase when it is time. Returns whether the last phase is over.
     fn is_done(&mut self) -> bool {
         let now = Instant::now();
         if matches!(self.phase, Phase::Serving) && self.shared.closing.load(Ordering::Acquire) {
@@ -143,7 +147,7 @@ impl Subscriber {
         }
     }
 
-    /// Hands on what the subscriptions have for the servers and for the hub.
+    /// Passes output of the subscriptions to the servers, and events to the hub.
     fn flush(&mut self) {
         let mut subscriptions = self.shared.subscriptions.lock();
         for session in 0..self.links.len() {
@@ -211,7 +215,7 @@ impl Subscriber {
         self.update_status();
     }
 
-    /// Gives up a connection that is of no use, although it has not ended.
+    /// Ends a connection that has become useless.
     fn give_up(&mut self, Known { index, server, .. }: &Known, why: &str) {
         tracing::warn!(%server, "{why}; closing the subscriber connection to Redis");
         self.links.give_up(*index, why, Instant::now());
@@ -252,8 +256,8 @@ impl Subscriber {
         self.update_status();
     }
 
-    /// Up while most of the servers work, as a Redis Cluster is itself. If one server does not work, only its rooms
-    /// fail.
+    /// Updates the status. It is up while most of the servers work, like the status of a Redis
+    /// Cluster. If one server does not work, only its rooms fail.
     fn update_status(&mut self) {
         let subscriptions = self.shared.subscriptions.lock();
         let (mut owners, mut working, mut reason) = (0, 0, self.commands.no_topology());
@@ -281,10 +285,12 @@ impl Subscriber {
         *self.shared.problem.lock() = reason;
     }
 
-    /// Why a server can't be used, if so: it must be connected, accept publishes and deliver them.
+    /// Returns why a server cannot be used, or `None` if it can. A server must be connected, accept
+    /// publishes and deliver them.
     fn problem_of(&self, known: &Known, subscriptions: &Subscriptions) -> Option<String> {
         let Known { index, server, is_connected, .. } = known;
-        // First, since a server that evicts keys is connected anew, to read its policy again.
+        // This check comes first, because the node repeatedly reconnects to a server that evicts
+        // keys.
         if let Some(policy) = self.links.eviction_policy(*index).filter(|_| !self.has_worked) {
             return Some(format!(
                 "its maxmemory-policy is {policy}, so rooms' positions may be evicted; set the policy to noeviction"
@@ -319,8 +325,9 @@ impl Subscriber {
         self.probes.choose(&topology, &mut subscriptions, now);
         let servers = subscriptions.servers();
         drop(subscriptions);
-        // A member of a cluster that gives its slots away ends the subscriptions itself. A former master that is alive
-        // does not: it is left, in an order in which no member misses what either master takes.
+        // When a member of a cluster gives away its slots, it ends the subscriptions itself. A
+        // former master that is still alive does not. The node leaves it in an order in which no
+        // member misses events of either master.
         if !topology.has_slots() && self.links.note_former_masters(&servers, now) {
             self.publisher.hold_until(now + NEW_MASTER_PATIENCE);
             self.changes_master_until = Some(now + NEW_MASTER_PATIENCE + PROOF_PATIENCE);

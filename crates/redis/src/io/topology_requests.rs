@@ -1,4 +1,4 @@
-//! Asks in the background which server owns which room, one request at a time.
+//! Requests in the background which server owns which room, with one request at a time.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 use crate::io::commands::Commands;
 use crate::state::topology::Topology;
 
-/// How soon a request may follow the last one when the topology is wrong.
+/// The minimum time between two requests when the topology is wrong.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The request that is under way, and when the next is due.
+/// The request that is under way, and when the next one is due.
 pub(crate) struct TopologyRequests {
     commands: Arc<Commands>,
     under_way: Option<JoinHandle<Option<Topology>>>,
@@ -21,18 +21,18 @@ pub(crate) struct TopologyRequests {
 }
 
 impl TopologyRequests {
-    /// The first request is due.
+    /// Creates the state, with the first request due.
     pub(crate) fn new(commands: Arc<Commands>) -> Self {
         Self { commands, under_way: None, sent_at: None, is_wanted: true }
     }
 
-    /// The topology has turned out to be wrong.
+    /// Records that the topology is wrong.
     pub(crate) fn want(&mut self) {
         self.is_wanted = true;
     }
 
-    /// Sends a request if one is wanted or the topology is old, unless one is under way or was sent just now; then it
-    /// stays wanted.
+    /// Sends a request if one is wanted or the topology is old. If a request is under way or was
+    /// sent too recently, the new one remains wanted.
     pub(crate) fn send_due(&mut self, now: Instant) {
         let min_age = if self.is_wanted { MIN_INTERVAL } else { self.commands.max_topology_age() };
         let is_due = self.sent_at.is_none_or(|at| now.duration_since(at) >= min_age);
@@ -43,7 +43,8 @@ impl TopologyRequests {
         }
     }
 
-    /// The response to the request that is under way. If there is none, another request is due.
+    /// Returns the response to the request that is under way. If it is `None`, another request is
+    /// due.
     pub(crate) async fn response(&mut self) -> Option<Topology> {
         let Some(request) = &mut self.under_way else { return pending().await };
         let topology = request.await.ok().flatten();
