@@ -1,8 +1,8 @@
-//! How often a batch of publishes is sent, to which server and in which form, until its deadline. No I/O; time is an
-//! argument.
+//! The attempts to send a batch of publishes: to which server, in which form, and how often until
+//! the deadline. This module does no I/O, and time is an argument.
 //!
-//! If an error leaves open whether a batch was published, the batch is sent again: the script recognises its events by
-//! their numbers and publishes them only once.
+//! If an error leaves open whether a batch was published, the batch is sent again. The script
+//! recognises its events by their numbers and publishes them only once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,30 +15,30 @@ use crate::state::topology::Redirection;
 /// How long to wait before a batch is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The failed messages of a script by their places, with the reasons.
+/// The failed messages of a script by their index, with the reasons.
 pub(crate) type Failed = HashMap<usize, String>;
 
 /// The result of a script's run.
 pub(crate) type Ran = Result<Failed, Error>;
 
-/// One batch's attempts.
+/// The attempts to send one batch.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     deadline: Instant,
     redirection: Option<Redirection>,
-    /// The server does not have the script.
+    /// Whether the text of the script must be sent, because the server does not have it.
     with_text: bool,
     asked: Option<Server>,
     last_error: Error,
 }
 
-/// One attempt to make. It must end within `time`.
+/// An attempt, which must end within `time`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) server: Server,
-    /// The server was named by an `ASK`.
+    /// Whether an `ASK` named the server.
     pub(crate) asking: bool,
-    /// Send the script itself, not its digest.
+    /// Whether to send the script's text, not its digest.
     pub(crate) with_text: bool,
     pub(crate) time: Duration,
 }
@@ -47,12 +47,12 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 pub(crate) enum Step {
     Send(Attempt),
-    /// Ask for the topology, and go on after this time.
+    /// Request the topology, and continue after this time.
     Pause(Duration),
     Finish(Outcome),
 }
 
-/// What became of a batch, and the server that was tried last.
+/// The result of a batch, and the server to which it was sent last.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) server: Option<Server>,
@@ -65,7 +65,8 @@ impl Attempts {
         Self { deadline, redirection: None, with_text: false, asked: None, last_error }
     }
 
-    /// The first attempt, or the next after a pause. `owner`: who owns the batch's slot now.
+    /// Returns the first attempt, or the next one after a pause. `owner` is the current owner of
+    /// the batch's slot.
     pub(crate) fn next(&mut self, owner: Option<Server>, now: Instant) -> Step {
         let time = self.deadline.saturating_duration_since(now);
         if time.is_zero() {
@@ -78,7 +79,7 @@ impl Attempts {
         };
         self.asked.clone_from(&server);
         match server {
-            // A server reached through an `ASK` has rarely run the script before.
+            // A server that an `ASK` names has rarely run the script before.
             Some(server) => Step::Send(Attempt { server, asking, with_text: self.with_text || asking, time }),
             None => {
                 self.last_error = Error::new(ErrorKind::Cluster, "no server owns the room's slot");
@@ -87,7 +88,7 @@ impl Attempts {
         }
     }
 
-    /// The attempt that [`next`](Self::next) returned has ended.
+    /// Records the result of the attempt that [`next`](Self::next) returned.
     pub(crate) fn on_result(&mut self, ran: Ran, owner: Option<Server>, now: Instant) -> Step {
         let error = match ran {
             Ok(failed) => match failed.values().find(|reason| begins_with_one_of(reason, &OF_THE_SERVER)) {
@@ -122,19 +123,20 @@ impl Attempts {
     }
 }
 
-/// How errors begin that concern the server. The last is fred's own: connections have ended too often during one
-/// command.
+/// The beginnings of errors that concern the server. The last one is fred's own: connections have
+/// ended too often during one command.
 const OF_THE_SERVER: [&str; 6] =
     ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "Too many failed write attempts"];
 
-/// Whether the connection or the server has a problem, not the command. It may be temporary.
+/// Returns whether the connection or the server has a problem, not the command. The problem may be
+/// temporary.
 pub(crate) fn is_of_the_server(error: &Error) -> bool {
     let of_the_way =
         matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Sentinel);
     of_the_way || begins_with_one_of(error.details(), &OF_THE_SERVER)
 }
 
-/// Whether the slot is moving to another server. That is temporary.
+/// Returns whether the slot is being moved to another server, which is temporary.
 fn is_of_the_slot(error: &Error) -> bool {
     let of_routing = matches!(error.kind(), ErrorKind::Cluster | ErrorKind::Routing);
     of_routing || begins_with_one_of(error.details(), &["TRYAGAIN", "MOVED", "ASK"])

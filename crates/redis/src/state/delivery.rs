@@ -1,5 +1,5 @@
-//! What a node does with the messages of its rooms: decodes them, counts what was missed, and collects the events for
-//! the hub.
+//! Processes the messages of a node's rooms: decodes them, counts missing events, and collects the
+//! events for the hub.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::state::message::Message;
 use crate::state::position::Progress;
 use crate::state::seal::Seal;
 
-/// How often dropped messages are logged: whoever sends them must not fill the log.
+/// How often dropped messages are logged. Whoever sends them must not be able to fill the log.
 const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The events that wait for the hub.
@@ -30,7 +30,7 @@ impl Delivery {
         Self { seal, metrics, dropped_logged_at: None, events: Vec::new() }
     }
 
-    /// A message of a room. `None`: it was dropped and counted.
+    /// Decodes a message of a room. Returns `None` if the message was dropped and counted.
     pub(crate) fn decode(&mut self, room: &RoomName, channel: &[u8], message: Bytes, now: Instant) -> Option<Message> {
         let error = match Message::decode(message, channel, &self.seal) {
             Ok(message) => return Some(message),
@@ -44,12 +44,13 @@ impl Delivery {
         None
     }
 
-    /// Counts what came of a reader's step, and keeps its events for the hub if it is subscribed.
+    /// Counts the results of a reader's step. Keeps its events for the hub if the hub is
+    /// subscribed.
     pub(crate) fn deliver(&mut self, room: &RoomName, progress: Progress, is_wanted: bool) {
         self.metrics.repaired.inc_by(progress.repaired);
         self.metrics.duplicates.inc_by(progress.duplicates);
         self.metrics.history_resets.inc_by(u64::from(progress.history_reset));
-        // What nodes missed of each other's messages is of no use later.
+        // Messages that nodes missed from each other are of no use later.
         if progress.lost > 0 && !room.is_of_nodes() {
             self.metrics.lost.inc_by(progress.lost);
             tracing::warn!(%room, events = progress.lost, "events were missed and are no longer in the history");
@@ -60,7 +61,7 @@ impl Delivery {
         }
     }
 
-    /// The events, in order.
+    /// Takes the events, in order.
     pub(crate) fn take_events(&mut self) -> Vec<Publication> {
         mem::take(&mut self.events)
     }

@@ -1,49 +1,51 @@
-//! Where a room is in Redis: its slot, its channel and its keys.
+//! The place of a room in Redis: its slot, its channel and its keys.
 
 use roomcast_core::RoomName;
 
 /// How many hash slots a Redis Cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
 
-/// The names of everything that belongs to a room. All of them have the same hash tag, so a script may
-/// touch them together; the tag is a number that the room's name hashes to, so braces in room names
-/// mean nothing, and rooms spread evenly over the slots.
+/// Creates the names of everything that belongs to a room. All names of a room have the same hash
+/// tag, so that a script may access them together. The tag is a hash of the room's name as a
+/// number. Braces in names of rooms therefore have no effect, and rooms are distributed evenly over
+/// the slots.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
-    /// The part of a channel's name that marks it as one: a letter, and the number of the database.
+    /// The part of a channel's name that identifies its kind: a letter, and the number of the
+    /// database.
     channel_kind: String,
 }
 
 impl Keys {
-    /// All names begin with the prefix, so that several clusters may share one Redis. Channel names contain the number
-    /// of the database, because SELECT applies to keys, not to channels.
+    /// Creates the names with a prefix, so that several clusters may share one Redis. Channel names
+    /// contain the number of the database, because SELECT applies to keys, not to channels.
     pub(crate) fn new(prefix: &str, database: u8) -> Self {
         Self { prefix: prefix.to_owned(), channel_kind: format!("c{database}") }
     }
 
-    /// The hash slot of a room (Redis Cluster specification, "key distribution model").
+    /// Returns a room's hash slot (Redis Cluster specification, "key distribution model").
     pub(crate) fn slot(room: &str) -> u16 {
         fred::util::redis_keyslot(tag(room).to_string().as_bytes())
     }
 
-    /// The sharded channel that carries a room's events.
+    /// Returns the sharded channel that carries a room's events.
     pub(crate) fn channel(&self, room: &RoomName) -> String {
         self.name(&self.channel_kind, room)
     }
 
-    /// The room of a channel.
+    /// Returns the room of a channel.
     pub(crate) fn room_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         let (_tag, named) = channel.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once("}:")?;
         named.strip_prefix(&*self.channel_kind)?.strip_prefix(':')
     }
 
-    /// The key of a room's position, described in `stored`.
+    /// Returns the key of a room's position, which `stored` describes.
     pub(crate) fn position(&self, room: &RoomName) -> String {
         self.name("p", room)
     }
 
-    /// The key of a room's history, a list of its last messages.
+    /// Returns the key of a room's history, which is a list of its last messages.
     pub(crate) fn history(&self, room: &RoomName) -> String {
         self.name("h", room)
     }
@@ -53,10 +55,11 @@ impl Keys {
     }
 }
 
-/// Prefix of the rooms of probes: with them a node checks its own way through Redis. They are rooms of nodes.
+/// The prefix of probe rooms, with which a node checks its own path through Redis. They are rooms
+/// of nodes.
 pub(crate) const PROBES: &str = "nodes/probe/";
 
-/// What stands between the braces.
+/// Returns the hash tag, which stands between the braces.
 fn tag(room: &str) -> u16 {
     fred::util::redis_keyslot(room.as_bytes())
 }
@@ -69,7 +72,7 @@ mod tests {
     fn all_names_of_a_room_are_in_its_slot_whatever_it_is_called() {
         let keys = Keys::new("roomcast", 0);
         for name in ["lobby", "{a}b", "}{", "{}", "a}:c:b", "user/ann", "日本語"] {
-            // Clients can't make names with a slash, the node itself can.
+            // Clients cannot create names with a slash, but the node itself can.
             let Ok(room) = RoomName::new(&name.replace('/', "-")) else { panic!("{name} is a valid room") };
             for key in [keys.channel(&room), keys.position(&room), keys.history(&room)] {
                 assert_eq!(fred::util::redis_keyslot(key.as_bytes()), Keys::slot(&room), "{key}");

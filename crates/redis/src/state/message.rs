@@ -7,14 +7,15 @@
 //! count × (number:u64 published_at:u64 name_len:u8 name payload_len:u32 payload)
 //! ```
 //!
-//! The MAC covers the record from its first to its last byte, except for the MAC itself. It is empty in clusters without
-//! a secret. The extension is empty in this version, and readers skip it.
+//! The MAC covers the whole record except itself. It is empty in clusters without a secret. The
+//! extension is empty in this version, and readers skip it.
 //!
 //! How the format changes while nodes of two releases work together:
 //!
 //! * What older nodes may ignore is appended to the extension. The version stays.
-//! * For any other change, one release learns to decode `VERSION + 1` and still writes `VERSION`. The next release
-//!   raises [`VERSION`], and leaves [`OLDEST_VERSION`] one below, so each of the two reads what the other writes.
+//! * For any other change, one release adds code that decodes `VERSION + 1`, and still writes
+//!   `VERSION`. The next release increases [`VERSION`], and sets [`OLDEST_VERSION`] to one below
+//!   it. Each of the two releases then reads what the other writes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,37 +29,38 @@ use crate::state::seal::{MAC_LEN, Seal};
 /// The version of the format that this release writes. Versions 1 and 2 were never released.
 pub(crate) const VERSION: u8 = 3;
 
-/// The oldest version that this release reads: `VERSION - 1`, once there is such a release.
+/// The oldest version that this release reads. It is `VERSION - 1` as soon as there is a release
+/// that writes that version.
 const OLDEST_VERSION: u8 = VERSION;
 
-/// The newest version that this release reads: the next release's. It is read with this version's layout, unless this
-/// release has code for another.
+/// The newest version that this release reads, which the next release may write. It has the layout
+/// of this version, unless this release contains code for another layout.
 const NEWEST_VERSION: u8 = VERSION + 1;
 
-/// Bytes of the version, the origin and the MAC's length.
+/// The size of the version, the origin and the MAC's length, in bytes.
 const PREAMBLE: usize = 1 + 8 + 1;
 
-/// Bytes of the extension's length.
+/// The size of the extension's length, in bytes.
 const EXTENSION_LEN: usize = 2;
 
-/// Bytes of an event beside its name and payload.
+/// The size of an event in addition to its name and payload, in bytes.
 pub(crate) const EVENT_OVERHEAD: usize = 8 + 8 + 1 + 4;
 
-/// The largest time between two nodes' clocks that a latency is made of.
+/// The largest difference between two nodes' clocks from which a latency is computed.
 const MAX_LATENCY: Duration = Duration::from_secs(3600);
 
-/// Consecutive events of one room, published together by one node.
+/// Consecutive events of a room, which one node published together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The epoch that the offsets belong to. A room's later epochs have larger numbers.
+    /// The epoch of the offsets. Later epochs of a room have larger numbers.
     pub(crate) epoch: u64,
     /// The first offset of this epoch.
     pub(crate) start: u64,
     /// The offset of the first event.
     pub(crate) first: u64,
-    /// How many events.
+    /// How many events the message has.
     pub(crate) count: u64,
-    /// The node that published them.
+    /// The node that published the events.
     pub(crate) origin: NodeId,
     events: Bytes,
 }
@@ -66,9 +68,10 @@ pub(crate) struct Message {
 /// One event of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoomEvent {
-    /// Grows with each event of its origin; the same when a publish is tried again.
+    /// The event's number, which increases with each event of its origin. A repeated publish has
+    /// the same number.
     pub(crate) number: u64,
-    /// Microseconds since 1970, by the publishing node's clock.
+    /// When the event was published, in microseconds since 1970, by the publishing node's clock.
     published_at: u64,
     pub(crate) name: Name,
     pub(crate) payload: Bytes,
@@ -90,7 +93,7 @@ pub(crate) enum DecodeError {
     WrongMac,
 }
 
-/// Encodes the events of one message, without the header.
+/// Encodes the events of a message, without the header.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     bytes: BytesMut,
@@ -112,7 +115,7 @@ impl Encoder {
         Self { bytes, origin, count: 0, last_number: 0 }
     }
 
-    /// Appends an event. The hub publishes none whose payload is over
+    /// Appends an event. The hub publishes no payload over
     /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     pub(crate) fn push(&mut self, number: u64, name: &Name, payload: &[u8], published_at: Instant) {
         self.count += 1;
@@ -131,7 +134,7 @@ impl Encoder {
         self.bytes.len()
     }
 
-    /// The message for this channel.
+    /// Returns the message for this channel.
     pub(crate) fn finish(mut self, channel: &str, seal: &Seal) -> Bytes {
         if seal.is_active() {
             let (preamble, rest) = self.bytes.split_at_mut(PREAMBLE);
@@ -145,7 +148,8 @@ impl Encoder {
 }
 
 impl Message {
-    /// Reads the header, and checks the MAC if there must be one; the events are read by [`events`](Self::events).
+    /// Decodes the header, and checks the MAC if there must be one. [`events`](Self::events)
+    /// decodes the events.
     pub(crate) fn decode(mut bytes: Bytes, channel: &[u8], seal: &Seal) -> Result<Self, DecodeError> {
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(DecodeError::Format)?;
         let header = bytes.split_to(end);
@@ -156,17 +160,17 @@ impl Message {
         if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(DecodeError::Format) }
     }
 
-    /// About how many bytes it holds in memory.
+    /// Returns the approximate memory that the message takes, in bytes.
     pub(crate) fn size(&self) -> usize {
         size_of::<Self>() + self.events.len()
     }
 
-    /// The offset of the last event.
+    /// Returns the offset of the last event.
     pub(crate) fn last(&self) -> u64 {
         self.first + self.count - 1
     }
 
-    /// All events, in order.
+    /// Decodes all events, in order.
     pub(crate) fn events(&self) -> Result<Vec<RoomEvent>, DecodeError> {
         let mut rest = self.events.clone();
         let capacity = rest.len() / EVENT_OVERHEAD;
@@ -179,7 +183,7 @@ impl Message {
     }
 }
 
-/// Takes and checks what precedes the events, and returns the origin.
+/// Removes and checks what precedes the events, and returns the origin.
 fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, DecodeError> {
     let (preamble, rest) = bytes.split_at_checked(PREAMBLE).ok_or(DecodeError::Format)?;
     let mut fields = preamble;
@@ -224,14 +228,14 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
 }
 
 impl RoomEvent {
-    /// As the hub takes it.
+    /// Returns the event in the form that the hub receives.
     pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
         let Self { name: event, payload, position, .. } = self;
         Publication { origin, room, event, payload, published_at: instant_of(self.published_at), position }
     }
 }
 
-/// So many decimal numbers, separated by single spaces.
+/// Parses `N` decimal numbers that are separated by single spaces.
 pub(crate) fn numbers<const N: usize>(text: &[u8]) -> Option<[u64; N]> {
     let mut parts = std::str::from_utf8(text).ok()?.split(' ');
     let mut numbers = [0; N];
@@ -246,7 +250,7 @@ fn unix_micros(at: Instant) -> u64 {
     u64::try_from(now.saturating_sub(at.elapsed()).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// When that was, as far as the clocks agree: never later than now.
+/// Converts a time to an instant, as far as the clocks agree. The instant is never in the future.
 fn instant_of(unix_micros: u64) -> Instant {
     let now = Instant::now();
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,19 +1,27 @@
-//! What a node has to do with Redis, as values: no I/O, no tasks, and time is an argument, so tests can try every order
-//! of events. Imports nothing of this crate but `metrics`.
+//! What a node does with Redis. There is no I/O and there are no tasks here, and time is an
+//! argument, so tests can try every order of events. This module imports only `metrics` from this
+//! crate.
 //!
-//! A publish enters at [`publish_queue::PublishQueue::push`] and leaves as a batch (`PublishQueue::next_batch`); `attempts` decides where it
-//! is sent and how often. What Redis sends enters at [`subscriptions::Subscriptions::on_incoming`]. Events leave through
-//! `Subscriptions::take_events`, commands through `take_output`.
+//! A publish enters through [`publish_queue::PublishQueue::push`] and leaves in a batch
+//! (`PublishQueue::next_batch`). `attempts` decides to which server the batch is sent, and how
+//! often. What Redis sends enters through [`subscriptions::Subscriptions::on_incoming`]. Events
+//! leave through `Subscriptions::take_events`, and commands through `take_output`.
 //!
-//! How a gap is repaired: `position` finds it in a live message (or `subscriptions`, after an interruption) and returns
-//! the offset to repair from; `subscriptions` queues a `Request::Repair`; `session` sends it, with the script in `stored`;
-//! the reply comes back to `position`, which returns what was missed, then what came meanwhile, and counts what is lost.
+//! A gap is repaired in these steps:
 //!
-//! Reading order: `keys` (where a room is kept) → `message` and `seal` (what is sent) → `stored` (what Redis keeps) →
-//! `publish_queue` and `attempts` (publishes) → `position` (what a reader has missed, and what it has had already) → `room`,
-//! `resp` and `session` (the requests to one server, and its replies) → `delivery` (what becomes of messages) →
-//! `subscriptions` (which rooms are read from which server) → `probes` (which servers work). `topology` has which
-//! server owns which room.
+//! 1. `position` finds the gap in a live message, or `subscriptions` does after an interruption.
+//!    The result is the offset to repair from.
+//! 2. `subscriptions` queues a `Request::Repair`, and `session` sends it with the script in
+//!    `stored`.
+//! 3. The reply comes back to `position`. It returns the missing events, then those that arrived
+//!    meanwhile, and counts the lost ones.
+//!
+//! Read the modules in this order: `keys` (where a room is kept), `message` and `seal` (what is
+//! sent), `stored` (what Redis keeps), `publish_queue` and `attempts` (publishes), `position`
+//! (which events a reader has missed, and which it has already read), `room`, `resp` and `session`
+//! (the requests to a server, and its replies), `delivery` (what happens to messages),
+//! `subscriptions` (which rooms are read from which server), `probes` (which servers work).
+//! `topology` tracks which server owns which room.
 
 pub(crate) mod attempts;
 pub(crate) mod delivery;

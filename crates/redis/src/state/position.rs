@@ -1,9 +1,11 @@
-//! How far a node has read a room's events, what it missed, and which events it has had already: pure.
+//! Tracks how far a node has read a room's events, which ones it has missed, and which ones it has
+//! already read. It does no I/O.
 //!
-//! Redis gives each event of a room an **offset**. Within one **epoch**, an offset belongs to one event, and an event
-//! has one offset. A new epoch begins when another server writes the room's position than before (a replica was
-//! promoted, Redis came back without its data, a slot moved). It starts at the offset after the last one that this
-//! server has. Epoch and offset together are a **position**. For example:
+//! Redis gives each event of a room an **offset**. Within one **epoch**, each offset belongs to one
+//! event, and each event has one offset. A new epoch begins when the room's position is written by
+//! another server than before: a replica was promoted, Redis was restored without its data, or a
+//! slot was moved. The epoch starts at the offset after the last one that the new server has. Epoch
+//! and offset together are a **position**. For example:
 //!
 //! ```text
 //! epoch 7:   … 48 49 50 51 52        a node has read up to 52 of epoch 7
@@ -12,38 +14,41 @@
 //!                      the node reads on at min(52 + 1, start) = 50 of epoch 9
 //! ```
 //!
-//! A node that had read beyond the start of the new epoch has read events that Redis no longer has: a history reset.
+//! If a node had read beyond the start of the new epoch, it has read events that Redis no longer
+//! has. This is a history reset.
 //!
-//! More than one epoch may have begun since, each from less than the one before had. So when the epoch is new, the node
-//! requests the whole history: each message contains the start of its own epoch.
+//! More than one epoch may have begun meanwhile, each at a lower offset than the previous one had
+//! reached. If the epoch is new, the node therefore requests the whole history. Each message
+//! contains the start of its own epoch.
 
 use roomcast_core::{NodeId, Position};
 
 use crate::state::message::{Message, RoomEvent};
 use crate::state::stored::{MAX_ORIGINS, Stored};
 
-/// How many messages, and how many bytes of them, may wait while a repair is under way. Further ones are dropped, and
-/// found missing afterwards.
+/// How many messages, and how many bytes of them, may wait while a repair is under way. Further
+/// messages are dropped, and are found missing afterwards.
 const MAX_HELD: usize = 10_000;
 const MAX_HELD_BYTES: usize = 16 * 1024 * 1024;
 
-/// The most events that one step counts as lost: a forged number must not make a counter wrap.
+/// The most events that one step counts as lost, so that a forged number cannot make a counter
+/// overflow.
 const MAX_COUNTED: u64 = 1 << 32;
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// To be delivered, in order.
+    /// The events to deliver, in order.
     pub(crate) events: Vec<(NodeId, RoomEvent)>,
-    /// How many of them came from the history.
+    /// How many of the events came from the history.
     pub(crate) repaired: u64,
-    /// How many are gone: the history no longer has them.
+    /// How many events are lost, because the history no longer has them.
     pub(crate) lost: u64,
-    /// How many were dropped because they had come before.
+    /// How many events were dropped, because they had arrived before.
     pub(crate) duplicates: u64,
-    /// Redis has lost events that were read: its last writes.
+    /// Whether Redis has lost its last writes, including events that were already read.
     pub(crate) history_reset: bool,
-    /// Ask for the history from this offset on.
+    /// The offset from which to request the history.
     pub(crate) repair_from: Option<u64>,
 }
 
@@ -53,14 +58,14 @@ impl Progress {
     }
 }
 
-/// One room's reader.
+/// The reader of one room.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// The position of the last event that was read.
     at: Option<Position>,
-    /// Live messages behind a gap, until the history has been read.
+    /// Live messages after a gap, which wait until the history has been read.
     repair: Option<HeldMessages>,
-    /// The last event's number of each origin, the most recent origin last.
+    /// The number of the last event of each origin. The most recent origin is last.
     origins: Vec<(NodeId, u64)>,
 }
 
@@ -81,30 +86,31 @@ impl HeldMessages {
     }
 }
 
-/// Where a message must begin so that nothing is missing before it.
+/// The offset at which a message must begin if nothing is missing before it.
 enum Expected {
-    /// Nothing was read yet.
+    /// Nothing has been read yet, so a message may begin anywhere.
     Any,
     From(u64),
-    /// It belongs to an epoch that was superseded.
+    /// The message belongs to an epoch that was superseded.
     Stale,
 }
 
 impl Reader {
-    /// What to read from the history after an interruption. `None`: nothing was read yet.
+    /// Returns the offset from which to read the history after an interruption. Returns `None` if
+    /// nothing has been read yet.
     pub(crate) fn resume_from(&self) -> Option<u64> {
         self.at.map(|at| at.offset.saturating_add(1))
     }
 
-    /// The position at the moment of the subscription. What was published before it is not delivered, even if it is
-    /// published again on a server that has lost it.
+    /// Records the position at the moment of the subscription. Earlier events are not delivered,
+    /// even if they are published again on a server that has lost them.
     pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
         let Some(Stored { epoch, offset, origins, .. }) = stored else {
             self.at.get_or_insert(Position { epoch: 0, offset: 0 });
             return;
         };
-        // An event that came before this reply has set it already. One of an earlier subscription, which may still have
-        // been under way, has not set it far enough.
+        // An event that arrived before this reply has already set the position. An event of an
+        // earlier subscription, which may still have been under way, has not set it far enough.
         let is_behind = |at: Position| (at.epoch, at.offset) < (epoch, offset);
         if self.at.is_none_or(is_behind) {
             self.at = Some(Position { epoch, offset });
@@ -114,12 +120,12 @@ impl Reader {
         }
     }
 
-    /// From now on events wait for [`on_repair`](Self::on_repair).
+    /// Makes further messages wait for [`on_repair`](Self::on_repair).
     pub(crate) fn start_repair(&mut self) {
         self.repair.get_or_insert_default();
     }
 
-    /// A message came over the subscription.
+    /// Processes a message that arrived over the subscription.
     pub(crate) fn on_live(&mut self, message: Message, progress: &mut Progress) {
         if let Some(held) = &mut self.repair {
             held.push(message);
@@ -127,7 +133,8 @@ impl Reader {
         }
         let repair_from = match self.expected(message.epoch, message.start) {
             Expected::From(next) if message.first > next => next,
-            // Redis lost everything and its clock is behind what it was, or this is not what is stored.
+            // Either Redis lost everything and its clock is behind its former time, or this is not
+            // what is stored.
             Expected::Stale => 1,
             _ => return self.read_live(&message, progress),
         };
@@ -135,7 +142,7 @@ impl Reader {
         self.repair.insert(HeldMessages::default()).push(message);
     }
 
-    /// The reply to the request for the history from `repair_from` on.
+    /// Processes the reply to the request for the history from `repair_from` on.
     pub(crate) fn on_repair(
         &mut self,
         repair_from: u64,
@@ -147,7 +154,7 @@ impl Reader {
             && self.repair.iter().flat_map(|held| &held.messages).any(|held| held.epoch == stored.epoch)
             && let Expected::Stale = self.expected(stored.epoch, stored.start)
         {
-            // What is stored is what is published now, so it counts, although its epoch is earlier.
+            // What is stored is what is published now, so it counts although its epoch is earlier.
             progress.history_reset = true;
             self.at = Some(Position { epoch: stored.epoch, offset: stored.start - 1 });
         }
@@ -164,18 +171,20 @@ impl Reader {
                     self.read(message, progress);
                 }
                 progress.repaired += (progress.events.len() - before) as u64;
-                // What came meanwhile is here, though the history may not have it: it can be too large, or off.
+                // Messages that arrived meanwhile are in `held`. The history may not have them,
+                // because they are too large or it is off.
                 self.read_held(Some(stored), progress);
                 self.skip_to(stored, progress);
             }
-            // The history had all that Redis still has of what came before these. Reading it again would change
-            // nothing.
+            // The history contained everything that Redis still has from before these messages.
+            // Reading it again would change nothing.
             Some((_, Expected::Stale)) | None => self.read_held(None, progress),
         }
     }
 
-    /// What is newer than what is stored follows on that without a gap, since Redis replies in order. What does not was
-    /// let go before, or is forged: it must not move the position to where nothing is.
+    /// Reads the messages that waited. Those that are newer than the stored position follow it
+    /// without a gap, because Redis replies in order. A message that leaves a gap follows one that
+    /// was dropped, or is forged. It must not move the position to an offset that does not exist.
     fn read_held(&mut self, stored: Option<&Stored>, progress: &mut Progress) {
         for message in self.repair.take().unwrap_or_default().messages {
             let is_beyond = |stored: &Stored| match self.expected(message.epoch, message.start) {
@@ -190,7 +199,7 @@ impl Reader {
         }
     }
 
-    /// What the history did not have is lost.
+    /// Skips to the stored position. The events that the history did not have are lost.
     fn skip_to(&mut self, stored: &Stored, progress: &mut Progress) {
         if let Expected::From(next) = self.expected(stored.epoch, stored.start)
             && stored.offset >= next
@@ -201,7 +210,7 @@ impl Reader {
         }
     }
 
-    /// How many messages wait.
+    /// Returns how many messages wait.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.repair.as_ref().map_or(0, |held| held.messages.len())
@@ -216,14 +225,15 @@ impl Reader {
         }
     }
 
-    /// A new epoch that starts before what was read begins without it.
+    /// Records a reset if a new epoch starts at or before the last event that was read.
     fn note_reset(&self, epoch: u64, start: u64, progress: &mut Progress) {
         progress.history_reset |= self.at.is_some_and(|at| epoch > at.epoch && start <= at.offset);
     }
 
-    /// Takes a message that nothing is missing before. One without a new event does not move the position: Redis
-    /// publishes nothing twice, so it is a copy that somebody else sent to the channel. If that is wrong and Redis did
-    /// give it new offsets, the next message shows a gap, and the history has the rest.
+    /// Reads a live message that nothing is missing before. If it contains no new event, the
+    /// position does not change. Redis publishes nothing twice, so such a message is a copy that
+    /// somebody else sent to the channel. If that is wrong and Redis did give the events new
+    /// offsets, the next message shows a gap, and the history has the events.
     fn read_live(&mut self, message: &Message, progress: &mut Progress) {
         let is_seen = |next| message.last() < next;
         if matches!(self.expected(message.epoch, message.start), Expected::From(next) if is_seen(next)) {
@@ -239,7 +249,7 @@ impl Reader {
         }
     }
 
-    /// Takes what is new in a message; what is missing before it is lost.
+    /// Reads the new events of a message. Events that are missing before it are lost.
     fn read(&mut self, message: &Message, progress: &mut Progress) {
         let next = match self.expected(message.epoch, message.start) {
             Expected::Any => message.first,
@@ -266,8 +276,9 @@ impl Reader {
         }
     }
 
-    /// An origin's events come in the order of their numbers, so a number that is not larger than the last
-    /// is a publish that was tried again although it had been delivered.
+    /// Records an event's number, and returns whether the event is new. The events of an origin
+    /// arrive in the order of their numbers. A number that is not larger than the last one belongs
+    /// to a publish that was repeated although it had been delivered.
     fn is_new(&mut self, origin: NodeId, number: u64) -> bool {
         let Some(index) = self.origins.iter().rposition(|(known, _)| *known == origin) else {
             if self.origins.len() >= MAX_ORIGINS {

@@ -1,5 +1,5 @@
-//! Which servers work: a node publishes to a room of its own on each server and reads it, which proves that the server
-//! runs the script and delivers what is published.
+//! Tracks which servers work. On each server, a node publishes to a room of its own and reads it.
+//! This proves that the server runs the script and delivers what is published.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,12 +15,13 @@ use crate::state::session::Known;
 use crate::state::subscriptions::Subscriptions;
 use crate::state::topology::Topology;
 
-/// How often each server is probed, and how long an echo may be missing before the connection is opened anew.
+/// How often each server is probed, and how long an echo may be missing before the connection is
+/// reopened.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_PATIENCE: Duration = Duration::from_millis(3500);
 
-/// How many names are tried to find one that a server owns: even a server with a single slot very likely owns one of
-/// them.
+/// How many names are tried in order to find one that a server owns. Even a server with a single
+/// slot very likely owns one of them.
 const MAX_PROBE_NAMES: u32 = 8 * SLOTS as u32;
 
 /// How long an echo may be missing before the server counts as not working, although it accepts probes.
@@ -36,34 +37,34 @@ pub(crate) struct Probes {
     origin: NodeId,
 }
 
-/// What is known of one server's room.
+/// The state of one server's probe room.
 struct Probe {
     room: RoomName,
-    /// The last publish has no outcome yet.
+    /// Whether the last publish has no outcome yet.
     is_publishing: bool,
     sent_at: Instant,
-    /// When the first publish was sent that was accepted and has not come back.
+    /// When the first probe was sent that was accepted and has not come back.
     missing_since: Option<Instant>,
-    /// When the last one came back over this connection.
+    /// When the last probe came back over this connection.
     echoed_at: Option<Instant>,
     /// Why the last publish was not accepted.
     refusal: Option<String>,
 }
 
-/// What is to be done about probes.
+/// The probes to publish, and the servers that do not deliver theirs.
 #[derive(Default)]
 pub(crate) struct Due<'a> {
-    /// To be published. Each outcome goes to [`Probes::on_published`].
+    /// The probes to publish. Pass each outcome to [`Probes::on_published`].
     pub(crate) probes: Vec<Publish>,
-    /// Servers that accept publishes but do not deliver them: the connection may be half open, or the server no longer
-    /// the master.
+    /// Servers that accept publishes but do not deliver them. The connection may be half open, or
+    /// the server may no longer be the master.
     pub(crate) silent: Vec<&'a Known>,
 }
 
-/// What became of the last probe that a server has not delivered.
+/// What happened to the last probe that a server has not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing<'a> {
-    /// The server refused it, for this reason.
+    /// The server rejected it, for this reason.
     Refused(&'a str),
     /// The server accepted it, or has not replied yet.
     Silent,
@@ -74,7 +75,7 @@ impl Probe {
         Self { room, is_publishing: false, sent_at: now, missing_since: None, echoed_at: None, refusal: None }
     }
 
-    /// Whether the server has delivered a probe recently.
+    /// Returns whether the server has delivered a probe recently.
     fn is_proven(&self, now: Instant) -> bool {
         self.echoed_at.is_some_and(|at| now.duration_since(at) < ECHO_PATIENCE)
     }
@@ -86,7 +87,7 @@ impl Probe {
 }
 
 impl Probes {
-    /// None yet.
+    /// Creates an empty set of probes.
     pub(crate) fn new() -> Self {
         let origin = NodeId::random();
         Self { by_server: HashMap::new(), prefix: format!("{PROBES}{origin}"), origin }
@@ -115,7 +116,7 @@ impl Probes {
         }
     }
 
-    /// The probes to publish now, and the servers that have not echoed theirs.
+    /// Returns the probes to publish now, and the servers that have not echoed theirs.
     pub(crate) fn due<'a>(&mut self, owners: impl Iterator<Item = &'a Known>, now: Instant) -> Due<'a> {
         let mut due = Due::default();
         for known in owners {
@@ -136,7 +137,7 @@ impl Probes {
         due
     }
 
-    /// The last publish to a room has this outcome.
+    /// Records the outcome of the last publish to a room.
     pub(crate) fn on_published(&mut self, room: &RoomName, outcome: Result<(), BrokerError>) {
         let Some(probe) = self.of_room(room) else { return };
         probe.is_publishing = false;
@@ -150,28 +151,29 @@ impl Probes {
         }
     }
 
-    /// A probe came back.
+    /// Records that a probe came back.
     pub(crate) fn on_echo(&mut self, room: &RoomName, now: Instant) {
         if let Some(probe) = self.of_room(room) {
             (probe.echoed_at, probe.missing_since, probe.refusal) = (Some(now), None, None);
         }
     }
 
-    /// The connection to a server is new and proves nothing yet.
+    /// Records that the connection to a server is new, so that earlier echoes prove nothing.
     pub(crate) fn on_connected(&mut self, server: &Server) {
         if let Some(probe) = self.by_server.get_mut(server) {
             (probe.missing_since, probe.echoed_at) = (None, None);
         }
     }
 
-    /// Nothing was read, so silence proves nothing.
+    /// Records that nothing was read for a while, so that silence proves nothing.
     pub(crate) fn on_paused(&mut self, now: Instant) {
         for probe in self.by_server.values_mut() {
             (probe.missing_since, probe.echoed_at) = (None, probe.echoed_at.map(|_| now));
         }
     }
 
-    /// Why a server does not count as working, if it has not delivered a probe recently.
+    /// Returns why a server does not count as working, or `None` if it has delivered a probe
+    /// recently.
     pub(crate) fn missing(&self, server: &Server, now: Instant) -> Option<Missing<'_>> {
         let probe = self.by_server.get(server).filter(|probe| !probe.is_proven(now))?;
         Some(probe.refusal.as_deref().map_or(Missing::Silent, Missing::Refused))
@@ -188,7 +190,7 @@ mod tests {
     use crate::metrics::RedisMetrics;
     use crate::state::seal::Seal;
 
-    /// A server's probes as time passes.
+    /// The probes of one server over time.
     struct Scene {
         probes: Probes,
         server: Known,
@@ -207,7 +209,8 @@ mod tests {
             Self { probes, server: subscriptions.servers().remove(0), now }
         }
 
-        /// The probes that are due this much later, and whether the server is silent.
+        /// Returns the probes that are due after this time has passed, and whether the server is
+        /// silent.
         fn pass(&mut self, millis: u64) -> (Vec<Publish>, bool) {
             self.now += Duration::from_millis(millis);
             let Due { probes, silent } = self.probes.due(std::iter::once(&self.server), self.now);

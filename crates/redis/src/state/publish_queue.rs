@@ -1,10 +1,16 @@
-//! Publishes on their way to Redis: lanes, bounds, deadlines and outcomes. No I/O; time is an argument.
+//! Publishes on their way to Redis, with their order, limits, deadlines and outcomes. This module
+//! does no I/O, and time is an argument.
 //!
-//! Publishes wait in lanes: in a cluster one for each room, since a script may touch one slot only, and rooms
-//! whose slot is moving would hold up one another; otherwise one for all rooms, but for those of the nodes, which a
-//! flood of events must not hold up. A lane has one batch under way at a time, so its events keep their order through
-//! every retry; what comes meanwhile makes the next batch. So a lone event is sent at once, and a burst costs Redis one
-//! script for many.
+//! Publishes wait in lanes:
+//!
+//! * In a cluster, each room has a lane. A script may access only one slot, and a room whose slot
+//!   is being moved must not block others.
+//! * Otherwise, there is one lane for all rooms except those of the nodes, which a flood of events
+//!   must not block.
+//!
+//! A lane has at most one batch under way, so its events keep their order through all retries.
+//! Events that arrive meanwhile form the next batch. A single event is therefore sent at once, and
+//! many events in a burst need only one script.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,39 +23,41 @@ use crate::state::attempts::{Outcome, is_of_the_server};
 use crate::state::keys::Keys;
 use crate::state::topology::Topology;
 
-/// How much may wait beyond [`MAX_WAITING_EVENTS`] and [`MAX_WAITING_BYTES`] of what nodes send each other: heartbeats,
-/// requests and probes must get through when clients have filled the queue.
+/// How many messages between nodes may wait beyond [`MAX_WAITING_EVENTS`] and
+/// [`MAX_WAITING_BYTES`]. Heartbeats, requests and probes must be accepted even when clients have
+/// filled the queue.
 const NODES_RESERVE_EVENTS: usize = 16_384;
 const NODES_RESERVE_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many events one script publishes at most. Redis does nothing else while it runs, for about 2 ms.
+/// How many events one script publishes at most. While it runs, for about 2 ms, Redis does nothing
+/// else.
 const MAX_SCRIPT_EVENTS: usize = 1000;
 
-/// How many bytes one script publishes at most; a larger event goes alone.
+/// How many bytes one script publishes at most. A larger event is sent alone.
 const MAX_SCRIPT_BYTES: usize = 1024 * 1024;
 
-/// How long until the outcome of a publish is reported at the latest. A server that has not accepted it by then counts
-/// as down.
+/// The time within which the outcome of a publish is reported. A server that has not accepted the
+/// publish by then counts as down.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(3);
 
-/// A publish with less time than this left is refused instead of sent: a server that is only slow must not count
-/// as down because publishes have waited in the queue for too long.
+/// If less time than this is left, a publish is rejected without being sent. A server that is only
+/// slow must not count as down because publishes have waited in the queue for too long.
 const MIN_TRY: Duration = Duration::from_millis(500);
 
-/// The room of a lane; `None` for the lane of all rooms that have none of their own.
+/// The room of a lane. `None` means the lane of all rooms without a lane of their own.
 pub(crate) type LaneKey = Option<RoomName>;
 
-/// The outcome of a publish, when it is known.
+/// The outcome of a publish, once it is available.
 pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
 
-/// The publishes that wait, and the servers that they go to.
+/// The publishes that wait, and the servers to which they are sent.
 #[derive(Default)]
 pub(crate) struct PublishQueue {
     lanes: HashMap<LaneKey, VecDeque<Waiting>>,
     topology: Option<Topology>,
-    /// Nothing is sent before this time.
+    /// Until when nothing is sent.
     held_until: Option<Instant>,
-    /// Servers that did not take a publish in time, with the reason. Only probes are sent to them.
+    /// Servers that did not accept a publish in time, with the reasons. They receive only probes.
     down: HashMap<Server, String>,
     last_number: u64,
     waiting_events: usize,
@@ -57,9 +65,9 @@ pub(crate) struct PublishQueue {
     closed: bool,
 }
 
-/// A publish that waits, or is under way.
+/// A publish that waits or is under way.
 pub(crate) struct Waiting {
-    /// Grows with each publish of this node.
+    /// The publish's number, which increases with each publish of this node.
     pub(crate) number: u64,
     pub(crate) publish: Publish,
     deadline: Instant,
@@ -68,7 +76,8 @@ pub(crate) struct Waiting {
 }
 
 impl PublishQueue {
-    /// Queues a publish. A lane that is returned is new, and the caller must see that it is emptied.
+    /// Queues a publish. If this returns a lane, the lane is new, and the caller must start to
+    /// empty it.
     ///
     /// A probe is also sent to a server that counts as down, to find out when it is up again.
     pub(crate) fn push(
@@ -102,7 +111,7 @@ impl PublishQueue {
         Ok((answered, is_new.then_some(lane)))
     }
 
-    /// The next events of a lane. `None`: there are none, and the lane is gone.
+    /// Returns the next events of a lane. Returns `None` if there are none, and removes the lane.
     pub(crate) fn next_batch(&mut self, lane: &LaneKey, now: Instant) -> Option<Vec<Waiting>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.lanes.get(lane).and_then(VecDeque::front) {
@@ -128,8 +137,8 @@ impl PublishQueue {
         Some(batch)
     }
 
-    /// Reports the outcome of every publish of a batch, and records whether the server that was tried last works.
-    /// `message_of` has the place of each event's message in the script.
+    /// Reports the outcomes of a batch's publishes, and records whether the server to which it was
+    /// sent last works. `message_of` contains the index of each event's message in the script.
     pub(crate) fn settle(&mut self, batch: Vec<Waiting>, message_of: &[usize], outcome: Outcome) {
         if let Some(server) = outcome.server {
             match &outcome.result {
@@ -148,7 +157,7 @@ impl PublishQueue {
         }
     }
 
-    /// The server that owns a room's slot.
+    /// Returns the server that owns a room's slot.
     pub(crate) fn owner_of(&self, room: &RoomName) -> Option<Server> {
         self.topology.as_ref()?.owner(Keys::slot(room)).cloned()
     }
@@ -159,17 +168,17 @@ impl PublishQueue {
         self.topology = Some(topology);
     }
 
-    /// Publishes wait until that time.
+    /// Holds back publishes until this time.
     pub(crate) fn hold_until(&mut self, time: Instant) {
         self.held_until = Some(time);
     }
 
-    /// For how long publishes wait.
+    /// Returns for how long publishes are held back.
     pub(crate) fn hold(&self, now: Instant) -> Option<Duration> {
         self.held_until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Why a server does not take publishes, if it does not.
+    /// Returns why a server does not accept publishes, or `None` if it does.
     pub(crate) fn is_down(&self, server: &Server) -> Option<&String> {
         self.down.get(server)
     }
@@ -184,7 +193,7 @@ impl PublishQueue {
         (has_slots || room.is_of_nodes()).then(|| room.clone())
     }
 
-    /// Fails at once if the room's server is known to be down, or no server is known.
+    /// Returns an error if the room's server is down, or if no server is known.
     fn check_up(&self, room: &RoomName) -> Result<(), BrokerError> {
         let reason = match &self.topology {
             None => Some("Redis has not been reached yet".to_owned()),
@@ -202,7 +211,7 @@ impl PublishQueue {
     }
 }
 
-/// By when the outcomes of all publishes of a batch must be reported.
+/// Returns the time by which the outcomes of all publishes of a batch must be reported.
 pub(crate) fn deadline_of(batch: &[Waiting], now: Instant) -> Instant {
     batch.iter().map(|waiting| waiting.deadline).min().unwrap_or(now)
 }

@@ -1,4 +1,5 @@
-//! Redis' protocol, as far as a subscriber connection needs it: commands out, replies in.
+//! The part of Redis' protocol that a subscriber connection needs: commands are encoded, and
+//! replies are interpreted.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use redis_protocol::resp3::types::BytesFrame;
@@ -20,21 +21,21 @@ fn put_number(out: &mut BytesMut, kind: u8, number: usize) {
     out.put_slice(b"\r\n");
 }
 
-/// What a subscriber connection reads.
+/// What arrives on a subscriber connection.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming {
     /// A message on a sharded channel.
     Message { channel: Bytes, payload: Bytes },
-    /// A subscription is effective.
+    /// A subscription has become effective.
     Subscribed { channel: Bytes },
-    /// A subscription ended, by our wish or because its slot moved away.
+    /// A subscription has ended, because this node unsubscribed or because the slot was moved.
     Unsubscribed { channel: Bytes },
     /// The reply to a command, in the order of the commands.
     Reply(BytesFrame),
 }
 
 impl Incoming {
-    /// `None`: a push that is of no interest.
+    /// Interprets a frame. Returns `None` for a push that does not matter.
     pub(crate) fn of(frame: BytesFrame) -> Option<Self> {
         let BytesFrame::Push { data, .. } = frame else { return Some(Self::Reply(frame)) };
         let mut parts = data.into_iter();
@@ -49,7 +50,7 @@ impl Incoming {
     }
 }
 
-/// The bytes of a string of any kind.
+/// Returns the bytes of a string of any kind.
 pub(crate) fn bytes_of(frame: BytesFrame) -> Option<Bytes> {
     match frame {
         BytesFrame::BlobString { data, .. }
@@ -59,7 +60,7 @@ pub(crate) fn bytes_of(frame: BytesFrame) -> Option<Bytes> {
     }
 }
 
-/// The text of an error.
+/// Returns the text of an error.
 pub(crate) fn error_of(frame: &BytesFrame) -> Option<String> {
     match frame {
         BytesFrame::SimpleError { data, .. } => Some(data.to_string()),
@@ -68,7 +69,7 @@ pub(crate) fn error_of(frame: &BytesFrame) -> Option<String> {
     }
 }
 
-/// The strings of an array.
+/// Returns the strings of an array.
 pub(crate) fn strings_of(frame: BytesFrame) -> Option<Vec<Bytes>> {
     match frame {
         BytesFrame::Array { data, .. } => data.into_iter().map(bytes_of).collect(),

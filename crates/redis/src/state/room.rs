@@ -1,4 +1,4 @@
-//! One room that a node reads.
+//! A room that a node reads.
 
 use std::time::Instant;
 
@@ -8,37 +8,40 @@ use tokio::sync::oneshot;
 use crate::state::keys::{Keys, PROBES};
 use crate::state::position::Reader;
 
-/// Who waits for a subscription.
+/// A caller that waits for a subscription.
 pub(crate) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
 
-/// The place of a server's session among all sessions of the node.
+/// The index of a server's session among the node's sessions.
 pub(crate) type SessionIndex = usize;
 
-/// What is known of a room.
+/// The state of a room.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) slot: u16,
-    /// Until when it is kept although it was left. `None`: the hub is subscribed, and its events are delivered.
+    /// Until when a room that was left is kept. `None` means that the hub is subscribed, and events
+    /// are delivered to it.
     pub(crate) kept_until: Option<Instant>,
     pub(crate) stage: Stage,
     pub(crate) reader: Reader,
-    /// Who waits for the subscription, and until when.
+    /// The callers that wait for the subscription, and until when.
     waiters: Vec<(Instant, Waiter)>,
 }
 
-/// How far its subscription is; the diagram is with [`Subscriptions`](crate::state::subscriptions::Subscriptions).
+/// The stage of a room's subscription.
+/// [`Subscriptions`](crate::state::subscriptions::Subscriptions) has a diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It waits for its server.
+    /// The room waits for its server.
     Queued,
-    /// It was requested from its server, which may have confirmed the subscription, but has not sent the position.
+    /// The subscription was requested from the server. The server may have confirmed it, but has
+    /// not sent the position yet.
     Requested { session: SessionIndex, confirmed: bool },
-    /// It is read.
+    /// The room is being read.
     Subscribed { session: SessionIndex },
 }
 
 impl Stage {
-    /// The session of the server that it is read from, or was requested from.
+    /// Returns the session of the server from which the room is read or was requested.
     pub(crate) fn session(self) -> Option<SessionIndex> {
         match self {
             Self::Queued => None,
@@ -48,30 +51,30 @@ impl Stage {
 }
 
 impl Room {
-    /// One that the hub subscribes to now.
+    /// Creates a room that the hub subscribes to now.
     pub(crate) fn new(name: &RoomName) -> Self {
         let mut reader = Reader::default();
         if name.starts_with(PROBES) {
-            // A probe room is new, so it has no position yet. Setting one makes the node read its history, too,
-            // which proves the right to do so.
+            // A probe room is new and has no position yet. Setting one makes the node read the
+            // room's history as well, which proves that it has the permission to do so.
             reader.on_subscribed(None);
         }
         Self { slot: Keys::slot(name), kept_until: None, stage: Stage::Queued, reader, waiters: Vec::new() }
     }
 
-    /// Somebody waits for its subscription.
+    /// Adds a caller that waits for the subscription.
     pub(crate) fn wait(&mut self, deadline: Instant, waiter: Waiter) {
         self.waiters.push((deadline, waiter));
     }
 
-    /// Answers those whose deadline is not after that time. Who waited may have lost interest.
+    /// Answers the callers whose deadline has come by this time. A caller may no longer wait.
     pub(crate) fn answer_until(&mut self, now: Instant, answer: &Result<(), BrokerError>) {
         for (_, waiter) in self.waiters.extract_if(.., |(deadline, _)| *deadline <= now) {
             let _ = waiter.send(answer.clone());
         }
     }
 
-    /// Answers all that it is read. Who waited may have lost interest.
+    /// Answers all callers that the room is being read. A caller may no longer wait.
     pub(crate) fn answer_all(&mut self) {
         for (_, waiter) in self.waiters.drain(..) {
             let _ = waiter.send(Ok(()));

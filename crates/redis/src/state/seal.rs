@@ -1,33 +1,36 @@
-//! Proof that a message comes from a node of this cluster: a MAC under the cluster's secret.
+//! Proves that a message comes from a node of this cluster, by a MAC under the cluster's secret.
 //!
-//! It covers the channel and the whole record, so neither can be forged or moved to another room by someone who may
-//! publish to Redis but does not have the secret. The header that the publish script adds is not covered.
+//! The MAC covers the channel and the whole record. Someone who may publish to Redis but does not
+//! have the secret can neither forge a record nor move it to another room. The MAC does not cover
+//! the header that the publish script adds.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// Bytes of a MAC on the wire: HMAC-SHA-256, truncated to 128 bits (RFC 2104, section 5).
+/// The size of a MAC on the wire, in bytes: HMAC-SHA-256, truncated to 128 bits (RFC 2104, section
+/// 5).
 pub(crate) const MAC_LEN: usize = 16;
 
-/// The keys of a cluster. Without any, messages carry no MAC, and those that carry one are dropped.
+/// The keys of a cluster. Without keys, messages have no MAC, and messages with a MAC are dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Seal {
     keys: Vec<Hmac<Sha256>>,
 }
 
 impl Seal {
-    /// Signs with the first secret and accepts all of them, so that a secret can be replaced node by node.
+    /// Creates the keys from secrets. The first one signs, and all of them are accepted, so that a
+    /// secret can be replaced node by node.
     pub(crate) fn new(secrets: &[String]) -> Self {
         let key = |secret: &String| Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
         Self { keys: secrets.iter().map(key).collect() }
     }
 
-    /// Whether messages carry a MAC.
+    /// Returns whether messages have a MAC.
     pub(crate) fn is_active(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// The MAC of a message. `None` without a secret.
+    /// Returns the MAC of a message, or `None` without a secret.
     pub(crate) fn sign(&self, channel: &[u8], parts: [&[u8]; 2]) -> Option<[u8; MAC_LEN]> {
         let mac = Self::mac(self.keys.first()?, channel, parts).finalize().into_bytes();
         let mut truncated = [0; MAC_LEN];
@@ -35,7 +38,7 @@ impl Seal {
         Some(truncated)
     }
 
-    /// Whether a MAC is valid under one of the secrets. Compares in constant time.
+    /// Returns whether a MAC is valid under one of the secrets. The comparison takes constant time.
     pub(crate) fn accepts(&self, channel: &[u8], parts: [&[u8]; 2], mac: &[u8]) -> bool {
         mac.len() == MAC_LEN
             && self.keys.iter().any(|key| Self::mac(key, channel, parts).verify_truncated_left(mac).is_ok())
@@ -52,7 +55,7 @@ impl Seal {
 }
 
 impl std::fmt::Debug for Seal {
-    /// Without the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seal").field("keys", &self.keys.len()).finish()
     }

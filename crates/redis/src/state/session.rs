@@ -1,9 +1,11 @@
-//! The requests to one server over its subscriber connection, and its responses: no I/O.
+//! The requests to a server over its subscriber connection, and their responses. This module does
+//! no I/O.
 //!
-//! A request is a group of pipelined commands. It ends with an ECHO of a marker, which separates its replies from the
-//! next request's, whatever they are: an accepted SSUBSCRIBE is confirmed by pushes and has no reply, a refused one has
-//! an error. Redis replies in order and puts messages in between where they happened: when the reply to GET of a room's
-//! position comes, every earlier event of that room has come.
+//! A request is a group of pipelined commands that ends with an ECHO of a marker. The marker
+//! separates the replies to this request from the next one's, whatever they are. For example, an
+//! accepted SSUBSCRIBE has no reply, because pushes confirm it, but a rejected one has an error as
+//! its reply. Redis replies in order, and inserts messages where they occurred. When the reply to
+//! GET of a room's position arrives, every earlier event of that room has therefore arrived.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,26 +20,28 @@ use crate::state::resp::{bytes_of, error_of, put_command, strings_of};
 use crate::state::room::SessionIndex;
 use crate::state::stored::READ_HISTORY;
 
-/// How many rooms the pending requests may concern. This bounds the commands that wait to be written, and the replies
-/// in Redis' output buffer, which Redis cuts off at 32 MiB (`client-output-buffer-limit pubsub`).
+/// How many rooms the pending requests may concern. This limits the commands that wait to be
+/// written, and the replies in Redis' output buffer. Redis closes the connection if that buffer
+/// exceeds 32 MiB (`client-output-buffer-limit pubsub`).
 const MAX_IN_FLIGHT: usize = 512;
 
 /// How many rooms one request may concern.
 const MAX_GROUP: usize = 64;
 
-/// A server that owes a reply and sends nothing for so long is lost.
+/// If a server owes a reply and sends nothing for this long, its connection is lost.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// A group of commands.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Rooms to subscribe to; each with the offset from which to read its history, if it was read before.
+    /// Subscribes to rooms. Each has the offset from which to read its history, if it was read
+    /// before.
     Subscribe(Vec<(RoomName, Option<u64>)>),
-    /// A room's history from an offset on.
+    /// Reads a room's history from an offset on.
     Repair(RoomName, u64),
-    /// To end rooms' subscriptions.
+    /// Ends the subscriptions to rooms.
     Unsubscribe(Vec<RoomName>),
-    /// Only to get a reply.
+    /// Only requests a reply.
     Ping,
 }
 
@@ -50,30 +54,32 @@ pub(crate) struct Known {
     pub(crate) is_connected: bool,
 }
 
-/// One server.
+/// The session of one server.
 #[derive(Debug)]
 pub(crate) struct ServerSession {
     pub(crate) server: Server,
     connected: bool,
-    /// Rooms that wait to be subscribed to, with their slots.
+    /// Rooms to subscribe to, with their slots.
     subscribes: VecDeque<(u16, RoomName)>,
-    /// Rooms whose subscriptions are to be ended. They go first: an earlier end of a subscription must not end a later
-    /// subscription to the same room.
+    /// Rooms to unsubscribe from, with their slots. They are sent first, because an earlier
+    /// unsubscription must not end a later subscription to the same room.
     unsubscribes: VecDeque<(u16, RoomName)>,
     /// Requests without a response, with their markers.
     pending: VecDeque<(Bytes, Request)>,
     /// How many rooms the pending requests concern.
     in_flight: usize,
-    /// How many may be in flight. It shrinks when the connection ends with requests pending, since Redis may have
-    /// cut it off for the size of its replies, and grows with each response.
+    /// How many rooms may be in flight. The window shrinks if the connection ends with requests
+    /// pending, because Redis may have closed it for the size of its replies. It grows with each
+    /// response.
     window: usize,
     replies: Vec<BytesFrame>,
-    /// How many pending requests unsubscribe from a room: Redis may yet confirm them.
+    /// For each room, how many pending requests unsubscribe from it. Redis has not confirmed these
+    /// yet.
     leaving: HashMap<RoomName, u32>,
     output: BytesMut,
     last_heard: Instant,
     markers: u64,
-    /// What Redis replied when it last refused a subscription.
+    /// Redis' error when it last rejected a subscription.
     pub(crate) refusal: Option<String>,
 }
 
@@ -105,47 +111,47 @@ impl ServerSession {
         self.last_heard = now;
     }
 
-    /// Forgets all requests, and with the connection all subscriptions have ended.
+    /// Discards all requests. All subscriptions have ended with the connection.
     pub(crate) fn on_disconnected(&mut self) {
         let subscribes = std::mem::take(&mut self.subscribes);
         let window = if self.in_flight > 0 { (self.window / 2).max(1) } else { self.window };
         *self = Self { subscribes, window, markers: self.markers, ..Self::new(self.server.clone(), self.last_heard) };
     }
 
-    /// Whether every request has its response.
+    /// Returns whether every request has its response.
     pub(crate) fn has_all_responses(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Whether it owes a reply for too long.
+    /// Returns whether the server has owed a reply for too long.
     pub(crate) fn is_lost(&self, now: Instant) -> bool {
         self.connected && !self.pending.is_empty() && now.duration_since(self.last_heard) > SILENCE
     }
 
-    /// A room waits to be subscribed to.
+    /// Queues a room to subscribe to.
     pub(crate) fn subscribe(&mut self, slot: u16, room: RoomName) {
         self.subscribes.push_back((slot, room));
     }
 
-    /// The rooms that waited to be subscribed to; they belong to another server now.
+    /// Takes the rooms that wait to be subscribed to, because they now belong to another server.
     pub(crate) fn take_subscribes(&mut self) -> VecDeque<(u16, RoomName)> {
         std::mem::take(&mut self.subscribes)
     }
 
-    /// Brings rooms of one slot together, so that they go into one SSUBSCRIBE.
+    /// Sorts the rooms by slot, so that the rooms of one slot go into one SSUBSCRIBE.
     pub(crate) fn sort_subscribes(&mut self) {
         self.subscribes.make_contiguous().sort_by_key(|(slot, _)| *slot);
     }
 
-    /// A room's subscription, if there is one, is to be ended. In a cluster Redis may refuse that: the slot has moved,
-    /// which has ended the subscription.
+    /// Queues a room to unsubscribe from. In a cluster, Redis may reject this because the slot has
+    /// moved, which has already ended the subscription.
     pub(crate) fn unsubscribe(&mut self, slot: u16, room: RoomName) {
         if self.connected {
             self.unsubscribes.push_back((slot, room));
         }
     }
 
-    /// Sends requests to unsubscribe, as many as the window allows.
+    /// Sends as many requests to unsubscribe as the window allows.
     pub(crate) fn send_unsubscribes(&mut self, keys: &Keys, has_slots: bool, now: Instant) {
         while self.may_send()
             && let Some(rooms) = next_group(&mut self.unsubscribes, self.window, has_slots)
@@ -157,7 +163,7 @@ impl ServerSession {
         }
     }
 
-    /// The rooms to subscribe to with the next request, if the window allows one.
+    /// Takes the rooms to subscribe to with the next request, if the window allows one.
     pub(crate) fn next_subscribes(&mut self, has_slots: bool) -> Option<Vec<RoomName>> {
         if !self.may_send() || !self.unsubscribes.is_empty() {
             return None;
@@ -169,8 +175,8 @@ impl ServerSession {
         self.connected && self.in_flight < self.window
     }
 
-    /// Writes a request. Repairs are sent whatever is in flight, because members wait for them: a room has one at a
-    /// time.
+    /// Writes a request. Repairs are sent whatever is in flight, because members wait for them. A
+    /// room has at most one repair.
     pub(crate) fn send(&mut self, keys: &Keys, request: Request, now: Instant) {
         if self.pending.is_empty() {
             self.last_heard = now;
@@ -210,24 +216,25 @@ impl ServerSession {
         put_command(&mut self.output, words.iter());
     }
 
-    /// Sends a request that only gets a reply, unless another is pending.
+    /// Sends a request that only requests a reply, unless another request is pending.
     pub(crate) fn ping(&mut self, keys: &Keys, now: Instant) {
         if self.connected && self.pending.is_empty() {
             self.send(keys, Request::Ping, now);
         }
     }
 
-    /// Whether a subscription ended because this node unsubscribed.
+    /// Returns whether this node is unsubscribing from a room.
     pub(crate) fn is_leaving(&self, room: &str) -> bool {
         self.leaving.contains_key(room)
     }
 
-    /// Something came, whatever it is.
+    /// Records that anything arrived from the server.
     pub(crate) fn on_heard(&mut self, now: Instant) {
         self.last_heard = now;
     }
 
-    /// Collects a reply. Returns a request and all its replies when the last of them has come.
+    /// Collects a reply. When the last reply to a request has arrived, returns the request and all
+    /// its replies.
     pub(crate) fn on_reply(&mut self, reply: BytesFrame) -> Option<(Request, Vec<BytesFrame>)> {
         let is_marker = matches!((&reply, self.pending.front()), (BytesFrame::BlobString { data, .. }, Some((marker, _))) if data == marker);
         if !is_marker {
@@ -255,14 +262,14 @@ impl ServerSession {
         self.in_flight
     }
 
-    /// What is to be written.
+    /// Takes the output to write.
     pub(crate) fn take_output(&mut self) -> Option<Bytes> {
         (!self.output.is_empty()).then(|| self.output.split().freeze())
     }
 }
 
 impl Request {
-    /// How many rooms it concerns.
+    /// Returns how many rooms the request concerns.
     fn rooms(&self) -> usize {
         match self {
             Self::Subscribe(rooms) => rooms.len(),
@@ -273,7 +280,7 @@ impl Request {
     }
 }
 
-/// Takes the next rooms that one command may name: in a cluster, those of one slot.
+/// Takes the next rooms that one command may name. In a cluster, these are rooms of one slot.
 fn next_group(queue: &mut VecDeque<(u16, RoomName)>, window: usize, has_slots: bool) -> Option<Vec<RoomName>> {
     let (first, _) = *queue.front()?;
     let fits = |(slot, _): &&(u16, RoomName)| !has_slots || *slot == first;
@@ -281,25 +288,25 @@ fn next_group(queue: &mut VecDeque<(u16, RoomName)>, window: usize, has_slots: b
     Some(queue.drain(..count).map(|(_, room)| room).collect())
 }
 
-/// The response about one room.
+/// The response for one room.
 #[derive(Debug)]
 pub(crate) struct Response {
-    /// What is under its position key.
+    /// The value of the room's position key.
     pub(crate) position: Option<Bytes>,
-    /// The messages of its history, if they were requested.
+    /// The messages of the room's history, if they were requested.
     pub(crate) history: Vec<Bytes>,
 }
 
 impl Response {
-    /// Reads the responses about rooms from a request's replies, room by room: a key that is moving to another server
-    /// affects no other room. The inner error is about a room, the outer one about the subscription; both are Redis'
-    /// own.
+    /// Reads the responses for rooms from the replies to a request. Each room has its own result,
+    /// because a key that is being moved to another server affects no other room. The inner error
+    /// concerns a room, and the outer one the subscription. Both are Redis' own.
     pub(crate) fn read(
         requested: &[(RoomName, Option<u64>)],
         mut replies: Vec<BytesFrame>,
     ) -> Result<Vec<Result<Self, String>>, String> {
         if replies.len() > requested.len() {
-            // A subscription that is confirmed has no reply.
+            // A confirmed subscription has no reply.
             return Err(error_of(&replies.swap_remove(0)).unwrap_or_else(unexpected));
         }
         let mut replies = replies.into_iter();

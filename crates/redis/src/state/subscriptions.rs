@@ -1,4 +1,5 @@
-//! Which rooms a node reads, from which server, and how far: the state machine of the subscriber.
+//! Tracks which rooms a node reads, from which server, and how far. This is the state machine of
+//! the subscriber.
 //!
 //! ```text
 //!           its server is connected           Redis confirmed, and sent the position
@@ -8,8 +9,9 @@
 //!      the connection ended · Redis refused (MOVED, …) · the slot moved away (sunsubscribe)
 //! ```
 //!
-//! A room keeps its [`Reader`](super::position::Reader) through all of it. When it is subscribed to again, what was
-//! missed meanwhile is read from the history, and only then do newer events go on: the members see one unbroken order.
+//! A room keeps its [`Reader`](super::position::Reader) in all stages. When the node subscribes to
+//! it again, it reads the missed events from the history before it continues with newer ones.
+//! Members therefore see one continuous order.
 
 #[cfg(test)]
 mod inspection;
@@ -35,7 +37,7 @@ use crate::state::session::{Known, Request, Response, ServerSession};
 use crate::state::stored::Stored;
 use crate::state::topology::Topology;
 
-/// How long a subscription may take before it fails for those who wait for it.
+/// How long a subscription may take before it fails for its callers.
 const SUBSCRIBE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// All rooms of a node, and all servers.
@@ -51,7 +53,7 @@ pub(crate) struct Subscriptions {
     /// Rooms whose slot has no known owner.
     unassigned: VecDeque<(u16, RoomName)>,
     topology_wanted: bool,
-    /// Rooms with waiters, and rooms that were left, each with the time when that ends.
+    /// Rooms that callers wait for, and rooms that were left, each with the time when this ends.
     joining: VecDeque<(Instant, RoomName)>,
     unsubscribing: VecDeque<(Instant, RoomName)>,
 }
@@ -75,7 +77,8 @@ impl Subscriptions {
 
     // === what the hub subscribes to ===
 
-    /// Starts to read a room. `true`: it is read already; else the waiter gets the outcome.
+    /// Starts to read a room. Returns `true` if the room is already being read. Otherwise the
+    /// waiter receives the outcome.
     pub(crate) fn subscribe(&mut self, room: &RoomName, waiter: Waiter, now: Instant) -> bool {
         let entry = self.rooms.entry(room.clone());
         let is_new = matches!(entry, Entry::Vacant(_));
@@ -95,7 +98,8 @@ impl Subscriptions {
         false
     }
 
-    /// Stops to deliver a room's events. It is read on for a while: members who come back at once cost nothing.
+    /// Stops delivering a room's events. The room is still read for some time, so that members who
+    /// return soon cost nothing.
     pub(crate) fn unsubscribe(&mut self, room: &RoomName, now: Instant) {
         if let Some(state) = self.rooms.get_mut(room) {
             let until = now + self.unsubscribe_delay;
@@ -106,8 +110,9 @@ impl Subscriptions {
 
     // === what the servers do ===
 
-    /// The servers and their slots are these. Rooms that wait are sorted anew; those that are subscribed stay
-    /// where they are until their server ends it, which Redis does when it has given their slot away.
+    /// Sets the servers and their slots. Waiting rooms are assigned anew. Subscribed rooms stay
+    /// until their server ends the subscription, which Redis does when it has given away their
+    /// slot.
     pub(crate) fn set_topology(&mut self, topology: Topology, now: Instant) {
         for server in topology.servers() {
             if !self.sessions.iter().any(|session| session.server == server) {
@@ -118,7 +123,7 @@ impl Subscriptions {
         let mut waiting = mem::take(&mut self.unassigned);
         waiting.extend(self.sessions.iter_mut().flat_map(ServerSession::take_subscribes));
         for (slot, room) in waiting {
-            // It may have been left meanwhile.
+            // The hub may have left the room meanwhile.
             if self.rooms.get(&room).is_some_and(|state| state.stage == Stage::Queued) {
                 self.enqueue(slot, room);
             }
@@ -127,7 +132,7 @@ impl Subscriptions {
         self.send_requests(now);
     }
 
-    /// All servers that ever owned something.
+    /// Returns all servers that ever owned something.
     pub(crate) fn servers(&self) -> Vec<Known> {
         let owners = self.topology.as_ref().map(Topology::servers).unwrap_or_default();
         let known = |(index, session): (SessionIndex, &ServerSession)| Known {
@@ -139,12 +144,12 @@ impl Subscriptions {
         self.sessions.iter().enumerate().map(known).collect()
     }
 
-    /// One of them.
+    /// Returns the server of a session.
     pub(crate) fn server(&self, session: SessionIndex) -> &Server {
         &self.sessions[session].server
     }
 
-    /// What one of them replied when it last refused a subscription.
+    /// Returns a server's reply when it last rejected a subscription.
     pub(crate) fn refusal(&self, session: SessionIndex) -> Option<&String> {
         self.sessions[session].refusal.as_ref()
     }
@@ -154,7 +159,7 @@ impl Subscriptions {
         self.send_requests(now);
     }
 
-    /// All its rooms wait again. `true`: it was connected.
+    /// Makes all rooms of the server wait again. Returns whether it was connected.
     pub(crate) fn on_disconnected(&mut self, session: SessionIndex) -> bool {
         let was_connected = self.sessions[session].is_connected();
         self.sessions[session].on_disconnected();
@@ -172,7 +177,7 @@ impl Subscriptions {
         was_connected
     }
 
-    /// Takes what a server sent.
+    /// Processes what a server sent.
     pub(crate) fn on_incoming(&mut self, session: SessionIndex, incoming: Incoming, now: Instant) {
         match incoming {
             Incoming::Message { channel, payload } => {
@@ -198,19 +203,20 @@ impl Subscriptions {
         }
     }
 
-    /// A server sent something, so it is there.
+    /// Records that a server sent something, so its connection works.
     pub(crate) fn on_heard(&mut self, session: SessionIndex, now: Instant) {
         self.sessions[session].on_heard(now);
     }
 
-    /// Nothing was read for a while, so silence proves nothing.
+    /// Records that nothing was read for a while, so silence proves nothing.
     pub(crate) fn on_paused(&mut self, now: Instant) {
         self.sessions.iter_mut().for_each(|session| session.on_heard(now));
     }
 
     // === time ===
 
-    /// Ends what has lasted long enough, and pings silent servers. Returns those that have not replied: they are lost.
+    /// Ends what has lasted long enough, and pings silent servers. Returns the servers that have
+    /// not replied, whose connections are lost.
     pub(crate) fn on_tick(&mut self, now: Instant) -> Vec<SessionIndex> {
         while let Some((_, room)) = self.joining.pop_front_if(|(due, _)| *due <= now) {
             if let Some(state) = self.rooms.get_mut(&room) {
@@ -222,7 +228,8 @@ impl Subscriptions {
             if self.rooms.get(&room).is_some_and(|state| state.kept_until.is_some_and(|until| until <= now))
                 && let Some(state) = self.rooms.remove(&room)
             {
-                // A server may have accepted the subscription of a room that waits, and refused to send its position.
+                // A server may have accepted the subscription to a waiting room, and then rejected
+                // the request for its position.
                 let may_have = |session| state.stage.session().is_none_or(|own| own == session);
                 for (_, session) in self.sessions.iter_mut().enumerate().filter(|(session, _)| may_have(*session)) {
                     session.unsubscribe(state.slot, room.clone());
@@ -234,38 +241,39 @@ impl Subscriptions {
         (0..self.sessions.len()).filter(|session| self.sessions[*session].is_lost(now)).collect()
     }
 
-    /// Pings every server: all events that it has accepted by now come before its reply.
+    /// Pings every server. All events that it has accepted by now arrive before its reply.
     pub(crate) fn ping_all(&mut self, now: Instant) {
         for session in self.sessions.iter_mut().filter(|session| session.is_connected()) {
             session.send(&self.keys, Request::Ping, now);
         }
     }
 
-    /// Whether every request has its response.
+    /// Returns whether every request has its response.
     pub(crate) fn has_all_responses(&self) -> bool {
         self.sessions.iter().all(ServerSession::has_all_responses)
     }
 
     // === output ===
 
-    /// What is to be written to a server.
+    /// Takes the output to write to a server.
     pub(crate) fn take_output(&mut self, session: SessionIndex) -> Option<Bytes> {
         self.sessions[session].take_output()
     }
 
-    /// The events to deliver, in order.
+    /// Takes the events to deliver, in order.
     pub(crate) fn take_events(&mut self) -> Vec<Publication> {
         self.delivery.take_events()
     }
 
-    /// Whether the topology must be requested, because rooms are not where it has them.
+    /// Returns whether the topology must be requested, because rooms are not on the servers that it
+    /// names.
     pub(crate) fn take_topology_wanted(&mut self) -> bool {
         mem::take(&mut self.topology_wanted)
     }
 
     // === within ===
 
-    /// The room of a channel, if it is one of ours.
+    /// Returns the room of a channel, if it is one of this cluster.
     fn room_of(&self, channel: &[u8]) -> Option<RoomName> {
         let room = self.keys.room_of(std::str::from_utf8(channel).ok()?)?;
         self.rooms.get_key_value(room).map(|(name, _)| name.clone())
@@ -282,7 +290,7 @@ impl Subscriptions {
         }
     }
 
-    /// Sends every server the requests that wait for it, as many as it may have pending.
+    /// Sends each server the requests that wait for it, as many as may be pending.
     fn send_requests(&mut self, now: Instant) {
         let has_slots = self.topology.as_ref().is_some_and(Topology::has_slots);
         for (index, session) in self.sessions.iter_mut().enumerate() {
@@ -290,7 +298,7 @@ impl Subscriptions {
             while let Some(group) = session.next_subscribes(has_slots) {
                 let mut requested = Vec::with_capacity(group.len());
                 for name in group {
-                    // It may have been left meanwhile.
+                    // The hub may have left the room meanwhile.
                     if let Some(room) = self.rooms.get_mut(&name).filter(|room| room.stage == Stage::Queued) {
                         room.stage = Stage::Requested { session: index, confirmed: false };
                         let from = room.reader.resume_from();
@@ -307,7 +315,8 @@ impl Subscriptions {
         }
     }
 
-    /// Redis gave the room's slot to another server, unless this node unsubscribed.
+    /// Processes the end of a subscription. Redis has given the room's slot to another server,
+    /// unless this node unsubscribed.
     fn on_unsubscribed(&mut self, session: SessionIndex, channel: &[u8]) {
         if let Some(name) = self.room_of(channel)
             && !self.sessions[session].is_leaving(&name)
@@ -316,7 +325,7 @@ impl Subscriptions {
         }
     }
 
-    /// The room waits again, if this server had it. Its owner must be looked up first.
+    /// Makes a room wait again, if this server had it. Its owner must be looked up first.
     fn queue_again(&mut self, session: SessionIndex, name: &RoomName) {
         if let Some(room) = self.rooms.get_mut(name).filter(|room| room.stage.session() == Some(session)) {
             room.stage = Stage::Queued;
@@ -351,7 +360,8 @@ impl Subscriptions {
         }
     }
 
-    /// The response to a SSUBSCRIBE came: the room is read from now on, if the confirmation came before.
+    /// Processes the response to SSUBSCRIBE. If the confirmation has arrived before it, the room is
+    /// read from now on.
     fn on_subscribed(&mut self, session: SessionIndex, name: &RoomName) -> bool {
         let Some(room) = self.rooms.get_mut(name) else { return false };
         if room.stage != (Stage::Requested { session, confirmed: true }) {
@@ -363,7 +373,8 @@ impl Subscriptions {
         true
     }
 
-    /// The position, and the history if it was requested, of a room that is read from here.
+    /// Processes the position of a room that is read from this server, and its history if it was
+    /// requested.
     fn on_position(
         &mut self,
         session: SessionIndex,
@@ -386,7 +397,8 @@ impl Subscriptions {
         }
     }
 
-    /// Lets a room's reader take a step, delivers what comes of it, and requests what is missing.
+    /// Runs a step of a room's reader, delivers the resulting events, and requests those that are
+    /// missing.
     fn advance(&mut self, name: &RoomName, now: Instant, step: impl FnOnce(&mut Reader, &mut Progress)) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let mut progress = Progress::default();

@@ -3,17 +3,17 @@
 use fred::types::cluster::ClusterRouting;
 use fred::types::config::Server;
 
-/// The servers that take publishes and subscriptions.
+/// The servers that accept publishes and subscriptions.
 #[derive(Debug, Clone)]
 pub(crate) enum Topology {
-    /// One server has all rooms.
+    /// One server owns all rooms.
     Single(Server),
-    /// Each has its slots.
+    /// Each server owns some of the slots.
     Cluster(ClusterRouting),
 }
 
 impl Topology {
-    /// The server that owns a slot. In a cluster, there may be none.
+    /// Returns the server that owns a slot. In a cluster, a slot may have no owner.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Server> {
         match self {
             Self::Single(server) => Some(server),
@@ -21,7 +21,7 @@ impl Topology {
         }
     }
 
-    /// All that own something.
+    /// Returns all servers that own something.
     pub(crate) fn servers(&self) -> Vec<Server> {
         match self {
             Self::Single(server) => vec![server.clone()],
@@ -29,23 +29,24 @@ impl Topology {
         }
     }
 
-    /// Whether a command may name keys and channels of one slot only.
+    /// Returns whether a command may name keys and channels of only one slot.
     pub(crate) fn has_slots(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
 }
 
-/// A redirection by Redis: where a slot is, or is going to be.
+/// A redirection by Redis, which names the server that has a slot or will have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Redirection {
-    /// It has moved there.
+    /// The slot has moved to this server.
     Moved(Server),
-    /// It is moving there, and the requested key is there already.
+    /// The slot is being moved to this server, which already has the requested key.
     Ask(Server),
 }
 
 impl Redirection {
-    /// Reads Redis' error, `MOVED 3999 127.0.0.1:6381`. A missing host is that of the server that sent it.
+    /// Parses Redis' error, such as `MOVED 3999 127.0.0.1:6381`. If it has no host, the host is
+    /// that of the server that sent it.
     pub(crate) fn of(error: &str, said_by: &Server) -> Option<Self> {
         let mut words = error.split(' ');
         let (kind, _slot, address) = (words.next()?, words.next()?, words.next()?);

@@ -1,20 +1,21 @@
 //! What Redis keeps of a room, and the two scripts that write and read it.
 //!
-//! | key | its value | time to live |
+//! | key | value | time to live |
 //! |---|---|---|
-//! | position | `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, see [`Stored`] | 2 h after the last publish; 5 min in a room that nobody has read |
-//! | history | a list of the last messages, each exactly as it was sent to the room's channel (`message`) | that of the room's history rule |
+//! | position | `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as [`Stored`] describes | 2 h after the last publish, or 5 min if no node has read the room |
+//! | history | a list of the last messages, exactly as they were sent to the room's channel (`message`) | the age in the room's history rule |
 //!
-//! `publish.lua` writes both. `position` is what a node makes of them.
+//! `publish.lua` writes both keys. `position` interprets them.
 
 use roomcast_core::NodeId;
 
 /// Publishes the messages of a batch.
 pub(crate) const PUBLISH: &str = include_str!("publish.lua");
 
-/// Reads a room's position, and the messages of its history that end with the event at offset `ARGV[1]` or a later one.
-/// Each message has at least one event, so they are among as many last messages as events are requested; there may be
-/// older messages before them. When none is requested, an empty range is read: a probe proves the right to read one.
+/// Reads a room's position, and the messages of its history that end with the event at offset
+/// `ARGV[1]` or a later one. Each message has at least one event, so it is sufficient to read as
+/// many of the last messages as events are requested. Older messages may precede them. If no event
+/// is requested, an empty range is read, so that a probe proves the permission to read one.
 pub(crate) const READ_HISTORY: &str = "\
     local position = redis.call('GET', KEYS[1]) \
     local last = position and string.match(position, '^%d+ %d+ (%d+)') \
@@ -23,11 +24,11 @@ pub(crate) const READ_HISTORY: &str = "\
     if wanted <= 0 then from, to = 1, 0 end \
     return {position, redis.call('LRANGE', KEYS[2], from, to)}";
 
-/// How many origins a position has, and how many a reader remembers, to recognise a publish that was tried again. The
-/// least recent is dropped.
+/// How many origins a position contains, and how many a reader remembers, in order to recognise a
+/// repeated publish. The least recent origin is dropped.
 pub(crate) const MAX_ORIGINS: usize = 64;
 
-/// What Redis has under a room's position key.
+/// The value of a room's position key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) epoch: u64,
@@ -35,12 +36,13 @@ pub(crate) struct Stored {
     pub(crate) start: u64,
     /// The offset of the last event.
     pub(crate) offset: u64,
-    /// The number of the last event of each origin, the most recent origin first.
+    /// The number of the last event of each origin. The most recent origin is first.
     pub(crate) origins: Vec<(NodeId, u64)>,
 }
 
 impl Stored {
-    /// `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as the publish script writes it.
+    /// Parses `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, which the publish
+    /// script writes.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(text).ok()?.split(' ');
         let mut number = || parts.next()?.parse::<u64>().ok();
@@ -64,7 +66,7 @@ mod tests {
         let (_, rest) = PUBLISH.split_once("local MAX_ORIGINS_LENGTH = ").expect("the script has the constant");
         let length: usize = rest.lines().next().and_then(|text| text.parse().ok()).expect("it is a number");
         let one = " 0123456789abcdef:12345678".len();
-        // The script drops one when the list is longer than this, and adds one.
+        // If the list is longer than this, the script drops one origin, and adds one.
         assert!((one * (MAX_ORIGINS - 1)..one * MAX_ORIGINS).contains(&length), "{length}");
     }
 }
