@@ -209,7 +209,7 @@ pub fn check_event(event: &str) -> Result<Name, InvalidName> {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Creates a user's id from a valid text.
+    /// Checks a text, and creates a user's id from it.
     ///
     /// # Errors
     /// Returns [`InvalidName`] if the text is empty, is longer than 200 bytes, or has a character
@@ -242,7 +242,7 @@ impl UserId {
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// Creates a room's name from a valid text.
+    /// Checks a text, and creates a room's name from it.
     ///
     /// # Errors
     /// Returns [`InvalidName`] if the text is empty, is longer than 200 bytes, or has a character

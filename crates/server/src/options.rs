@@ -11,10 +11,10 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Limits and timeouts for the connections of a [`Node`](crate::Node), or for one upgraded
 /// connection.
 ///
-/// One connection can make the server hold at most about 2 × `max_payload` + `max_inbound` +
+/// One connection can make the process hold at most about 2 × `max_payload` + `max_inbound` +
 /// `max_outbound` bytes. All connections together can make it hold at most `inbound_memory` +
-/// `outbound_memory`. What arrives while the node closes the largest connections can exceed that
-/// sum for a moment.
+/// `outbound_memory`. For a moment, they can exceed that sum by what arrives while the node closes
+/// the largest connections.
 ///
 /// ```
 /// use roomcast::Options;
@@ -47,13 +47,13 @@ pub struct Options {
     /// bytes. Beyond the limit, the connection is closed with 4408. Default 4 MiB.
     pub max_outbound: usize,
     /// Memory that the input of all connections may take, in bytes: unfinished messages, and what
-    /// `max_inbound` counts. Beyond the limit, the node closes the connections that hold the most
-    /// with 1013, and rejects upgrades with the status 503. It stops when memory is within the
+    /// `max_inbound` counts. Beyond the limit, the node closes the connections that hold the most,
+    /// with the code 1013, and rejects upgrades with the status 503, until memory is within the
     /// limit again. Default 1 GiB.
     pub inbound_memory: usize,
     /// Memory that the unread output of all connections may take, in bytes. An event for a whole
-    /// room counts once. Beyond the limit, the node closes the connections that hold the most with
-    /// 4408, and rejects upgrades with the status 503. It stops when memory is within the limit
+    /// room counts once. Beyond the limit, the node closes the connections that hold the most, with
+    /// the code 4408, and rejects upgrades with the status 503, until memory is within the limit
     /// again. Default 1 GiB.
     pub outbound_memory: usize,
     /// Most calls that a client may have in flight. Further calls fail with `RESOURCE_EXHAUSTED`.

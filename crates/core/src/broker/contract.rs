@@ -55,8 +55,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// room, this changes nothing.
     ///
     /// # Errors
-    /// Returns [`BrokerError`] if the node is not subscribed to the room. The node tries again
-    /// while the broker is up.
+    /// Returns [`BrokerError`] if the subscription failed. The node tries again while the broker is
+    /// up.
     ///
     /// # Cancel safety
     /// Dropping the future does not end the subscription; [`unsubscribe`](Self::unsubscribe) does.

@@ -80,9 +80,9 @@ pub struct ConnectContext {
     pub(crate) request: Arc<Parts>,
 }
 
-/// The context of a disconnect handler, which
-/// [`Router::on_disconnect`](crate::Router::on_disconnect) sets. See [`Router`](crate::Router) for
-/// an example.
+/// The context of a handler that you add with
+/// [`Router::on_disconnect`](crate::Router::on_disconnect). See [`Router`](crate::Router) for an
+/// example.
 #[derive(Debug)]
 pub struct DisconnectContext {
     pub(crate) socket: Socket,

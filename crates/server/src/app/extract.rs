@@ -23,11 +23,11 @@ use crate::error::{CallError, Code};
 /// |---|---|---|
 /// | [`Socket`] | the connection | all |
 /// | [`State<T>`] | the router's [state](crate::Router::with_state), or a part of it | all |
-/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of its request if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request) | all |
+/// | [`Extension<T>`] | [data](crate::SocketIoUpgrade::with) of the connection, or an extension of the request, if the upgrade [keeps the request](crate::SocketIoUpgrade::keep_request) | all |
 /// | [`UserId`] | the connection's user; without a user, the handler fails with `UNAUTHENTICATED` | all |
 /// | `Option<UserId>` | the connection's user, if it has one | all |
 /// | `Result<T, CallError>` | another argument `T`, or the error of creating it | those that can take `T` |
-/// | [`HeaderMap`], [`Uri`] | the headers and the URI of the request that opened the connection, if the upgrade [keeps it](crate::SocketIoUpgrade::keep_request) | all |
+/// | [`HeaderMap`], [`Uri`] | the headers and the URI of the request that opened the connection, if the upgrade [keeps the request](crate::SocketIoUpgrade::keep_request) | all |
 /// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | call and notification handlers |
 /// | [`Name`] | the name of the method or event | call and notification handlers |
 /// | [`Cancel`] | the call's cancellation | call handlers |

@@ -233,9 +233,10 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.on_connect = Some(Route::new(handler, state, Start::Later)))
     }
 
-    /// Runs a handler last on each connection whose connect handler succeeded, for at most 10 s. By
-    /// then, the connection has left its rooms, its calls were cancelled, and its notifications
-    /// were handled. The client may not have confirmed the Close yet. An error is logged.
+    /// Runs a handler last on each connection whose connect handler succeeded, for at most 10 s.
+    /// When the handler runs, the connection has left its rooms, its calls have been cancelled, and
+    /// its notifications have been handled. The client may not have confirmed the Close yet. If the
+    /// handler returns an error, the error is logged.
     ///
     /// During a drain, disconnect handlers run too. The drain waits for them for up to 2 s after
     /// its time-out.
@@ -248,9 +249,10 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// state.
     ///
     /// # Panics
-    /// Panics if both routers have a call, a notification or a fallback of the same name, or if
-    /// they belong to different nodes. It also panics if the other router has a handler for rooms,
-    /// connect or disconnect. Set these handlers on the router that you call this on.
+    /// Panics if both routers have a handler for the same call or notification, if both have a
+    /// fallback of the same kind, or if they belong to different nodes. It also panics if the other
+    /// router has a handler for rooms, a connect handler or a disconnect handler. Set those on the
+    /// router that remains.
     #[must_use]
     #[track_caller]
     pub fn merge<T>(self, other: Router<T>) -> Self {

@@ -77,9 +77,9 @@ impl Cancel {
         self.call.cause()
     }
 
-    /// Waits until the call is cancelled, for any [cause](CancelCause): not only a Reset, but for
-    /// example also a deadline or the end of the connection. If the call is never cancelled, this
-    /// waits forever. The name comes from [the tutorial](crate#the-tutorial).
+    /// Waits until the call is cancelled, for any [cause](CancelCause), such as a Reset, a deadline
+    /// or the end of the connection. If the call is never cancelled, this waits forever. The name
+    /// comes from [the tutorial](crate#the-tutorial).
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is lost if the future is dropped.
@@ -127,10 +127,10 @@ impl Cancel {
         task
     }
 
-    /// Runs blocking or CPU-bound work on a thread for such work. The work receives this handle.
-    /// Because nothing can stop it from outside, it should regularly check whether the call
-    /// [`is_cancelled`](Self::is_cancelled). The call counts as in flight until the work returns.
-    /// If the call is cancelled before the work starts, the work never runs.
+    /// Runs blocking or CPU-bound work on a thread of tokio's blocking pool. Nothing can stop such
+    /// work from outside. It therefore receives this handle, and should regularly check whether the
+    /// call [`is_cancelled`](Self::is_cancelled). The call counts as in flight until the work
+    /// returns. If the call is cancelled before the work starts, the work never runs.
     pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where
         F: FnOnce(&Self) -> T + Send + 'static,

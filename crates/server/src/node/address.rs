@@ -198,7 +198,7 @@ impl Connection<'_> {
     }
 
     /// Removes the connection from a room. When this returns, the client receives no further event
-    /// of the room. It succeeds even if the connection was not a member.
+    /// of the room. This succeeds even if the connection was not a member.
     ///
     /// # Errors
     /// Fails with `INVALID_ARGUMENT` if the room's name is invalid, and with the errors that

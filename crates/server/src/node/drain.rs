@@ -24,8 +24,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[non_exhaustive]
 pub struct DrainPlan {
     /// The time over which connections are closed, so that clients do not all reconnect at once. If
-    /// there are fewer than 20 connections for each second of it, they are closed 50 ms apart,
-    /// which takes less time.
+    /// the node has fewer than 20 connections for each second of this time, it closes them 50 ms
+    /// apart and finishes earlier.
     pub duration: Duration,
     /// The time after which calls that are still in flight are cancelled.
     pub timeout: Duration,

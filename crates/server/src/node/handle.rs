@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Replaces the options for connections that open from now on. Open connections keep their
-    /// options, and a lower `max_connections` closes none of them. Changes of `max_rooms`,
+    /// options, and a lower `max_connections` closes none of them. Changes to `max_rooms`,
     /// `max_outbound`, `inbound_memory` and `outbound_memory` are ignored, because these are fixed
     /// when the node is created.
     ///

@@ -95,7 +95,7 @@ impl Client {
     /// Returns the error that the handler returned.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn call(&mut self, method: &str, payload: impl IntoPayload) -> Result<Bytes, CallError> {
         let call = self.start(method, payload).await;
         self.response(call).await
@@ -104,7 +104,7 @@ impl Client {
     /// Starts a call without waiting for its response. Wait with [`response`](Self::response).
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn start(&mut self, method: &str, payload: impl IntoPayload) -> CallId {
         let (id, frame) = self.protocol.call(name(method), bytes(payload));
         self.send(&frame).await;
@@ -117,7 +117,7 @@ impl Client {
     /// Returns the error that the handler returned.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn response(&mut self, call: CallId) -> Result<Bytes, CallError> {
         loop {
             if let Some(payload) = self.responses.remove(&call) {
@@ -130,7 +130,7 @@ impl Client {
     /// Cancels a call. After this, no response to the call arrives.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn cancel(&mut self, call: CallId) {
         if let Some(frame) = self.protocol.cancel(call) {
             self.send(&frame).await;
@@ -140,7 +140,7 @@ impl Client {
     /// Sends a notification.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn notify(&mut self, event: &str, payload: impl IntoPayload) {
         let frame = Frame::Notify { name: name(event), payload: bytes(payload) };
         self.send(&frame).await;
@@ -149,7 +149,7 @@ impl Client {
     /// Waits for the next event.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn event(&mut self) -> Event {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -175,7 +175,7 @@ impl Client {
     /// Closes the connection with 1000, and waits until the server has closed it as well.
     ///
     /// # Panics
-    /// Panics as [`Client`] describes.
+    /// Panics under the conditions that [`Client`] describes.
     pub async fn close(mut self) {
         let close = encode_client_message(Opcode::Close, &CloseCode::NORMAL.0.to_be_bytes(), MASK);
         // The server may have closed the stream already.
