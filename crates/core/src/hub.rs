@@ -167,7 +167,7 @@ impl Hub {
         loop {
             self.metrics.broker_up.set(i64::from(*status.borrow_and_update() == BrokerStatus::Up));
             if status.changed().await.is_err() {
-                std::future::pending::<()>().await; // it stays so
+                std::future::pending::<()>().await; // the status no longer changes
             }
         }
     }

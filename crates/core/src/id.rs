@@ -14,7 +14,8 @@ use thiserror::Error;
 /// The longest name of a room, user or room event, in bytes.
 pub const MAX_ROOM_NAME_LEN: usize = 200;
 
-/// Prefix of the room of one node, which its id follows; prefix of rooms of several nodes; and the room of all.
+/// The prefix of the room of one node, whose id follows. The next constants are the prefix of rooms
+/// of several nodes, and the room of all nodes.
 const NODE_PREFIX: &str = "node/";
 const NODES_PREFIX: &str = "nodes/";
 const ALL_NODES: &str = "nodes/all";

@@ -1,6 +1,6 @@
 //! The limits of a hub.
 
-/// Limits of one node's hub.
+/// The limits of a node's hub.
 ///
 /// ```
 /// use roomcast_core::HubOptions;

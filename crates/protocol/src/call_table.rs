@@ -26,8 +26,8 @@ impl fmt::Display for CallId {
 /// ```
 ///
 /// A call leaves the table with its outcome, so it has exactly one. A second attempt to answer or
-/// cancel it returns `None`. `C` is the value that the caller stores with a running call, in order
-/// to stop it.
+/// cancel it returns `None`. `C` is the value that the caller stores with a running call, to stop
+/// it.
 #[derive(Debug)]
 pub struct CallTable<C> {
     running: HashMap<CallId, (u64, C)>,

@@ -7,7 +7,7 @@
 //! | Reset | `03` id:u32 | client |
 //! | Response | `04` id:u32 payload | server |
 //!
-//! Integers are big-endian. A frame is the whole of one binary WebSocket message.
+//! Integers are big-endian. A binary WebSocket message contains exactly one frame.
 
 use std::fmt;
 use std::ops::Deref;
@@ -156,11 +156,11 @@ impl<'a> FrameRef<'a> {
     }
 }
 
-/// Where a frame's parts are in its message.
+/// The positions of a frame's parts in its message.
 struct Layout {
     /// One of the four opcodes.
     opcode: u8,
-    /// 0 if the frame has none.
+    /// The call's id, or 0 if the frame has none.
     id: CallId,
     /// The name is UTF-8 and ends where the payload begins. It is empty if the frame has none.
     name_at: usize,

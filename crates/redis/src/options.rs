@@ -8,7 +8,7 @@ use std::time::Duration;
 use fred::types::config::Config;
 use thiserror::Error;
 
-/// Options of a node's Redis broker.
+/// The options of a node's Redis broker.
 ///
 /// ```
 /// use std::time::Duration;

@@ -133,7 +133,8 @@ pub enum BrokerError {
         /// How many events are waiting.
         waiting: usize,
     },
-    /// The payload is larger than the broker accepts, or than [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
+    /// The payload is larger than the broker accepts, or larger than
+    /// [`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD).
     #[error("the payload has {size} bytes; the broker accepts at most {max}")]
     TooLarge {
         /// The payload's size in bytes.

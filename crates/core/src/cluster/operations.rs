@@ -212,7 +212,7 @@ impl Cluster {
     /// Returns [`RequestError`] if the other nodes could not be reached.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Cancel safe: the operation only reads.
     pub async fn members(&self, room: &RoomName) -> Result<Arc<Members>, RequestError> {
         self.members.get(room, || self.query_members(room)).await
     }
@@ -237,7 +237,7 @@ impl Cluster {
     /// Returns [`RequestError`] if the other nodes could not be reached.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Cancel safe: the operation only reads.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, RequestError> {
         let limit = query.limit.min(MAX_LISTED_ROOMS);
         // If a room is among the first of all rooms, it is among the first of each node that has

@@ -127,7 +127,7 @@ impl Peers {
             self.count_nodes();
             if *status.borrow() == BrokerStatus::Down {
                 if status.wait_for(|status| *status == BrokerStatus::Up).await.is_err() {
-                    std::future::pending::<()>().await; // it stays down
+                    std::future::pending::<()>().await; // the broker has ended
                 }
                 self.nodes.lock().restart_clocks(now());
             }
@@ -303,7 +303,7 @@ impl Peers {
         let message = NodeMessage::Request { id, request, sent_ms: millis(self.clock()), expires_ms };
         let mut accepted = self.send(room, &message, &payload);
         if let Some(accepted) = (&mut accepted).now_or_never() {
-            accepted?; // what is refused at once was not sent
+            accepted?; // a request that is rejected at once was not sent
             return Ok(sent);
         }
         match tokio::time::timeout_at(deadline, accepted).await {

@@ -45,7 +45,7 @@ impl Budget {
         usize::try_from(self.held.get()).unwrap_or_default()
     }
 
-    /// Waits until the limit is exceeded. Only one task may call it.
+    /// Waits until the limit is exceeded. Only one task may call this.
     pub(crate) async fn exceeded(&self) {
         while !self.is_exceeded() {
             self.exceeded.notified().await;

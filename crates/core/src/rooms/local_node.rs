@@ -295,7 +295,7 @@ impl LocalNode {
             membership.join = membership.join.and(join);
             return Ok(shard.subscriptions.pending(room));
         }
-        let own = usize::from(connection.user.is_some()); // the room of its user is not of its choice
+        let own = usize::from(connection.user.is_some()); // the room of its user does not count
         if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
             return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
         }
@@ -369,7 +369,7 @@ impl LocalNode {
         first.into_iter().collect()
     }
 
-    /// Subscribes again to rooms that have members although their subscription failed. Never returns.
+    /// Renews the failed subscriptions of rooms that have members. Never returns.
     pub(crate) async fn renew_subscriptions(&self) {
         let mut status = self.broker.status();
         while status.wait_for(|status| *status == BrokerStatus::Up).await.is_ok() {
@@ -387,8 +387,8 @@ impl LocalNode {
 }
 
 impl Shard {
-    /// Queues a batch to every member of its room, and returns how many took it. The caller holds the shard's lock, so
-    /// nothing of it follows a leave that has returned.
+    /// Queues a batch to every member of its room, and returns how many accepted it. Because the
+    /// caller holds the shard's lock, no event of the batch is queued after a leave has returned.
     pub(crate) fn queue_to_members(&self, batch: &Batch) -> u64 {
         let mut reached = 0;
         for member in self.rooms.members(&batch.room) {
@@ -402,7 +402,7 @@ impl Shard {
     }
 }
 
-/// One of the places that a node has for connections; given back when dropped.
+/// One of a node's places for connections. It is released when dropped.
 #[derive(Debug)]
 pub struct Place(Arc<LocalNode>);
 
@@ -412,20 +412,21 @@ impl Drop for Place {
     }
 }
 
-/// A connection's entry in its node. Dropping it takes the connection out of its rooms and out of the node, whatever
-/// ended it.
+/// A connection's entry in its node. Dropping it removes the connection from its rooms and from the
+/// node, however the connection ended.
 pub struct ConnectionGuard {
     node: Arc<LocalNode>,
     connection: Arc<LocalConnection>,
 }
 
 impl ConnectionGuard {
-    /// Takes the connection out of its rooms, for good; it stays known while its last output is written.
+    /// Removes the connection from its rooms permanently. It stays in the node while its last
+    /// output is written.
     pub fn leave_rooms(&self) {
         self.node.leave_all(&self.connection);
     }
 
-    /// The connection, to be shared.
+    /// Returns the connection, which can be shared.
     pub fn shared(&self) -> &Arc<LocalConnection> {
         &self.connection
     }

@@ -19,7 +19,7 @@ pub struct RoomMembers<M> {
 /// The result of adding a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    /// The member's slot, which it needs in order to leave.
+    /// The member's slot, which it needs to leave.
     pub slot: usize,
     /// Whether the room was empty. If it was, the node must subscribe to its events.
     pub first: bool,

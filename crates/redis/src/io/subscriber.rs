@@ -271,7 +271,7 @@ impl Subscriber {
         drop(subscriptions);
         let status = if working * 2 > owners { BrokerStatus::Up } else { BrokerStatus::Down };
         if status == BrokerStatus::Down && self.changes_master_until.is_some_and(|until| Instant::now() < until) {
-            return; // the former master worked, and the new one has not been tried yet
+            return; // the former master worked, and the new one has not been tested yet
         }
         self.has_worked |= status == BrokerStatus::Up;
         let changed = self.shared.status.send_if_modified(|current| std::mem::replace(current, status) != status);

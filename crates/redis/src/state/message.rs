@@ -1,5 +1,6 @@
-//! The format of messages on a room's channel: a text header that the publish script writes, then a record that the
-//! publishing node encoded. All numbers of the record are big-endian.
+//! The format of messages on a room's channel. A message consists of a text header, which the
+//! publish script writes, and a record, which the publishing node encodes. All numbers in the
+//! record are big-endian.
 //!
 //! ```text
 //! <epoch> <start> <first> <count>\n
@@ -12,7 +13,7 @@
 //!
 //! How the format changes while nodes of two releases work together:
 //!
-//! * What older nodes may ignore is appended to the extension. The version stays.
+//! * Data that older nodes may ignore is appended to the extension. The version does not change.
 //! * For any other change, one release adds code that decodes `VERSION + 1`, and still writes
 //!   `VERSION`. The next release increases [`VERSION`], and sets [`OLDEST_VERSION`] to one below
 //!   it. Each of the two releases then reads what the other writes.
@@ -110,7 +111,7 @@ impl Encoder {
         bytes.put_u8(VERSION);
         bytes.put_u64(origin.as_u64());
         bytes.put_u8(u8::try_from(mac_len).expect("a MAC has at most 255 bytes"));
-        bytes.put_bytes(0, mac_len); // filled in when the message is whole
+        bytes.put_bytes(0, mac_len); // filled in when the message is complete
         bytes.put_u16(0); // no extension
         Self { bytes, origin, count: 0, last_number: 0 }
     }

@@ -36,7 +36,7 @@ use crate::end::{CancelCause, End};
 use crate::error::{CallError, Code, overloaded, panicked};
 use crate::metrics::OpenConnection;
 
-/// Runs a connection until its end.
+/// Runs a connection until it ends.
 ///
 /// The size of this future determines the memory of an idle connection. What only the start and the
 /// end need is therefore boxed and freed.

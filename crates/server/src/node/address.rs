@@ -37,7 +37,7 @@ impl Room<'_> {
     /// over 64 MiB, and `UNAVAILABLE` if the broker did not accept the event.
     ///
     /// # Cancel safety
-    /// If you drop the future after its first poll, the event may still be published.
+    /// Dropping the future after its first poll does not withdraw the event.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
         Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
@@ -113,7 +113,7 @@ impl User<'_> {
     /// is over 64 MiB, and `UNAVAILABLE` if the broker did not accept the event.
     ///
     /// # Cancel safety
-    /// If you drop the future after its first poll, the event may still be published.
+    /// Dropping the future after its first poll does not withdraw the event.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (user, event) = (UserId::new(self.id)?, event_name(event)?);
         Ok(self.hub.publish_to_user(&user, event, payload.into_payload()?).await?)
