@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order.
+//! Arbitrary operations in arbitrary order.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ impl Op {
     }
 }
 
-/// What servers do that lose nothing, and rooms that stay wanted.
+/// Operations of servers that lose nothing, while all rooms stay subscribed.
 fn any_harmless_op() -> impl Strategy<Value = Op> {
     let (node, room, origin) = (0..2_usize, 0..4_usize, 1..4_u64);
     prop_oneof![
@@ -77,19 +77,19 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What servers do that lose nothing, and members who come and go.
+/// Operations of servers that lose nothing, while members join and leave.
 fn any_op_of_members() -> impl Strategy<Value = Op> {
     let room = 0..4_usize;
     prop_oneof![
         12 => any_harmless_op(),
         2 => room.clone().prop_map(|room| Op::Subscribe { room }),
         2 => room.prop_map(|room| Op::Unsubscribe { room }),
-        // Longer than a room is read on after its last member has left.
+        // Longer than a room is still read after its last member has left.
         1 => Just(Op::Pass { millis: UNSUBSCRIBE_DELAY_MS }),
     ]
 }
 
-/// How many rooms there are, and what is kept of each.
+/// The number of rooms, and the retention of each.
 fn any_rooms() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let events = prop_oneof![3 => Just(1000_u64), 1 => Just(4), 1 => Just(1), 1 => Just(0)];
     vec((events, prop_oneof![3 => Just(3_600_000_u64), 1 => Just(2000)]), 1..4)

@@ -1,13 +1,13 @@
-//! Connections that end, and servers that come back with less than they had.
+//! Connections that end, and servers that return with less data than they had.
 
 use super::world::{TICK_MS, UNSUBSCRIBE_DELAY_MS, World};
 
-/// All events, for longer than any test lasts.
+/// The retention that keeps all events, for longer than any test lasts.
 const ALL: (u64, u64) = (1000, 3_600_000);
 const FOUR: (u64, u64) = (4, 3_600_000);
 const NONE: (u64, u64) = (0, 0);
 
-/// A single server of one room, which is subscribed.
+/// Creates a single server with one room, which is subscribed.
 fn single(retention: (u64, u64)) -> World {
     World::ready(false, &[retention])
 }
@@ -23,7 +23,8 @@ fn what_was_missed_comes_before_what_is_newer() {
     world.cut(0);
     publish(&mut world, 3);
     world.connect(0);
-    // Redis subscribes the node and answers nothing yet; the next event is on the way before what was missed.
+    // Redis subscribes the node but does not reply yet. The next event is sent before the missed
+    // ones.
     world.serve(0, 1);
     publish(&mut world, 1);
     world.deliver(0, usize::MAX);
@@ -40,7 +41,7 @@ fn a_server_that_lost_its_last_writes_is_read_from_where_its_new_epoch_begins() 
     world.exchange_all();
     world.fail_over(0, 2);
     world.learn(0);
-    // The new master has only event 1, so these are its 2 and 3.
+    // The new master has only event 1, so these are its events 2 and 3.
     (0..2).for_each(|_| publish(&mut world, 1));
     world.connect_all();
     world.exchange_all();
@@ -116,7 +117,7 @@ fn a_node_that_subscribes_between_two_tries_sees_the_order_of_the_others() {
     world.publish(0, 2, 1, false);
     world.subscribe(0);
     world.exchange_all();
-    // The others saw 1, 2, 3.
+    // The other nodes saw events 1, 2 and 3.
     world.publish_again(0, 1);
     world.publish(0, 2, 1, false);
     world.exchange_all();
@@ -180,7 +181,8 @@ fn an_event_of_an_epoch_that_was_lost_meanwhile_is_not_asked_for_again_and_again
         world.connect(0);
         world.serve(0, 1);
         publish(&mut world, 1);
-        // 3 waits for the answer about 2, which does not come; then Redis knows of neither.
+        // Event 3 waits for the reply about event 2, which does not arrive. Then Redis has lost
+        // both.
         world.deliver(0, usize::MAX);
         fault(&mut world);
         world.connect(0);
@@ -197,7 +199,7 @@ fn a_room_that_fell_back_and_moved_on_twice_is_read_from_where_it_first_fell_bac
     (0..3).for_each(|_| publish(&mut world, 1));
     world.exchange_all();
     world.fail_over(0, 2);
-    // These are 2 and 3 of the second epoch, and 4 of the third.
+    // These are events 2 and 3 of the second epoch, and event 4 of the third.
     (0..2).for_each(|_| publish(&mut world, 1));
     world.fail_over(0, 0);
     publish(&mut world, 1);
@@ -213,10 +215,10 @@ fn a_room_that_fell_back_twice_is_read_from_where_it_first_fell_back() {
     world.exchange_all();
     world.fail_over(0, 2);
     (0..2).for_each(|_| publish(&mut world, 1));
-    // Of 4 and 5, which were 2 and 3 of the second epoch, only 4 is left.
+    // Of events 4 and 5, which were events 2 and 3 of the second epoch, only event 4 is left.
     world.fail_over(0, 1);
     world.connect(0);
-    // The first of the third epoch comes before the answer about the second.
+    // The first event of the third epoch arrives before the reply about the second epoch.
     world.serve(0, 1);
     publish(&mut world, 1);
     world.exchange_all();
@@ -243,7 +245,7 @@ fn who_waits_is_told_after_three_seconds_and_the_room_is_subscribed_when_it_can_
 fn a_server_that_owes_an_answer_for_three_seconds_is_lost() {
     let mut world = single(ALL);
     world.pass(TICK_MS);
-    // The PING was sent just now, and gets no reply.
+    // The PING was sent only now, and gets no reply.
     (0..12).for_each(|_| world.pass(TICK_MS));
     assert!(world.servers.is_connected(0));
     world.pass(TICK_MS);
@@ -270,7 +272,8 @@ fn a_room_is_read_on_for_a_while_after_it_was_left() {
     world.pass(UNSUBSCRIBE_DELAY_MS - 1);
     world.exchange_all();
     assert_eq!(world.servers.subscribed_at(&world.rooms[0].name), [0]);
-    // Who comes back in time is subscribed at once, and gets what is published from then on.
+    // A member that returns in time is subscribed at once, and receives what is published from then
+    // on.
     world.subscribe(0);
     publish(&mut world, 1);
     world.pass(UNSUBSCRIBE_DELAY_MS);
@@ -313,7 +316,7 @@ fn what_comes_while_a_gap_is_repaired_is_read_though_no_history_has_it() {
     world.cut(0);
     publish(&mut world, 1);
     world.connect(0);
-    // Redis has subscribed the node, and not answered yet.
+    // Redis has subscribed the node but has not replied yet.
     world.serve(0, 1);
     publish(&mut world, 1);
     world.exchange_all();
@@ -326,7 +329,8 @@ fn an_event_of_an_earlier_subscription_does_not_set_the_position_of_a_new_one() 
     world.unsubscribe(0);
     publish(&mut world, 1);
     world.pass(UNSUBSCRIBE_DELAY_MS);
-    // Redis ends the subscription. What it had sent before is still under way when the room is wanted again.
+    // Redis ends the subscription. What it sent before is still under way when the room is
+    // subscribed to again.
     world.serve(0, 1);
     world.subscribe(0);
     publish(&mut world, 1);

@@ -1,4 +1,4 @@
-//! The encoding of what travels.
+//! The encoding of messages.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn any_event() -> impl Strategy<Value = (u64, String, Vec<u8>)> {
 
 const CHANNEL: &str = "test:{1}:c0:lobby";
 
-/// As the script sends it.
+/// Returns a message in the form in which the script sends it.
 fn send(encoder: Encoder) -> Bytes {
     send_sealed(encoder, &Seal::default())
 }
@@ -103,7 +103,7 @@ fn check_reading(bytes: Bytes) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The message as another release sends it: with its version of the format, and something in the extension.
+/// Returns a message of another release, with its version of the format and data in the extension.
 fn send_as(version: u8, extension: &[u8], encoder: Encoder, seal: &Seal) -> Bytes {
     let sent = send_sealed(encoder, seal);
     let record = sent.iter().position(|byte| *byte == b'\n').unwrap() + 1;

@@ -1,10 +1,12 @@
-//! Redis as a subscriber sees it, without sockets and with time as a number: what the subscriber's state
-//! machine does when servers fail, fall back behind what they had sent, and give slots away.
+//! A simulation of Redis from a subscriber's point of view, without sockets and with time as a
+//! number. It tests the subscriber's state machine when servers fail, lose data that they have
+//! already sent, and give slots away.
 //!
-//! Reading order: `script` (publish.lua on one room's keys) → `servers` (commands, connections, faults) →
-//! `world` (a node's subscriptions around it, and what must hold) → `interruptions`, `slots`, `any_order`
-//! (the tests) → `publishes` (the way to a server) → `real` (the model against a server) → `readers`, `messages`
-//! (what needs no servers).
+//! Read the modules in this order: `script` (`publish.lua` on the keys of one room), `servers`
+//! (commands, connections and faults), `world` (a node's subscriptions among the servers, and what
+//! must always hold), `interruptions`, `slots` and `any_order` (the tests), `publishes` (the path
+//! of publishes to a server), `real` (compares the model with a real server), `readers` and
+//! `messages` (tests that need no servers).
 
 mod any_order;
 mod interruptions;

@@ -1,5 +1,5 @@
-//! Publishes on their way to a server that loses its scripts, answers late or not at all, and executes commands that
-//! were sent long ago.
+//! Publishes to a server that loses its scripts, replies late or not at all, and executes commands
+//! that were sent long ago.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ struct Sent {
     at: Instant,
     attempt: Attempt,
     publish: PublishedMessage,
-    /// Nobody waits for the answer any more.
+    /// Whether the sender no longer waits for the reply.
     is_abandoned: bool,
 }
 
@@ -44,7 +44,7 @@ struct Sent {
 struct UnderWay {
     batch: Vec<Waiting>,
     attempts: Attempts,
-    /// Until when nothing is to be done: the end of the attempt, or of the pause.
+    /// Until when there is nothing to do: the end of the attempt or of the pause.
     until: Instant,
     is_sent: bool,
 }
@@ -124,7 +124,7 @@ impl Way {
         }
     }
 
-    /// The server executes what has reached it.
+    /// Executes the commands that have reached the server.
     fn serve(&mut self) {
         while !self.is_cut
             && let Some(sent) = self.wire.pop_front_if(|sent| sent.at + self.delay <= self.now)
@@ -146,7 +146,7 @@ impl Way {
         }
     }
 
-    /// What a lane's task does.
+    /// Does the work of a lane's task.
     fn work(&mut self) {
         if self.under_way.is_none()
             && let Some(lane) = &self.lane
@@ -209,7 +209,7 @@ impl Way {
         }
     }
 
-    /// Nobody waits for longer than is documented.
+    /// Checks that no caller waits for longer than is documented.
     fn look(&mut self) {
         let now = self.now;
         self.asked.retain_mut(|(since, answered)| match answered.try_recv() {
@@ -237,7 +237,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Redis has lost its scripts and is late to say so; then the link is cut.
+/// Redis has lost its scripts and reports this late. Then the link is cut.
 #[test]
 fn a_script_that_is_sent_again_gets_no_time_of_its_own() {
     let mut way = Way::new();

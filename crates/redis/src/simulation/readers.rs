@@ -1,4 +1,4 @@
-//! One room's reader alone, with messages that come as they please.
+//! The reader of one room alone, with messages in arbitrary order.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -11,7 +11,8 @@ use crate::state::position::{Progress, Reader};
 use crate::state::seal::Seal;
 use crate::state::stored::Stored;
 
-/// Events `first..first + count` of an epoch, by one origin that numbers them like Redis.
+/// Creates the events `first..first + count` of an epoch, by one origin that numbers them like
+/// Redis.
 fn message(epoch: u64, start: u64, first: u64, count: u64) -> Message {
     by(1, first, epoch, start, first, count)
 }
@@ -42,12 +43,12 @@ fn numbers(progress: &Progress) -> Vec<u64> {
     progress.events.iter().map(|(_, event)| event.number).collect()
 }
 
-/// A position that no origin is known to have written.
+/// Creates a stored position that has no origins.
 fn stored(epoch: u64, start: u64, offset: u64) -> Stored {
     Stored { epoch, start, offset, origins: Vec::new() }
 }
 
-/// One that has read up to this number of epoch 7.
+/// Creates a reader that has read up to this offset of epoch 7.
 fn reader_at(offset: u64) -> Reader {
     let mut reader = Reader::default();
     reader.on_subscribed(Some(stored(7, 1, offset)));
@@ -95,7 +96,7 @@ fn a_message_of_an_epoch_that_was_superseded_is_dropped() {
     assert_eq!((numbers(&repaired), repaired.history_reset), (vec![53], false));
 }
 
-/// Redis came back empty, on a machine whose clock is behind.
+/// Redis has restarted without data, on a machine whose clock is behind.
 #[test]
 fn what_is_stored_now_is_read_although_its_epoch_is_earlier() {
     let mut reader = reader_at(52);
@@ -129,7 +130,7 @@ fn the_last_origins_are_remembered() {
     for origin in 1..=ORIGINS {
         live(&mut reader, by(origin, 1, 7, 1, origin, 1));
     }
-    // The first becomes the most recent, so the second is forgotten for a new one.
+    // The first origin becomes the most recent, so the second one is dropped for a new one.
     assert_eq!(live(&mut reader, by(1, 2, 7, 1, 65, 1)).duplicates, 0);
     assert_eq!(live(&mut reader, by(100, 1, 7, 1, 66, 1)).duplicates, 0);
     assert_eq!(live(&mut reader, by(1, 2, 7, 1, 67, 1)).duplicates, 1);
@@ -141,7 +142,7 @@ fn the_last_origins_are_remembered() {
 fn copies_of_messages_and_forged_numbers_silence_no_room() {
     let mut reader = reader_at(0);
     live(&mut reader, by(1, 1, 7, 1, 1, 1));
-    // A copy under the next number, and one under a number far ahead.
+    // One copy has the next offset, and another has an offset far ahead.
     assert_eq!(live(&mut reader, by(1, 1, 7, 1, 2, 1)).duplicates, 1);
     assert_eq!(live(&mut reader, by(1, 1, 7, 1, 1 << 40, 1)).repair_from, Some(2));
     repair(&mut reader, 2, &stored(7, 1, 1), &[]);
@@ -153,7 +154,7 @@ fn what_was_published_before_a_subscription_is_not_delivered_when_it_is_publishe
     let mut reader = Reader::default();
     let origins = vec![(NodeId::from_u64(2), 7), (NodeId::from_u64(1), 52)];
     reader.on_subscribed(Some(Stored { epoch: 7, start: 1, offset: 52, origins }));
-    // Redis has lost 52, and its publisher tries again.
+    // Redis has lost event 52, and its publisher publishes it again.
     let (again, newer) = (by(1, 52, 9, 52, 52, 1), by(1, 53, 9, 52, 53, 1));
     assert_eq!(live(&mut reader, again.clone()).duplicates, 1);
     assert_eq!(live(&mut reader, newer.clone()).repair_from, Some(52));

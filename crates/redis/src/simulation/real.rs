@@ -1,4 +1,4 @@
-//! The model's script against the real one, on a real server.
+//! Compares the model of the script with the real one, on a real server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const POSITION_MS: u64 = 7_200_000;
 const UNREAD_MS: u64 = 300_000;
 
-/// One batch: for each message the room, how many events it has, and how many are kept for how long.
+/// A batch. Each message has a room, a number of events, and a retention: how many events are kept,
+/// and for how long.
 type Batch = &'static [(usize, u64, u64, u64)];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,20 +41,21 @@ async fn the_model_publishes_as_redis_does() {
     for batch in BEFORE {
         both.publish(batch).await;
     }
-    // As when a replica takes over.
+    // The effect is that of a replica that takes over.
     both.server.command(&["DEBUG", "CHANGE-REPL-ID"]).await;
     both.publish(&[(0, 2, 100, 30_000), (1, 1, 4, 30_000), (0, 1, 100, 30_000)]).await;
     both.publish(&[(0, 1, 100, 30_000)]).await;
-    // As when nobody published for hours; though the history should have gone long before.
+    // The effect is that of hours without a publish, except that the history should have expired
+    // long before.
     both.server.command(&["DEL", &both.keys.position(&both.rooms[0].0)]).await;
     both.rooms[0].1.forget_position();
     both.publish(&[(0, 2, 100, 30_000), (2, 1, 100, 30_000)]).await;
     both.publish(&[(0, 1, 100, 30_000)]).await;
-    // The answer was lost, so it is tried again, with a newer one in between.
+    // The reply was lost, so the batch is published again, with a newer one in between.
     both.publish_again().await;
     both.publish(&[(1, 1, 4, 30_000)]).await;
     both.publish_again().await;
-    // Nobody reads this room; then somebody does.
+    // No node reads this room at first. Then one does.
     both.publish(&[(UNREAD, 1, 100, 30_000)]).await;
     both.publish(&[(UNREAD, 1, 100, 30_000)]).await;
     both.read(UNREAD).await;
@@ -63,7 +65,7 @@ async fn the_model_publishes_as_redis_does() {
     both.publish(BEFORE[1]).await;
 }
 
-/// What fails in one room, for whatever reason, fails there alone.
+/// What fails in one room, for whatever reason, fails only there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_redis_refuses_does_not_fail_others() {
     let mut both = Both::start().await;
@@ -80,8 +82,8 @@ async fn a_room_that_redis_refuses_does_not_fail_others() {
     assert_eq!(received.len(), 1, "the other room's message is sent");
 }
 
-/// Its history may outlast a room's position, as after an eviction. Large messages, which are not kept, come first
-/// then.
+/// A room's history may outlast its position, for example after an eviction. In that case, large
+/// messages, which are not kept, come first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_without_its_position_is_dropped_whatever_is_published_first() {
     let mut both = Both::start().await;
@@ -92,7 +94,7 @@ async fn a_history_without_its_position_is_dropped_whatever_is_published_first()
     both.publish(&[(0, 1, 100, 30_000)]).await;
 }
 
-/// The room that nobody is subscribed to at first.
+/// The room that no node is subscribed to at first.
 const UNREAD: usize = 3;
 
 /// A server, and the model of its rooms.
@@ -102,9 +104,9 @@ struct Both {
     keys: Keys,
     rooms: Vec<(RoomName, RoomKeys)>,
     number: u64,
-    /// How many of the rooms are subscribed to.
+    /// The number of rooms that are subscribed to.
     subscribed: usize,
-    /// What was published last.
+    /// The last batch that was published.
     last: Vec<(usize, PublishedMessage)>,
 }
 
@@ -129,13 +131,13 @@ impl Both {
         self.subscribed = room + 1;
     }
 
-    /// Runs the script, there and here, and compares.
+    /// Runs the script on the server and in the model, and compares the results.
     async fn publish(&mut self, batch: Batch) {
         self.last = batch.iter().map(|message| (message.0, self.message(message))).collect();
         self.publish_again().await;
     }
 
-    /// Publishes what was published last.
+    /// Publishes the last batch again.
     async fn publish_again(&mut self) {
         let messages = self.last.clone();
         let info = self.server.command(&["INFO", "replication"]).await;
@@ -147,7 +149,8 @@ impl Both {
         for (room, publish) in messages {
             let is_subscribed = room < self.subscribed;
             let (name, keys) = &mut self.rooms[room];
-            // The time of the publish is the server's. If an epoch begins then, the position contains it.
+            // The time of a publish is the server's. If an epoch begins with it, the position
+            // contains that time.
             let real = self.server.command(&["GET", &self.keys.position(name)]).await;
             let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
             let sent = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);
@@ -159,7 +162,7 @@ impl Both {
         }
     }
 
-    /// Runs the script on the server: its answer, and what it sent.
+    /// Runs the script on the server. Returns its reply, and the messages that it sent.
     async fn run(&mut self, messages: &[(usize, PublishedMessage)]) -> (BytesFrame, Vec<(Bytes, Bytes)>) {
         let keys = messages.iter().flat_map(|(room, _)| {
             let name = &self.rooms[*room].0;
@@ -185,7 +188,7 @@ impl Both {
             encoder.push(self.number, &Name::new("event").unwrap(), b"pay\r\nload\0", Instant::now());
         }
         let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, *count);
-        // The script does not look at them.
+        // The script does not read the events.
         let events = encoder.finish("", &Seal::default());
         let (position_ms, unread_ms) = (POSITION_MS, UNREAD_MS);
         PublishedMessage { origin, number, count, kept: *kept, kept_ms: *kept_ms, position_ms, unread_ms, events }
@@ -214,7 +217,7 @@ impl Both {
     }
 }
 
-/// A subscriber connection that may say everything.
+/// A connection that can subscribe and run any command.
 struct Connection {
     output: Sender<Bytes>,
     reports: UnboundedReceiver<Report>,
@@ -231,7 +234,7 @@ impl Connection {
         Self { output, reports, echoes: 0 }
     }
 
-    /// The answer to a command, if it has one, and the messages that came until all of them had.
+    /// Sends a command. Returns its reply, if it has one, and the messages that arrived meanwhile.
     async fn ask<T: AsRef<[u8]>>(&mut self, words: &[T]) -> (Option<BytesFrame>, Vec<(Bytes, Bytes)>) {
         self.echoes += 1;
         let marker = format!("echo {}", self.echoes);

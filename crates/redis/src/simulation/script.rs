@@ -1,28 +1,28 @@
-//! `publish.lua`, in Rust: one message of one room.
+//! `publish.lua` in Rust, for one message of one room.
 
 use bytes::Bytes;
 
-/// The script's arguments about a message.
+/// The script's arguments for a message.
 #[derive(Debug, Clone)]
 pub(super) struct PublishedMessage {
-    /// Who publishes it.
+    /// The node that publishes the message.
     pub(super) origin: u64,
     /// The number that the origin gave to its last event.
     pub(super) number: u64,
-    /// How many events it has.
+    /// How many events the message has.
     pub(super) count: u64,
-    /// How many messages the history keeps at least; 0: it has none.
+    /// How many messages the history keeps at least. 0 means that there is no history.
     pub(super) kept: u64,
-    /// How long it keeps them.
+    /// How long the history keeps them.
     pub(super) kept_ms: u64,
-    /// How long the position is kept, and how long if nobody ever read the room.
+    /// How long the position is kept. The next field is the same for a room that no node has read.
     pub(super) position_ms: u64,
     pub(super) unread_ms: u64,
     /// The encoded events.
     pub(super) events: Bytes,
 }
 
-/// When and where the script runs.
+/// The time and the server of a run of the script.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment<'a> {
     /// Microseconds since 1970.
@@ -37,7 +37,7 @@ impl Moment<'_> {
     }
 }
 
-/// What is under a room's position key.
+/// The value of a room's position key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
     epoch: u64,
@@ -54,17 +54,19 @@ struct Position {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RoomKeys {
     position: Option<Position>,
-    /// The last messages.
+    /// The last messages of the room.
     history: Vec<Bytes>,
     history_expires: u64,
-    /// What is in no key: which of all accepted events have the offsets 1, 2, ….
+    /// Which of all accepted events have the offsets 1, 2, and so on. This is not stored in any
+    /// key.
     pub(super) timeline: Vec<usize>,
     /// Whether an event of the timeline is no longer in the history.
     pub(super) trimmed: bool,
 }
 
 impl RoomKeys {
-    /// The script's loop, once. Returns what is sent to the channel. `None`: the origin published it before.
+    /// Runs the script's loop once. Returns what is sent to the channel, or `None` if the origin
+    /// has already published the message.
     pub(super) fn publish(
         &mut self,
         moment: Moment<'_>,
@@ -117,7 +119,7 @@ impl RoomKeys {
         Some(sent)
     }
 
-    /// What GET of the position answers.
+    /// Returns the reply to GET of the position.
     pub(super) fn position(&mut self, millis: u64) -> Option<String> {
         self.expire(millis);
         self.position.as_ref().map(|Position { epoch, start, offset, writer, is_read, origins, .. }| {
@@ -126,25 +128,26 @@ impl RoomKeys {
         })
     }
 
-    /// The number of the room's last event.
+    /// Returns the offset of the room's last event.
     pub(super) fn offset(&self) -> u64 {
         self.position.as_ref().map_or(0, |position| position.offset)
     }
 
-    /// As many of the history's last messages as there are events from an offset on.
+    /// Returns as many of the history's last messages as there are events from an offset on.
     pub(super) fn history(&mut self, millis: u64, from: u64) -> Vec<Bytes> {
         self.expire(millis);
         let wanted = usize::try_from((self.offset() + 1).saturating_sub(from)).expect("a small number");
         self.history[self.history.len().saturating_sub(wanted)..].to_vec()
     }
 
-    /// Loses the position as when nobody published for long.
+    /// Drops the position, as if nothing had been published for a long time.
     pub(super) fn forget_position(&mut self) {
         self.position = None;
         self.timeline.clear();
     }
 
-    /// For how many milliseconds after the epoch's beginning position and history are kept, if they are there.
+    /// Returns how long the position and the history are kept, in milliseconds from the beginning
+    /// of the epoch, if they exist.
     pub(super) fn live_for(&self) -> (Option<u64>, Option<u64>) {
         let since = self.position.as_ref().map_or(0, |position| position.epoch / 1000);
         let history = (!self.history.is_empty()).then(|| self.history_expires - since);

@@ -1,4 +1,4 @@
-//! The servers: a subscriber connection to each, what they answer on it, and their faults.
+//! The servers, with a subscriber connection to each, their replies on it, and their faults.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -19,7 +19,7 @@ use crate::state::topology::Topology;
 /// One server's data.
 type Data = BTreeMap<RoomName, RoomKeys>;
 
-/// A node's subscriber connection, as the server has it.
+/// The server's end of a node's subscriber connection.
 #[derive(Debug, Default)]
 struct Connection {
     commands: VecDeque<Vec<String>>,
@@ -32,7 +32,7 @@ struct Node {
     address: Server,
     writer: String,
     data: Data,
-    /// Its data after each script: what a replica that lags may have.
+    /// The data after each script. A lagging replica may have any of these.
     past: Vec<Data>,
     connection: Option<Connection>,
 }
@@ -42,16 +42,16 @@ struct Node {
 pub(super) struct Servers {
     keys: Keys,
     nodes: Vec<Node>,
-    /// Who has all rooms. `None`: each slot has its owner.
+    /// The server that owns all rooms. `None` means that each slot has an owner.
     master: Option<usize>,
     owners: BTreeMap<u16, usize>,
-    /// Slots whose keys have gone ahead, and where to.
+    /// Slots whose keys have already moved to another server, and that server.
     migrating: BTreeMap<u16, usize>,
     micros: u64,
     writers: u64,
-    /// How often a room lost events that it had.
+    /// How many times a room lost events.
     pub(super) rollbacks: usize,
-    /// How often rooms came to another writer, with or without loss.
+    /// How many times a room got another writer, with or without loss.
     pub(super) successions: usize,
 }
 
@@ -97,17 +97,17 @@ impl Servers {
         self.master.unwrap_or_else(|| self.owners.get(&slot).copied().unwrap_or_default())
     }
 
-    /// Gives a room's slot to a server. All others are the first one's.
+    /// Assigns a room's slot to a server. All other slots belong to the first server.
     pub(super) fn assign(&mut self, room: &RoomName, owner: usize) {
         self.owners.insert(Keys::slot(room), owner);
     }
 
-    /// Whether it takes subscribers: a replica does not.
+    /// Returns whether the server accepts subscribers. A replica does not.
     pub(super) fn is_master(&self, node: usize) -> bool {
         self.master.is_none_or(|master| master == node)
     }
 
-    /// What CLUSTER SLOTS, or a sentinel, replies now.
+    /// Returns what CLUSTER SLOTS, or a sentinel, replies now.
     pub(super) fn topology(&self) -> Topology {
         if let Some(master) = self.master {
             return Topology::Single(self.nodes[master].address.clone());
@@ -138,7 +138,8 @@ impl Servers {
 
     // === publishers ===
 
-    /// Runs the script. `Err`: the room's slot is on its way to another server. Whether the events were new.
+    /// Runs the script. Returns whether the events were new, or an error if the room's slot is
+    /// being moved to another server.
     pub(super) fn publish(
         &mut self,
         room: &RoomName,
@@ -164,14 +165,14 @@ impl Servers {
         Ok(true)
     }
 
-    /// A room's keys at its owner.
+    /// Returns a room's keys on its owner.
     pub(super) fn room(&self, room: &RoomName) -> RoomKeys {
         let slot = Keys::slot(room);
         let holder = *self.migrating.get(&slot).unwrap_or(&self.owner(room));
         self.nodes[holder].data.get(room).cloned().unwrap_or_default()
     }
 
-    /// Whether an event was dropped from a history.
+    /// Returns whether an event was dropped from a history.
     pub(super) fn has_trimmed(&self) -> bool {
         self.nodes.iter().flat_map(|node| node.data.values()).any(|keys| keys.trimmed)
     }
@@ -190,14 +191,14 @@ impl Servers {
         self.nodes[node].connection.is_some()
     }
 
-    /// Who sends this room's messages to the node.
+    /// Returns the servers that send this room's messages to the node.
     pub(super) fn subscribed_at(&self, room: &RoomName) -> Vec<usize> {
         let channel = self.keys.channel(room);
         let has = |node: &Node| node.connection.as_ref().is_some_and(|to| to.channels.contains(&channel));
         (0..self.nodes.len()).filter(|index| has(&self.nodes[*index])).collect()
     }
 
-    /// The node wrote this.
+    /// Accepts bytes that the node wrote.
     pub(super) fn take(&mut self, node: usize, bytes: &Bytes) {
         let mut bytes = BytesMut::from(&bytes[..]);
         while let Some((frame, ..)) = decode_bytes_mut(&mut bytes).expect("RESP") {
@@ -209,7 +210,7 @@ impl Servers {
         assert!(bytes.is_empty(), "half a command");
     }
 
-    /// Serves so many commands. Returns how many there were.
+    /// Executes this many commands. Returns how many there were.
     pub(super) fn serve(&mut self, node: usize, count: usize) -> usize {
         let next = |all: &mut Self| all.nodes[node].connection.as_mut()?.commands.pop_front();
         for served in 0..count {
@@ -221,7 +222,7 @@ impl Servers {
         count
     }
 
-    /// The next frame that the node has not read.
+    /// Returns the next frame that the node has not read.
     pub(super) fn next_output(&mut self, node: usize) -> Option<BytesFrame> {
         self.nodes[node].connection.as_mut()?.output.pop_front()
     }
@@ -270,7 +271,7 @@ impl Servers {
         }
     }
 
-    /// Why a member of a cluster does not serve a command, if it does not.
+    /// Returns why a member of a cluster rejects a command, or `None` if it does not.
     fn refusal(&self, node: usize, command: &str, names: &[&str]) -> Option<String> {
         if self.master.is_some() {
             return None;
@@ -289,8 +290,8 @@ impl Servers {
 
     // === faults ===
 
-    /// A server ends, and one that had not yet heard of its last scripts takes its place: on the address of
-    /// `to`, which may be the same.
+    /// Ends a server, and replaces it with a replica that had not received its last scripts. The
+    /// replica has the address of `to`, which may be the same.
     pub(super) fn fail_over(&mut self, from: usize, to: usize, lag: usize) {
         let known = self.nodes[from].past.len().saturating_sub(lag);
         self.successions += 1;
@@ -311,7 +312,7 @@ impl Servers {
         }
     }
 
-    /// A slot's keys go to another server, which does not own it yet.
+    /// Moves a slot's keys to another server, which does not own the slot yet.
     pub(super) fn begin_migration(&mut self, room: &RoomName, to: usize) {
         let (slot, from) = (Keys::slot(room), self.owner(room));
         if self.master.is_some() || from == to || self.migrating.contains_key(&slot) {
@@ -323,7 +324,7 @@ impl Servers {
             let keys = self.nodes[from].data.remove(&name).expect("it was just there");
             self.nodes[to].data.insert(name, keys);
         }
-        // What a replica has without it is another matter, and another test's.
+        // Another test checks what a replica has without these keys.
         for node in [from, to] {
             self.nodes[node].past = vec![self.nodes[node].data.clone()];
         }
@@ -331,7 +332,7 @@ impl Servers {
         self.successions += 1;
     }
 
-    /// The slot is the other server's. The old one ends the subscriptions.
+    /// Gives the slot to the other server. The old owner ends the subscriptions.
     pub(super) fn end_migration(&mut self, room: &RoomName) {
         let (slot, from) = (Keys::slot(room), self.owner(room));
         let Some(to) = self.migrating.remove(&slot) else { return };

@@ -1,4 +1,5 @@
-//! Slots that move between the members of a cluster, and how many requests they get at once.
+//! Slots that move between the members of a cluster, and the number of requests that are sent at
+//! once.
 
 use super::world::{TICK_MS, UNSUBSCRIBE_DELAY_MS, World};
 
@@ -9,13 +10,13 @@ fn move_away(world: &mut World, room: usize) {
     world.end_migration(room);
 }
 
-/// Time passes, and everybody talks.
+/// Lets time pass, while all messages are exchanged.
 fn wait(world: &mut World, millis: u64) {
     world.pass(millis);
     world.exchange_all();
 }
 
-/// The node gets the topology if it requests it, then all messages are delivered.
+/// Delivers the topology if the node requests it, and then all messages.
 fn go_on(world: &mut World) {
     while world.subscriptions.take_topology_wanted() {
         world.learn(0);
@@ -24,7 +25,7 @@ fn go_on(world: &mut World) {
     }
 }
 
-/// Where Redis has the room, and where the node thinks it is.
+/// Returns where Redis has the room, and where the node expects it.
 fn place(world: &World, room: usize) -> (Vec<usize>, Option<usize>) {
     let name = &world.rooms[room].name;
     let session = world.subscriptions.subscribed_to(name);
@@ -60,7 +61,7 @@ fn a_refused_subscription_is_asked_for_where_the_slot_is() {
     world.subscribe(0);
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![], None));
-    // The topology that it gets is old, too.
+    // The topology that the node receives is old, too.
     world.learn(usize::MAX);
     world.exchange_all();
     assert_eq!(place(&world, 0), (vec![], None));
@@ -119,7 +120,8 @@ fn an_end_that_redis_refuses_does_not_disturb_the_next_question() {
     world.unsubscribe(0);
     world.unsubscribe(2);
     wait(&mut world, UNSUBSCRIBE_DELAY_MS - 2);
-    // Redis ends the first one's subscription before the node can, and the other's by the node's wish.
+    // Redis ends the first room's subscription before the node can, and the other one's at the
+    // node's request.
     move_away(&mut world, 0);
     world.pass(1);
     world.pass(1);
@@ -138,7 +140,7 @@ fn a_room_whose_end_was_refused_follows_its_slot_later() {
     move_away(&mut world, 0);
     world.connect(0);
     world.pass(1);
-    // The subscription and its end are both refused.
+    // Both the subscription and its end are rejected.
     world.exchange_all();
     move_away(&mut world, 0);
     world.learn(0);
@@ -182,7 +184,8 @@ fn a_bounded_number_of_rooms_is_left_at_once() {
     (0..ROOMS).for_each(|room| world.unsubscribe(room));
     world.pass(UNSUBSCRIBE_DELAY_MS);
     assert_eq!(world.subscriptions.in_flight(), [512]);
-    // One of them is wanted again, while Redis still has its subscription and the request to end it waits.
+    // One of the rooms is subscribed to again. Redis still has its subscription, and the request to
+    // end it waits.
     let (again, name) = (ROOMS - 1, world.rooms[ROOMS - 1].name.clone());
     assert_eq!(world.servers.subscribed_at(&name), [0]);
     world.subscribe(again);

@@ -21,28 +21,28 @@ use crate::state::topology::Topology;
 
 pub(super) const UNSUBSCRIBE_DELAY_MS: u64 = 5000;
 
-/// How long the publisher tries a publish again.
+/// How long the publisher repeats a publish.
 const RETRY_MS: u64 = 3000;
 
 /// How many rounds of requests and replies there may be until nothing is left to request.
 const MAX_EXCHANGES: usize = 100;
 
-/// The time between two looks at the clock.
+/// The time between two ticks.
 pub(super) const TICK_MS: u64 = 250;
 
-/// Who published an event, and the event's number there.
+/// An event's origin, and the event's number at that origin.
 type Event = (u64, u64);
 
-/// A room, and what the hub knows of it.
+/// A room, and what the hub has done with it.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: RoomName,
-    /// What is kept of it: so many events, for so long.
+    /// The room's retention: the number of events, and the time.
     retention: (u64, u64),
     is_wanted: bool,
-    /// How many events had been accepted, in all rooms, when it was known to be subscribed.
+    /// How many events of all rooms had been accepted when the room's subscription was confirmed.
     since: Option<usize>,
-    /// The offset before the first that is read.
+    /// The offset before the first event that is read.
     base: Option<u64>,
     answer: Option<(u64, oneshot::Receiver<Result<(), BrokerError>>)>,
     pub(super) refusals: usize,
@@ -58,9 +58,9 @@ pub(super) struct World {
     topologies: Vec<Topology>,
     began: Instant,
     elapsed_ms: u64,
-    /// All events that were accepted: their rooms and themselves.
+    /// All events that were accepted, with their rooms.
     accepted: Vec<(usize, Event)>,
-    /// The last publish of each room and origin.
+    /// The last publish to each room by each origin.
     last: BTreeMap<(usize, u64), (u64, PublishedMessage, Vec<Event>)>,
     numbers: u64,
     /// Whether a room was left.
@@ -68,8 +68,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Two servers, and rooms of which so many events are kept for so many milliseconds each. Nothing is
-    /// connected.
+    /// Creates two servers, and rooms with these retentions (number of events, time in
+    /// milliseconds). Nothing is connected.
     pub(super) fn new(is_cluster: bool, retentions: &[(u64, u64)]) -> Self {
         let mut servers = Servers::new(2, is_cluster);
         let metrics = RedisMetrics::new();
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// The same, with everything subscribed and answered.
+    /// Creates the same, with everything subscribed and answered.
     pub(super) fn ready(is_cluster: bool, retentions: &[(u64, u64)]) -> Self {
         let mut world = Self::new(is_cluster, retentions);
         (0..retentions.len()).for_each(|room| world.subscribe(room));
@@ -150,7 +150,8 @@ impl World {
         }
     }
 
-    /// A room's time after its last member has left passes, though not for publishers, which go on trying.
+    /// Lets the time pass for which a room is kept after its last member has left. Publishers
+    /// continue to repeat their publishes meanwhile.
     pub(super) fn forget(&mut self) {
         self.last.values_mut().for_each(|(at, ..)| *at += UNSUBSCRIBE_DELAY_MS);
         self.pass(UNSUBSCRIBE_DELAY_MS);
@@ -159,7 +160,7 @@ impl World {
 
     // === other nodes ===
 
-    /// Publishes so many new events together. What is large is not kept.
+    /// Publishes this many new events together. Large events are not kept.
     pub(super) fn publish(&mut self, room: usize, origin: u64, count: u64, is_large: bool) {
         let mut encoder = Encoder::new(NodeId::from_u64(origin), &Seal::default());
         let name = Name::new("e").expect("a valid name");
@@ -171,7 +172,7 @@ impl World {
         let (kept, kept_ms) = self.rooms[room].retention;
         let kept = if is_large { 0 } else { kept };
         let number = encoder.last_number;
-        // Nobody seals here, so the channel makes no difference.
+        // Messages are not signed here, so the channel does not matter.
         let encoded = encoder.finish("", &Seal::default());
         let (position_ms, unread_ms) = (7_200_000, 300_000);
         let publish =
@@ -180,7 +181,7 @@ impl World {
         self.publish_last(room, origin);
     }
 
-    /// The last publish of an origin again, as if it had had no answer.
+    /// Repeats the last publish of an origin, as if it had got no reply.
     pub(super) fn publish_again(&mut self, room: usize, origin: u64) {
         if self.last.get(&(room, origin)).is_some_and(|(at, ..)| at + RETRY_MS > self.elapsed_ms) {
             self.publish_last(room, origin);
@@ -202,7 +203,7 @@ impl World {
         known.find(|known| self.servers.index_of(&known.server) == node).map(|known| (known.index, known.owns))
     }
 
-    /// A connection to a server, if one is due.
+    /// Opens a connection to a server, if one is due.
     pub(super) fn connect(&mut self, node: usize) {
         let Some((session, true)) = self.session_of(node) else { return };
         if self.servers.is_master(node) && !self.servers.is_connected(node) {
@@ -216,7 +217,7 @@ impl World {
         (0..self.servers.count()).for_each(|node| self.connect(node));
     }
 
-    /// The connection ends. What was under way is lost.
+    /// Ends the connection. What was under way is lost.
     pub(super) fn cut(&mut self, node: usize) {
         if self.servers.is_connected(node) {
             self.servers.disconnect(node);
@@ -232,13 +233,13 @@ impl World {
         self.look();
     }
 
-    /// So many of the node's commands are served.
+    /// Executes this many of the node's commands.
     pub(super) fn serve(&mut self, node: usize, count: usize) -> usize {
         self.look();
         self.servers.serve(node, count)
     }
 
-    /// So many frames reach the node. Returns how many there were.
+    /// Delivers this many frames to the node. Returns how many there were.
     pub(super) fn deliver(&mut self, node: usize, count: usize) -> usize {
         for delivered in 0..count {
             let Some(frame) = self.servers.next_output(node) else { return delivered };
@@ -253,7 +254,7 @@ impl World {
         count
     }
 
-    /// Everything reaches everybody, until nobody has anything to say.
+    /// Exchanges all messages until none is left.
     pub(super) fn exchange_all(&mut self) {
         for _ in 0..MAX_EXCHANGES {
             let nodes = 0..self.servers.count();
@@ -265,7 +266,7 @@ impl World {
         panic!("the node sends requests without end");
     }
 
-    /// The node gets the present topology, or the one of so many changes ago.
+    /// Delivers the current topology to the node, or the one from this many changes ago.
     pub(super) fn learn(&mut self, age: usize) {
         let which = (self.topologies.len() - 1).saturating_sub(age);
         let now = self.now();
@@ -275,7 +276,7 @@ impl World {
 
     // === faults and time ===
 
-    /// A server ends; the replica that is promoted has missed so many of its last scripts.
+    /// Ends a server. The replica that is promoted has missed this many of its last scripts.
     pub(super) fn fail_over(&mut self, node: usize, lag: usize) {
         let is_single = !(self.servers.is_master(0) && self.servers.is_master(1));
         let (from, to) = match (is_single, self.servers.is_master(node)) {
@@ -286,7 +287,7 @@ impl World {
         self.fault(|servers| servers.fail_over(from, to, lag));
     }
 
-    /// A server is there again, with nothing.
+    /// Restarts a server without data.
     pub(super) fn restart(&mut self, node: usize) {
         if self.servers.is_master(node) {
             self.fault(|servers| servers.fail_over(node, node, usize::MAX));
@@ -314,7 +315,7 @@ impl World {
         self.tell_of_ends(&connected);
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub(super) fn pass(&mut self, millis: u64) {
         self.elapsed_ms += millis;
         self.servers.pass(millis);
@@ -325,7 +326,7 @@ impl World {
         self.look();
     }
 
-    /// Writes what is to be written, and takes what there is for the hub.
+    /// Writes the pending output, and takes the events for the hub.
     fn look(&mut self) {
         for known in self.subscriptions.servers() {
             let node = self.servers.index_of(&known.server);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Room, Servers, TICK_MS, World};
 
 impl World {
-    /// The faults end, and time passes: longer than everything that the node waits for.
+    /// Ends the faults, and lets more time pass than the node waits for anything.
     pub(in crate::simulation) fn heal(&mut self) {
         (0..self.rooms.len()).for_each(|room| self.end_migration(room));
         for tick in 0..60 {
@@ -19,12 +19,12 @@ impl World {
         self.exchange_all();
     }
 
-    /// The numbers of the events that were delivered.
+    /// Returns the numbers of the events that were delivered.
     pub(in crate::simulation) fn delivered(&self, room: usize) -> Vec<u64> {
         self.rooms[room].delivered.iter().map(|(_, number)| *number).collect()
     }
 
-    /// What holds when everything is well again.
+    /// Checks what must hold after all faults have ended.
     pub(in crate::simulation) fn check(&mut self) {
         let mut missing = 0;
         for (index, room) in self.rooms.iter().enumerate() {
@@ -32,7 +32,8 @@ impl World {
             let distinct: BTreeSet<_> = delivered.iter().collect();
             assert_eq!(distinct.len(), delivered.len(), "{name}: an event came twice: {delivered:?}");
             let of_room = self.accepted.iter().filter(|(of, _)| *of == index).map(|(_, event)| event);
-            // As long as nothing is lost, all members have one order, whenever they came: that of the first time.
+            // While nothing is lost, all members see one order, whenever they joined: the order of
+            // the first acceptance.
             let mut seen = BTreeSet::new();
             let has_one_order = self.servers.rollbacks == 0;
             let mut timeline = of_room.filter(|event| seen.insert(**event) || !has_one_order);
@@ -45,7 +46,7 @@ impl World {
             assert!(room.answer.is_none(), "{name}: somebody still waits");
             let Some(since) = room.since.filter(|_| room.is_wanted) else { continue };
             let timeline = self.servers.room(name).timeline;
-            // A publish that was tried again was accepted when it was accepted first.
+            // A repeated publish counts as accepted when it was first accepted.
             let before: BTreeSet<_> = self.accepted[..since].iter().map(|(_, event)| event).collect();
             let is_missing = |place: &&usize| {
                 let event = &self.accepted[**place].1;
@@ -55,7 +56,8 @@ impl World {
         }
         let lost = self.metrics.lost.get();
         assert_eq!(self.metrics.decode_errors.get(), 0, "decode errors");
-        // An epoch that began with a rollback, and ended, leaves no trace when the history has dropped it.
+        // If an epoch began with a rollback and has ended, it leaves no trace after the history has
+        // dropped it.
         let Servers { rollbacks, successions, .. } = self.servers;
         if rollbacks == 0 || successions == 1 || !self.servers.has_trimmed() {
             assert!(missing <= lost, "{missing} events are missing, {lost} are counted");
@@ -75,14 +77,14 @@ impl World {
         }
     }
 
-    /// What is published from now on is delivered, to every room that is wanted.
+    /// Checks that events that are published from now on are delivered, in every subscribed room.
     pub(in crate::simulation) fn check_that_it_goes_on(&mut self) {
         for room in 0..self.rooms.len() {
             if !self.rooms[room].is_wanted {
                 continue;
             }
             if self.rooms[room].since.is_none() {
-                // The hub's subscription had failed; now it is answered at once.
+                // The hub's subscription had failed. Now it is answered at once.
                 self.rooms[room].is_wanted = false;
                 self.subscribe(room);
                 assert!(self.rooms[room].since.is_some(), "{} is not subscribed", self.rooms[room].name);
