@@ -74,8 +74,8 @@ impl<C> CallTable<C> {
     /// Checks whether a Request may start its call.
     ///
     /// # Errors
-    /// Returns [`StartError`] if a call with this id is already in flight, or if too many calls
-    /// are.
+    /// Returns [`StartError`] if a call with this id is already in flight, or if too many calls are
+    /// in flight.
     pub fn admit(&self, id: CallId) -> Result<(), StartError> {
         if self.running.contains_key(&id) {
             return Err(StartError::Duplicate(id));

@@ -27,7 +27,7 @@ pub enum MalformedFrame {
     Truncated {
         /// The frame's name.
         kind: &'static str,
-        /// How many bytes the header needs, as far as the message shows it.
+        /// How many bytes the header needs, according to the part of it that arrived.
         needed: usize,
         /// How many bytes the message has.
         got: usize,
@@ -50,7 +50,7 @@ pub enum WebSocketError {
     /// A reserved bit is set, but no extension was negotiated (section 5.2).
     #[error("a reserved bit (RSV) is set, but no extension was negotiated")]
     ReservedBit,
-    /// An opcode that RFC 6455 reserves (section 5.2).
+    /// RFC 6455 reserves the opcode (section 5.2).
     #[error("reserved WebSocket opcode {0:#x}")]
     ReservedOpcode(u8),
     /// A client's frame is not masked (section 5.1).
@@ -59,7 +59,7 @@ pub enum WebSocketError {
     /// A server's frame is masked (section 5.1).
     #[error("a server must not mask its frames")]
     MaskedByServer,
-    /// A fragmented message, which the client's decoder does not read.
+    /// A message is fragmented, which the client's decoder does not support.
     #[error("received a fragmented message, which no Roomcast node sends")]
     Fragmented,
     /// A control frame is fragmented (section 5.4).

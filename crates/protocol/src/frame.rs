@@ -75,7 +75,8 @@ impl Name {
         (name.len() <= MAX_NAME_LEN && std::str::from_utf8(&name).is_ok()).then_some(Self(name))
     }
 
-    /// Returns the name's bytes, without the check for UTF-8 that [`as_str`](Self::as_str) repeats.
+    /// Returns the name's bytes. Unlike [`as_str`](Self::as_str), this does not check again that
+    /// they are UTF-8.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The keep-alive of one connection. It sends a Ping at every `interval`. If nothing arrives from
+/// The keep-alive of one connection. A Ping is due once every `interval`. If nothing arrives from
 /// the peer within `timeout` after a Ping, the peer counts as lost.
 ///
 /// ```text
@@ -30,8 +30,8 @@ pub enum KeepAliveAction {
 }
 
 impl KeepAlive {
-    /// Creates a keep-alive that sends a Ping at every `interval` and waits up to `timeout` for any
-    /// bytes. Set the timer to `interval` first.
+    /// Creates a keep-alive that requires a Ping once every `interval`, and waits up to `timeout`
+    /// for any bytes. Set the timer to `interval` first.
     pub fn new(interval: Duration, timeout: Duration) -> Self {
         Self { interval, timeout, waiting: false, heard: false }
     }

@@ -69,7 +69,7 @@ impl From<SendError> for RequestError {
 /// # use roomcast_core as roomcast;
 /// use roomcast::{Members, UserId};
 ///
-/// /// Returns whether a user is in the room, or `None` if some nodes did not respond.
+/// /// Returns whether a user is in the room, or `None` if this is unknown.
 /// fn has_user(members: &Members, user: &UserId) -> Option<bool> {
 ///     let is_member = members.members.iter().any(|member| member.user.as_ref() == Some(user));
 ///     (is_member || members.unresponsive_nodes.is_empty()).then_some(is_member)
