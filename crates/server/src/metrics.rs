@@ -89,7 +89,7 @@ impl Metrics {
     /// Registers the metrics in a registry.
     ///
     /// # Errors
-    /// Returns [`prometheus::Error`] if the registry already has metrics with these names.
+    /// Returns `prometheus::Error` if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let collectors: [Box<dyn Collector>; 11] = [
             Box::new(self.connections.clone()),

@@ -250,13 +250,13 @@ impl Outbox {
         HeldBytes { own: state.own_bytes, shared: state.bytes - state.own_bytes }
     }
 
-    /// Requests the driver to close the connection. Only the first request takes effect. Returns
+    /// Asks the driver to close the connection. Only the first request takes effect. Returns
     /// whether this was the first.
     pub fn close(&self, close: CloseFrame) -> bool {
         self.command(&mut self.state.lock(), Command::Close(close))
     }
 
-    /// Requests the driver to close the connection with 1001 once no call is in flight.
+    /// Asks the driver to close the connection with 1001 once no call is in flight.
     pub fn drain(&self) {
         self.command(&mut self.state.lock(), Command::Drain);
     }

@@ -181,9 +181,9 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// | `rooms/publish/<room>/<event>` | `Publish` | the event's payload | empty; the broker has accepted the event |
     /// | `rooms/members/<room>` | `Members` | empty | `{"count", "members": [{"connection", "user"}], "unresponsive_nodes"}` |
     ///
-    /// Members receive an event as a notification with the event's name and payload. It does not
-    /// contain the room's name. A client may also send a notification in place of a call. It then
-    /// receives no response, and failures are counted and logged.
+    /// Members receive an event as a notification with the event's name and payload. The
+    /// notification does not contain the room's name. A client may also send a notification in
+    /// place of a call. The client then receives no response, and failures are counted and logged.
     ///
     /// ```
     /// use roomcast::{CallError, Code, Node, Options, RoomAction, RoomName, Router, UserId};
