@@ -11,7 +11,7 @@ use roomcast::SocketIoUpgrade;
 use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
 
-/// The page imports the client from its own server: the tutorial works without the internet.
+/// The page loads the client from this server, so the tutorial works without internet access.
 const CLIENT: &str = include_str!("../../../crates/node/page/client.js");
 
 #[tokio::main]
