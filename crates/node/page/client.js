@@ -69,6 +69,7 @@ export class SocketIo {
 
   /** @param {string | URL} url @param {{ WebSocket?: typeof WebSocket }} [options] A WebSocket class, if there is no global one, as in Node.js 20. */
   constructor(url, { WebSocket = globalThis.WebSocket } = {}) {
+    if (!WebSocket) throw new TypeError("there is no global WebSocket; pass a class, such as that of the package ws: new SocketIo(url, { WebSocket })");
     this.#url = url;
     this.#WebSocket = WebSocket;
   }
@@ -185,7 +186,8 @@ export class SocketIo {
     });
     ws.addEventListener("message", ({ data }) => ws === this.#ws && this.#receive(data));
     ws.addEventListener("close", ({ code, reason }) => this.#end(ws, code, reason));
-    ws.addEventListener("error", () => {}); // A close follows; where errors without a listener are thrown, this is one.
+    // After an open connection's error, a close follows. Some versions of Node.js fire none after an error while connecting.
+    ws.addEventListener("error", () => this.#status.state === "connecting" && this.#end(ws, CLOSE_LOST, ""));
   }
 
   #end(ws, code, reason) {

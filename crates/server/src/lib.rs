@@ -41,10 +41,10 @@
 //!
 //! This is the tutorial's complete server. `examples/tutorial` runs it, with its web page.
 //!
-#![doc = concat!(
+#![cfg_attr(any(doc, doctest), doc = concat!(
     "```no_run\nmod room {\n", include_str!("../../../examples/tutorial/src/room.rs"), "}\n",
     "mod socket {\n", include_str!("../../../examples/tutorial/src/socket.rs"), "}\n",
-)]
+))]
 //! use axum::{extract::ConnectInfo, response::IntoResponse, routing::get, Router};
 //! use roomcast::SocketIoUpgrade;
 //! use std::{io, net::SocketAddr};

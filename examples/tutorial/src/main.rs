@@ -20,9 +20,9 @@ async fn main() -> io::Result<()> {
         .route("/", get(|| async { Html(include_str!("../index.html")) }))
         .route("/client.js", get(|| async { ([(CONTENT_TYPE, "text/javascript")], CLIENT) }))
         .route("/socket", get(ws_handler));
-    println!("listening on http://127.0.0.1:3000");
-    axum::serve(TcpListener::bind("127.0.0.1:3000").await?, app.into_make_service_with_connect_info::<SocketAddr>())
-        .await
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 async fn ws_handler(ws: SocketIoUpgrade, info: ConnectInfo<SocketAddr>) -> impl IntoResponse {

@@ -304,6 +304,22 @@ describe("the client", { timeout: SUITE_DEADLINE_MS }, () => {
       ["ConnectionClosedError", 3000, "bye", true, 3000, true, "again", [{ state: "closed", code: 3000, reason: "bye" }, { state: "open" }]],
     );
 
+    inPage(
+      "rejects the connect also where an error while connecting is followed by no close event",
+      async () => {
+        class Failing extends EventTarget {
+          constructor() {
+            super();
+            queueMicrotask(() => this.dispatchEvent(new Event("error")));
+          }
+        }
+        const socket = newSocket({ WebSocket: Failing });
+        const failures = [await failure(socket.connect()), await failure(socket.connect())];
+        return [...failures.map(({ name, code }) => `${name} ${code}`), socket.status().state];
+      },
+      ["ConnectionClosedError 1006", "ConnectionClosedError 1006", "closed"],
+    );
+
     test("tells the server's code and reason", { timeout: WAIT_DEADLINE_MS }, async () => {
       const { name, code, reason } = await page.evaluate(async () => {
         let webSocket;

@@ -65,7 +65,7 @@ use crate::payload::IntoReply;
     message = "this is not a handler that can be run for `{C}` with the state `{S}`",
     note = "a handler is an async function of up to eight arguments that implement FromContext; it returns (), text, bytes, Json<T>, or a Result of one of these whose error converts into CallError",
     note = "only handlers of calls take Cancel; State<T> needs a router whose state is T: call Router::with_state before adding the handler",
-    note = "an argument of text is `Text`, one of numbers or of a struct is `Json<T>`; to find the argument at fault, let the compiler check `<Argument as FromContext<CallContext, State>>::from_context`",
+    note = "an argument of text is `Text`, one of numbers or of a struct is `Json<T>`; to find the argument at fault, let the compiler check `<Argument as FromContext<C, State>>::from_context`, with the context named above as C",
     note = "its future must be Send: it must not hold an Rc, or a lock's guard, across an await"
 )]
 pub trait Handler<C, Arguments, S>: Send + Sync + 'static {
