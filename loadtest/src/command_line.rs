@@ -100,17 +100,22 @@ fn is_thresholds(key: &Key) -> bool {
 }
 
 fn clap(keys: &[Key]) -> Clap {
-    let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
-    let files = || {
-        Arg::new("file")
-            .value_name("FILE.json")
-            .help("Results of a run, from `run --json`")
-            .required(true)
-            .num_args(1..)
-    };
-    let run = Clap::new("run")
+    Clap::new(NAME)
+        .about(
+            "Measure how many clients a Roomcast cluster serves and how fast, and check that no event or response is lost",
+        )
+        .version(env!("BUILD_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(run(keys))
+        .subcommand(scenarios())
+        .subcommands(for_results())
+        .subcommands(for_shells())
+        .subcommand(Clap::new(WORKER).hide(true))
+}
+
+fn run(keys: &[Key]) -> Clap {
+    Clap::new("run")
         .about("Run a scenario")
         .arg(
             Arg::new("scenario")
@@ -149,30 +154,30 @@ fn clap(keys: &[Key]) -> Clap {
         .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
             let help = format!("{} [default: {}]", key.help, key.default);
             Arg::new(key.path.clone()).long(key.flag()).value_name("VALUE").help(help)
-        }));
-    Clap::new(NAME)
-        .about(
-            "Measure how many clients a Roomcast cluster serves and how fast, and check that no event or response is lost",
-        )
-        .version(env!("BUILD_VERSION"))
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(run)
-        .subcommand(scenarios())
-        .subcommand(
-            Clap::new("report")
-                .about("Print the summary of a run, or compare runs with the first one")
-                .arg(files())
-                .arg(option("html", "FILE", "Write the report of the first run to this file as an HTML page")),
-        )
-        .subcommand(
-            Clap::new("curve")
-                .about("Draw the capacity curves of runs in one picture; each run must have several steps")
-                .arg(Arg::new("picture").value_name("OUT.svg").help("Picture to write").required(true))
-                .arg(files()),
-        )
-        .subcommands(for_shells())
-        .subcommand(Clap::new(WORKER).hide(true))
+        }))
+}
+
+/// Commands for the results of runs.
+fn for_results() -> [Clap; 2] {
+    let files = Arg::new("file")
+        .value_name("FILE.json")
+        .help("Results of a run, from `run --json`")
+        .required(true)
+        .num_args(1..);
+    [
+        Clap::new("report")
+            .about("Print the summary of a run, or compare runs with the first one")
+            .arg(files.clone())
+            .arg(option("html", "FILE", "Write the report of the first run to this file as an HTML page")),
+        Clap::new("curve")
+            .about("Draw the capacity curves of runs in one picture; each run must have several steps")
+            .arg(Arg::new("picture").value_name("OUT.svg").help("Picture to write").required(true))
+            .arg(files),
+    ]
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
 }
 
 fn scenarios() -> Clap {
