@@ -2,7 +2,7 @@
  * Client for Roomcast's WebSocket protocol websocket.io-rpc-v0.1, with cancellable calls, notifications and rooms.
  * It runs in browsers and in Node.js, without dependencies or a build step.
  *
- * @typedef {Uint8Array | ArrayBuffer | ArrayBufferView | string | number[]} Bytes to send. A string is sent as UTF-8, and `[]` is empty.
+ * @typedef {Uint8Array | ArrayBuffer | ArrayBufferView | string | number[]} Data Bytes to send. A string is sent as UTF-8, and `[]` is empty.
  * @typedef {{ signal?: AbortSignal, timeout?: number }} CallOptions The unit of `timeout` is milliseconds.
  * @typedef {{ state: "idle" | "connecting" | "open" | "closed", code?: number, reason?: string }} Status The code and reason are those of the WebSocket close.
  * @typedef {"notify" | "request" | "reset" | "response"} FrameKind
