@@ -37,81 +37,80 @@ pub(crate) struct Config {
     /// Address of the public listener, which serves WebSocket connections at /socket
     #[schemars(extend("default" = "127.0.0.1:3000"))]
     pub(crate) listen: Scalar<SocketAddr>,
-    /// Certificate chain (PEM) for TLS on the public listener; requires the private key as well
+    /// Certificate chain (PEM) for TLS on the public listener; set the private key as well
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_cert: Scalar<Option<PathBuf>>,
-    /// Private key (PEM) of the certificate for TLS on the public listener
+    /// Private key (PEM) that belongs to the certificate for TLS on the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
     /// Load balancers whose X-Forwarded-For header the node trusts, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in
     /// these ranges can spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
-    /// Address of the internal listener, which serves health checks, metrics and the HTTP API; keep it private; 'off'
-    /// disables it
+    /// Private address of the internal listener for health checks, metrics and the HTTP API; 'off' disables this
+    /// listener
     #[schemars(extend("default" = "127.0.0.1:3001"))]
     pub(crate) internal_listen: Scalar<Option<SocketAddr>>,
-    /// URL of the Redis that connects the nodes of a cluster; it begins with redis://, redis-cluster:// or
-    /// redis-sentinel://, or, for TLS, with rediss in place of redis; 'off' runs a single node
+    /// URL of the Redis that connects the nodes, beginning with redis://, redis-cluster:// or redis-sentinel://; for
+    /// TLS, write rediss instead of redis
     #[schemars(extend("default" = "off"))]
     pub(crate) redis: Scalar<Option<RedisUrl>>,
-    /// CA certificates (PEM) that verify the Redis servers; 'off' uses the CA certificates of the system
+    /// CA certificates (PEM) that the node trusts for Redis; 'off' uses the CA certificates of the system
     #[schemars(extend("default" = "off"))]
     pub(crate) redis_ca: Scalar<Option<PathBuf>>,
     /// Prefix of all keys and channels in Redis; clusters that share a Redis need different prefixes
     #[schemars(extend("default" = "roomcast"))]
     pub(crate) redis_prefix: Scalar<Prefix>,
-    /// Events that Redis keeps so that nodes can catch up; '100/30s' keeps at least the last 100 events of each room,
-    /// until 30 s after the latest one; 'off' keeps none; rules for particular rooms come first, as in 'chat-*=500/5m
-    /// ticks=off 100/30s'
+    /// Events that Redis keeps so that nodes can catch up; 'chat-*=500/5m 100/30s' keeps 500 events for 5 min in each
+    /// room whose name begins with chat-, and 100 events for 30 s in all other rooms
     #[schemars(extend("default" = "100/30s"))]
     pub(crate) redis_history: Scalar<HistoryRules>,
-    /// How long a node stays subscribed to a room after the last member on this node leaves
+    /// How long a node stays subscribed to a room after the last member on this node has left
     #[schemars(extend("default" = "5s"))]
     pub(crate) redis_unsubscribe_delay: Scalar<Duration>,
-    /// Secret that signs messages between nodes; at least 16 characters, and the same on all nodes; 'NEW,OLD' signs
-    /// with NEW and accepts both
+    /// Secret of at least 16 characters, shared by all nodes, that signs messages between nodes; 'NEW,OLD' signs with
+    /// NEW and accepts both secrets
     #[schemars(extend("default" = "off"))]
     pub(crate) cluster_secret: Scalar<Option<ClusterSecrets>>,
-    /// How long a node stays ready after it loses its connection to Redis
+    /// How long a node stays ready after it has lost its connection to Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API; required unless the internal listener is on loopback; set it with the variable or
+    /// Bearer token for the HTTP API, required unless the internal listener is on loopback; set it with the variable or
     /// in the file, because other users of the machine can read flags
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) api_key: Scalar<Option<ApiKey>>,
-    /// Requests per second that the HTTP API accepts; further requests fail with 429
+    /// Requests per second that the HTTP API accepts; further requests fail with status 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// Serve a demo page at / and the methods that it calls; any client may then call all methods and join all rooms
+    /// Serve a demo page at / and the methods that the page calls; any client may then call all methods and use all
+    /// rooms
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
-    /// Connections that may be open at the same time; further upgrades fail with 503
+    /// Connections that may be open at the same time; further upgrades fail with status 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
     /// Largest payload of a frame, at most 64MiB; a larger payload closes the connection with code 1009
     #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
-    /// Memory for one client's calls in flight and queued notifications; when it is full, further calls fail, and a
-    /// further notification closes the connection with code 1013
+    /// Memory for one client's calls in flight and queued notifications; beyond this limit, calls fail, and a
+    /// notification closes the connection with code 1013
     #[schemars(extend("default" = "8MiB", "x-reloads" = true))]
     pub(crate) max_inbound: Scalar<Size>,
-    /// Memory for output that one client has not read yet; when it is full, the connection closes with code 4408
+    /// Memory for one client's unread output; beyond this limit, the node closes the connection with code 4408
     #[schemars(extend("default" = "4MiB"))]
     pub(crate) max_outbound: Scalar<Size>,
-    /// Memory for the input of all clients; when it is full, the node closes, with code 1013, the connections that hold
-    /// the most, and upgrades fail with 503; 'auto' is a quarter of the memory of the container or machine
+    /// Memory for the input of all clients, where 'auto' is a quarter of the memory of the container or machine; beyond
+    /// this limit, the connections that hold the most memory close with code 1013
     #[schemars(extend("default" = "auto"))]
     pub(crate) inbound_memory: Scalar<Memory>,
-    /// Memory for output that clients have not read yet; when it is full, the node closes, with code 4408, the
-    /// connections that hold the most, and upgrades fail with 503; 'auto' is a quarter of the memory of the container
-    /// or machine
+    /// Memory for the unread output of all clients, where 'auto' is a quarter of the memory of the container or
+    /// machine; beyond this limit, the connections that hold the most memory close with code 4408
     #[schemars(extend("default" = "auto"))]
     pub(crate) outbound_memory: Scalar<Memory>,
     /// Calls that one client may have in flight; further calls fail
     #[schemars(extend("default" = 1024, "x-reloads" = true))]
     pub(crate) max_calls: Scalar<Count>,
-    /// Rooms that a connection may be in at the same time
+    /// Rooms that one connection may be in at the same time
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
     /// Time between pings to a client
@@ -124,7 +123,7 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "15m", "x-reloads" = true))]
     pub(crate) call_timeout: Scalar<NonZeroTime>,
     pub(crate) drain: Drain,
-    /// Threads that serve connections; 0 starts one per CPU
+    /// Threads that serve connections; 0 starts one thread per CPU
     #[schemars(extend("default" = 0))]
     pub(crate) worker_threads: Scalar<Threads>,
     /// Log filter, such as debug or roomcast=debug,info
@@ -139,14 +138,15 @@ pub(crate) struct Config {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drain {
-    /// How long the node accepts connections after SIGTERM, so that load balancers notice that it is no longer ready
+    /// How long the node still accepts connections after SIGTERM, so that load balancers can detect that the node is
+    /// not ready
     #[schemars(extend("default" = "5s", "x-reloads" = true))]
     pub(crate) delay: Scalar<Duration>,
-    /// Longest time that the node takes to close its connections in a drain; with few clients, it takes less
+    /// Longest time over which the node closes its connections in a drain; with few clients, the drain takes less time
     #[schemars(extend("default" = "10s", "x-reloads" = true))]
     pub(crate) duration: Scalar<Duration>,
-    /// Time after SIGTERM at which the node cancels the calls still in flight; at least the sum of the delay and the
-    /// duration
+    /// Time after SIGTERM at which the node cancels the calls that are still in flight; at least the delay plus the
+    /// duration of the drain
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) timeout: Scalar<Duration>,
 }

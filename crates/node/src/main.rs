@@ -41,8 +41,8 @@ const NAME: &str = "roomcast";
 /// What `serve --help` ends with.
 const SIGNALS: &str = "\
 Signals:
-  SIGTERM  drains the node; a second one ends it at once
-  SIGINT   (Ctrl-C) does the same, but skips --drain-delay
+  SIGTERM  drains the node; a second signal ends the node at once
+  SIGINT   (Ctrl-C) does the same as SIGTERM, but skips --drain-delay
   SIGHUP   reloads the certificate and the options marked [reloads]";
 
 /// Names of commands that need no configuration.
@@ -172,18 +172,18 @@ fn command() -> Command {
         command.args(config::settings().iter().map(Setting::arg)).arg(file)
     };
     Command::new(NAME)
-        .about("Real-time backend: cancellable calls, notifications and rooms over WebSocket")
+        .about("Real-time backend with cancellable calls, notifications and rooms over WebSocket")
         .version(env!("BUILD_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
             Command::new("check")
-                .about("Print each option with its value and the origin of the value, and test the connection to Redis"),
+                .about("Print the value of each option and where it is set, and test the connection to Redis"),
         ))
         .subcommand(with_options(
             Command::new("health")
-                .about("Check whether a running node is healthy; give it the same options as the node; the exit status is 0 if the node is healthy and 1 otherwise"),
+                .about("Check the running node that has these options; the exit status is 0 if the node is healthy, and 1 otherwise"),
         ))
         .subcommand(
             Command::new("config")
@@ -194,12 +194,12 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new(COMPLETIONS)
-                .about("Print completions for a shell")
+                .about("Print the completion script for a shell")
                 .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(clap::value_parser!(Shell))),
         )
         .subcommand(
             Command::new(MAN)
-                .about("Print the manual page of roomcast, or of one of its commands")
+                .about("Print the manual page of roomcast or of one of its commands")
                 .arg(Arg::new("command").value_name("COMMAND").help("A command, such as serve")),
         )
 }
