@@ -36,12 +36,8 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 /// ```
 /// use roomcast_core::JoinError;
 ///
-/// fn advice(error: &JoinError) -> &'static str {
-///     match error {
-///         JoinError::TooManyRooms { .. } => "leave a room first",
-///         JoinError::Broker(_) => "try again later",
-///         _ => "connect again",
-///     }
+/// fn may_succeed_later(error: &JoinError) -> bool {
+///     matches!(error, JoinError::Broker(_))
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
