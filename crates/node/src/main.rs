@@ -183,7 +183,7 @@ fn command() -> Command {
         ))
         .subcommand(with_options(
             Command::new("health")
-                .about("Check the running node that has these options; the exit status is 0 if the node is healthy, and 1 otherwise"),
+                .about("Check a running node, given the same options as the node; the exit status is 0 if it is healthy, and 1 otherwise"),
         ))
         .subcommand(
             Command::new("config")
