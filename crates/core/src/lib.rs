@@ -16,11 +16,13 @@
 //! | `broker` | the broker's contract, and the broker in memory | `id` |
 //! | `rooms` | this node's connections, rooms and output | `broker` |
 //! | `cluster` | the other nodes, requests to them, and operations on all nodes | `rooms`, `broker` |
+//! | `access` | who a client is and what it may do | `id` |
 //! | `hub` | one node, which combines all of these | everything |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
 
+mod access;
 mod broker;
 mod cluster;
 mod hub;
@@ -29,6 +31,11 @@ mod metrics;
 mod options;
 mod rooms;
 
+pub use access::claims::claim;
+pub use access::expiry::{Expiry, ExpiryEvent};
+pub use access::grants::{Grants, Right, Rule, RuleError, Subject};
+pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
+pub use access::pattern::{Names, Pattern, PatternError, Template};
 pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use broker::limits::{MAX_BATCH_BYTES, MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 pub use broker::memory::{MemoryBroker, MemoryBus};

@@ -1,0 +1,233 @@
+//! Rules as they are written in a configuration, and the grants that they give one client.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::access::claims::claim_text;
+use crate::access::pattern::{Names, Pattern, PatternError, Template};
+
+/// What a rule permits.
+///
+/// ```
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Names, Right};
+///
+/// assert_eq!((Right::Publish.names(), Right::Publish.as_str()), (Names::Rooms, "publish"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Join a room.
+    Join,
+    /// Publish events to a room.
+    Publish,
+    /// List the members of a room.
+    Members,
+    /// Read the events in a room's history. This right has no effect yet.
+    History,
+    /// Call a method, or send a notification with this name.
+    Call,
+    /// Attach to the stream of another user's call. This right has no effect yet.
+    Attach,
+    /// Cancel another user's call. This right has no effect yet.
+    Cancel,
+}
+
+impl Right {
+    /// Returns what the right applies to.
+    pub fn names(self) -> Names {
+        match self {
+            Self::Join | Self::Publish | Self::Members | Self::History => Names::Rooms,
+            Self::Call | Self::Attach | Self::Cancel => Names::Calls,
+        }
+    }
+
+    /// Returns the right as it is written in a rule.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Publish => "publish",
+            Self::Members => "members",
+            Self::History => "history",
+            Self::Call => "call",
+            Self::Attach => "attach",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The error of reading a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RuleError {
+    /// A pattern is invalid.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The rule has patterns for both rooms and calls, or no patterns.
+    #[error("a rule needs either `rooms` or `calls`, with at least one pattern")]
+    Names,
+    /// The rule grants no right.
+    #[error("`do` is empty; name at least one right")]
+    NoRight,
+    /// The rule grants a right that does not apply to its names.
+    #[error("`do`: {right:?} is not a right on {names}", right = right.as_str(), names = names_key(*names))]
+    WrongRight {
+        /// The right.
+        right: Right,
+        /// What the rule applies to.
+        names: Names,
+    },
+}
+
+fn names_key(names: Names) -> &'static str {
+    match names {
+        Names::Rooms => "rooms (join, publish, members, history)",
+        Names::Calls => "calls (call, attach, cancel)",
+    }
+}
+
+/// A rule as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleText {
+    #[serde(default)]
+    rooms: Vec<String>,
+    #[serde(default)]
+    calls: Vec<String>,
+    #[serde(rename = "do")]
+    rights: Vec<Right>,
+}
+
+/// Rights on all rooms, or on all methods, whose names match one of the rule's patterns.
+///
+/// ```
+/// # use roomcast_core as roomcast;
+/// use roomcast::Rule;
+///
+/// let rule: Rule = serde_json::from_str(r#"{"rooms": ["team:{claim.team}:*"], "do": ["join",
+/// "publish"]}"#)?;
+/// assert_eq!(rule.to_string(), "rooms team:{claim.team}:*: join, publish");
+///
+/// let error = serde_json::from_str::<Rule>(r#"{"rooms": ["team-*"], "do":
+/// ["join"]}"#).unwrap_err();
+/// assert!(error.to_string().contains("\"team-*\" is not a wildcard"), "{error}");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "RuleText")]
+pub struct Rule {
+    names: Names,
+    templates: Vec<Template>,
+    rights: Vec<Right>,
+}
+
+impl TryFrom<RuleText> for Rule {
+    type Error = RuleError;
+
+    fn try_from(text: RuleText) -> Result<Self, RuleError> {
+        let (names, patterns) = match (text.rooms.is_empty(), text.calls.is_empty()) {
+            (false, true) => (Names::Rooms, text.rooms),
+            (true, false) => (Names::Calls, text.calls),
+            _ => return Err(RuleError::Names),
+        };
+        if text.rights.is_empty() {
+            return Err(RuleError::NoRight);
+        }
+        if let Some(right) = text.rights.iter().find(|right| right.names() != names) {
+            return Err(RuleError::WrongRight { right: *right, names });
+        }
+        let templates = patterns.iter().map(|pattern| Template::parse(names, pattern)).collect::<Result<_, _>>()?;
+        Ok(Self { names, templates, rights: text.rights })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = match self.names {
+            Names::Rooms => "rooms",
+            Names::Calls => "calls",
+        };
+        let patterns: Vec<_> = self.templates.iter().map(ToString::to_string).collect();
+        let rights: Vec<_> = self.rights.iter().map(|right| right.as_str()).collect();
+        write!(f, "{names} {}: {}", patterns.join(" "), rights.join(", "))
+    }
+}
+
+/// The client for which rules are resolved, with the values of the placeholders.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The value of `{user}`. `None` if the client is anonymous.
+    pub user: Option<&'a str>,
+    /// The object in which `{claim.PATH}` is looked up; `Null` if there are no claims.
+    pub claims: &'a Value,
+}
+
+impl Subject<'_> {
+    fn value_of(&self, placeholder: &str) -> Option<String> {
+        match placeholder.strip_prefix("claim.") {
+            Some(path) => claim_text(self.claims, path),
+            None => self.user.map(ToOwned::to_owned),
+        }
+    }
+}
+
+/// What one client may do. Cheap to clone.
+///
+/// ```
+/// # use roomcast_core as roomcast;
+/// use roomcast::{Grants, Right, Rule, Subject};
+/// use serde_json::json;
+///
+/// let rules: Vec<Rule> = serde_json::from_value(json!([{ "rooms": ["user:{user}"], "do": ["join"]
+/// }]))?;
+/// let claims = json!({});
+/// let grants = Grants::resolve(&rules, Subject { user: Some("ann"), claims: &claims });
+/// assert!(grants.allow(Right::Join, "user:ann"));
+/// assert!(!grants.allow(Right::Join, "user:bob") && !grants.allow(Right::Publish, "user:ann"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Grants {
+    allowed: Arc<[Allowed]>,
+}
+
+/// A pattern, and the rights on the names that it matches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Allowed {
+    pattern: Pattern,
+    rights: u8,
+}
+
+impl Grants {
+    /// Returns the grants that rules give a client: everything that at least one rule permits. A
+    /// pattern whose placeholder has no value, or a value that is not exactly one segment, permits
+    /// nothing.
+    pub fn resolve<'a>(rules: impl IntoIterator<Item = &'a Rule>, subject: Subject<'_>) -> Self {
+        let mut allowed = Vec::new();
+        for rule in rules {
+            let rights = rule.rights.iter().fold(0, |bits, right| bits | right.bit());
+            let patterns = rule.templates.iter().filter_map(|template| template.resolve(|key| subject.value_of(key)));
+            allowed.extend(patterns.map(|pattern| Allowed { pattern, rights }));
+        }
+        Self { allowed: allowed.into() }
+    }
+
+    /// Returns whether the client has a right on the room or method with this name.
+    pub fn allow(&self, right: Right, name: &str) -> bool {
+        self.allowed.iter().any(|allowed| allowed.rights & right.bit() != 0 && allowed.pattern.matches(name))
+    }
+}

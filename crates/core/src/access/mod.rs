@@ -1,0 +1,11 @@
+//! Who a client is and what it may do, as values without I/O and without a clock.
+//!
+//! Reading order: `pattern` (names of rooms and methods) → `claims` (values that fill in a pattern)
+//! → `grants` (rights on names) → `identity` (a client with its grants) → `expiry` (when its
+//! credential ends).
+
+pub(crate) mod claims;
+pub(crate) mod expiry;
+pub(crate) mod grants;
+pub(crate) mod identity;
+pub(crate) mod pattern;
