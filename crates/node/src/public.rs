@@ -17,7 +17,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws
 
 /// The WebSocket at `/socket`.
 pub(crate) fn routes(router: Router) -> axum::Router {
-    axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)))
+    axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await))
 }
 
 /// The same routes, for which a request comes from the client that these proxies name, and not from a proxy.

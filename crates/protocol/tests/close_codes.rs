@@ -29,7 +29,7 @@ fn the_page_advises_as_the_code_does() {
         let &[_, code, _, advice, _] = &cells[..] else { continue };
         let Ok(code) = code.parse().map(CloseCode) else { continue };
         assert!(documented.insert(code), "{code} has one row");
-        // With a new token, it is not the same client for the node.
+        // A client with a new token is not the same client for the node.
         let reconnects = advice.starts_with("Reconnect") && !advice.contains("new token");
         assert_eq!(code.may_reconnect(), reconnects, "{code}: {advice}");
     }

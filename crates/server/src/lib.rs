@@ -31,7 +31,7 @@
 //!         .notify("ping", ping)
 //!         .on_connect(async |socket: Socket| socket.join("lobby").await);
 //!     let app = axum::Router::new()
-//!         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+//!         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //!     axum::serve(listener, app).await
 //! }
@@ -81,6 +81,7 @@ pub mod raw;
 pub mod testing;
 pub mod tutorial;
 
+pub use app::authorizer::Authorizer;
 pub use app::context::{
     CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomAction,
     RoomContext,
@@ -103,9 +104,10 @@ pub use payload::{IntoPayload, IntoReply};
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, InvalidId, InvalidName, MAX_WAITING_BYTES,
-    MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, NodeId, NodeInfo, Position, Publication,
-    PublicationQueue, Publish, Reached, Reservation, RoomCount, RoomName, Rooms, RoomsQuery, UserId, check_event,
+    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, Credential, EXPIRY_GRACE, Grants, Identity, InvalidId,
+    InvalidName, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, Names, NodeId,
+    NodeInfo, PatternError, Position, Publication, PublicationQueue, Publish, Reached, Reservation, Right, RoomCount,
+    RoomName, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, check_event, claim,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

@@ -7,6 +7,7 @@ use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use roomcast_core::Right;
 use roomcast_protocol::{CloseCode, SUBPROTOCOL};
 
 use crate::end::CancelCause;
@@ -19,6 +20,12 @@ const CALL_BUCKETS: &[f64] =
 
 /// The label of methods that are not registered. Clients must not be able to create label values.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
+
+/// The reason of a denial by the client's grants.
+const NOT_GRANTED: &str = "not_granted";
+
+/// Stands for the right to connect, which an authorizer denies.
+const CONNECT: &str = "connect";
 
 /// The metrics of one [`Node`](crate::Node)'s connections, calls and notifications.
 #[derive(Debug)]
@@ -37,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) notifications_received: IntCounter,
     notifications_failed: IntCounterVec,
     slow_consumers: IntCounter,
+    denials: IntCounterVec,
 }
 
 impl Metrics {
@@ -45,6 +53,14 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
         let cancellations = counters("roomcast_cancellations_total", "Cancelled calls, by cause", &["cause"]);
+        let denials = counters(
+            "roomcast_denials_total",
+            "Requests of clients that were denied, by the right that they need and the reason",
+            &["right", "reason"],
+        );
+        for right in [Right::Join, Right::Publish, Right::Members, Right::Call] {
+            denials.with_label_values(&[right.as_str(), NOT_GRANTED]);
+        }
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
             connections,
@@ -79,6 +95,7 @@ impl Metrics {
                 &["code"],
             ),
             slow_consumers: counter("roomcast_slow_consumers_total", "Connections closed with 4408"),
+            denials,
         })
     }
 
@@ -91,7 +108,7 @@ impl Metrics {
     /// # Errors
     /// Returns `prometheus::Error` if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(self.connections.clone()),
             Box::new(self.max_connections.clone()),
             Box::new(self.connections_opened.clone()),
@@ -103,6 +120,7 @@ impl Metrics {
             Box::new(self.notifications_received.clone()),
             Box::new(self.notifications_failed.clone()),
             Box::new(self.slow_consumers.clone()),
+            Box::new(self.denials.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
     }
@@ -116,6 +134,16 @@ impl Metrics {
 
     pub(crate) fn on_notification_failed(&self, code: Code) {
         self.notifications_failed.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// Counts a request for which the client lacks a right.
+    pub(crate) fn on_not_granted(&self, right: Right) {
+        self.denials.with_label_values(&[right.as_str(), NOT_GRANTED]).inc();
+    }
+
+    /// Counts a connection that the authorizer has rejected.
+    pub(crate) fn on_rejected(&self, code: Code) {
+        self.denials.with_label_values(&[CONNECT, code.as_str()]).inc();
     }
 
     pub(crate) fn method(&self, name: &str) -> Arc<MethodMetrics> {

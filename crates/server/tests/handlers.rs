@@ -124,8 +124,8 @@ async fn connect_handlers_see_the_request_and_others_if_it_is_kept() {
     for keeps in [false, true] {
         let router = router.clone();
         let upgrade = async move |upgrade: SocketIoUpgrade| match keeps {
-            true => upgrade.keep_request().route(&router),
-            false => upgrade.route(&router),
+            true => upgrade.keep_request().route(&router).await,
+            false => upgrade.route(&router).await,
         };
         let app = axum::Router::new().route("/socket", get(upgrade)).layer(Extension("acme"));
         let request = Request::get("/socket?a=b").header("x-color", "red").body(()).unwrap();

@@ -40,8 +40,8 @@ impl Client {
     /// Of a node that echoes calls.
     async fn connect(options: Options) -> Self {
         let router = Router::new(Node::embedded(options)).quick_call("echo", async |payload: bytes::Bytes| payload);
-        let app =
-            axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+        let app = axum::Router::new()
+            .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
         let (mut client, server) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move { axum::serve(One(Some(server)), app).await });
         let request = format!(

@@ -76,7 +76,7 @@ async fn a_connection_carries_its_user_and_data_of_the_application() {
                 Some(user) => upgrade.user(user),
                 None => upgrade,
             };
-            upgrade.with(Tenant("overwritten".to_owned())).with(Tenant(tenant.to_owned())).route(&router)
+            upgrade.with(Tenant("overwritten".to_owned())).with(Tenant(tenant.to_owned())).route(&router).await
         };
         common::listen(axum::Router::new().route("/socket", get(upgrade))).await
     };
@@ -188,7 +188,7 @@ async fn a_user_is_reached_on_all_their_connections_and_nobody_else_is() {
     let (router, node) = router();
     let router = router.call("ready", async || ());
     let upgrade = async move |axum::extract::Path(user): axum::extract::Path<String>, upgrade: SocketIoUpgrade| {
-        upgrade.user(UserId::new(&user).unwrap()).route(&router)
+        upgrade.user(UserId::new(&user).unwrap()).route(&router).await
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

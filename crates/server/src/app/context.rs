@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use bytes::Bytes;
-use roomcast_core::RoomName;
+use roomcast_core::{Right, RoomName};
 use roomcast_protocol::Name;
 
 use crate::app::socket::Socket;
@@ -133,6 +133,16 @@ pub enum RoomAction {
 }
 
 impl RoomAction {
+    /// Returns the right that a client needs if it has grants. Leaving a room needs no right.
+    pub(crate) fn right(self) -> Option<Right> {
+        match self {
+            Self::Join => Some(Right::Join),
+            Self::Leave => None,
+            Self::Publish => Some(Right::Publish),
+            Self::Members => Some(Right::Members),
+        }
+    }
+
     /// Returns the name of the built-in method, to which the client appends the room's name.
     pub(crate) fn method(self) -> &'static str {
         match self {

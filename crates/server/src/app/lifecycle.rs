@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use roomcast_core::{Codec, ConnectionGuard, Place, UserId};
+use roomcast_core::{Codec, ConnectionGuard, Identity, Place, Right, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 use tracing::Span;
 
@@ -17,8 +17,7 @@ use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::notifications::{NotificationQueue, report};
 use crate::app::rooms::MessageKind;
-use crate::app::router::Router;
-use crate::app::routes::{Routes, Target};
+use crate::app::routes::{Routes, Target, is_reserved};
 use crate::app::socket::Socket;
 use crate::app::spans;
 use crate::call::calls::Refusal;
@@ -51,13 +50,15 @@ pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
 pub(crate) struct NewConnection {
     pub(crate) request: Parts,
     pub(crate) user: Option<UserId>,
+    /// What the router's authorizer decided.
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) extensions: Extensions,
     pub(crate) keeps_request: bool,
 }
 
 impl NewConnection {
     pub(crate) fn new(request: Parts) -> Self {
-        Self { request, user: None, extensions: Extensions::new(), keeps_request: false }
+        Self { request, user: None, identity: None, extensions: Extensions::new(), keeps_request: false }
     }
 
     /// Returns the client's address, if the server provides it.
@@ -65,12 +66,29 @@ impl NewConnection {
         self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
     }
 
-    /// Reserves a place in the router's node.
+    /// Has the router's authorizer decide, if the router has one.
+    ///
+    /// # Errors
+    /// Returns the authorizer's error.
+    pub(crate) async fn authorize(&mut self, routes: &Routes) -> Result<(), CallError> {
+        let Some(authorizer) = &routes.authorizer else { return Ok(()) };
+        match authorizer.authorize(&self.request).await {
+            Ok(identity) => {
+                self.identity = Some(identity);
+                Ok(())
+            }
+            Err(error) => {
+                routes.node.metrics().on_rejected(error.code);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reserves a place in the node.
     ///
     /// # Errors
     /// Returns [`UpgradeRejection`] if the node accepts no more connections.
-    pub(crate) fn admit<S>(self, router: &Router<S>) -> Result<Opening, UpgradeRejection> {
-        let routes = router.routes();
+    pub(crate) fn admit(self, routes: Arc<Routes>) -> Result<Opening, UpgradeRejection> {
         let place = routes.node.take_place().map_err(|max| UpgradeRejection::TooManyConnections { max })?;
         if routes.node.hub().local().is_short_of_memory() {
             return Err(UpgradeRejection::ShortOfMemory);
@@ -82,7 +100,8 @@ impl NewConnection {
             client.keep_request(Arc::clone(&request));
         }
         client.set_span(Span::current());
-        Ok(Opening { routes, user: self.user, client, request, place })
+        let user = self.identity.as_ref().and_then(|identity| identity.user.clone()).or(self.user);
+        Ok(Opening { routes, user, identity: self.identity, client, request, place })
     }
 }
 
@@ -90,6 +109,7 @@ impl NewConnection {
 pub(crate) struct Opening {
     routes: Arc<Routes>,
     user: Option<UserId>,
+    identity: Option<Arc<Identity>>,
     client: ClientInfo,
     /// For the connect handler.
     request: Arc<Parts>,
@@ -99,14 +119,14 @@ pub(crate) struct Opening {
 /// Waits for the end of the handshake, and runs the connect handler. Returns `None` if there is no
 /// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
-    let Opening { routes, user, mut client, request, place } = opening;
+    let Opening { routes, user, identity, mut client, request, place } = opening;
     let transport = upgraded.await?;
     let node = routes.node.clone();
     let entry = node.hub().local().connect(user, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
     let connection = Arc::clone(entry.shared());
     spans::open_connection(&connection, &mut client);
-    let context = ConnectionContext::new(connection, client, node.options(), Arc::clone(node.metrics()));
+    let context = ConnectionContext::new(connection, client, identity, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
@@ -189,9 +209,14 @@ struct RouterApp {
 
 impl App for RouterApp {
     fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
-        let Some(target) = self.routes.notification(&name) else {
-            report(context, &name, Err(unknown("event", &name)));
-            return Ok(());
+        let target = check_call(context, &name)
+            .and_then(|()| self.routes.notification(&name).ok_or_else(|| unknown("event", &name)));
+        let target = match target {
+            Ok(target) => target,
+            Err(error) => {
+                report(context, &name, Err(error));
+                return Ok(());
+            }
         };
         let cost = notification_cost(&name, &payload);
         // A notification that has to wait for earlier ones must not start before them.
@@ -232,8 +257,9 @@ impl App for RouterApp {
         let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
         let admitted = context.admit_call(id, cost);
-        let known = || target.ok_or_else(|| Refusal::Answer(unknown("method", &name)));
-        let target = match admitted.and_then(|()| known()) {
+        let known = || target.ok_or_else(|| unknown("method", &name));
+        let found = admitted.and_then(|()| check_call(context, &name).and_then(|()| known()).map_err(Refusal::Answer));
+        let target = match found {
             Ok(target) => target,
             Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
@@ -260,6 +286,15 @@ impl App for RouterApp {
         }
         Ok(())
     }
+}
+
+/// Checks that the client may call a method, whether or not the method exists. A built-in method
+/// checks the rights on the room that the client names.
+fn check_call(context: &ConnectionContext, name: &Name) -> Result<(), CallError> {
+    if context.access.is_none() || is_reserved(name) {
+        return Ok(());
+    }
+    context.check_right(Right::Call, name)
 }
 
 fn unknown(what: &str, name: &Name) -> CallError {

@@ -6,6 +6,7 @@
 //! An event to the handler's own client leaves through `socket`, and a client's publish through
 //! `publishing`.
 
+pub(crate) mod authorizer;
 pub(crate) mod context;
 pub(crate) mod extract;
 pub(crate) mod handler;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{ConnectionId, Members, NodeId, RoomName, UserId, check_event};
+use roomcast_core::{ConnectionId, Members, NodeId, Right, RoomName, UserId, check_event};
 use roomcast_protocol::Name;
 use serde::Serialize;
 
@@ -25,9 +25,15 @@ pub(crate) enum RoomAccess {
 type Check = dyn Fn(RoomContext) -> Handling + Send + Sync;
 
 impl RoomAccess {
+    /// Checks the connection's grants, if it has any, and then asks the application's handler, if
+    /// there is one.
     async fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
+        if let Some(right) = action.right() {
+            socket.context.check_right(right, room)?;
+        }
         match self {
             Self::Everybody => Ok(()),
+            Self::Nobody if socket.context.access.is_some() => Ok(()),
             Self::Nobody => {
                 Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}")))
             }
@@ -93,7 +99,14 @@ impl<'a> RoomMessage<'a> {
             access.check(&socket, action, &room).await?;
             let (context, hub) = (&socket.context, socket.node.hub());
             match (action, kind) {
-                (RoomAction::Join, _) => hub.local().join(&context.connection, &room).await?,
+                (RoomAction::Join, _) => {
+                    hub.local().join(&context.connection, &room).await?;
+                    // A refresh may have taken away the right before the membership existed.
+                    if let Err(error) = context.check_right(Right::Join, &room) {
+                        hub.local().leave(&context.connection, &room);
+                        return Err(error);
+                    }
+                }
                 (RoomAction::Leave, _) => hub.local().leave(&context.connection, &room),
                 (RoomAction::Publish, MessageKind::Call) => {
                     publishing::publish(context, hub, ClientEvent { room, event, payload }).await?;

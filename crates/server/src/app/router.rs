@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use roomcast_protocol::Name;
 
+use crate::app::authorizer::{Authorizer, SharedAuthorizer};
 use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomContext};
 use crate::app::handler::Handler;
 use crate::app::handling::Start;
-use crate::app::rooms::{PREFIX, RoomAccess};
-use crate::app::routes::{CallRoute, Route, Routes, erase};
+use crate::app::rooms::RoomAccess;
+use crate::app::routes::{CallRoute, RESERVED, Route, Routes, erase, is_reserved};
 use crate::node::handle::Node;
 
 /// Routes the calls and notifications of a [`Node`]'s connections to handlers, by name. It is cheap
@@ -92,7 +93,8 @@ impl<S: Send + Sync + 'static> Router<S> {
     ///
     /// # Panics
     /// Panics if the router already has a handler for calls of this name, if the name is over 255
-    /// bytes, or if it begins with `rooms/`, which is reserved for the built-in methods.
+    /// bytes, or if it begins with `rooms/` or `auth/`, which are reserved for the built-in
+    /// methods.
     #[must_use]
     #[track_caller]
     pub fn call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
@@ -209,6 +211,30 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, state| routes.rooms.access = RoomAccess::Checked(erase(handler, state)))
     }
 
+    /// Sets the [`Authorizer`], which decides who may connect and what each client may do. Its
+    /// [`Identity`](crate::Identity) sets the connection's user. The grants of the identity apply
+    /// to everything that the client requests:
+    ///
+    /// - A call or a notification requires the right `call` on its name, whether or not the router
+    ///   has a handler for this name.
+    /// - The [`rooms/…` methods](Self::client_rooms) require the right `join`, `publish` or
+    ///   `members` on the room, and are open to every client that has this right. If the router
+    ///   also has a `client_rooms` handler, the handler runs after the grants have permitted the
+    ///   request, and can only deny it.
+    ///
+    /// If the identity has a credential, the client gets the event `auth/expiring` with the payload
+    /// `{"in_ms": …}` 60 to 30 s before the credential expires. The client then calls `auth/refresh`
+    /// with a new credential. Otherwise, the connection is closed with 4401 when the credential has
+    /// expired and the grace time is over. If a refresh takes away a right to be in a room, the
+    /// connection leaves the room, and the client gets the event `auth/left` with `{"room": …}`.
+    ///
+    /// Handlers themselves, such as one that calls [`Socket::join`](crate::Socket::join), need no
+    /// rights.
+    #[must_use]
+    pub fn authorizer(self, authorizer: impl Authorizer) -> Self {
+        self.change(|routes, _| routes.set_authorizer(SharedAuthorizer::new(authorizer)))
+    }
+
     /// Runs a handler first on each connection. The client's messages wait until it returns.
     ///
     /// If the handler returns an error, the connection is closed with the error's message and the
@@ -251,18 +277,19 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// # Panics
     /// Panics if both routers have a handler for the same call or notification, if both have a
     /// fallback of the same kind, or if they belong to different nodes. It also panics if the other
-    /// router has a handler for rooms, a connect handler or a disconnect handler. Set those on the
-    /// router that remains.
+    /// router has an authorizer, a handler for rooms, a connect handler or a disconnect handler.
+    /// Set those on the router that remains.
     #[must_use]
     #[track_caller]
     pub fn merge<T>(self, other: Router<T>) -> Self {
         let other = Arc::unwrap_or_clone(other.routes);
         assert!(self.routes.node.id() == other.node.id(), "both routers must be of the same node");
         assert!(
-            other.on_connect.is_none()
+            other.authorizer.is_none()
+                && other.on_connect.is_none()
                 && other.on_disconnect.is_none()
                 && matches!(other.rooms.access, RoomAccess::Nobody),
-            "a router with a rule for rooms, a connect handler or a disconnect handler cannot be merged into another"
+            "a router with an authorizer, a rule for rooms, a connect handler or a disconnect handler cannot be merged into another"
         );
         self.change(|routes, _| {
             for (name, route) in other.calls {
@@ -291,7 +318,7 @@ impl<S> Router<S> {
 /// Checks that clients can send the name, and that it is not reserved.
 #[track_caller]
 fn checked(name: &str) -> Name {
-    assert!(!name.starts_with(PREFIX), "the name {name:?} begins with {PREFIX}, which is reserved");
+    assert!(!is_reserved(name), "the name {name:?} is reserved, like all names that begin with one of {RESERVED:?}");
     match Name::new(name) {
         Ok(name) => name,
         Err(error) => panic!("the name {name:?} cannot be called: {error}"),

@@ -8,10 +8,11 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
+use crate::app::authorizer::{self, SharedAuthorizer};
 use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomAction};
 use crate::app::handler::Handler;
 use crate::app::handling::{Handled, Handling, Start, catch_panic};
-use crate::app::rooms::{PREFIX, RoomAccess, RoomMessage};
+use crate::app::rooms::{self, RoomAccess, RoomMessage};
 use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;
@@ -34,6 +35,7 @@ pub(crate) struct Routes {
     pub(crate) call_fallback: Option<Route<CallContext>>,
     pub(crate) notification_fallback: Option<Route<NotificationContext>>,
     pub(crate) rooms: RoomMethods,
+    pub(crate) authorizer: Option<SharedAuthorizer>,
     pub(crate) on_connect: Option<Route<ConnectContext>>,
     pub(crate) on_disconnect: Option<Route<DisconnectContext>>,
 }
@@ -127,11 +129,19 @@ impl<C> Route<C> {
     }
 }
 
+/// The prefixes of the built-in methods.
+pub(crate) const RESERVED: [&str; 2] = [rooms::PREFIX, authorizer::PREFIX];
+
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED.iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl Routes {
     pub(crate) fn new(node: Node) -> Self {
         Self {
             unknown: node.metrics().method(UNKNOWN_METHOD),
             rooms: RoomMethods::new(&node),
+            authorizer: None,
             node,
             calls: HashMap::new(),
             notifications: HashMap::new(),
@@ -140,6 +150,16 @@ impl Routes {
             on_connect: None,
             on_disconnect: None,
         }
+    }
+
+    /// Sets the authorizer, and adds the built-in method that refreshes identities.
+    pub(crate) fn set_authorizer(&mut self, authorizer: SharedAuthorizer) {
+        let metrics = self.node.metrics().method(authorizer::REFRESH);
+        let refresh = authorizer.clone();
+        let handle = Arc::new(move |call: CallContext| refresh.refresh(call.socket, call.payload));
+        let name = Name::new(authorizer::REFRESH).expect("the name is short");
+        self.calls.insert(name, CallRoute { route: Route { handle, start: Start::Later }, metrics });
+        self.authorizer = Some(authorizer);
     }
 
     /// Finds the handler of a call, and the metrics that count it.
@@ -172,7 +192,7 @@ impl Routes {
         name: &Name,
         fallback: &'routes Option<Route<C>>,
     ) -> Option<Target<'routes, 'name, C>> {
-        fallback.as_ref().filter(|_| !name.starts_with(PREFIX)).map(Target::Handler)
+        fallback.as_ref().filter(|_| !is_reserved(name)).map(Target::Handler)
     }
 
     pub(crate) fn room_access(&self) -> &RoomAccess {
@@ -183,7 +203,13 @@ impl Routes {
     pub(crate) async fn connect(&self, socket: Socket, request: Arc<Parts>) -> Result<(), CloseFrame> {
         let on_connect = self.on_connect.clone();
         let connecting = catch_panic(Box::pin(async move {
-            socket.node.hub().local().join_user(&socket.context.connection).await?;
+            let (local, connection) = (socket.node.hub().local(), &socket.context.connection);
+            local.join_user(connection).await?;
+            if let Some(access) = &socket.context.access {
+                for room in &access.identity().join {
+                    local.join_eventually(connection, room).await?;
+                }
+            }
             match on_connect {
                 Some(on_connect) => on_connect.handle(ConnectContext { socket, request }).await,
                 None => Ok(Bytes::new()),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use roomcast_core::{ConnectionId, RoomName, UserId};
+use roomcast_core::{ConnectionId, Identity, RoomName, UserId};
 use roomcast_protocol::CloseCode;
 
 use crate::connection::context::ConnectionContext;
@@ -40,9 +40,16 @@ impl Socket {
         self.context.connection.id
     }
 
-    /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) set one.
+    /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) or the
+    /// [authorizer](crate::Router::authorizer) set one.
     pub fn user(&self) -> Option<&UserId> {
         self.context.connection.user.as_ref()
+    }
+
+    /// Returns who the client is and what it may do, if the router has an
+    /// [authorizer](crate::Router::authorizer). A refresh replaces the identity.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.context.access.as_ref().map(|access| access.identity())
     }
 
     /// Returns the client's address, if the server provides it. To provide it, serve your

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
 
+use crate::app::authorizer;
 use crate::app::lifecycle::{self, NewConnection};
 use crate::app::router::Router;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
@@ -34,7 +35,7 @@ const MIN_INBOX: usize = 1024;
 ///
 /// async fn upgrade(upgrade: SocketIoUpgrade, headers: HeaderMap, router: Router) -> Response {
 ///     match headers.get("x-user").and_then(|user| UserId::new(user.to_str().ok()?).ok()) {
-///         Some(user) => upgrade.user(user).route(&router),
+///         Some(user) => upgrade.user(user).route(&router).await,
 ///         None => CallError::new(Code::Unauthenticated, "log in first").into_response(),
 ///     }
 /// }
@@ -82,7 +83,7 @@ impl SocketIoUpgrade {
     ///
     /// async fn upgrade(upgrade: SocketIoUpgrade, headers: HeaderMap, router: Router) -> Response {
     ///     let tenant = headers.get("x-tenant").and_then(|tenant| tenant.to_str().ok()).unwrap_or("none");
-    ///     upgrade.with(Tenant(tenant.to_owned())).route(&router)
+    ///     upgrade.with(Tenant(tenant.to_owned())).route(&router).await
     /// }
     ///
     /// async fn tenant(axum::Extension(Tenant(tenant)): axum::Extension<Tenant>) -> String {
@@ -119,9 +120,18 @@ impl SocketIoUpgrade {
         self
     }
 
-    /// Serves the connection with a router's handlers, and returns the response to the request.
-    pub fn route<S>(self, router: &Router<S>) -> Response {
-        let opening = match self.connection.admit(router) {
+    /// Serves the connection with a router's handlers, and returns the response to the request. If
+    /// the router has an [authorizer](Router::authorizer), the authorizer decides first, which takes
+    /// at most 5 s.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, no connection is opened.
+    pub async fn route<S>(mut self, router: &Router<S>) -> Response {
+        let routes = router.routes();
+        if let Err(error) = self.connection.authorize(&routes).await {
+            return authorizer::rejection(error);
+        }
+        let opening = match self.connection.admit(routes) {
             Ok(opening) => opening,
             Err(rejection) => return rejection.into_response(),
         };

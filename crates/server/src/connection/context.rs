@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use roomcast_core::{LocalConnection, Outgoing, Rejected};
-use roomcast_protocol::{CallId, CloseFrame, Frame, Name, encode_frame};
+use roomcast_core::{ExpiryEvent, Identity, LocalConnection, Names, Outgoing, Rejected, Right};
+use roomcast_protocol::{CallId, CloseCode, CloseFrame, Frame, Name, encode_frame};
+use serde_json::json;
 
 use crate::call::calls::{Calls, Refusal};
 use crate::call::running::Call;
+use crate::connection::access::{Access, EXPIRING};
 use crate::connection::client_info::ClientInfo;
 use crate::connection::inbound::Permit;
 use crate::connection::publish_share::PublishShare;
@@ -28,6 +30,8 @@ const END_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct ConnectionContext {
     pub(crate) connection: Arc<LocalConnection>,
     pub(crate) client: ClientInfo,
+    /// `None` if the router has no authorizer. Boxed, so that it costs other connections little.
+    pub(crate) access: Option<Box<Access>>,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
@@ -44,13 +48,17 @@ impl ConnectionContext {
     pub(crate) fn new(
         connection: Arc<LocalConnection>,
         client: ClientInfo,
+        identity: Option<Arc<Identity>>,
         options: Arc<Options>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let now = tokio::time::Instant::now().into_std();
+        let access = identity.map(|identity| Box::new(Access::new(identity, now, connection.id.serial)));
         Arc::new(Self {
             calls: Calls::new(options.max_calls),
             connection,
             client,
+            access,
             options,
             metrics,
             publish_share: OnceLock::new(),
@@ -163,6 +171,41 @@ impl ConnectionContext {
     pub(crate) fn reset_call(&self, id: CallId) {
         if let Some(call) = self.calls.cancel(id) {
             call.cancel(CancelCause::Reset);
+        }
+    }
+
+    // === what the client may do ===
+
+    /// Checks that the client has a right on a room or a method.
+    ///
+    /// # Errors
+    /// Returns `PERMISSION_DENIED` with the missing right.
+    pub(crate) fn check_right(&self, right: Right, name: &str) -> Result<(), CallError> {
+        let Some(access) = &self.access else { return Ok(()) };
+        if access.allows(right, name) {
+            return Ok(());
+        }
+        let connection = self.connection.id;
+        tracing::debug!(%connection, %right, name, "the client lacks a right");
+        self.metrics.on_not_granted(right);
+        let kind = match right.names() {
+            Names::Rooms => "room",
+            Names::Calls => "call",
+        };
+        let error = CallError::new(Code::PermissionDenied, format!("the right {right} on {kind} {name:?} is missing"));
+        Err(error.with_details(json!({ "right": right, kind: name })))
+    }
+
+    /// Reminds the client that its credential expires, or returns the Close that ends the connection.
+    pub(crate) fn on_expiry(&self, now: Instant) -> Option<CloseFrame> {
+        match self.access.as_deref()?.on_time(now)? {
+            ExpiryEvent::Remind { expires_in } => {
+                let in_ms = u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX);
+                // If the client reads too slowly, its connection is already being closed.
+                let _ = self.notify(EXPIRING, json!({ "in_ms": in_ms }).to_string().into());
+                None
+            }
+            ExpiryEvent::End => Some(CloseFrame::new(CloseCode::TOKEN_EXPIRED, "the credential has expired")),
         }
     }
 

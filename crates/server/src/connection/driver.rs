@@ -19,6 +19,7 @@ use roomcast_protocol::{
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::connection::access::Access;
 use crate::connection::context::ConnectionContext;
 use crate::connection::session::Session;
 use crate::connection::transport::Transport;
@@ -137,11 +138,13 @@ impl<S: Session> Driver<S> {
         Poll::Pending
     }
 
-    /// Polls one timer for the keep-alive, the message that is being received and the calls'
-    /// deadlines. A timer for each call would cost more than most calls do.
+    /// Polls one timer for the keep-alive, the message that is being received, the credential and
+    /// the calls' deadlines. A timer for each call would cost more than most calls do.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
-            let deadlines = [self.message_due, self.context.calls.next_deadline().map(Instant::from)];
+            let expiry = self.context.access.as_deref().and_then(Access::next_deadline);
+            let deadlines =
+                [self.message_due, self.context.calls.next_deadline().map(Instant::from), expiry.map(Instant::from)];
             let next = deadlines.into_iter().flatten().fold(self.keep_alive_at, Instant::min);
             if next != timer.deadline() {
                 timer.as_mut().reset(next);
@@ -151,6 +154,9 @@ impl<S: Session> Driver<S> {
             }
             let now = Instant::now();
             self.context.end_overdue_calls(now.into_std());
+            if let Some(close) = self.context.on_expiry(now.into_std()) {
+                return Poll::Ready(End::ByServer(close));
+            }
             if self.message_due.is_some_and(|due| due <= now) {
                 let reason = format!("a message was not whole after {:?}", self.message_timeout());
                 return Poll::Ready(End::ByServer(CloseFrame::new(CloseCode::POLICY_VIOLATION, reason)));

@@ -37,7 +37,7 @@ use crate::options::Options;
 ///     let node = Node::embedded(Options::default());
 ///     let router = Router::new(node.clone()).call("echo", async |payload: bytes::Bytes| payload);
 ///     let app = axum::Router::new()
-///         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+///         .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
 ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 ///     // Kubernetes stops a container with SIGTERM. axum does not wait for upgraded connections; the drain does.
 ///     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -63,6 +63,7 @@ use crate::call::running::Call;
 use crate::connection::handshake::UpgradeRejection;
 use crate::connection::transport::Transport;
 use crate::end::{CancelCause, Disconnected};
+use crate::error::CallError;
 use crate::metrics::UNKNOWN_METHOD;
 use crate::payload::IntoPayload;
 use crate::testing::client::within_patience;
@@ -101,12 +102,20 @@ impl From<UpgradeRejection> for ConnectError {
     }
 }
 
+impl From<CallError> for ConnectError {
+    /// The authorizer's error.
+    fn from(error: CallError) -> Self {
+        let body = String::from_utf8_lossy(&error.payload()).into_owned();
+        Self::Refused { status: error.into_response().status(), body }
+    }
+}
+
 /// Connects a client to a router's handlers. The returned [`Socket`] is the server's end of the
 /// connection. To give the connection a user or data, use [`ClientBuilder`].
 ///
 /// # Errors
-/// Returns [`ConnectError`] if the connect handler refuses the connection, or if the node accepts
-/// no more connections.
+/// Returns [`ConnectError`] if the authorizer or the connect handler refuses the connection, or if
+/// the node accepts no more connections.
 ///
 /// # Panics
 /// Panics if the connect handler takes longer than [`PATIENCE`].
@@ -184,8 +193,10 @@ impl ClientBuilder {
     ///
     /// # Cancel safety
     /// As for [`connect`].
-    pub async fn connect<S>(self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
-        let opening = self.0.admit(router)?;
+    pub async fn connect<S>(mut self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
+        let routes = router.routes();
+        self.0.authorize(&routes).await?;
+        let opening = self.0.admit(routes)?;
         let (server, client) = duplex(PIPE);
         let (opened, socket) = oneshot::channel();
         let transport = std::future::ready(Some(Transport::pipe(server)));
@@ -262,7 +273,7 @@ pub fn cancel(cancel: &Cancel, cause: CancelCause) {
 ///     get(async move |upgrade: SocketIoUpgrade, headers: HeaderMap| {
 ///         let user = headers.get("x-user").and_then(|user| UserId::new(user.to_str().ok()?).ok());
 ///         match user {
-///             Some(user) => Ok(upgrade.user(user).route(&router)),
+///             Some(user) => Ok(upgrade.user(user).route(&router).await),
 ///             None => Err(axum::http::StatusCode::UNAUTHORIZED),
 ///         }
 ///     }),

@@ -59,7 +59,7 @@ pub(crate) fn context(
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
     let connection = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
     let client = ClientInfo { peer_addr, ..ClientInfo::default() };
-    ConnectionContext::new(connection, client, options, Arc::clone(&standalone.metrics))
+    ConnectionContext::new(connection, client, None, options, Arc::clone(&standalone.metrics))
 }
 
 /// Creates the driver of a standalone connection.

@@ -23,6 +23,8 @@ pub struct TestBroker {
     /// Whether publishes wait for [`TestBroker::answer`].
     pub holds: AtomicBool,
     held: Mutex<VecDeque<Held>>,
+    /// Whether subscriptions go on; they wait while it is false.
+    pub subscribes: watch::Sender<bool>,
 }
 
 /// A publish that was not answered.
@@ -40,6 +42,7 @@ impl TestBroker {
             stream: watch::Sender::new(Stream::Flows),
             holds: AtomicBool::new(false),
             held: Mutex::default(),
+            subscribes: watch::Sender::new(true),
         }
     }
 
@@ -78,7 +81,11 @@ impl Broker for TestBroker {
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.inner.subscribe(room)
+        let (subscribed, mut subscribes) = (self.inner.subscribe(room), self.subscribes.subscribe());
+        Box::pin(async move {
+            let _ = subscribes.wait_for(|subscribes| *subscribes).await;
+            subscribed.await
+        })
     }
 
     fn unsubscribe(&self, room: &RoomName) {

@@ -17,8 +17,10 @@ use roomcast::{Cancel, CancelCause, Options, Router, SocketIo, SocketIoUpgrade};
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub async fn serve(router: Router) -> String {
-    listen(axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router))))
-        .await
+    listen(
+        axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await)),
+    )
+    .await
 }
 
 pub async fn serve_loop<F, Fut>(options: Options, handler: F) -> String

@@ -52,7 +52,8 @@ const ROWS: &[Row] = &[
 #[tokio::test]
 async fn a_request_is_upgraded_only_if_all_of_it_is_right() {
     let router = Router::new(Node::embedded(roomcast::Options::default()));
-    let app = axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router)));
+    let app =
+        axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     tokio::spawn(async move { axum::serve(listener, app).await });

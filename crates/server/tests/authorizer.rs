@@ -1,0 +1,335 @@
+//! What an authorizer decides, and how connections keep to it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{Request, StatusCode};
+use common::broker::TestBroker;
+use common::wait_until;
+use roomcast::prometheus::Registry;
+use roomcast::testing::{self, Client, ClientBuilder, ConnectError};
+use roomcast::{
+    Authorizer, CallError, CloseCode, Code, Credential, Grants, Identity, Name, Node, Options, RoomAction, RoomName,
+    Router, Rule, Socket, Subject, UserId,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::sleep;
+
+const GRACE: Duration = Duration::from_secs(25);
+
+/// A token without a signature, for these tests.
+#[derive(Deserialize)]
+struct Token {
+    user: String,
+    allow: Vec<Rule>,
+    #[serde(default)]
+    join: Vec<String>,
+    /// Seconds from the beginning of the test.
+    #[serde(default)]
+    issued: u64,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// Trusts everybody's token.
+struct Tokens {
+    started: SystemTime,
+}
+
+impl Tokens {
+    fn identity(&self, token: &[u8]) -> Result<Identity, CallError> {
+        let token: Token =
+            serde_json::from_slice(token).map_err(|error| CallError::new(Code::Unauthenticated, error.to_string()))?;
+        let grants = Grants::resolve(&token.allow, Subject { user: Some(&token.user), claims: &Value::Null });
+        let mut identity = Identity::new(grants).with_user(UserId::new(&token.user)?);
+        identity.join = token.join.iter().map(|room| RoomName::new(room)).collect::<Result<_, _>>()?;
+        identity.credential = token.expires_in.map(|expires_in| Credential {
+            subject: token.user,
+            id: None,
+            issued_at: self.started + Duration::from_secs(token.issued),
+            expires_at: self.started + Duration::from_secs(expires_in),
+            grace: GRACE,
+        });
+        Ok(identity)
+    }
+}
+
+impl Authorizer for Tokens {
+    async fn authorize(&self, request: &Parts) -> Result<Identity, CallError> {
+        match request.headers.get(AUTHORIZATION) {
+            Some(token) => self.identity(token.as_bytes()),
+            None => Err(CallError::new(Code::Unauthenticated, "send a token")),
+        }
+    }
+
+    async fn refresh(&self, _current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
+        self.identity(credential)
+    }
+}
+
+fn router() -> Router {
+    router_of(Node::embedded(Options::default()))
+}
+
+fn router_of(node: Node) -> Router {
+    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens { started: SystemTime::now() })
+}
+
+/// A router whose clients may be silent for as long as a test lets the time pass.
+fn without_pings() -> Router {
+    router_of(Node::embedded(Options::default().with(|options| options.ping_interval = Duration::from_secs(86_400))))
+}
+
+async fn connect<S>(router: &Router<S>, token: &Value) -> (Client, Socket) {
+    let request = Request::get("/socket").header(AUTHORIZATION, token.to_string()).body(()).unwrap();
+    ClientBuilder::default().request(request).connect(router).await.unwrap()
+}
+
+/// A token that lets Ann use the rooms of her team, for an hour.
+fn token(rooms: &Value) -> Value {
+    json!({ "user": "ann", "allow": [{ "rooms": rooms, "do": ["join", "publish"] }], "expires_in": 3600 })
+}
+
+async fn code_of(client: &mut Client, method: &str) -> Option<Code> {
+    client.call(method, ()).await.err().map(|error| error.code)
+}
+
+#[tokio::test]
+async fn a_client_may_do_what_is_granted_and_nothing_else() {
+    let router = router().call("admin.stop", async || ()).fallback(async |name: Name| name.to_string());
+    let allow = json!([
+        { "rooms": ["user:{user}"], "do": ["join", "members"] },
+        { "rooms": ["news"], "do": ["publish"] },
+        { "calls": ["chat.*"], "do": ["call"] },
+    ]);
+    let (mut client, socket) = connect(&router, &json!({ "user": "ann", "allow": allow })).await;
+    assert_eq!(socket.user(), Some(&UserId::new("ann").unwrap()));
+    let denied = Some(Code::PermissionDenied);
+    for (method, expected) in [
+        ("chat.send", None),
+        ("chat.other", None),
+        ("admin.stop", denied),
+        ("no.such.method", denied),
+        ("rooms/join/user:ann", None),
+        ("rooms/members/user:ann", None),
+        ("rooms/join/user:bob", denied),
+        ("rooms/publish/user:ann/said", denied),
+        ("rooms/publish/news/said", None),
+        ("rooms/join/news", denied),
+        ("rooms/members/news", denied),
+        ("rooms/leave/news", None),
+        ("rooms/other/news", Some(Code::NotFound)),
+        ("auth/other", Some(Code::NotFound)),
+    ] {
+        assert_eq!(code_of(&mut client, method).await, expected, "{method}");
+    }
+    assert_eq!(socket.rooms(), [RoomName::new("user:ann").unwrap()]);
+    let error = client.call("rooms/join/user:bob", ()).await.unwrap_err();
+    assert_eq!(error.message, r#"the right join on room "user:bob" is missing"#);
+    assert_eq!(error.details(), Some(&json!({ "right": "join", "room": "user:bob" })));
+}
+
+#[tokio::test]
+async fn a_notification_needs_the_right_to_call() {
+    let (seen, mut notified) = mpsc::unbounded_channel();
+    let router = router()
+        .with_state(seen)
+        .notify_fallback(async |State(seen): State<UnboundedSender<Name>>, name: Name| drop(seen.send(name)));
+    let (mut client, _) =
+        connect(&router, &json!({ "user": "ann", "allow": [{ "calls": ["chat.*"], "do": ["call"] }] })).await;
+    client.notify("admin.stop", ()).await;
+    client.notify("chat.typing", ()).await;
+    assert_eq!(notified.recv().await.as_deref(), Some("chat.typing"));
+    assert!(notified.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_handler_for_rooms_decides_in_addition_to_grants() {
+    let router = router().client_rooms(async |action: RoomAction, room: RoomName| {
+        match action == RoomAction::Join && room.ends_with("closed") {
+            true => Err(CallError::new(Code::FailedPrecondition, "closed")),
+            false => Ok(()),
+        }
+    });
+    let (mut client, _) = connect(&router, &token(&json!(["team:*"]))).await;
+    assert_eq!(code_of(&mut client, "rooms/join/team:open").await, None);
+    assert_eq!(code_of(&mut client, "rooms/join/team:closed").await, Some(Code::FailedPrecondition));
+    assert_eq!(code_of(&mut client, "rooms/join/other").await, Some(Code::PermissionDenied));
+}
+
+#[tokio::test]
+async fn a_client_without_a_valid_token_gets_no_connection() {
+    let router = router();
+    let refused = testing::connect(&router).await.unwrap_err();
+    let ConnectError::Refused { status, body } = refused else { panic!("{refused}") };
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(body.contains("send a token"), "{body}");
+    assert_eq!(router.node().connection_count(), 0);
+}
+
+#[tokio::test]
+async fn a_rejected_request_is_answered_as_http_prescribes() {
+    let url = common::serve(router()).await;
+    let request = format!(
+        "GET /socket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        roomcast::SUBPROTOCOL
+    );
+    let address = url.trim_start_matches("ws://").trim_end_matches("/socket").to_owned();
+    let response = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(common::DEADLINE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = [0; 4096];
+        let length = stream.read(&mut response).unwrap();
+        String::from_utf8_lossy(&response[..length]).to_lowercase()
+    });
+    let response = response.await.unwrap();
+    assert!(response.starts_with("http/1.1 401 "), "{response}");
+    assert!(response.contains(&format!("\r\n{WWW_AUTHENTICATE}: bearer\r\n")), "{response}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authorizer_that_takes_too_long_keeps_nobody_waiting() {
+    struct Slow;
+    impl Authorizer for Slow {
+        async fn authorize(&self, _request: &Parts) -> Result<Identity, CallError> {
+            std::future::pending().await
+        }
+    }
+    let router = Router::new(Node::embedded(Options::default())).authorizer(Slow);
+    let refused = testing::connect(&router).await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn the_node_joins_the_rooms_of_an_identity_before_the_connect_handler_runs() {
+    let router = router().on_connect(async |socket: Socket| {
+        let rooms: Vec<_> = socket.rooms().iter().map(ToString::to_string).collect();
+        socket.notify("rooms", rooms.join(" "))
+    });
+    let (mut client, _) = connect(&router, &json!({ "user": "ann", "allow": [], "join": ["a", "b"] })).await;
+    assert_eq!(client.event().await.payload, "a b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_reminded_and_then_closed_when_its_credential_expires() {
+    let (router, token) = (without_pings(), token(&json!(["team:*"])));
+    let (mut client, _) = connect(&router, &token).await;
+    sleep(Duration::from_secs(3570)).await;
+    let reminder = client.event().await;
+    assert_eq!(reminder.name, "auth/expiring");
+    let in_ms = reminder.json::<Value>()["in_ms"].as_u64().unwrap();
+    assert!((29_000..=60_000).contains(&in_ms), "{in_ms}");
+    sleep(Duration::from_secs(30) + GRACE - Duration::from_secs(2)).await;
+    assert_eq!(client.call("chat.send", ()).await.unwrap_err().code, Code::PermissionDenied, "the connection is open");
+    assert_eq!(client.closed().await.code, CloseCode::TOKEN_EXPIRED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refreshed_connection_outlasts_its_first_credential() {
+    let (mut client, socket) = connect(&without_pings(), &token(&json!(["team:*"]))).await;
+    let mut longer = token(&json!(["team:*"]));
+    (longer["issued"], longer["expires_in"]) = (json!(1), json!(7200));
+    client.call("auth/refresh", longer.to_string()).await.unwrap();
+    let credential = socket.identity().unwrap().credential.clone().unwrap();
+    assert_eq!(credential.expires_at, credential.issued_at + Duration::from_secs(7199));
+    sleep(Duration::from_secs(7170)).await;
+    assert_eq!(client.event().await.name, "auth/expiring", "and nothing before");
+}
+
+#[tokio::test]
+async fn a_refused_refresh_leaves_the_connection_as_it_was() {
+    let mut first = token(&json!(["team:*"]));
+    first["issued"] = json!(10);
+    let (mut client, socket) = connect(&router(), &first).await;
+    let changed = |key: &str, value: Value| {
+        let mut token = token(&json!(["**"]));
+        token["issued"] = json!(20);
+        token[key] = value;
+        token.to_string()
+    };
+    for (credential, message) in [
+        (changed("user", json!("bob")), "the new credential belongs to another user"),
+        (changed("issued", json!(9)), "the new credential is older than the current one"),
+        (changed("expires_in", Value::Null), "the connection has no credential that can be refreshed"),
+        ("nonsense".to_owned(), "expected ident at line 1 column 2"),
+    ] {
+        let error = client.call("auth/refresh", credential).await.unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (Code::Unauthenticated, message));
+    }
+    assert_eq!(code_of(&mut client, "rooms/join/team:a").await, None);
+    assert_eq!(code_of(&mut client, "rooms/join/other").await, Some(Code::PermissionDenied));
+    assert_eq!(socket.rooms().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_leaves_the_rooms_that_a_refresh_takes_away_and_no_others() {
+    let (mut client, socket) = connect(&router(), &token(&json!(["team:*", "news"]))).await;
+    for room in ["team:a", "team:b", "news"] {
+        client.call(&format!("rooms/join/{room}"), ()).await.unwrap();
+    }
+    // Rooms that the server joins for its own reasons are not the token's.
+    socket.join("internal").await.unwrap();
+    client.call("auth/refresh", token(&json!(["team:b", "news"])).to_string()).await.unwrap();
+    let left = client.event().await;
+    assert_eq!((left.name.as_str(), left.json::<Value>()), ("auth/left", json!({ "room": "team:a" })));
+    let mut rooms: Vec<_> = socket.rooms().iter().map(ToString::to_string).collect();
+    rooms.sort();
+    assert_eq!(rooms, ["internal", "news", "team:b"]);
+    // No event of the lost room arrives any more.
+    for room in ["team:a", "team:b"] {
+        socket.node().room(room).publish("said", room).await.unwrap();
+    }
+    assert_eq!(client.event().await.payload, "team:b");
+}
+
+#[tokio::test]
+async fn a_join_that_a_refresh_overtakes_fails() {
+    let broker = Arc::new(TestBroker::new());
+    let router = router_of(Node::new(Arc::clone(&broker) as _, Options::default()));
+    let (mut client, socket) = connect(&router, &token(&json!(["team:*"]))).await;
+    broker.subscribes.send_replace(false);
+    let join = client.start("rooms/join/team:a", ()).await;
+    wait_until("the join waits for its subscription", || socket.rooms().len() == 1).await;
+    client.call("auth/refresh", token(&json!(["team:b"])).to_string()).await.unwrap();
+    broker.subscribes.send_replace(true);
+    assert!(client.response(join).await.is_err());
+    assert_eq!(socket.rooms(), []);
+}
+
+#[tokio::test]
+async fn denials_are_counted() {
+    let router = router();
+    let registry = Registry::new();
+    router.node().register_metrics(&registry).unwrap();
+    let (mut client, _) = connect(&router, &token(&json!(["team:*"]))).await;
+    let _ = client.call("admin.stop", ()).await;
+    let _ = client.call("rooms/join/other", ()).await;
+    let _ = testing::connect(&router).await;
+    let families = registry.gather();
+    let denials = families.iter().find(|family| family.name() == "roomcast_denials_total").unwrap();
+    let mut counted: Vec<_> = denials
+        .get_metric()
+        .iter()
+        .map(|metric| {
+            let labels: Vec<_> = metric.get_label().iter().map(|label| label.value().to_owned()).collect();
+            (labels.join(" "), metric.get_counter().get_value() as u64)
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    counted.sort();
+    let expected =
+        ["UNAUTHENTICATED connect", "not_granted call", "not_granted join"].map(|labels| (labels.to_owned(), 1));
+    assert_eq!(counted, expected);
+}
