@@ -13,17 +13,19 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("roomcast-core", &["roomcast-protocol"]),
     ("roomcast-redis", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast", &["roomcast-core", "roomcast-protocol"]),
-    ("roomcast-node", &["roomcast", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
+    ("roomcast-auth", &["roomcast"]),
+    ("roomcast-node", &["roomcast", "roomcast-auth", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
     ("roomcast-loadtest", &["roomcast-protocol"]),
     ("roomcast-testkit", &["roomcast", "roomcast-core", "roomcast-protocol"]),
 ];
 
 /// Libraries with the only crates that may name them.
 const ONLY_USED_BY: &[(&str, &[&str])] = &[
-    ("axum", &["roomcast", "roomcast-node"]),
+    ("axum", &["roomcast", "roomcast-auth", "roomcast-node"]),
     ("hyper", &["roomcast", "roomcast-node"]),
     ("hyper-util", &["roomcast", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
+    ("jsonwebtoken", &["roomcast-auth"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),
     ("figment", &["roomcast-node"]),
     ("toml", &["roomcast-node", "roomcast-loadtest"]),

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::access::claims::claim_text;
 use crate::access::pattern::{Names, Pattern, PatternError, Template};
+use crate::id::RoomName;
 
 /// What a rule permits.
 ///
@@ -177,6 +178,28 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// Fills in the placeholders in a room's name, such as `user:{user}`.
+    ///
+    /// # Errors
+    /// Returns [`PatternError`] if the text contains a wildcard, a placeholder without a value or
+    /// with a value that is not exactly one segment, or is not the name of a room.
+    ///
+    /// ```
+    /// # use roomcast_core as roomcast;
+    /// use roomcast::Subject;
+    /// use serde_json::json;
+    ///
+    /// let subject = Subject { user: Some("ann"), claims: &json!({ "team": 7 }) };
+    /// assert_eq!(&*subject.room("team:{claim.team}:{user}")?, "team:7:ann");
+    /// assert!(subject.room("team:*").is_err() && subject.room("{claim.x}").is_err());
+    /// # Ok::<(), roomcast::PatternError>(())
+    /// ```
+    pub fn room(&self, text: &str) -> Result<RoomName, PatternError> {
+        let template = Template::parse(Names::Rooms, text)?;
+        let name = template.name(|placeholder| self.value_of(placeholder))?;
+        RoomName::new(&name).map_err(|error| template.is_not_a_name(error))
+    }
+
     fn value_of(&self, placeholder: &str) -> Option<String> {
         match placeholder.strip_prefix("claim.") {
             Some(path) => claim_text(self.claims, path),

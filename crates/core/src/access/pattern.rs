@@ -115,6 +115,32 @@ impl Template {
     }
 }
 
+impl Template {
+    /// Fills in the placeholders of a template without wildcards, which is then a name.
+    pub(crate) fn name(&self, mut value_of: impl FnMut(&str) -> Option<String>) -> Result<String, PatternError> {
+        let error = |problem: String| PatternError { pattern: self.text.clone(), problem };
+        let mut name = String::new();
+        for Segment { after, kind } in &self.segments {
+            name.extend(after);
+            match kind {
+                Kind::Text(text) => name += text,
+                Kind::Placeholder(placeholder) => match value_of(placeholder) {
+                    Some(value) if is_one_segment(self.names, &value) => name += &value,
+                    Some(value) => return Err(error(format!("the value {value:?} is not one segment"))),
+                    None => return Err(error(format!("there is no value for {{{placeholder}}}"))),
+                },
+                Kind::One | Kind::Rest => return Err(error("a name contains no wildcard".to_owned())),
+            }
+        }
+        Ok(name)
+    }
+
+    /// The error of a name that is a template, but not the name of a room.
+    pub(crate) fn is_not_a_name(&self, problem: impl fmt::Display) -> PatternError {
+        PatternError { pattern: self.text.clone(), problem: problem.to_string() }
+    }
+}
+
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

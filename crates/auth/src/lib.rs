@@ -1,0 +1,48 @@
+//! Authentication of Roomcast's clients by JSON Web Tokens (RFC 7519).
+//!
+//! [`JwtAuthorizer`] is an [`Authorizer`](roomcast::Authorizer). It finds the token in a client's
+//! request, verifies the token with its issuer's keys, and gives the client the rights of the token
+//! and of its roles. Set it with [`Router::authorizer`](roomcast::Router::authorizer).
+//!
+//! Tokens are verified by the crate `jsonwebtoken` with the backend aws-lc-rs. It is widely used,
+//! maintained, and lets the caller choose the algorithms. The other backend, of pure Rust, contains
+//! an implementation of RSA with a known timing weakness (RUSTSEC-2023-0071).
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//!
+//! use roomcast::{Node, Options, Router};
+//! use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Policy, TokenRules};
+//! use serde_json::json;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut issuer = Issuer::new("https://id.example.org", ["roomcast"], [Algorithm::HS256]);
+//! issuer.roles_claim = Some("realm_access.roles".to_owned());
+//! let member = serde_json::from_value(json!([{ "rooms": ["team:{claim.team}:*"], "do": ["join", "publish"] }]))?;
+//! let public = serde_json::from_value(json!([{ "rooms": ["public:*"], "do": ["join"] }]))?;
+//!
+//! let policy = Policy::new(vec![issuer], BTreeMap::from([("member".to_owned(), member)]), Some(public))?;
+//! let keys = Keys::from_secrets([&b"0123456789abcdef0123456789abcdef"[..]])?;
+//! let authorizer = JwtAuthorizer::new(policy, BTreeMap::from([("https://id.example.org".to_owned(), keys)]))?;
+//! let router = Router::new(Node::embedded(Options::default())).authorizer(authorizer);
+//! # let _ = router; Ok(()) }
+//! ```
+//!
+//! Reading order: `token` (verification) → `keys` (of an issuer) → `policy` (rights) → `request`
+//! (where a request contains its token, and its origin) → `authorizer` (all of it).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(unnameable_types)]
+
+mod authorizer;
+mod keys;
+mod policy;
+mod request;
+mod token;
+
+pub use authorizer::{JwtAuthorizer, MissingKeys};
+pub use jsonwebtoken::Algorithm;
+pub use keys::{Keys, KeysError, MAX_KEYS, MIN_SECRET_LEN};
+pub use policy::{Policy, PolicyError};
+pub use request::{InvalidOrigin, Origins};
+pub use token::{Issuer, MAX_JOIN, MAX_META_LEN, MAX_USER_LEN, Token, TokenError, TokenRules};

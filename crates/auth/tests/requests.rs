@@ -1,0 +1,154 @@
+//! What becomes of requests: with and without tokens, from pages and from programs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::http::{Request, StatusCode};
+use common::{KeyPair, now};
+use roomcast::testing::{Client, ClientBuilder, ConnectError};
+use roomcast::{Code, Node, Options, Router, Socket};
+use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Origins, Policy};
+use serde_json::{Value, json};
+
+static KEYS: LazyLock<KeyPair> = LazyLock::new(KeyPair::generate);
+
+const ISSUER: &str = "https://id.example";
+const HOST: (&str, &str) = ("host", "app.example");
+const OWN_PAGE: (&str, &str) = ("origin", "https://app.example");
+
+fn policy() -> Policy {
+    let rules = |rules: Value| serde_json::from_value(rules).unwrap();
+    let mut issuer = Issuer::new(ISSUER, ["roomcast"], [Algorithm::ES256]);
+    issuer.roles_claim = Some("roles".to_owned());
+    let member = rules(json!([{ "rooms": ["team:{claim.team}:*"], "do": ["join", "publish"] }]));
+    let public = rules(json!([{ "rooms": ["public:*"], "do": ["join"] }]));
+    Policy::new(vec![issuer], BTreeMap::from([("member".to_owned(), member)]), Some(public)).unwrap()
+}
+
+fn authorizer() -> JwtAuthorizer {
+    let keys = Keys::from_pem(&KEYS.public_pem, &[Algorithm::ES256]).unwrap();
+    JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), keys)])).unwrap()
+}
+
+fn token(changes: &Value) -> String {
+    let now = now();
+    let mut claims = json!({
+        "iss": ISSUER, "aud": "roomcast", "sub": "ann", "iat": now, "exp": now + 300, "team": "red", "roles": ["member"],
+    });
+    claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    KEYS.token(&claims)
+}
+
+async fn connect(
+    authorizer: &JwtAuthorizer,
+    uri: &str,
+    headers: &[(&str, &str)],
+) -> Result<(Client, Socket), StatusCode> {
+    let router = Router::new(Node::embedded(Options::default())).authorizer(authorizer.clone());
+    let request = headers.iter().fold(Request::get(uri), |request, (name, value)| request.header(*name, *value));
+    let connected = ClientBuilder::default().request(request.body(()).unwrap()).connect(&router).await;
+    connected.map_err(|error| match error {
+        ConnectError::Refused { status, .. } => status,
+        other => panic!("{other}"),
+    })
+}
+
+async fn may_join(client: &mut Client, room: &str) -> bool {
+    match client.call(&format!("rooms/join/{room}"), ()).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.code, Code::PermissionDenied);
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_gives_a_user_and_the_rights_of_its_roles() {
+    let bearer = format!("Bearer {}", token(&json!({})));
+    let offered = format!("websocket.io-rpc-v0.1, roomcast.token.{}", token(&json!({})));
+    for credential in [("authorization", &*bearer), ("sec-websocket-protocol", &*offered)] {
+        let (mut client, socket) = connect(&authorizer(), "/socket", &[HOST, credential]).await.unwrap();
+        assert_eq!(socket.user().map(ToString::to_string).as_deref(), Some("ann"));
+        assert!(may_join(&mut client, "team:red:a").await);
+        assert!(!may_join(&mut client, "team:blue:a").await);
+        assert!(!may_join(&mut client, "public:news").await, "rules for anonymous clients are for them");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_own_origin_may_be_anonymous_and_nobody_else() {
+    let (mut client, socket) = connect(&authorizer(), "/socket", &[HOST, OWN_PAGE]).await.unwrap();
+    assert_eq!(socket.user(), None);
+    assert!(may_join(&mut client, "public:news").await);
+    assert!(!may_join(&mut client, "team:red:a").await);
+
+    let bearer = format!("Bearer {}", token(&json!({})));
+    let (with_token, cookie) = (("authorization", &*bearer), ("cookie", "session=1"));
+    let foreign = ("origin", "https://evil.example");
+    for (headers, expected) in [
+        (&[HOST][..], StatusCode::UNAUTHORIZED),
+        (&[HOST, cookie], StatusCode::UNAUTHORIZED),
+        (&[HOST, ("authorization", "Bearer nonsense")], StatusCode::UNAUTHORIZED),
+        (&[HOST, OWN_PAGE, ("authorization", "Bearer nonsense")], StatusCode::UNAUTHORIZED),
+        (&[HOST, foreign], StatusCode::FORBIDDEN),
+        (&[HOST, foreign, cookie], StatusCode::FORBIDDEN),
+        (&[HOST, foreign, with_token], StatusCode::FORBIDDEN),
+        (&[HOST, ("origin", "null"), with_token], StatusCode::FORBIDDEN),
+        (&[HOST, OWN_PAGE, OWN_PAGE, with_token], StatusCode::FORBIDDEN),
+    ] {
+        assert_eq!(connect(&authorizer(), "/socket", headers).await.unwrap_err(), expected, "{headers:?}");
+    }
+    let listed = authorizer().origins(Origins::listed(["https://evil.example"]).unwrap());
+    assert!(connect(&listed, "/socket", &[HOST, foreign]).await.is_ok());
+    assert_eq!(connect(&listed, "/socket", &[HOST, OWN_PAGE]).await.unwrap_err(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_token_in_the_url_needs_to_be_allowed() {
+    let uri = format!("/socket?token={}", token(&json!({})));
+    assert_eq!(connect(&authorizer(), &uri, &[HOST]).await.unwrap_err(), StatusCode::UNAUTHORIZED);
+    assert!(connect(&authorizer().token_in_query(), &uri, &[HOST]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refresh_takes_a_token_of_the_same_user_only() {
+    let bearer = format!("Bearer {}", token(&json!({})));
+    let (mut client, _) = connect(&authorizer(), "/socket", &[HOST, ("authorization", &bearer)]).await.unwrap();
+    for rejected in [
+        token(&json!({ "sub": "bob" })),
+        token(&json!({ "iat": now() - 60 })),
+        token(&json!({ "aud": "other" })),
+        "nonsense".to_owned(),
+    ] {
+        let error = client.call("auth/refresh", rejected).await.unwrap_err();
+        assert_eq!(error.code, Code::Unauthenticated);
+    }
+    assert!(may_join(&mut client, "team:red:a").await);
+    client.call("auth/refresh", token(&json!({ "team": "blue" }))).await.unwrap();
+    assert_eq!(client.event().await.json::<Value>(), json!({ "room": "team:red:a" }));
+    assert!(may_join(&mut client, "team:blue:a").await);
+}
+
+#[tokio::test]
+async fn replaced_rules_apply_to_new_requests() {
+    let bearer = format!("Bearer {}", token(&json!({})));
+    let headers = [HOST, ("authorization", &*bearer)];
+    let authorizer = authorizer();
+    let (mut client, _) = connect(&authorizer, "/socket", &headers).await.unwrap();
+    let rotated = Keys::from_pem(&KeyPair::generate().public_pem, &[Algorithm::ES256]).unwrap();
+    let other = JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), rotated)])).unwrap();
+    authorizer.replace(&other);
+    assert_eq!(connect(&authorizer, "/socket", &headers).await.unwrap_err(), StatusCode::UNAUTHORIZED);
+    assert!(may_join(&mut client, "team:red:a").await, "an open connection keeps its rights");
+}
+
+#[test]
+fn an_issuer_without_keys_is_an_error() {
+    let error = JwtAuthorizer::new(policy(), BTreeMap::new()).unwrap_err();
+    assert_eq!(error.to_string(), "issuer \"https://id.example\" has no key for its algorithms [ES256]");
+}
