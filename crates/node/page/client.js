@@ -11,6 +11,7 @@
  */
 
 const PROTOCOL = "websocket.io-rpc-v0.1";
+const TOKEN_PREFIX = "roomcast.token."; // Browsers let a page set no other header for a WebSocket.
 const OPCODES = { notify: 1, request: 2, reset: 3, response: 4 };
 const MAX_NAME_BYTES = 255;
 const MAX_BUFFERED_EVENTS = 1024; // for each iterator, and for all events without an iterator
@@ -53,6 +54,7 @@ export class SocketIo {
   onstatus;
   #url;
   #WebSocket;
+  #token;
   /** The current WebSocket: there is one from `connect()` until the connection ends. @type {WebSocket | undefined} */
   #ws;
   #opened; // What `connect()` returned for `#ws`,
@@ -67,11 +69,16 @@ export class SocketIo {
   /** Events without an iterator, because a server may send events before the page calls `on()`. */
   #early = new EventBuffer();
 
-  /** @param {string | URL} url @param {{ WebSocket?: typeof WebSocket }} [options] A WebSocket class, if there is no global one, as in Node.js 20. */
-  constructor(url, { WebSocket = globalThis.WebSocket } = {}) {
+  /**
+   * @param {string | URL} url
+   * @param {{ WebSocket?: typeof WebSocket, token?: string | (() => string | undefined) }} [options] A WebSocket class, if there
+   *   is no global one, as in Node.js 20. A token that authenticates the client, or a function that returns it for each connect.
+   */
+  constructor(url, { WebSocket = globalThis.WebSocket, token } = {}) {
     if (!WebSocket) throw new TypeError("there is no global WebSocket; pass a class, such as that of the package ws: new SocketIo(url, { WebSocket })");
     this.#url = url;
     this.#WebSocket = WebSocket;
+    this.#token = token;
   }
 
   /** Opens the connection, and resolves when it is open. After the connection has ended, you can call this again. @returns {Promise<void>} */
@@ -171,7 +178,8 @@ export class SocketIo {
   }
 
   #openWebSocket() {
-    const ws = new this.#WebSocket(this.#url, PROTOCOL);
+    const token = typeof this.#token === "function" ? this.#token() : this.#token;
+    const ws = new this.#WebSocket(this.#url, token ? [PROTOCOL, TOKEN_PREFIX + token] : PROTOCOL);
     ws.binaryType = "arraybuffer";
     this.#ws = ws;
     this.#early = new EventBuffer();

@@ -305,6 +305,34 @@ describe("the client", { timeout: SUITE_DEADLINE_MS }, () => {
     );
 
     inPage(
+      "offers the token as a subprotocol, a new one for each connect",
+      async () => {
+        const offered = [];
+        class Offering extends FakeWebSocket {
+          constructor(url, protocols) {
+            super();
+            offered.push(protocols);
+          }
+        }
+        let calls = 0;
+        const socket = newSocket({ WebSocket: Offering, token: () => `t${++calls}` });
+        for (let connects = 0; connects < 2; connects++) {
+          await socket.connect();
+          socket.close();
+        }
+        await newSocket({ WebSocket: Offering, token: "fixed" }).connect();
+        await newSocket({ WebSocket: Offering }).connect();
+        return offered;
+      },
+      [
+        ["websocket.io-rpc-v0.1", "roomcast.token.t1"],
+        ["websocket.io-rpc-v0.1", "roomcast.token.t2"],
+        ["websocket.io-rpc-v0.1", "roomcast.token.fixed"],
+        "websocket.io-rpc-v0.1",
+      ],
+    );
+
+    inPage(
       "rejects the connect also where an error while connecting is followed by no close event",
       async () => {
         class Failing extends EventTarget {
