@@ -23,7 +23,7 @@ def defaults(schema, table=""):
     for key, option in schema["properties"].items():
         if "properties" in option:
             yield from defaults(option, f"{key}.")
-        else:
+        elif "title" in option:  # Lists of tables have none, and are no options.
             yield table + key, option["default"]
 
 
@@ -31,8 +31,8 @@ def examples():
     """Each option of the file, commented or not, with its value; the last one if there are several."""
     table, found = "", {}
     for line in EXAMPLE.read_text().splitlines():
-        if line.startswith("["):
-            table = line.strip("[]") + "."
+        if header := re.fullmatch(r"(?:# )?\[([a-z]+)\]", line):
+            table = header[1] + "."
         elif option := re.fullmatch(r"(?:# )?([a-z_]+) = .+", line):
             found[table + option[1]] = tomllib.loads(line.removeprefix("# "))[option[1]]
     return found

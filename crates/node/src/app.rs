@@ -125,7 +125,8 @@ async fn serve(
     greet(&setup, logs, &format!("{scheme}://{}", on_this_machine(address)), api_url.as_deref());
     readiness.remove(STARTING);
 
-    let running = Running { logs, descriptors, node: node.clone(), guard, tls };
+    let authorizer = setup.authentication.as_ref().map(|authentication| authentication.authorizer.clone());
+    let running = Running { logs, descriptors, node: node.clone(), guard, tls, authorizer };
     let mut reloader = Reloader::new(arguments, layers, setup, running);
     let stopped_by = tokio::select! {
         () = listener::accept(&public, &places, &current_tls, &app) => Stop::Terminate,
@@ -146,10 +147,10 @@ async fn serve(
 
 /// Tells the person who started the node what to try, or what is missing.
 fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
-    if !*setup.config.demo {
+    if !*setup.config.demo && setup.authentication.is_none() {
         tracing::warn!(
-            "no methods and no rooms are enabled: restart with --demo to try some, or define yours in a program that uses \
-             the library"
+            "clients can use no methods and no rooms: grant rights in [auth], restart with --demo, or write a program that \
+             uses the library"
         );
     } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
         logs.print(&demo::welcome(page, api_url, setup.config.api_key.is_some()));
@@ -185,6 +186,9 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
     let mut router = Router::new(node.clone());
     if *config.demo {
         router = demo::add(router);
+    }
+    if let Some(authentication) = &setup.authentication {
+        router = router.authorizer(authentication.authorizer.clone());
     }
     node.register_metrics(registry)?;
     let mut app = public::routes(router);

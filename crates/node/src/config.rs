@@ -2,6 +2,7 @@
 //! file's JSON Schema from it; `layers` fills it from flags, variables, the `file` and defaults. `value` defines what values
 //! look like, `error` what is reported about wrong ones. What the values refer to, such as certificates, is read in `setup`.
 
+mod auth;
 mod error;
 mod file;
 mod layers;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
+pub(crate) use auth::IssuerTable;
 pub(crate) use error::{ConfigError, unreadable};
 pub(crate) use layers::{CONFIG, Layers};
 pub(crate) use quantity::Memory;
@@ -25,6 +27,7 @@ pub(crate) use schema::{Setting, of_file as file_schema, settings};
 
 use crate::api::ApiKey;
 use crate::client_address::TrustedProxies;
+use crate::config::auth::{Auth, RoleTable};
 use crate::config::quantity::{Count, NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::telemetry::LogFormat;
@@ -123,6 +126,10 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "15m", "x-reloads" = true))]
     pub(crate) call_timeout: Scalar<NonZeroTime>,
     pub(crate) drain: Drain,
+    pub(crate) auth: Auth,
+    /// What clients whose tokens name a role may do
+    #[serde(default)]
+    pub(crate) role: Vec<RoleTable>,
     /// Threads that serve connections; 0 starts one thread per CPU
     #[schemars(extend("default" = 0))]
     pub(crate) worker_threads: Scalar<Threads>,

@@ -6,6 +6,7 @@
 
 mod api;
 mod app;
+mod auth;
 mod client_address;
 mod config;
 mod demo;
@@ -150,6 +151,9 @@ fn health(setup: &Setup) -> ExitCode {
 /// Prints the configuration with the origin of each value, and whether Redis can be used.
 fn check(layers: &Layers, setup: &Setup) -> ExitCode {
     print(&layers.to_string());
+    if let Some(authentication) = &setup.authentication {
+        print(&format!("{authentication}\n"));
+    }
     let Some(redis) = &setup.redis else { return ExitCode::SUCCESS };
     match app::check_redis(redis) {
         Ok(found) => {

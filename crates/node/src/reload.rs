@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 use roomcast::Node;
+use roomcast_auth::JwtAuthorizer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +34,7 @@ pub(crate) struct Running<'a> {
     pub(crate) node: Node,
     pub(crate) guard: Guard,
     pub(crate) tls: watch::Sender<Option<TlsAcceptor>>,
+    pub(crate) authorizer: Option<JwtAuthorizer>,
 }
 
 /// The configuration that a running node has, and where a new one comes from.
@@ -83,6 +85,13 @@ impl<'a> Reloader<'a> {
             changes.push("the certificate in tls_cert".to_owned());
         }
 
+        let [old, new] = [&self.setup, &setup].map(|setup| setup.authentication.as_ref().map(|auth| auth.digest));
+        // Whether clients are authenticated is decided at the start.
+        let is_switched = self.running.authorizer.is_some() != setup.authentication.is_some();
+        if old != new && !is_switched {
+            changes.push("the issuers, keys, roles or rights in auth and role".to_owned());
+        }
+
         self.apply(&setup);
         for setting in reloaded {
             self.in_force.insert(&setting.key, layers.text(&setting.key));
@@ -91,8 +100,11 @@ impl<'a> Reloader<'a> {
 
         let changed = if changes.is_empty() { "nothing".to_owned() } else { changes.join(", ") };
         tracing::info!(changed, "configuration reloaded");
-        if !waiting.is_empty() {
-            let options: Vec<_> = waiting.iter().map(|setting| &*setting.key).collect();
+        let mut options: Vec<_> = waiting.iter().map(|setting| &*setting.key).collect();
+        if is_switched {
+            options.push("auth.issuer");
+        }
+        if !options.is_empty() {
             tracing::warn!(options = options.join(", "), "restart the node to apply changes to these options");
         }
     }
@@ -111,13 +123,16 @@ impl<'a> Reloader<'a> {
 
     /// None of this can fail.
     fn apply(&self, setup: &Setup) {
-        let Running { logs, descriptors, node, guard, tls } = &self.running;
+        let Running { logs, descriptors, node, guard, tls, authorizer } = &self.running;
         let config = &setup.config;
         logs.set_filter(&config.log);
         let max_connections = descriptors.divide(setup.options.max_connections).connections;
         node.set_options(setup.options.clone().with(|options| options.max_connections = max_connections));
         guard.replace(setup.api_rules());
         tls.send_replace(setup.acceptor());
+        if let (Some(running), Some(new)) = (authorizer, &setup.authentication) {
+            running.replace(&new.authorizer);
+        }
     }
 
     /// The last configuration that was loaded.

@@ -8,6 +8,7 @@ use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::ApiRules;
+use crate::auth::Authentication;
 use crate::config::{Config, ConfigError, Layers, Memory, unreadable};
 use crate::machine;
 use crate::tls::{self, Tls};
@@ -23,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) tls: Option<Tls>,
     /// `None`: a cluster of this node alone.
     pub(crate) redis: Option<RedisOptions>,
+    /// `None`: clients are not authenticated.
+    pub(crate) authentication: Option<Authentication>,
     /// What a connection may do.
     pub(crate) options: Options,
 }
@@ -41,7 +44,8 @@ impl Setup {
         check_drain(&config, layers)?;
         check_listeners(&config, layers)?;
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
-        let setup = Self { config, tls, redis, options };
+        let authentication = Authentication::load(&config, layers)?;
+        let setup = Self { config, tls, redis, authentication, options };
         setup.check_api_key(*setup.config.internal_listen, layers)?;
         Ok(setup)
     }

@@ -45,6 +45,19 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+impl ClientError {
+    /// Returns the HTTP status with which the server refused the handshake.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::WebSocket(error) => match &**error {
+                tungstenite::Error::Http(response) => Some(response.status().as_u16()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl From<tungstenite::Error> for ClientError {
     fn from(error: tungstenite::Error) -> Self {
         Self::WebSocket(Box::new(error))
@@ -77,8 +90,22 @@ impl Client {
     /// # Panics
     /// Panics if the URL is invalid.
     pub async fn connect(url: &str) -> Result<Self> {
+        Self::connect_with(url, &[]).await
+    }
+
+    /// Connects with additional headers.
+    ///
+    /// # Errors
+    /// Returns [`ClientError`] if the handshake fails.
+    ///
+    /// # Panics
+    /// Panics if the URL or a header is invalid.
+    pub async fn connect_with(url: &str, headers: &[(&'static str, &str)]) -> Result<Self> {
         let mut request = url.into_client_request().expect("a WebSocket URL");
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_str(value).expect("a header"));
+        }
         // Frames are small and sent at once, because this client measures latencies.
         let connected = tokio_tungstenite::connect_async_with_config(request, None, true);
         let connected = tokio::time::timeout(DEADLINE, connected).await;

@@ -14,6 +14,8 @@ const MIN_SIMILARITY: f64 = 0.85;
 pub(crate) enum ConfigError {
     #[error("{place}: cannot use {value:?}: {allowed}")]
     Value { place: Place, value: String, allowed: String },
+    #[error("{place}: {problem}")]
+    Wrong { place: Place, problem: String },
     #[error("{place}: found {found}, expected {expected}")]
     Type { place: Place, found: &'static str, expected: String },
     #[error("{place}: unknown key{}", did_you_mean(suggestion.as_deref()))]

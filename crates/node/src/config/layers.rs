@@ -73,6 +73,12 @@ impl Layers {
         Given { setting, value: self.text(key), origin: self.origin(key) }
     }
 
+    /// The error of a value that is not an option of its own, such as one in a list.
+    pub(crate) fn wrong(&self, key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+        let key = key.into();
+        ConfigError::Wrong { place: Place { origin: self.origin(&key), key }, problem: problem.into() }
+    }
+
     fn all(&self) -> impl Iterator<Item = Given> {
         settings().iter().map(|setting| self.given(&setting.key))
     }
@@ -111,16 +117,22 @@ impl Layers {
                 return ConfigError::UnknownKey { place, suggestion: closest(&key, candidates) };
             }
             Kind::Message(allowed) => {
-                let setting = settings().iter().find(|setting| setting.key == key);
-                let value = setting.map_or_else(String::new, |setting| setting.shown(&self.text(&key)));
-                return ConfigError::Value { place, value, allowed };
+                return match settings().iter().find(|setting| setting.key == key) {
+                    Some(setting) => ConfigError::Value { place, value: setting.shown(&self.text(&key)), allowed },
+                    None => ConfigError::Wrong { place, problem: allowed },
+                };
+            }
+            Kind::UnknownVariant(_, known) => {
+                return ConfigError::Wrong { place, problem: format!("it must be one of {}", known.join(", ")) };
             }
             Kind::InvalidType(found, expected) => {
                 // serde describes a table by the name of its struct.
                 let expected = if expected.starts_with("struct ") { "a table".to_owned() } else { expected };
                 return ConfigError::Type { place, found: kind_of(&found), expected };
             }
-            Kind::MissingField(name) => format!("a key {name}"),
+            Kind::MissingField(name) => {
+                return ConfigError::Wrong { place, problem: format!("the key {name} is missing") };
+            }
             _ => "another value".to_owned(),
         };
         ConfigError::Type { place, found: "something else", expected }

@@ -1,0 +1,126 @@
+//! The authorizer that the tables `auth` and `role` describe, with the keys in the files that they name.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use roomcast_auth::{Issuer, JwtAuthorizer, Keys, Policy, TokenRules};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, ConfigError, IssuerTable, Layers, unreadable};
+
+/// How the node authenticates clients.
+pub(crate) struct Authentication {
+    pub(crate) authorizer: JwtAuthorizer,
+    /// Of the tables and of the files with keys, to find out whether they have changed.
+    pub(crate) digest: [u8; 32],
+    issuers: Vec<String>,
+    roles: Vec<String>,
+    allows_anonymous: bool,
+}
+
+impl Authentication {
+    /// Returns `None` if the configuration does not authenticate clients.
+    pub(crate) fn load(config: &Config, layers: &Layers) -> Result<Option<Self>, ConfigError> {
+        let auth = &config.auth;
+        if !auth.is_on() {
+            return match config.role.is_empty() {
+                true => Ok(None),
+                false => Err(layers.wrong("role", "a role needs an issuer whose tokens name it; add [[auth.issuer]]")),
+            };
+        }
+        let mut files = KeyFiles { layers, digest: Sha256::new() };
+        for table in ["auth.issuer", "auth.anonymous", "role"] {
+            files.digest.update(layers.text(table));
+        }
+        let mut keys = BTreeMap::new();
+        for (at, issuer) in auth.issuer.iter().enumerate() {
+            keys.insert(issuer.issuer.clone(), files.keys_of(issuer, &format!("auth.issuer.{at}"))?);
+        }
+        let tokens = TokenRules {
+            max_token: auth.max_token.bytes(),
+            max_lifetime: auth.max_lifetime.get(),
+            leeway: *auth.leeway,
+        };
+        let issuer = |problem: String| layers.wrong("auth.issuer", problem);
+        let policy = policy(config, layers)?;
+        let authorizer = JwtAuthorizer::new(policy, keys).map_err(|error| issuer(error.to_string()))?;
+        let authorizer = authorizer.origins(auth.origins.clone()).token_rules(tokens).expiry_grace(*auth.expiry_grace);
+        Ok(Some(Self {
+            authorizer: if *auth.query_token { authorizer.token_in_query() } else { authorizer },
+            digest: files.digest.finalize().into(),
+            issuers: auth.issuer.iter().map(|issuer| issuer.issuer.clone()).collect(),
+            roles: config.role.iter().map(|role| role.name.clone()).collect(),
+            allows_anonymous: auth.anonymous.is_some(),
+        }))
+    }
+}
+
+/// For `check`.
+impl Display for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let anonymous = if self.allows_anonymous { "allowed" } else { "rejected" };
+        let (issuers, roles) = (list(&self.issuers), list(&self.roles));
+        write!(f, "Clients are authenticated. Issuers: {issuers}. Roles: {roles}. Anonymous clients are {anonymous}.")
+    }
+}
+
+fn policy(config: &Config, layers: &Layers) -> Result<Policy, ConfigError> {
+    let mut roles = BTreeMap::new();
+    for (at, role) in config.role.iter().enumerate() {
+        if roles.insert(role.name.clone(), role.allow.clone()).is_some() {
+            return Err(
+                layers.wrong(format!("role.{at}.name"), format!("the role {:?} is configured twice", role.name))
+            );
+        }
+    }
+    let issuers = config.auth.issuer.iter().map(|table| {
+        let mut issuer = Issuer::new(&table.issuer, &table.audience, table.algorithms.iter().copied());
+        issuer.user_claim.clone_from(&table.user_claim);
+        issuer.user_prefix.clone_from(&table.user_prefix);
+        issuer.roles_claim.clone_from(&table.roles_claim);
+        issuer
+    });
+    let anonymous = config.auth.anonymous.as_ref().map(|anonymous| anonymous.allow.clone());
+    Policy::new(issuers.collect(), roles, anonymous).map_err(|error| layers.wrong("auth.issuer", error.to_string()))
+}
+
+/// Reads the files with keys.
+struct KeyFiles<'a> {
+    layers: &'a Layers,
+    digest: Sha256,
+}
+
+impl KeyFiles<'_> {
+    /// Reads the files of an issuer, whose table is at this place in the configuration.
+    fn keys_of(&mut self, table: &IssuerTable, place: &str) -> Result<Keys, ConfigError> {
+        let (keys, key) = match (&table.jwks_file, &table.key_file, &table.secret_file) {
+            (Some(path), None, None) => (Keys::from_jwks(&self.read(place, "jwks_file", path)?), "jwks_file"),
+            (None, Some(path), None) => {
+                (Keys::from_pem(&self.read(place, "key_file", path)?, &table.algorithms), "key_file")
+            }
+            (None, None, Some(path)) => {
+                let mut secrets = vec![self.read(place, "secret_file", path)?];
+                if let Some(path) = &table.previous_secret_file {
+                    secrets.push(self.read(place, "previous_secret_file", path)?);
+                }
+                (Keys::from_secrets(secrets.iter().map(|secret| secret.trim_ascii_end())), "secret_file")
+            }
+            _ => {
+                let problem = "an issuer needs exactly one of jwks_file, key_file and secret_file";
+                return Err(self.layers.wrong(place, problem));
+            }
+        };
+        keys.map_err(|error| self.layers.wrong(format!("{place}.{key}"), error.to_string()))
+    }
+
+    fn read(&mut self, place: &str, key: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+        let content = std::fs::read(path).map_err(|error| {
+            let problem = format!("cannot read {}: {}", path.display(), unreadable(&error));
+            self.layers.wrong(format!("{place}.{key}"), problem)
+        })?;
+        self.digest.update(&content);
+        Ok(content)
+    }
+}

@@ -1,0 +1,142 @@
+//! Who may connect to a node, and what clients may do: tokens, roles, anonymous pages, and reloads.
+
+mod support;
+
+use std::process::Command;
+
+use jsonwebtoken::{EncodingKey, Header};
+use roomcast_testkit::{Client, ClientError, Node};
+use serde_json::{Value, json};
+use support::log::Log;
+use support::{BINARY, error_of, run, write_file};
+
+/// Stands in place of secrets; no line of the log may contain it.
+const SECRET: &str = "c4n4ry-0123456789abcdef-0123456789";
+/// The exit status of a wrong configuration.
+const EXIT_USAGE: i32 = 2;
+
+const OTHER_SECRET: &str = "c4n4ry-fedcba9876543210-9876543210";
+
+/// A configuration whose issuer's secret is in a file of this name.
+fn config(secret_file: &str, member: &str) -> String {
+    format!(
+        r#"
+log = "debug"
+
+[[auth.issuer]]
+issuer = "https://id.example"
+audience = ["roomcast"]
+algorithms = ["HS256"]
+secret_file = "{secret_file}"
+roles_claim = "roles"
+
+[auth.anonymous]
+allow = [{{ rooms = ["public:*"], do = ["join"] }}]
+
+[[role]]
+name = "member"
+allow = [{{ rooms = ["{member}"], do = ["join", "publish"] }}]
+"#
+    )
+}
+
+fn token(secret: &str, changes: &Value) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let mut claims = json!({
+        "iss": "https://id.example", "aud": "roomcast", "sub": "ann", "iat": now, "exp": now + 300, "team": "red",
+        "roles": ["member"],
+    });
+    claims.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).expect("a token")
+}
+
+async fn connect(node: &Node, token: &str) -> Result<Client, ClientError> {
+    Client::connect_with(&node.url(), &[("authorization", &format!("Bearer {token}"))]).await
+}
+
+async fn connect_page(node: &Node, origin: &str) -> Result<Client, ClientError> {
+    Client::connect_with(&node.url(), &[("origin", origin)]).await
+}
+
+fn status(result: Result<Client, ClientError>) -> Option<u16> {
+    result.err().and_then(|error| error.status())
+}
+
+async fn may_join(client: &mut Client, room: &str) -> bool {
+    let answer = client.call(&format!("rooms/join/{room}"), b"").await.expect("the connection is open");
+    !String::from_utf8_lossy(&answer).contains("PERMISSION_DENIED")
+}
+
+#[tokio::test]
+async fn tokens_and_roles_decide_and_a_reload_changes_them() {
+    let secret_file = write_file("auth-secret", &format!("{SECRET}\n"));
+    let mut command = Command::new(BINARY);
+    let log = Log::of(&mut command);
+    let file = write_file("auth.toml", &config(&secret_file, "team:{claim.team}:*"));
+    let node = Node::start_by(command, &["--config", &file]).await;
+
+    let old = token(SECRET, &json!({}));
+    let mut ann = connect(&node, &old).await.expect("the token is valid");
+    assert!(may_join(&mut ann, "team:red:a").await);
+    assert!(!may_join(&mut ann, "team:blue:a").await);
+    let mut page = connect_page(&node, &format!("http://{}", node.address)).await.expect("the page is the node's own");
+    assert!(may_join(&mut page, "public:news").await && !may_join(&mut page, "team:red:a").await);
+
+    let forged = token(OTHER_SECRET, &json!({}));
+    assert_eq!(status(Client::connect(&node.url()).await), Some(401));
+    assert_eq!(status(connect(&node, &forged).await), Some(401));
+    assert_eq!(status(connect(&node, &token(SECRET, &json!({ "exp": 1 }))).await), Some(401));
+    assert_eq!(status(connect_page(&node, "https://evil.example").await), Some(403));
+    assert!(node.metric("roomcast_denials_total{reason=\"UNAUTHENTICATED\",right=\"connect\"}").await >= 3.0);
+
+    // The secret and the role change; what is wrong changes nothing.
+    write_file("auth-secret", "short\n");
+    node.signal("HUP");
+    let mut lines = log.until("cannot reload the configuration");
+    assert!(
+        lines.last().is_some_and(|line| line.contains("auth.issuer.0.secret_file: the secret has 5 bytes")),
+        "{lines:?}"
+    );
+    assert!(connect(&node, &old).await.is_ok());
+    write_file("auth-secret", &format!("{OTHER_SECRET}\n"));
+    write_file("auth.toml", &config(&secret_file, "blue:*"));
+    node.signal("HUP");
+    lines.extend(log.until("configuration reloaded"));
+    assert!(lines.last().is_some_and(|line| line.contains("the issuers, keys, roles")), "{lines:?}");
+    assert_eq!(status(connect(&node, &old).await), Some(401));
+    let mut bob = connect(&node, &token(OTHER_SECRET, &json!({ "sub": "bob" }))).await.expect("the new secret");
+    assert!(may_join(&mut bob, "blue:a").await && !may_join(&mut bob, "team:red:a").await);
+    assert!(may_join(&mut ann, "team:red:b").await, "an open connection keeps its rights");
+
+    // Rejected tokens are logged with the reason, and without the token.
+    assert!(lines.iter().any(|line| line.contains("the token's signature is not valid")), "{lines:#?}");
+    for line in &lines {
+        let parts = [&old, &forged].map(|token| &token[token.len() - 20..]);
+        assert!(!line.contains("c4n4ry") && parts.iter().all(|part| !line.contains(part)), "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_table_is_reported_with_its_place() {
+    let secret_file = write_file("auth-wrong-secret", SECRET);
+    let valid = config(&secret_file, "team:{claim.team}:*");
+    for (change, by, expected) in [
+        ("HS256", "none", ":7: auth.issuer.0.algorithms.0: it must be one of HS256,"),
+        ("\"join\"]", "\"write\"]", "do.0: it must be one of join,"),
+        ("team:{", "team-{", ":16: role.0.allow.0: pattern \"team-{claim.team}:*\":"),
+        ("secret_file", "secret_fil", "did you mean auth.issuer.0.secret_file?"),
+        ("[\"roomcast\"]", "[]", "`audience` is empty"),
+        ("name = \"member\"", "", ":14: role.0: the key name is missing"),
+        (
+            "[[auth.issuer]]",
+            "[auth]\norigins = \"example.org\"\n[[auth.issuer]]",
+            "auth.origins: cannot use \"example.org\"",
+        ),
+        ("secret_file = ", "key_file = ", "key_file: HS256 needs a secret"),
+        ("HS256", "ES256", "has no key for its algorithms [ES256]"),
+    ] {
+        let file = write_file("auth-wrong.toml", &valid.replacen(change, by, 1));
+        let error = error_of(&run(&["check", "--config", &file], &[]), EXIT_USAGE);
+        assert!(error.contains(expected), "{change}: {error}");
+    }
+}
