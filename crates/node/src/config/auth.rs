@@ -16,7 +16,7 @@ use crate::config::value::{Scalar, Value};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Auth {
     /// Web pages that may connect, once clients are authenticated: 'same' for pages of the node's own host, 'any', or a
-    /// list such as https://app.example.org,http://localhost:5173
+    /// comma-separated list of origins
     #[schemars(extend("default" = "same", "x-reloads" = true))]
     pub(crate) origins: Scalar<Origins>,
     /// Size of the longest token
