@@ -24,9 +24,16 @@ impl Authentication {
     pub(crate) fn load(config: &Config, layers: &Layers) -> Result<Option<Self>, ConfigError> {
         let auth = &config.auth;
         if !auth.is_on() {
-            return match config.role.is_empty() {
-                true => Ok(None),
-                false => Err(layers.wrong("role", "a role needs an issuer whose tokens name it; add [[auth.issuer]]")),
+            let given = layers.given("auth.origins");
+            return match (config.role.is_empty(), given.is_default()) {
+                (true, true) => Ok(None),
+                (true, false) => {
+                    Err(given
+                        .refuse("it needs [[auth.issuer]] or [auth.anonymous]; without them, any page may connect"))
+                }
+                (false, _) => {
+                    Err(layers.wrong("role", "a role needs an issuer whose tokens name it; add [[auth.issuer]]"))
+                }
             };
         }
         let mut files = KeyFiles { layers, digest: Sha256::new() };

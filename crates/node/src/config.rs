@@ -85,8 +85,8 @@ pub(crate) struct Config {
     /// Requests per second that the HTTP API accepts; further requests fail with status 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,
-    /// Serve a demo page at / and the methods that the page calls; any client may then call all methods and use all
-    /// rooms
+    /// Serve a demo page at / and the methods that the page calls; without issuers, any client may then call all
+    /// methods and use all rooms
     #[schemars(extend("default" = false))]
     pub(crate) demo: Scalar<bool>,
     /// Connections that may be open at the same time; further upgrades fail with status 503

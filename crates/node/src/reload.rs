@@ -77,7 +77,10 @@ impl<'a> Reloader<'a> {
             return refuse(&error);
         }
         let (reloaded, waiting): (Vec<_>, Vec<_>) =
-            settings().iter().filter(|setting| self.is_changed(setting, layers)).partition(|setting| setting.reloads);
+            settings().iter().filter(|setting| self.is_changed(setting, layers)).partition(|setting| {
+                let is_idle = setting.key.starts_with("auth.") && self.running.authorizer.is_none();
+                setting.reloads && !is_idle
+            });
         let mut changes: Vec<_> = reloaded.iter().map(|setting| self.change(setting, layers)).collect();
         if let (Some(old), Some(new)) = (&self.setup.tls, &setup.tls)
             && !old.has_chain_of(new)

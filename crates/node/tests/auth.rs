@@ -117,6 +117,21 @@ async fn tokens_and_roles_decide_and_a_reload_changes_them() {
 }
 
 #[test]
+fn options_that_would_have_no_effect_are_refused() {
+    for (content, expected) in [
+        (
+            "[auth]\norigins = \"https://app.example\"\n",
+            "auth.origins: cannot use \"https://app.example\": it needs [[auth.issuer]]",
+        ),
+        ("[[role]]\nname = \"member\"\nallow = []\n", "role: a role needs an issuer"),
+    ] {
+        let file = write_file("auth-idle.toml", content);
+        let error = error_of(&run(&["check", "--config", &file], &[]), EXIT_USAGE);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_wrong_table_is_reported_with_its_place() {
     let secret_file = write_file("auth-wrong-secret", SECRET);
     let valid = config(&secret_file, "team:{claim.team}:*");

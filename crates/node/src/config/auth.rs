@@ -15,17 +15,17 @@ use crate::config::value::{Scalar, Value};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Auth {
-    /// Web pages that may connect, once clients are authenticated: 'same' for pages of the node's own host, 'any', or a
-    /// comma-separated list of origins
+    /// Web pages that may connect if the node authenticates clients: 'same' for pages of the node's own host, 'any', or
+    /// origins separated by commas
     #[schemars(extend("default" = "same", "x-reloads" = true))]
     pub(crate) origins: Scalar<Origins>,
-    /// Size of the longest token
+    /// Largest size of a token
     #[schemars(extend("default" = "8KiB", "x-reloads" = true))]
     pub(crate) max_token: Scalar<Size>,
-    /// Longest time from the claim iat to the claim exp of a token
+    /// Longest lifetime of a token, from its claim iat to its claim exp
     #[schemars(extend("default" = "24h", "x-reloads" = true))]
     pub(crate) max_lifetime: Scalar<NonZeroTime>,
-    /// How far the claims iat and nbf of a token may be in the future, because clocks differ
+    /// How far the claims iat and nbf of a token may be in the future, to allow for differences between clocks
     #[schemars(extend("default" = "30s", "x-reloads" = true))]
     pub(crate) leeway: Scalar<Duration>,
     /// How long a connection stays open after its token has expired
@@ -131,6 +131,6 @@ impl Value for Origins {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "title": "list", "type": "string", "minLength": 1 })
+        json_schema!({ "title": "origins", "type": "string", "minLength": 1 })
     }
 }

@@ -167,6 +167,10 @@ pub(crate) struct Given {
 }
 
 impl Given {
+    pub(crate) fn is_default(&self) -> bool {
+        self.origin == Origin::Default
+    }
+
     fn shown(&self) -> String {
         self.setting.shown(&self.value)
     }
