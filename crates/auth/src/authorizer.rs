@@ -33,6 +33,10 @@ pub struct JwtAuthorizer {
     rules: Arc<RwLock<Arc<Rules>>>,
 }
 
+/// The largest number of keys with which one token is checked: a signature costs CPU time, and
+/// anybody can send tokens.
+const MAX_TRIED_KEYS: usize = 4;
+
 /// Everything that decides about a client.
 #[derive(Debug, Clone)]
 struct Rules {
@@ -183,7 +187,8 @@ impl Rules {
         let unverified = Unverified::parse(token, &self.tokens, self.policy.issuers())?;
         let now = SystemTime::now();
         let keys = self.keys.get(&unverified.issuer().issuer).into_iter();
-        let candidates = keys.flat_map(|keys| keys.candidates(unverified.key_id(), unverified.algorithm()));
+        let candidates =
+            keys.flat_map(|keys| keys.candidates(unverified.key_id(), unverified.algorithm())).take(MAX_TRIED_KEYS);
         let mut result = Err(TokenError::UnknownKey);
         for key in candidates {
             result = unverified.verify(key, &self.tokens, now);

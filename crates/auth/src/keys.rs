@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-/// The largest number of an issuer's keys. A token without a key id is checked with each of them.
+/// The largest number of an issuer's keys. A token without a key id is checked with the first four
+/// that fit its algorithm.
 pub const MAX_KEYS: usize = 32;
 
 /// The length of the shortest secret for HMAC in bytes (RFC 7518, section 3.2).

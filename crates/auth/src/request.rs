@@ -15,7 +15,11 @@ const PARAMETER: &str = "token";
 /// otherwise from the URL if that is permitted. A cookie is never a token.
 pub(crate) fn token(request: &Parts, from_query: bool) -> Option<&str> {
     let headers = &request.headers;
-    let bearer = only(headers, header::AUTHORIZATION).and_then(|value| {
+    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        // Which of them counts is not for the node to guess: no text is a token.
+        return Some("");
+    }
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
     });
@@ -84,6 +88,7 @@ impl Origins {
         Some(match self {
             Self::Any => true,
             Self::Listed(listed) => listed.contains(&origin.normalized()),
+            Self::Same if !matches!(&*origin.scheme, "http" | "https") => false,
             Self::Same => only(headers, header::HOST)
                 .and_then(|host| Authority::parse(host.to_str().ok()?, origin.default_port()))
                 .is_some_and(|host| host == origin.authority),
@@ -139,7 +144,8 @@ impl Authority {
         let (host, port) = match text[end_of_host..].rfind(':') {
             Some(colon) => {
                 let (host, port) = text.split_at(end_of_host + colon);
-                (host, port[1..].parse().ok()?)
+                let digits = Some(&port[1..]).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
+                (host, digits.parse().ok()?)
             }
             None => (text, default_port),
         };
@@ -175,7 +181,7 @@ mod tests {
             ("/?a=b&token=three&c", &[], true, Some("three")),
             ("/?token=three", &[], false, None),
             ("/", &[("authorization", "Basic one")], false, None),
-            ("/", &[("authorization", "Bearer one"), ("authorization", "Bearer two")], false, None),
+            ("/", &[("authorization", "Bearer one"), ("authorization", "Bearer two"), offered], false, Some("")),
             ("/", &[("cookie", "token=one; authorization=one")], true, None),
         ] {
             assert_eq!(token(&parts(uri, headers), from_query), expected, "{uri} {headers:?}");
@@ -200,6 +206,8 @@ mod tests {
             "https://user@app.example.org",
             "https://app.example.org/",
             "://app.example.org",
+            "ftp://app.example.org",
+            "https://app.example.org:+443",
         ] {
             assert_eq!(same(origin), Some(false), "{origin}");
         }

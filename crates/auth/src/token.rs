@@ -4,6 +4,7 @@
 //! checks the token with the key. Before that, the token determines nothing but its issuer. The
 //! configuration chooses the algorithms, and the headers `jku`, `x5u` and `jwk` are ignored.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
@@ -177,7 +178,7 @@ impl<'a> Unverified<'a> {
         if token.len() > rules.max_token {
             return Err(TokenError::TooLong { len: token.len(), max: rules.max_token });
         }
-        let malformed = |error: jsonwebtoken::errors::Error| TokenError::Malformed(error.to_string());
+        let malformed = |error: jsonwebtoken::errors::Error| TokenError::Malformed(escaped(&error));
         let header = jsonwebtoken::decode_header(token).map_err(malformed)?;
         if let Some(crit) = header.crit {
             return Err(TokenError::Critical(crit));
@@ -217,7 +218,7 @@ impl<'a> Unverified<'a> {
         signature_only.validate_aud = false;
         let verified =
             jsonwebtoken::decode::<Value>(self.token, key, &signature_only).map_err(|error| match error.kind() {
-                jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed(error.to_string()),
+                jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed(escaped(&error)),
                 _ => TokenError::Signature,
             })?;
         Claims(&verified.claims).check(self.issuer, rules, now)
@@ -240,7 +241,7 @@ pub struct Token {
     pub issued_at: SystemTime,
     /// The claim `exp`.
     pub expires_at: SystemTime,
-    /// The names of the user's roles.
+    /// The names of the user's roles, sorted.
     pub roles: Vec<String>,
     /// The rules in the claim `roomcast.allow`.
     pub allow: Vec<Rule>,
@@ -285,9 +286,11 @@ impl Claims<'_> {
         if let Some(path) = &issuer.roles_claim {
             roles.extend(claim_texts(self.0, path).map(ToOwned::to_owned));
         }
+        roles.sort();
+        roles.dedup();
         let subject = Subject { user: Some(&user), claims: self.0 };
         let join = join.iter().map(|room| subject.room(room)).collect::<Result<_, _>>();
-        let join = join.map_err(|error| wrong("roomcast.join", format!("not valid: {error}")))?;
+        let join = join.map_err(|error| wrong("roomcast.join", format!("not valid: {}", escaped(&error))))?;
         Ok(Token {
             issuer: issuer.issuer.clone(),
             subject: self.optional_text("sub")?.map(ToOwned::to_owned),
@@ -335,8 +338,8 @@ impl Claims<'_> {
 
     fn extension(&self) -> Result<Extension, TokenError> {
         let Some(value) = self.0.get("roomcast") else { return Ok(Extension::default()) };
-        let extension =
-            Extension::deserialize(value).map_err(|error| wrong("roomcast", format!("not valid: {error}")))?;
+        let extension = Extension::deserialize(value)
+            .map_err(|error| wrong("roomcast", format!("not valid: {}", escaped(&error))))?;
         if extension.join.len() > MAX_JOIN {
             return Err(wrong(
                 "roomcast.join",
@@ -371,6 +374,16 @@ impl Claims<'_> {
             None => Err(wrong(name, "not a number of seconds since 1970")),
         }
     }
+}
+
+/// Returns an error as text without line breaks and control characters, which could come from the
+/// token.
+fn escaped(error: &impl fmt::Display) -> String {
+    error
+        .to_string()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// Returns the texts of a claim that is a list of strings or a single string.

@@ -147,6 +147,19 @@ fn wrong_claims_are_rejected_with_their_names() {
     }
 }
 
+/// Operators read the reason in a log, a line each.
+#[test]
+fn no_token_writes_lines_into_a_log() {
+    let forged_line = "x\n2026-01-01T00:00:00Z  INFO forged\u{1b}[31m";
+    let in_header = forged(&json!({ "alg": forged_line }));
+    let in_claims = OWN.token(&with(&json!({ "roomcast": { forged_line: 1 } })));
+    let in_room = OWN.token(&with(&json!({ "roomcast": { "join": [forged_line] } })));
+    for token in [in_header, in_claims, in_room] {
+        let error = AUTHORIZER.verify(&token).unwrap_err().to_string();
+        assert!(!error.contains(char::is_control) && error.contains("forged"), "{error:?}");
+    }
+}
+
 #[test]
 fn what_is_no_token_is_rejected() {
     let valid = OWN.token(&claims());

@@ -33,7 +33,7 @@ mod rooms;
 
 pub use access::claims::claim;
 pub use access::expiry::{Expiry, ExpiryEvent};
-pub use access::grants::{Grants, Right, Rule, RuleError, Subject};
+pub use access::grants::{Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject};
 pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
 pub use access::pattern::{Names, Pattern, PatternError, Template};
 pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};

@@ -78,7 +78,8 @@ impl<'a> Reloader<'a> {
         }
         let (reloaded, waiting): (Vec<_>, Vec<_>) =
             settings().iter().filter(|setting| self.is_changed(setting, layers)).partition(|setting| {
-                let is_idle = setting.key.starts_with("auth.") && self.running.authorizer.is_none();
+                let authenticates = self.running.authorizer.is_some() && setup.authentication.is_some();
+                let is_idle = setting.key.starts_with("auth.") && !authenticates;
                 setting.reloads && !is_idle
             });
         let mut changes: Vec<_> = reloaded.iter().map(|setting| self.change(setting, layers)).collect();

@@ -105,9 +105,9 @@ pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, Credential, EXPIRY_GRACE, Grants, Identity, InvalidId,
-    InvalidName, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, Names, NodeId,
-    NodeInfo, PatternError, Position, Publication, PublicationQueue, Publish, Reached, Reservation, Right, RoomCount,
-    RoomName, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, check_event, claim,
+    InvalidName, MAX_PATTERNS, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, Names,
+    NodeId, NodeInfo, PatternError, Position, Publication, PublicationQueue, Publish, Reached, Reservation, Right,
+    RoomCount, RoomName, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, check_event, claim,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

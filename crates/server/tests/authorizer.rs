@@ -21,6 +21,7 @@ use roomcast::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::sleep;
 
@@ -306,6 +307,44 @@ async fn a_join_that_a_refresh_overtakes_fails() {
     broker.subscribes.send_replace(true);
     assert!(client.response(join).await.is_err());
     assert_eq!(socket.rooms(), []);
+}
+
+#[tokio::test]
+async fn a_right_that_is_lost_while_a_handler_for_rooms_waits_is_lost() {
+    let (entered, mut waits) = mpsc::unbounded_channel();
+    let go_on = Arc::new(Notify::new());
+    let router = router().with_state((entered, Arc::clone(&go_on))).client_rooms(
+        async |State((entered, go_on)): State<(UnboundedSender<()>, Arc<Notify>)>| {
+            let _ = entered.send(());
+            go_on.notified().await;
+            Ok::<(), CallError>(())
+        },
+    );
+    let (mut client, socket) = connect(&router, &token(&json!(["team:*"]))).await;
+    let join = client.start("rooms/join/team:a", ()).await;
+    waits.recv().await.unwrap();
+    client.call("auth/refresh", token(&json!(["team:b"])).to_string()).await.unwrap();
+    go_on.notify_one();
+    assert_eq!(client.response(join).await.unwrap_err().code, Code::PermissionDenied);
+    assert_eq!(socket.rooms(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_are_limited_and_useless_ones_cost_nothing() {
+    let (mut client, _) = connect(&without_pings(), &token(&json!(["team:*"]))).await;
+    let mut codes = Vec::new();
+    for _ in 0..12 {
+        codes.push(client.call("auth/refresh", "nonsense").await.unwrap_err().code);
+    }
+    assert_eq!(codes[..10], [Code::Unauthenticated; 10]);
+    assert_eq!(codes[10..], [Code::ResourceExhausted; 2]);
+    sleep(Duration::from_secs(1)).await;
+    client.call("auth/refresh", token(&json!(["team:*"])).to_string()).await.unwrap();
+
+    // Without a credential, nothing is verified.
+    let (mut client, _) = connect(&router(), &json!({ "user": "ann", "allow": [] })).await;
+    let error = client.call("auth/refresh", "nonsense").await.unwrap_err();
+    assert_eq!(error.message, "the connection has no credential that can be refreshed");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Rules as they are written in a configuration, and the grants that they give one client.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -208,6 +209,10 @@ impl Subject<'_> {
     }
 }
 
+/// The largest number of different patterns in one client's grants. Each check of a right looks at
+/// all of them. Further patterns permit nothing.
+pub const MAX_PATTERNS: usize = 1000;
+
 /// What one client may do. Cheap to clone.
 ///
 /// ```
@@ -236,15 +241,28 @@ struct Allowed {
 }
 
 impl Grants {
-    /// Returns the grants that rules give a client: everything that at least one rule permits. A
+    /// Returns the grants that rules give a client: everything that at least one rule permits, with
+    /// at most [`MAX_PATTERNS`] different patterns. A
     /// pattern whose placeholder has no value, or a value that is not exactly one segment, permits
     /// nothing.
     pub fn resolve<'a>(rules: impl IntoIterator<Item = &'a Rule>, subject: Subject<'_>) -> Self {
-        let mut allowed = Vec::new();
+        let mut allowed: Vec<Allowed> = Vec::new();
+        let mut places = HashMap::new();
         for rule in rules {
             let rights = rule.rights.iter().fold(0, |bits, right| bits | right.bit());
-            let patterns = rule.templates.iter().filter_map(|template| template.resolve(|key| subject.value_of(key)));
-            allowed.extend(patterns.map(|pattern| Allowed { pattern, rights }));
+            for pattern in rule.templates.iter().filter_map(|template| template.resolve(|key| subject.value_of(key))) {
+                match places.get(&pattern) {
+                    Some(&place) => {
+                        let same: &mut Allowed = &mut allowed[place];
+                        same.rights |= rights;
+                    }
+                    None if allowed.len() == MAX_PATTERNS => return Self { allowed: allowed.into() },
+                    None => {
+                        places.insert(pattern.clone(), allowed.len());
+                        allowed.push(Allowed { pattern, rights });
+                    }
+                }
+            }
         }
         Self { allowed: allowed.into() }
     }
@@ -252,5 +270,37 @@ impl Grants {
     /// Returns whether the client has a right on the room or method with this name.
     pub fn allow(&self, right: Right, name: &str) -> bool {
         self.allowed.iter().any(|allowed| allowed.rights & right.bit() != 0 && allowed.pattern.matches(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(rules: &Value) -> Grants {
+        let rules: Vec<Rule> = serde_json::from_value(rules.clone()).unwrap();
+        Grants::resolve(&rules, Subject { user: Some("ann"), claims: &Value::Null })
+    }
+
+    #[test]
+    fn equal_patterns_are_kept_once_with_all_their_rights() {
+        let rules: Vec<_> = ["join", "publish", "join"]
+            .iter()
+            .map(|right| serde_json::json!({ "rooms": ["a:*", "user:{user}"], "do": [right] }))
+            .collect();
+        let grants = grants(&rules.into());
+        assert_eq!(grants.allowed.len(), 2);
+        for room in ["a:b", "user:ann"] {
+            assert!(grants.allow(Right::Join, room) && grants.allow(Right::Publish, room), "{room}");
+            assert!(!grants.allow(Right::Members, room), "{room}");
+        }
+    }
+
+    #[test]
+    fn patterns_beyond_the_limit_permit_nothing() {
+        let rooms: Vec<_> = (0..=MAX_PATTERNS).map(|room| format!("room{room}")).collect();
+        let grants = grants(&serde_json::json!([{ "rooms": rooms, "do": ["join"] }]));
+        assert_eq!(grants.allowed.len(), MAX_PATTERNS);
+        assert!(grants.allow(Right::Join, "room999") && !grants.allow(Right::Join, "room1000"));
     }
 }

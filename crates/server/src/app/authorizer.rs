@@ -144,6 +144,13 @@ impl SharedAuthorizer {
             let refused = |error: RefreshError| CallError::new(Code::Unauthenticated, error.to_string());
             let access = socket.context.access.as_deref().ok_or_else(|| refused(RefreshError::NoCredential))?;
             let current = access.identity();
+            if current.credential.is_none() {
+                return Err(refused(RefreshError::NoCredential));
+            }
+            if !access.begin_refresh(Instant::now().into_std()) {
+                let message = "too many refreshes; try again later";
+                return Err(CallError::new(Code::ResourceExhausted, message));
+            }
             let next = Arc::new(in_time(authorizer.0.refresh(&current, &credential)).await?);
             let previous = access.refresh(Arc::clone(&next), Instant::now().into_std()).map_err(refused)?;
             for room in socket.rooms() {

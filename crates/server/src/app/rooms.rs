@@ -38,7 +38,9 @@ impl RoomAccess {
                 Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}")))
             }
             Self::Checked(check) => {
-                check(RoomContext { socket: socket.clone(), action, room: room.clone() }).await.map(|_| ())
+                check(RoomContext { socket: socket.clone(), action, room: room.clone() }).await?;
+                // A refresh may have taken away the right meanwhile.
+                action.right().map_or(Ok(()), |right| socket.context.check_right(right, room))
             }
         }
     }
@@ -74,6 +76,30 @@ pub(crate) struct RoomMessage<'a> {
     names: &'a str,
 }
 
+/// A join under way.
+///
+/// While the join waits, a refresh may take away the right, and find no membership to end yet.
+/// However the join ends, even if its future is dropped, no membership remains that the identity
+/// does not permit.
+struct Joining<'a> {
+    socket: &'a Socket,
+    room: &'a RoomName,
+}
+
+impl Joining<'_> {
+    fn is_permitted(&self) -> bool {
+        self.socket.identity().is_none_or(|identity| identity.may_be_in(self.room))
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        if !self.is_permitted() {
+            self.socket.node.hub().local().leave(&self.socket.context.connection, self.room);
+        }
+    }
+}
+
 impl<'a> RoomMessage<'a> {
     /// Returns `None` if the name is not one of these methods.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
@@ -100,11 +126,10 @@ impl<'a> RoomMessage<'a> {
             let (context, hub) = (&socket.context, socket.node.hub());
             match (action, kind) {
                 (RoomAction::Join, _) => {
+                    let joining = Joining { socket: &socket, room: &room };
                     hub.local().join(&context.connection, &room).await?;
-                    // A refresh may have taken away the right before the membership existed.
-                    if let Err(error) = context.check_right(Right::Join, &room) {
-                        hub.local().leave(&context.connection, &room);
-                        return Err(error);
+                    if !joining.is_permitted() {
+                        return Err(context.right_is_missing(Right::Join, &room));
                     }
                 }
                 (RoomAction::Leave, _) => hub.local().leave(&context.connection, &room),

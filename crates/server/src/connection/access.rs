@@ -1,13 +1,17 @@
 //! What one connection may do, when this ends, and how a refresh changes it.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use roomcast_core::{Expiry, ExpiryEvent, Identity, RefreshError, Right};
 
 /// The event that a client gets before its credential expires.
 pub(crate) const EXPIRING: &str = "auth/expiring";
+
+/// The largest number of refreshes that a connection can begin in a second. Each one can cost the
+/// verification of a signature.
+const MAX_REFRESHES_PER_SECOND: u32 = 10;
 
 /// The identity of a connection whose router has an authorizer.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) struct Access {
     state: RwLock<State>,
     /// Spreads the reminders of different connections.
     seed: u64,
+    /// The begin of the current second, and the refreshes that have begun in it.
+    refreshes: Mutex<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -26,7 +32,7 @@ struct State {
 impl Access {
     pub(crate) fn new(identity: Arc<Identity>, now: Instant, seed: u64) -> Self {
         let expiry = expiry(&identity, now, seed);
-        Self { state: RwLock::new(State { identity, expiry }), seed }
+        Self { state: RwLock::new(State { identity, expiry }), seed, refreshes: Mutex::new((now, 0)) }
     }
 
     pub(crate) fn identity(&self) -> Arc<Identity> {
@@ -35,6 +41,16 @@ impl Access {
 
     pub(crate) fn allows(&self, right: Right, name: &str) -> bool {
         self.state.read().identity.grants.allow(right, name)
+    }
+
+    /// Returns whether another refresh may begin.
+    pub(crate) fn begin_refresh(&self, now: Instant) -> bool {
+        let mut refreshes = self.refreshes.lock();
+        if now.duration_since(refreshes.0) >= Duration::from_secs(1) {
+            *refreshes = (now, 0);
+        }
+        refreshes.1 += 1;
+        refreshes.1 <= MAX_REFRESHES_PER_SECOND
     }
 
     /// Replaces the identity, and returns the previous one. The check belongs under the lock,

@@ -182,9 +182,11 @@ impl ConnectionContext {
     /// Returns `PERMISSION_DENIED` with the missing right.
     pub(crate) fn check_right(&self, right: Right, name: &str) -> Result<(), CallError> {
         let Some(access) = &self.access else { return Ok(()) };
-        if access.allows(right, name) {
-            return Ok(());
-        }
+        if access.allows(right, name) { Ok(()) } else { Err(self.right_is_missing(right, name)) }
+    }
+
+    /// Counts a denial, and returns the error for the client.
+    pub(crate) fn right_is_missing(&self, right: Right, name: &str) -> CallError {
         let connection = self.connection.id;
         tracing::debug!(%connection, %right, name, "the client lacks a right");
         self.metrics.on_not_granted(right);
@@ -193,7 +195,7 @@ impl ConnectionContext {
             Names::Calls => "call",
         };
         let error = CallError::new(Code::PermissionDenied, format!("the right {right} on {kind} {name:?} is missing"));
-        Err(error.with_details(json!({ "right": right, kind: name })))
+        error.with_details(json!({ "right": right, kind: name }))
     }
 
     /// Reminds the client that its credential expires, or returns the Close that ends the connection.
