@@ -1,6 +1,6 @@
 //! Rules as they are written in a configuration, and the grants that they give one client.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -246,25 +246,20 @@ impl Grants {
     /// pattern whose placeholder has no value, or a value that is not exactly one segment, permits
     /// nothing.
     pub fn resolve<'a>(rules: impl IntoIterator<Item = &'a Rule>, subject: Subject<'_>) -> Self {
-        let mut allowed: Vec<Allowed> = Vec::new();
-        let mut places = HashMap::new();
-        for rule in rules {
+        let mut allowed = BTreeMap::<Pattern, u8>::new();
+        let of_rule = |rule: &'a Rule| {
             let rights = rule.rights.iter().fold(0, |bits, right| bits | right.bit());
-            for pattern in rule.templates.iter().filter_map(|template| template.resolve(|key| subject.value_of(key))) {
-                match places.get(&pattern) {
-                    Some(&place) => {
-                        let same: &mut Allowed = &mut allowed[place];
-                        same.rights |= rights;
-                    }
-                    None if allowed.len() == MAX_PATTERNS => return Self { allowed: allowed.into() },
-                    None => {
-                        places.insert(pattern.clone(), allowed.len());
-                        allowed.push(Allowed { pattern, rights });
-                    }
-                }
+            let patterns =
+                rule.templates.iter().filter_map(move |template| template.resolve(|key| subject.value_of(key)));
+            patterns.map(move |pattern| (pattern, rights))
+        };
+        for (pattern, rights) in rules.into_iter().flat_map(of_rule) {
+            if allowed.len() == MAX_PATTERNS && !allowed.contains_key(&pattern) {
+                break;
             }
+            *allowed.entry(pattern).or_default() |= rights;
         }
-        Self { allowed: allowed.into() }
+        Self { allowed: allowed.into_iter().map(|(pattern, rights)| Allowed { pattern, rights }).collect() }
     }
 
     /// Returns whether the client has a right on the room or method with this name.

@@ -10,7 +10,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// What the names of a pattern are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Names {
     /// Names of rooms, whose segments are separated by `:`.
     Rooms,
@@ -61,14 +61,14 @@ pub struct Template {
     segments: Vec<Segment>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Segment {
     /// What separates the segment from the one before it.
     after: Option<char>,
     kind: Kind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
     Text(String),
     /// `{user}` or `{claim.PATH}`, without the braces.
@@ -198,7 +198,7 @@ fn placeholder_len(text: &str) -> usize {
 }
 
 /// A template whose placeholders have been filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     names: Names,
     segments: Vec<Segment>,
