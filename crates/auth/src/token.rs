@@ -221,7 +221,7 @@ impl<'a> Unverified<'a> {
                 jsonwebtoken::errors::ErrorKind::Json(_) => TokenError::Malformed(escaped(&error)),
                 _ => TokenError::Signature,
             })?;
-        Claims(&verified.claims).check(self.issuer, rules, now)
+        Claims(verified.claims).check(self.issuer, rules, now)
     }
 }
 
@@ -264,14 +264,14 @@ struct Extension {
 }
 
 /// The claims of a token with a valid signature.
-struct Claims<'a>(&'a Value);
+struct Claims(Value);
 
-impl Claims<'_> {
-    fn check(&self, issuer: &Issuer, rules: &TokenRules, now: SystemTime) -> Result<Token, TokenError> {
+impl Claims {
+    fn check(self, issuer: &Issuer, rules: &TokenRules, now: SystemTime) -> Result<Token, TokenError> {
         if self.text("iss")? != issuer.issuer {
             return Err(TokenError::UnknownIssuer(self.text("iss")?.to_owned()));
         }
-        if !claim_texts(self.0, "aud").any(|audience| issuer.audience.iter().any(|own| own == audience)) {
+        if !claim_texts(&self.0, "aud").any(|audience| issuer.audience.iter().any(|own| own == audience)) {
             return Err(wrong("aud", format!("none of {:?}", issuer.audience)));
         }
         let (issued_at, expires_at) = self.times(rules, now)?;
@@ -284,11 +284,11 @@ impl Claims<'_> {
         }
         let Extension { allow, mut roles, join, meta } = self.extension()?;
         if let Some(path) = &issuer.roles_claim {
-            roles.extend(claim_texts(self.0, path).map(ToOwned::to_owned));
+            roles.extend(claim_texts(&self.0, path).map(ToOwned::to_owned));
         }
         roles.sort();
         roles.dedup();
-        let subject = Subject { user: Some(&user), claims: self.0 };
+        let subject = Subject { user: Some(&user), claims: &self.0 };
         let join = join.iter().map(|room| subject.room(room)).collect::<Result<_, _>>();
         let join = join.map_err(|error| wrong("roomcast.join", format!("not valid: {}", escaped(&error))))?;
         Ok(Token {
@@ -302,7 +302,7 @@ impl Claims<'_> {
             allow,
             join,
             meta,
-            claims: self.0.clone(),
+            claims: self.0,
         })
     }
 
@@ -328,7 +328,7 @@ impl Claims<'_> {
     }
 
     fn user(&self, issuer: &Issuer) -> Result<&str, TokenError> {
-        match claim(self.0, &issuer.user_claim) {
+        match claim(&self.0, &issuer.user_claim) {
             Some(Value::String(user)) if !user.is_empty() => Ok(user),
             Some(Value::String(_)) => Err(wrong(&issuer.user_claim, "empty")),
             Some(_) => Err(wrong(&issuer.user_claim, "not a string")),
@@ -379,11 +379,11 @@ impl Claims<'_> {
 /// Returns an error as text without line breaks and control characters, which could come from the
 /// token.
 fn escaped(error: &impl fmt::Display) -> String {
-    error
-        .to_string()
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+    let mut text = String::new();
+    for char in error.to_string().chars() {
+        if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }
+    }
+    text
 }
 
 /// Returns the texts of a claim that is a list of strings or a single string.
