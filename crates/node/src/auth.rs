@@ -1,7 +1,6 @@
 //! The authorizer that the tables `auth` and `role` describe, with the keys in the files that they name.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display};
 use std::path::Path;
 
 use roomcast_auth::{Issuer, JwtAuthorizer, Keys, Policy, TokenRules};
@@ -14,9 +13,6 @@ pub(crate) struct Authentication {
     pub(crate) authorizer: JwtAuthorizer,
     /// Of the tables and of the files with keys, to find out whether they have changed.
     pub(crate) digest: [u8; 32],
-    issuers: Vec<String>,
-    roles: Vec<String>,
-    allows_anonymous: bool,
 }
 
 impl Authentication {
@@ -56,21 +52,20 @@ impl Authentication {
         Ok(Some(Self {
             authorizer: if *auth.query_token { authorizer.token_in_query() } else { authorizer },
             digest: files.digest.finalize().into(),
-            issuers: auth.issuer.iter().map(|issuer| issuer.issuer.clone()).collect(),
-            roles: config.role.iter().map(|role| role.name.clone()).collect(),
-            allows_anonymous: auth.anonymous.is_some(),
         }))
     }
 }
 
-/// For `check`.
-impl Display for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let anonymous = if self.allows_anonymous { "allowed" } else { "rejected" };
-        let (issuers, roles) = (list(&self.issuers), list(&self.roles));
-        write!(f, "Clients are authenticated. Issuers: {issuers}. Roles: {roles}. Anonymous clients are {anonymous}.")
-    }
+/// Describes for `check` who may connect. `None` if everybody may.
+pub(crate) fn summary(config: &Config) -> Option<String> {
+    let auth = &config.auth;
+    let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let issuers = list(auth.issuer.iter().map(|issuer| &*issuer.issuer).collect());
+    let roles = list(config.role.iter().map(|role| &*role.name).collect());
+    let anonymous = if auth.anonymous.is_some() { "allowed" } else { "rejected" };
+    auth.is_on().then(|| {
+        format!("Clients are authenticated. Issuers: {issuers}. Roles: {roles}. Anonymous clients are {anonymous}.")
+    })
 }
 
 fn policy(config: &Config, layers: &Layers) -> Result<Policy, ConfigError> {
@@ -84,7 +79,9 @@ fn policy(config: &Config, layers: &Layers) -> Result<Policy, ConfigError> {
     }
     let issuers = config.auth.issuer.iter().map(|table| {
         let mut issuer = Issuer::new(&table.issuer, &table.audience, table.algorithms.iter().copied());
-        issuer.user_claim.clone_from(&table.user_claim);
+        if let Some(claim) = &table.user_claim {
+            issuer.user_claim.clone_from(claim);
+        }
         issuer.user_prefix.clone_from(&table.user_prefix);
         issuer.roles_claim.clone_from(&table.roles_claim);
         issuer

@@ -151,8 +151,8 @@ fn health(setup: &Setup) -> ExitCode {
 /// Prints the configuration with the origin of each value, and whether Redis can be used.
 fn check(layers: &Layers, setup: &Setup) -> ExitCode {
     print(&layers.to_string());
-    if let Some(authentication) = &setup.authentication {
-        print(&format!("{authentication}\n"));
+    if let Some(summary) = auth::summary(&setup.config) {
+        print(&format!("{summary}\n"));
     }
     let Some(redis) = &setup.redis else { return ExitCode::SUCCESS };
     match app::check_redis(redis) {

@@ -76,10 +76,11 @@ impl<'a> Reloader<'a> {
         if let Err(error) = setup.check_api_key(self.internal_listen, layers) {
             return refuse(&error);
         }
+        // Whether clients are authenticated is decided at the start.
+        let [authenticates, should_authenticate] = [self.running.authorizer.is_some(), setup.authentication.is_some()];
         let (reloaded, waiting): (Vec<_>, Vec<_>) =
             settings().iter().filter(|setting| self.is_changed(setting, layers)).partition(|setting| {
-                let authenticates = self.running.authorizer.is_some() && setup.authentication.is_some();
-                let is_idle = setting.key.starts_with("auth.") && !authenticates;
+                let is_idle = setting.key.starts_with("auth.") && !(authenticates && should_authenticate);
                 setting.reloads && !is_idle
             });
         let mut changes: Vec<_> = reloaded.iter().map(|setting| self.change(setting, layers)).collect();
@@ -90,8 +91,7 @@ impl<'a> Reloader<'a> {
         }
 
         let [old, new] = [&self.setup, &setup].map(|setup| setup.authentication.as_ref().map(|auth| auth.digest));
-        // Whether clients are authenticated is decided at the start.
-        let is_switched = self.running.authorizer.is_some() != setup.authentication.is_some();
+        let is_switched = authenticates != should_authenticate;
         if old != new && !is_switched {
             changes.push("the issuers, keys, roles or rights in auth and role".to_owned());
         }

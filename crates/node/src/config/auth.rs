@@ -65,19 +65,15 @@ pub(crate) struct IssuerTable {
     /// File with the previous secret, which tokens may still be signed with
     #[serde(default)]
     pub(crate) previous_secret_file: Option<PathBuf>,
-    /// Dotted path of the claim that names the user
-    #[serde(default = "default_user_claim")]
-    pub(crate) user_claim: String,
+    /// Dotted path of the claim that names the user; without it, sub
+    #[serde(default)]
+    pub(crate) user_claim: Option<String>,
     /// Prefix of the names of this issuer's users; required if there are several issuers
     #[serde(default)]
     pub(crate) user_prefix: String,
     /// Dotted path of the claim that lists the user's roles
     #[serde(default)]
     pub(crate) roles_claim: Option<String>,
-}
-
-fn default_user_claim() -> String {
-    "sub".to_owned()
 }
 
 /// A role, which tokens name
