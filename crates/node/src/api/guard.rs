@@ -58,7 +58,7 @@ impl Guard {
         Self(Arc::new(RwLock::new(Arc::new(rules))))
     }
 
-    /// Applies other rules to the requests that come from now on.
+    /// Applies other rules to later requests.
     pub(crate) fn replace(&self, rules: ApiRules) {
         *self.0.write() = Arc::new(rules);
     }

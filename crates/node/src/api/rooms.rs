@@ -99,7 +99,7 @@ pub(super) async fn members(
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name"), ("connection" = String, Path, description = "The connection's id")),
     responses(
-        (status = NO_CONTENT, description = "The connection is a member, and receives every event that is published from now on"),
+        (status = NO_CONTENT, description = "The connection is a member, and receives every event that is published later"),
         Always, Asking, Finding
     )
 )]
