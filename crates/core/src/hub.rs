@@ -144,6 +144,7 @@ impl Hub {
             () = self.watch_broker() => {}
             () = self.local.renew_subscriptions() => {}
             () = self.cluster.peers().keep_in_touch() => {}
+            () = self.cluster.revoker().keep_up() => {}
             () = watch_memory(&self.local) => {}
         }
     }

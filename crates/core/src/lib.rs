@@ -14,9 +14,9 @@
 //! | folder | what it contains | what it imports |
 //! |---|---|---|
 //! | `broker` | the broker's contract, and the broker in memory | `id` |
-//! | `rooms` | this node's connections, rooms and output | `broker` |
+//! | `rooms` | this node's connections, rooms and output | `broker`, `access` |
 //! | `cluster` | the other nodes, requests to them, and operations on all nodes | `rooms`, `broker` |
-//! | `access` | who a client is and what it may do | `id` |
+//! | `access` | who a client is and what it may do | `id`, `broker` |
 //! | `hub` | one node, which combines all of these | everything |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -32,27 +32,34 @@ mod options;
 mod rooms;
 
 pub use access::claims::claim;
+pub use access::connection::{Access, PermissionChange};
 pub use access::expiry::{Expiry, ExpiryEvent};
 pub use access::grants::{Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject};
 pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
 pub use access::pattern::{Names, Pattern, PatternError, Template};
+pub use access::revocation::{Holder, InvalidRevocation, MAX_CREDENTIAL_ID, Revocation, Revoked};
+pub use access::revocations::{MAX_LEDGER_AGE, MAX_REVOCATIONS};
 pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
+pub use broker::ledger::{Exchange, LedgerPage, LedgerPosition, LedgerRecord, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS};
 pub use broker::limits::{MAX_BATCH_BYTES, MAX_WAITING_BYTES, MAX_WAITING_EVENTS};
 pub use broker::memory::{MemoryBroker, MemoryBus};
 pub use broker::publication::{Position, Publication, Publish};
 pub use broker::publication_queue::{PublicationQueue, Reservation};
 pub use cluster::message::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 pub use cluster::nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
-pub use cluster::operations::{Cluster, Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};
+pub use cluster::operations::Cluster;
 pub use cluster::pending::{MAX_REQUESTS, REQUEST_TIMEOUT};
+pub use cluster::results::{Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};
+pub use cluster::revoker::{NotAccepted, Revoker};
 pub use hub::{Hub, PublishError};
 pub use id::{ConnectionId, InvalidId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
 pub use metrics::HubMetrics;
 pub use options::HubOptions;
 pub use rooms::budget::Budget;
 pub use rooms::codec::Codec;
+pub use rooms::guards::{ConnectionGuard, Place};
 pub use rooms::load::NodeLoad;
 pub use rooms::local_connection::LocalConnection;
-pub use rooms::local_node::{ConnectionGuard, JoinError, LocalNode, Member, Place};
+pub use rooms::local_node::{JoinError, LocalNode, Member};
 pub use rooms::membership::{Joined, Left, RoomMembers};
 pub use rooms::outbox::{Command, FRAME_OVERHEAD, Outbox, Outgoing, Rejected};

@@ -39,6 +39,12 @@ pub struct HubMetrics {
     pub broker_up: IntGauge,
     /// How long the broker took to accept a publish.
     pub broker_publish_duration: Histogram,
+    /// Revocations that the node enforces.
+    pub revocations: IntGauge,
+    revocation_reads: IntCounterVec,
+    pub(crate) ledger_read: IntCounter,
+    pub(crate) ledger_failed: IntCounter,
+    pub(crate) connections_revoked: IntCounter,
     pub(crate) published: IntCounter,
     pub(crate) publish_failed: IntCounter,
 }
@@ -58,7 +64,20 @@ impl HubMetrics {
             &["memory"],
         )
         .expect("the name is valid");
+        let revocation_reads = IntCounterVec::new(
+            Opts::new("roomcast_revocation_reads_total", "Reads of the cluster's revocations, by outcome: ok or error"),
+            &["outcome"],
+        )
+        .expect("the name is valid");
         Self {
+            revocations: gauge("roomcast_revocations", "Revocations that this node enforces"),
+            ledger_read: revocation_reads.with_label_values(&["ok"]),
+            ledger_failed: revocation_reads.with_label_values(&["error"]),
+            revocation_reads,
+            connections_revoked: counter(
+                "roomcast_connections_revoked_total",
+                "Connections closed because their user or their credential was revoked",
+            ),
             published: publishes.with_label_values(&["ok"]),
             publish_failed: publishes.with_label_values(&["UNAVAILABLE"]),
             publishes,
@@ -103,7 +122,7 @@ impl HubMetrics {
     ///
     /// [`prometheus::Error`]: https://docs.rs/prometheus/0.14/prometheus/enum.Error.html
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: [Box<dyn Collector>; 16] = [
             Box::new(self.publishes.clone()),
             Box::new(self.deliveries.clone()),
             Box::new(self.delivery_latency.clone()),
@@ -117,6 +136,9 @@ impl HubMetrics {
             Box::new(self.nodes.clone()),
             Box::new(self.broker_up.clone()),
             Box::new(self.broker_publish_duration.clone()),
+            Box::new(self.revocations.clone()),
+            Box::new(self.revocation_reads.clone()),
+            Box::new(self.connections_revoked.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
     }

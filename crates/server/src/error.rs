@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use roomcast_core::{BrokerError, InvalidId, InvalidName, JoinError, PublishError, RequestError};
+use roomcast_core::{BrokerError, InvalidId, InvalidName, InvalidRevocation, JoinError, PublishError, RequestError};
 use roomcast_protocol::{CloseCode, CloseFrame};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -303,6 +303,12 @@ impl From<InvalidName> for CallError {
     }
 }
 
+impl From<InvalidRevocation> for CallError {
+    fn from(error: InvalidRevocation) -> Self {
+        Self::invalid_argument(error.to_string())
+    }
+}
+
 impl From<InvalidId> for CallError {
     fn from(error: InvalidId) -> Self {
         Self::invalid_argument(error.to_string())
@@ -317,6 +323,8 @@ impl From<RequestError> for CallError {
             RequestError::NoResponse { .. } => Code::DeadlineExceeded,
             RequestError::TooManyRequests => Code::ResourceExhausted,
             RequestError::Broker(BrokerError::TooLarge { .. }) => Code::InvalidArgument,
+            RequestError::Broker(BrokerError::LedgerFull) => Code::ResourceExhausted,
+            RequestError::Broker(BrokerError::Unsupported { .. }) => Code::Unimplemented,
             _ => Code::Unavailable,
         };
         Self::new(code, error.to_string())

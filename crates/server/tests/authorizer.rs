@@ -5,94 +5,28 @@
 mod common;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::StatusCode;
+use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
-use axum::http::{Request, StatusCode};
 use common::broker::TestBroker;
+use common::tokens::{GRACE, connect, router, router_of};
 use common::wait_until;
 use roomcast::prometheus::Registry;
-use roomcast::testing::{self, Client, ClientBuilder, ConnectError};
+use roomcast::testing::{self, Client, ConnectError};
 use roomcast::{
-    Authorizer, CallError, CloseCode, Code, Credential, Grants, Identity, Name, Node, Options, RoomAction, RoomName,
-    Router, Rule, Socket, Subject, UserId,
+    Authorizer, CallError, CloseCode, Code, Identity, Name, Node, Options, RoomAction, RoomName, Router, Socket, UserId,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::sleep;
 
-const GRACE: Duration = Duration::from_secs(25);
-
-/// A token without a signature, for these tests.
-#[derive(Deserialize)]
-struct Token {
-    user: String,
-    allow: Vec<Rule>,
-    #[serde(default)]
-    join: Vec<String>,
-    /// Seconds from the beginning of the test.
-    #[serde(default)]
-    issued: u64,
-    #[serde(default)]
-    expires_in: Option<u64>,
-}
-
-/// Trusts everybody's token.
-struct Tokens {
-    started: SystemTime,
-}
-
-impl Tokens {
-    fn identity(&self, token: &[u8]) -> Result<Identity, CallError> {
-        let token: Token =
-            serde_json::from_slice(token).map_err(|error| CallError::new(Code::Unauthenticated, error.to_string()))?;
-        let grants = Grants::resolve(&token.allow, Subject { user: Some(&token.user), claims: &Value::Null });
-        let mut identity = Identity::new(grants).with_user(UserId::new(&token.user)?);
-        identity.join = token.join.iter().map(|room| RoomName::new(room)).collect::<Result<_, _>>()?;
-        identity.credential = token.expires_in.map(|expires_in| Credential {
-            subject: token.user,
-            id: None,
-            issued_at: self.started + Duration::from_secs(token.issued),
-            expires_at: self.started + Duration::from_secs(expires_in),
-            grace: GRACE,
-        });
-        Ok(identity)
-    }
-}
-
-impl Authorizer for Tokens {
-    async fn authorize(&self, request: &Parts) -> Result<Identity, CallError> {
-        match request.headers.get(AUTHORIZATION) {
-            Some(token) => self.identity(token.as_bytes()),
-            None => Err(CallError::new(Code::Unauthenticated, "send a token")),
-        }
-    }
-
-    async fn refresh(&self, _current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
-        self.identity(credential)
-    }
-}
-
-fn router() -> Router {
-    router_of(Node::embedded(Options::default()))
-}
-
-fn router_of(node: Node) -> Router {
-    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens { started: SystemTime::now() })
-}
-
 /// A router whose clients may be silent for as long as a test lets the time pass.
 fn without_pings() -> Router {
     router_of(Node::embedded(Options::default().with(|options| options.ping_interval = Duration::from_secs(86_400))))
-}
-
-async fn connect<S>(router: &Router<S>, token: &Value) -> (Client, Socket) {
-    let request = Request::get("/socket").header(AUTHORIZATION, token.to_string()).body(()).unwrap();
-    ClientBuilder::default().request(request).connect(router).await.unwrap()
 }
 
 /// A token that lets Ann use the rooms of her team, for an hour.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cluster;
+mod ledger;
 mod positions;
 
 use std::pin::pin;
@@ -61,6 +62,7 @@ const PUBLISHERS: usize = 3;
 /// | close ends the events after those accepted | The stream ends after the accepted events, and the other nodes continue. |
 /// | close ends a wait for events | The wait returns `false`. |
 /// | a publish after close fails | The error is `BrokerError::Closed`. |
+/// | all nodes share the ledger | Every node reads every record once, in one order. A broker without a ledger skips this step. |
 /// | a bounded number of events waits | Events of 1 byte are published while no node reads. |
 /// | a bounded number of bytes waits | Events of 1 MiB are published while no node reads. |
 ///
@@ -90,6 +92,7 @@ pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     closed_after_the_accepted(Cluster::new("close ends the events after those accepted", nodes(2).await)).await;
     closed_while_waiting(Cluster::new("close ends a wait for events", nodes(1).await)).await;
     closed_to_publishers(Cluster::new("a publish after close fails", nodes(2).await)).await;
+    ledger::shared(Cluster::new("all nodes share the ledger", nodes(2).await)).await;
     bounded(Cluster::new("a bounded number of events waits", nodes(2).await), b"x").await;
     bounded(Cluster::new("a bounded number of bytes waits", nodes(2).await), &MEBIBYTE).await;
 }

@@ -103,12 +103,12 @@ fn names_key(names: Names) -> &'static str {
 }
 
 /// A rule as it is written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleText {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rooms: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     calls: Vec<String>,
     #[serde(rename = "do")]
     rights: Vec<Right>,
@@ -129,8 +129,8 @@ struct RuleText {
 /// assert!(error.to_string().contains("\"team-*\" is not a wildcard"), "{error}");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "RuleText")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RuleText", into = "RuleText")]
 pub struct Rule {
     names: Names,
     templates: Vec<Template>,
@@ -154,6 +154,17 @@ impl TryFrom<RuleText> for Rule {
         }
         let templates = patterns.iter().map(|pattern| Template::parse(names, pattern)).collect::<Result<_, _>>()?;
         Ok(Self { names, templates, rights: text.rights })
+    }
+}
+
+impl From<Rule> for RuleText {
+    fn from(rule: Rule) -> Self {
+        let patterns = rule.templates.iter().map(ToString::to_string).collect();
+        let (rooms, calls) = match rule.names {
+            Names::Rooms => (patterns, Vec::new()),
+            Names::Calls => (Vec::new(), patterns),
+        };
+        Self { rooms, calls, rights: rule.rights }
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! Reading order: `pattern` (names of rooms and methods) → `claims` (values that fill in a pattern)
 //! → `grants` (rights on names) → `identity` (a client with its grants) → `expiry` (when its
-//! credential ends).
+//! credential ends) → `connection` (what one connection may do now) → `revocation` (who is
+//! no longer accepted) → `revocations` (the ones that a node enforces).
 
 pub(crate) mod claims;
+pub(crate) mod connection;
 pub(crate) mod expiry;
 pub(crate) mod grants;
 pub(crate) mod identity;
 pub(crate) mod pattern;
+pub(crate) mod revocation;
+pub(crate) mod revocations;

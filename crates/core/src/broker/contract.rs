@@ -8,6 +8,7 @@ use roomcast_protocol::MAX_PAYLOAD;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::broker::ledger::{Exchange, LedgerPage, MAX_LEDGER_RECORDS};
 use crate::broker::publication::{Publication, Publish};
 use crate::id::RoomName;
 
@@ -73,6 +74,26 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// # Cancel safety
     /// Cancel safe: no publication is lost if the future is dropped.
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool>;
+
+    /// Adds records to the ledger of the cluster, and reads the records after a position.
+    ///
+    /// The ledger contains revocations, which each node must get even if it was not running, or was
+    /// cut off, when they were added. Each node calls this twice a second. The broker keeps each
+    /// record until its time, also if no node is running. It may keep it longer.
+    ///
+    /// By default, this fails with [`Unsupported`](BrokerError::Unsupported). Nodes then have no
+    /// revocations.
+    ///
+    /// # Errors
+    /// Returns [`LedgerFull`](BrokerError::LedgerFull) if the ledger has
+    /// [`MAX_LEDGER_RECORDS`](crate::MAX_LEDGER_RECORDS), and adds nothing. After
+    /// [`Unavailable`](BrokerError::Unavailable), the records may have been added nevertheless.
+    ///
+    /// # Cancel safety
+    /// If you drop the future, the records may or may not be added.
+    fn exchange(&self, _exchange: Exchange) -> BoxFuture<'static, Result<LedgerPage, BrokerError>> {
+        Box::pin(ready(Err(BrokerError::Unsupported { operation: "the ledger" })))
+    }
 
     /// Returns a receiver for the broker's status. It has the current status and receives every
     /// change.
@@ -147,6 +168,15 @@ pub enum BrokerError {
     Unavailable {
         /// The problem, described for operators.
         reason: String,
+    },
+    /// The ledger accepts no more records.
+    #[error("the broker keeps {MAX_LEDGER_RECORDS} revocations, which is the limit; wait until some of them end")]
+    LedgerFull,
+    /// The broker does not have this operation.
+    #[error("the broker does not support {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
     },
     /// The broker is closed, because its node is shutting down.
     #[error("the node is shutting down")]

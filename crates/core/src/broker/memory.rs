@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
+use crate::broker::ledger::{Exchange, LedgerPage, LedgerPosition, LedgerRecord, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS};
 use crate::broker::publication::{Position, Publication, Publish};
 use crate::broker::publication_queue::PublicationQueue;
 use crate::id::RoomName;
@@ -41,6 +42,34 @@ struct Bus {
     /// The rooms that at least one node is subscribed to.
     rooms: HashMap<RoomName, Room>,
     last_epoch: u64,
+    ledger: Ledger,
+}
+
+/// The records that all nodes must get.
+#[derive(Debug, Default)]
+struct Ledger {
+    epoch: u64,
+    records: Vec<LedgerRecord>,
+}
+
+impl Ledger {
+    fn exchange(&mut self, exchange: Exchange, now: u64) -> Result<LedgerPage, BrokerError> {
+        if self.records.len() + exchange.add.len() > MAX_LEDGER_RECORDS {
+            self.records.retain(|record| record.until > now);
+            self.epoch += 1; // the records have other places now
+            if self.records.len() + exchange.add.len() > MAX_LEDGER_RECORDS {
+                return Err(BrokerError::LedgerFull);
+            }
+        }
+        self.records.extend(exchange.add);
+        let epoch = self.epoch.to_string();
+        let after = exchange.after.filter(|after| after.epoch == epoch);
+        let from = after.as_ref().map_or(0, |after| usize::try_from(after.read).unwrap_or(usize::MAX));
+        let from = from.min(self.records.len());
+        let to = self.records.len().min(from.saturating_add(MAX_LEDGER_PAGE));
+        let position = LedgerPosition::new(epoch, to as u64);
+        Ok(LedgerPage::new(after.is_none(), position, self.records[from..to].to_vec(), to < self.records.len()))
+    }
 }
 
 #[derive(Debug)]
@@ -189,6 +218,11 @@ impl Broker for MemoryBroker {
 
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
         Box::pin(poll_fn(|cx| self.bus.state.lock().queues[self.node].poll_publications(cx, publications)))
+    }
+
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, Result<LedgerPage, BrokerError>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Box::pin(ready(self.bus.state.lock().ledger.exchange(exchange, now)))
     }
 
     /// Returns a status that is always `Up`.

@@ -6,6 +6,7 @@
 //! [`Broker::next_publications`], on every subscribed node.
 
 pub(crate) mod contract;
+pub(crate) mod ledger;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod publication;

@@ -14,6 +14,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use roomcast_protocol::{CloseCode, Name};
 use serde::{Deserialize, Serialize};
 
+use crate::access::grants::{MAX_PATTERNS, Rule};
+use crate::access::revocation::Revocation;
 use crate::cluster::nodes::MAX_NODES;
 use crate::id::{ConnectionId, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId};
 
@@ -94,6 +96,15 @@ pub(crate) enum Request {
     Leave {
         connection: ConnectionId,
         room: RoomName,
+    },
+    /// Close the connections that a revocation applies to, and keep it.
+    Revoke {
+        revocation: Revocation,
+    },
+    /// Replace the grants that were added to a user's connections.
+    SetGrants {
+        user: UserId,
+        rules: Vec<Rule>,
     },
     Members {
         room: RoomName,
@@ -227,6 +238,7 @@ impl Request {
             Self::CloseConnection { code, reason, .. } | Self::CloseUser { code, reason, .. } => {
                 CloseCode(*code).is_valid_on_the_wire() && reason.len() <= MAX_CLOSE_REASON
             }
+            Self::SetGrants { rules, .. } => rules.len() <= MAX_PATTERNS,
             Self::Rooms { prefix, after, .. } => prefix.len() <= MAX_ROOM_NAME_LEN && after.len() <= MAX_ROOM_NAME_LEN,
             _ => true,
         }

@@ -11,6 +11,8 @@ pub(crate) mod operations;
 pub(crate) mod peers;
 pub(crate) mod pending;
 pub(crate) mod respond;
+pub(crate) mod results;
+pub(crate) mod revoker;
 pub(crate) mod shared_queries;
 
 #[cfg(doc)]

@@ -7,186 +7,52 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use roomcast_protocol::{CloseFrame, Name};
-use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use crate::access::grants::Rule;
+use crate::access::revocation::Revocation;
 use crate::broker::contract::{Broker, BrokerError};
 use crate::broker::publication::Publication;
 use crate::cluster::message::{JoinFailure, MAX_LISTED_ROOMS, Request, Response};
 use crate::cluster::nodes::NodeInfo;
-use crate::cluster::peers::{IncomingRequest, Peers, SendError, Target};
-use crate::cluster::pending::{MAX_REQUESTS, Responses};
+use crate::cluster::peers::{IncomingRequest, Peers, Target};
+use crate::cluster::pending::Responses;
 use crate::cluster::respond::respond;
+use crate::cluster::results::{Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};
+use crate::cluster::revoker::Revoker;
 use crate::cluster::shared_queries::SharedQueries;
-use crate::id::{ConnectionId, NodeId, RoomName, UserId};
+use crate::id::{ConnectionId, RoomName, UserId};
 use crate::rooms::local_node::{JoinError, LocalNode, Member};
 
 /// How many requests of other nodes this node processes concurrently in tasks of their own. Further
 /// requests get no response.
 const MAX_RESPONDING: usize = 1024;
 
-/// Why an operation on other nodes failed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// The connection or user does not exist on any node.
-    #[error("{what} not found")]
-    NotFound {
-        /// What was not found: a connection or a user.
-        what: &'static str,
-    },
-    /// The connection did not become a member.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// The broker failed. It may have accepted the request nevertheless, if its connection was lost
-    /// meanwhile.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// Some nodes did not respond in time, or their version does not support the request. Nodes
-    /// that did not respond in time may have carried it out.
-    #[error("no response from {}", nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", "))]
-    NoResponse {
-        /// The ids of these nodes.
-        nodes: Vec<NodeId>,
-    },
-    /// Too many requests wait for responses.
-    #[error("{MAX_REQUESTS} requests to other nodes are pending, which is the limit; try again later")]
-    TooManyRequests,
-}
-
-impl From<SendError> for RequestError {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Broker(error) => Self::Broker(error),
-            SendError::TooManyRequests => Self::TooManyRequests,
-        }
-    }
-}
-
-/// The members of a room, on all nodes.
-///
-/// ```
-/// # use roomcast_core as roomcast;
-/// use roomcast::{Members, UserId};
-///
-/// /// Returns whether a user is in the room, or `None` if this is unknown.
-/// fn has_user(members: &Members, user: &UserId) -> Option<bool> {
-///     let is_member = members.members.iter().any(|member| member.user.as_ref() == Some(user));
-///     (is_member || members.unresponsive_nodes.is_empty()).then_some(is_member)
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Members {
-    /// How many members the room has on the nodes that responded.
-    pub count: usize,
-    /// The members, up to 10,000 for each node.
-    pub members: Vec<Member>,
-    /// Live nodes that did not respond in time. Their members are missing.
-    pub unresponsive_nodes: Vec<NodeId>,
-}
-
-/// Which rooms to list.
-///
-/// ```
-/// # use roomcast_core as roomcast;
-/// use roomcast::RoomsQuery;
-///
-/// let mut query = RoomsQuery::default();
-/// query.prefix = "chat-".to_owned();
-/// query.limit = 100;
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomsQuery {
-    /// Lists only rooms whose names begin with this.
-    pub prefix: String,
-    /// Lists only rooms whose names come after this one in order. To get the next page, use
-    /// [`Rooms::next`].
-    pub after: String,
-    /// How many rooms to list, at most 1,000.
-    pub limit: usize,
-}
-
-impl Default for RoomsQuery {
-    /// Lists the first 1,000 of all rooms.
-    fn default() -> Self {
-        Self { prefix: String::new(), after: String::new(), limit: MAX_LISTED_ROOMS }
-    }
-}
-
-/// A room in a list. See [`Rooms`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomCount {
-    /// The room's name.
-    pub room: RoomName,
-    /// How many members the room has on the nodes that responded.
-    pub members: usize,
-}
-
-/// Rooms that have members, on all nodes.
-///
-/// ```
-/// # use roomcast_core as roomcast;
-/// use roomcast::{Rooms, RoomsQuery};
-///
-/// /// Adds a page of rooms to a list, and returns the query for the next page, if there is one.
-/// fn take_page(query: &RoomsQuery, page: Rooms, list: &mut Vec<String>) -> Option<RoomsQuery> {
-///     list.extend(page.rooms.iter().map(|room| format!("{}: {} members", room.room, room.members)));
-///     let mut next = query.clone();
-///     next.after = page.next?.to_string();
-///     Some(next)
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rooms {
-    /// The rooms, ordered by name.
-    pub rooms: Vec<RoomCount>,
-    /// If there are more rooms, the name for the [`after`](RoomsQuery::after) of the next query.
-    pub next: Option<RoomName>,
-    /// Live nodes that did not respond in time. Their rooms and members are missing.
-    pub unresponsive_nodes: Vec<NodeId>,
-}
-
-/// How many connections of a user an operation reached.
-///
-/// ```
-/// # use roomcast_core as roomcast;
-/// use roomcast::Reached;
-///
-/// fn is_complete(reached: &Reached) -> bool {
-///     reached.connections > 0 && reached.unresponsive_nodes.is_empty()
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Reached {
-    /// The number of connections for which the operation was carried out. There is at least one.
-    pub connections: usize,
-    /// Live nodes that did not respond in time. They may have connections of the user, and may have
-    /// carried out the operation for these.
-    pub unresponsive_nodes: Vec<NodeId>,
-}
-
 /// All nodes of a cluster, as seen from one of them.
 #[derive(Debug)]
 pub struct Cluster {
     local: Arc<LocalNode>,
     peers: Arc<Peers>,
+    revoker: Arc<Revoker>,
     members: SharedQueries<Result<Arc<Members>, RequestError>>,
     responding: Arc<Semaphore>,
 }
 
 impl Cluster {
     pub(crate) fn new(local: Arc<LocalNode>, broker: Arc<dyn Broker>) -> Self {
-        let peers = Arc::new(Peers::new(Arc::clone(&local), broker));
-        Self { local, peers, members: SharedQueries::new(), responding: Arc::new(Semaphore::new(MAX_RESPONDING)) }
+        let peers = Arc::new(Peers::new(Arc::clone(&local), Arc::clone(&broker)));
+        let revoker = Arc::new(Revoker::new(Arc::clone(&local), broker));
+        let responding = Arc::new(Semaphore::new(MAX_RESPONDING));
+        Self { local, peers, revoker, members: SharedQueries::new(), responding }
     }
 
     pub(crate) fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Returns the revocations of this node.
+    pub fn revoker(&self) -> &Revoker {
+        &self.revoker
     }
 
     /// Returns the live nodes of the cluster, including this one, ordered by id. While the broker
@@ -307,6 +173,37 @@ impl Cluster {
         reached("user", self.request_all(request, Bytes::new()).await?)
     }
 
+    /// Revokes credentials on all nodes, and closes the connections that have them with 4401. Returns
+    /// how many connections were closed, which may be none.
+    ///
+    /// The broker keeps the revocation until it ends. Each node that reaches the broker enforces it
+    /// within a second, also if it did not respond to the request, or starts later.
+    ///
+    /// # Errors
+    /// Returns [`RequestError`]. After [`Broker`](RequestError::Broker), the revocation may take
+    /// effect nevertheless.
+    ///
+    /// # Cancel safety
+    /// If you drop the future, the revocation may or may not take effect.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<Reached, RequestError> {
+        self.revoker.store(&revocation).await?;
+        let responses = self.request_all(Request::Revoke { revocation }, Bytes::new()).await?;
+        Ok(Reached { connections: count_reached(&responses), unresponsive_nodes: responses.unresponsive })
+    }
+
+    /// Replaces the grants that were added to those of a user's connections, and ends the
+    /// memberships that the connections have lost the right to. It applies to the connections that
+    /// are open now. `{claim.…}` in a rule has no value.
+    ///
+    /// # Errors
+    /// Returns [`RequestError`]. Connections whose clients are not authorized are not found.
+    ///
+    /// # Cancel safety
+    /// If you drop the future, some of the connections may have the new grants.
+    pub async fn set_grants(&self, user: &UserId, rules: Vec<Rule>) -> Result<Reached, RequestError> {
+        reached("user", self.request_all(Request::SetGrants { user: user.clone(), rules }, Bytes::new()).await?)
+    }
+
     /// Makes a connection a member of a room, on any node. When this returns, the connection
     /// receives every event published later.
     ///
@@ -340,7 +237,7 @@ impl Cluster {
         // The other nodes come first. If they cannot be reached, the request is not carried out
         // here either.
         let sent = self.peers.request(Target::All, request.clone(), payload.clone()).await?;
-        let own = respond(&self.local, request, payload).await;
+        let own = respond(&self.local, &self.revoker, request, payload).await;
         let mut responses = sent.responses().await;
         responses.responses.push(own);
         Ok(responses)
@@ -350,7 +247,10 @@ impl Cluster {
     /// needed.
     async fn request_owner(&self, id: ConnectionId, request: Request, payload: Bytes) -> Result<(), RequestError> {
         let responses = if id.node == self.local.id() {
-            Responses { responses: vec![respond(&self.local, request, payload).await], unresponsive: Vec::new() }
+            Responses {
+                responses: vec![respond(&self.local, &self.revoker, request, payload).await],
+                unresponsive: Vec::new(),
+            }
         } else if self.peers.is_live(id.node) {
             self.peers.request(Target::One(id.node), request, payload).await?.responses().await
         } else {
@@ -380,8 +280,8 @@ impl Cluster {
     fn on_request(&self, incoming: IncomingRequest) {
         let IncomingRequest { from, id, request, payload } = incoming;
         let takes_time = request.takes_time();
-        let local = Arc::clone(&self.local);
-        let mut responding = async move { respond(&local, request, payload).await }.boxed();
+        let (local, revoker) = (Arc::clone(&self.local), Arc::clone(&self.revoker));
+        let mut responding = async move { respond(&local, &revoker, request, payload).await }.boxed();
         if !takes_time && let Some(response) = (&mut responding).now_or_never() {
             return self.peers.respond(from, id, response);
         }
@@ -396,14 +296,20 @@ impl Cluster {
     }
 }
 
+fn count_reached(responses: &Responses) -> usize {
+    let count = |response: &Response| match response {
+        Response::Reached { count } => *count,
+        _ => 0,
+    };
+    responses.responses.iter().map(count).sum()
+}
+
 /// Adds up the number of connections in the responses.
 fn reached(what: &'static str, responses: Responses) -> Result<Reached, RequestError> {
-    let mut connections = 0;
+    let connections = count_reached(&responses);
     for response in responses.responses {
-        match response {
-            Response::Reached { count } => connections += count,
-            Response::JoinFailed { error } => return Err(join_error(error).into()),
-            _ => {}
+        if let Response::JoinFailed { error } = response {
+            return Err(join_error(error).into());
         }
     }
     match (connections, responses.unresponsive) {

@@ -2,28 +2,34 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
+use serde_json::Value;
 
+use crate::access::grants::{Grants, Rule, Subject};
+use crate::access::revocation::Revoked;
 use crate::broker::contract::BrokerError;
 use crate::cluster::message::{
     JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response, RoomCount,
 };
-use crate::id::{ConnectionId, RoomName};
+use crate::cluster::revoker::Revoker;
+use crate::id::{ConnectionId, RoomName, UserId};
 use crate::rooms::local_connection::LocalConnection;
 use crate::rooms::local_node::{JoinError, LocalNode};
-use crate::rooms::outbox::{Outgoing, Rejected};
+use crate::rooms::outbox::Rejected;
 
 impl Request {
     /// Returns whether the response takes so long that the node's publications should not wait for
     /// it.
     pub(crate) fn takes_time(&self) -> bool {
-        !self.has_effect()
+        let visits_all_connections =
+            matches!(self, Self::Revoke { revocation } if !matches!(revocation.revoked(), Revoked::User { .. }));
+        visits_all_connections || !self.has_effect()
     }
 }
 
 /// Carries out a request on this node.
-pub(crate) async fn respond(node: &LocalNode, request: Request, payload: Bytes) -> Response {
+pub(crate) async fn respond(node: &LocalNode, revoker: &Revoker, request: Request, payload: Bytes) -> Response {
     let reached = |count| Response::Reached { count };
     match request {
         Request::NotifyConnection { connection, event } => {
@@ -39,6 +45,8 @@ pub(crate) async fn respond(node: &LocalNode, request: Request, payload: Bytes) 
             let connection = node.connection(connection);
             reached(connection.iter().map(|connection| node.leave(connection, &room)).count())
         }
+        Request::Revoke { revocation } => reached(revoker.enforce(&revocation)),
+        Request::SetGrants { user, rules } => reached(set_grants(node, &user, &rules)),
         Request::Members { room } => {
             let (count, members) = node.list_members(&room, MAX_LISTED_MEMBERS);
             let members = members.into_iter().map(|member| Member { connection: member.connection, user: member.user });
@@ -67,19 +75,26 @@ async fn join(node: &LocalNode, connection: ConnectionId, room: &RoomName) -> Re
     }
 }
 
+/// Replaces the added grants of a user's connections, and returns how many connections have grants.
+fn set_grants(node: &LocalNode, user: &UserId, rules: &[Rule]) -> usize {
+    let grants = Grants::resolve(rules, Subject { user: Some(user), claims: &Value::Null });
+    let set = |connection: &Arc<LocalConnection>| {
+        let Some(access) = &connection.access else { return false };
+        node.apply(connection, &access.set_added_grants(grants.clone()));
+        true
+    };
+    node.connections_of(user).iter().filter(|connection| set(connection)).count()
+}
+
 /// Queues an event for connections, and returns for how many it was queued.
 fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &Name, payload: &Bytes) -> usize {
-    let queued = connections.into_iter().filter(|connection| {
-        let mut bytes = BytesMut::new();
-        connection.codec().encode(&mut bytes, event.clone(), payload.clone());
-        match connection.outbox.push(Outgoing::own(bytes.freeze())) {
-            Ok(()) => true,
-            Err(Rejected::Full) => {
-                tracing::info!(connection = %connection.id, "slow consumer");
-                false
-            }
-            Err(Rejected::Closed) => false,
+    let queued = connections.into_iter().filter(|connection| match connection.notify(event.clone(), payload.clone()) {
+        Ok(()) => true,
+        Err(Rejected::Full) => {
+            tracing::info!(connection = %connection.id, "slow consumer");
+            false
         }
+        Err(Rejected::Closed) => false,
     });
     queued.count()
 }

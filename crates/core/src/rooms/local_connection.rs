@@ -3,13 +3,17 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use roomcast_protocol::Name;
 
+use crate::access::connection::Access;
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::rooms::batch::Batch;
 use crate::rooms::codec::Codec;
-use crate::rooms::outbox::{Outbox, Rejected};
+use crate::rooms::outbox::{Outbox, Outgoing, Rejected};
 
 /// A connection of this node: its identity, its outbox, and the rooms that it is in.
 #[derive(Debug)]
@@ -18,6 +22,11 @@ pub struct LocalConnection {
     pub id: ConnectionId,
     /// The connection's user, if the upgrade set one.
     pub user: Option<UserId>,
+    /// What the client may do. `None` if clients are not authorized. Boxed, so that it costs other
+    /// connections little.
+    pub access: Option<Box<Access>>,
+    /// When the connection opened.
+    pub connected_at: SystemTime,
     /// The connection's output.
     pub outbox: Outbox,
     codec: Codec,
@@ -43,9 +52,16 @@ pub(crate) struct Membership {
 
 impl LocalConnection {
     /// Creates a connection that is in no room and receives its events in `codec`.
-    pub fn new(id: ConnectionId, user: Option<UserId>, codec: Codec, outbox: Outbox) -> Arc<Self> {
+    pub fn new(
+        id: ConnectionId,
+        user: Option<UserId>,
+        access: Option<Box<Access>>,
+        codec: Codec,
+        outbox: Outbox,
+    ) -> Arc<Self> {
         let rooms = Mutex::new(Some(Vec::new()));
-        Arc::new(Self { id, user, outbox, codec, inbound: AtomicUsize::new(0), rooms })
+        let connected_at = SystemTime::now();
+        Arc::new(Self { id, user, access, connected_at, outbox, codec, inbound: AtomicUsize::new(0), rooms })
     }
 
     /// Returns how the connection's events are encoded.
@@ -60,6 +76,13 @@ impl LocalConnection {
     }
 
     // === output ===
+
+    /// Queues an event for this connection alone.
+    pub(crate) fn notify(&self, event: Name, payload: Bytes) -> Result<(), Rejected> {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(&mut bytes, event, payload);
+        self.outbox.push(Outgoing::own(bytes.freeze()))
+    }
 
     /// Queues a room's events.
     pub(crate) fn push(&self, batch: &Batch) -> Result<(), Rejected> {

@@ -1,17 +1,19 @@
 //! The connections and rooms of one node.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::hash::BuildHasher;
 use std::num::NonZeroU64;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use roomcast_protocol::Name;
+use serde_json::json;
 use thiserror::Error;
 
+use crate::access::connection::{Access, PermissionChange};
+use crate::access::identity::Identity;
 use crate::broker::contract::{Broker, BrokerError, BrokerStatus};
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::metrics::HubMetrics;
@@ -19,6 +21,7 @@ use crate::options::HubOptions;
 use crate::rooms::batch::Batch;
 use crate::rooms::budget::Budget;
 use crate::rooms::codec::Codec;
+use crate::rooms::guards::{ConnectionGuard, Place};
 use crate::rooms::load::NodeLoad;
 use crate::rooms::local_connection::{LocalConnection, Membership};
 use crate::rooms::membership::RoomMembers;
@@ -30,6 +33,9 @@ const SHARDS: usize = 64;
 
 /// How often failed subscriptions are retried while the broker works.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The event that a client gets for each room that it has lost the right to be in.
+const LEFT: &str = "auth/left";
 
 /// Why a connection did not become a member.
 ///
@@ -144,28 +150,45 @@ impl LocalNode {
     pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
         let take = |taken| (taken < max).then_some(taken + 1);
         self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Place(Arc::clone(self)))
+        Some(Place::new(Arc::clone(self)))
     }
 
-    /// Adds a connection. Dropping the result removes it.
+    /// Adds a connection whose client is not authorized. Dropping the result removes it.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> ConnectionGuard {
+        self.connect_as(user, None, codec)
+    }
+
+    /// Adds a connection. If it has an identity, the client may do what the identity permits.
+    /// Dropping the result removes it.
+    pub fn connect_as(
+        self: &Arc<Self>,
+        user: Option<UserId>,
+        identity: Option<Arc<Identity>>,
+        codec: Codec,
+    ) -> ConnectionGuard {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let now = tokio::time::Instant::now().into_std();
+        let access = identity.map(|identity| Box::new(Access::new(identity, now, serial)));
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
-        let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, user, codec, outbox);
+        let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, user, access, codec, outbox);
         self.connections.lock().insert(serial, Arc::clone(&connection));
         if self.draining.load(Ordering::Acquire) {
             connection.outbox.drain();
         }
-        ConnectionGuard { node: Arc::clone(self), connection }
+        ConnectionGuard::new(Arc::clone(self), connection)
     }
 
-    fn leave_all(&self, connection: &LocalConnection) {
+    pub(crate) fn leave_all(&self, connection: &LocalConnection) {
         for Membership { room, slot, .. } in connection.rooms.lock().take().into_iter().flatten() {
             self.remove_member(&room, slot);
         }
     }
 
-    fn disconnect(&self, connection: &LocalConnection) {
+    pub(crate) fn release_place(&self) {
+        self.places_taken.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn disconnect(&self, connection: &LocalConnection) {
         connection.outbox.seal();
         self.leave_all(connection);
         self.connections.lock().remove(&connection.id.serial);
@@ -323,6 +346,16 @@ impl LocalNode {
         }
     }
 
+    /// Ends the memberships that a change has taken away, and informs the client of each.
+    pub fn apply(&self, connection: &LocalConnection, change: &PermissionChange) {
+        for room in connection.rooms().into_iter().filter(|room| change.takes_away(room)) {
+            self.leave(connection, &room);
+            let event = Name::new(LEFT).expect("the name is short");
+            // If the client reads too slowly, its connection is being closed, so it leaves all rooms.
+            let _ = connection.notify(event, json!({ "room": &*room }).to_string().into());
+        }
+    }
+
     fn remove_member(&self, room: &RoomName, slot: usize) {
         let mut shard = self.shard(room).lock();
         let Some(left) = shard.rooms.leave(room, slot) else { return };
@@ -395,54 +428,5 @@ impl Shard {
             }
         }
         reached
-    }
-}
-
-/// One of a node's places for connections. It is released when dropped.
-#[derive(Debug)]
-pub struct Place(Arc<LocalNode>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.places_taken.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A connection's entry in its node. Dropping it removes the connection from its rooms and from the
-/// node, however the connection ended.
-pub struct ConnectionGuard {
-    node: Arc<LocalNode>,
-    connection: Arc<LocalConnection>,
-}
-
-impl ConnectionGuard {
-    /// Removes the connection from its rooms permanently. It stays in the node while its last
-    /// output is written.
-    pub fn leave_rooms(&self) {
-        self.node.leave_all(&self.connection);
-    }
-
-    /// Returns the connection, which can be shared.
-    pub fn shared(&self) -> &Arc<LocalConnection> {
-        &self.connection
-    }
-}
-
-impl Deref for ConnectionGuard {
-    type Target = LocalConnection;
-    fn deref(&self) -> &LocalConnection {
-        &self.connection
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.node.disconnect(&self.connection);
-    }
-}
-
-impl fmt::Debug for ConnectionGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.connection.fmt(f)
     }
 }

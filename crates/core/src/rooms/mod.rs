@@ -8,6 +8,7 @@ pub(crate) mod batch;
 pub(crate) mod budget;
 pub(crate) mod codec;
 pub(crate) mod fan_out;
+pub(crate) mod guards;
 pub(crate) mod load;
 pub(crate) mod local_connection;
 pub(crate) mod local_node;

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
-use roomcast_core::{BoxFuture, Broker, BrokerError, BrokerStatus, Publication, PublicationQueue, Publish, RoomName};
+use roomcast_core::{
+    BoxFuture, Broker, BrokerError, BrokerStatus, Exchange, LedgerPage, Publication, PublicationQueue, Publish,
+    RoomName,
+};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -17,6 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::io::commands::Commands;
 use crate::io::connection::Credentials;
+use crate::io::ledger::Ledger;
 use crate::io::publisher::Publisher;
 use crate::io::subscriber::{Shared, Subscriber};
 use crate::metrics::RedisMetrics;
@@ -61,6 +65,7 @@ pub struct RedisBroker {
     shared: Arc<Shared>,
     publisher: Arc<Publisher>,
     commands: Arc<Commands>,
+    ledger: Arc<Ledger>,
 }
 
 impl RedisBroker {
@@ -79,6 +84,7 @@ impl RedisBroker {
         let seal = Seal::new(&options.cluster_secrets);
         let commands = Arc::new(Commands::new(config.clone()));
         let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.history);
+        let ledger = Ledger::new(Arc::clone(&commands), Arc::clone(&publisher), &keys, seal.clone());
         let shared = Arc::new(Shared {
             subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.unsubscribe_delay, metrics.clone())),
             events: Mutex::new(PublicationQueue::default()),
@@ -100,7 +106,7 @@ impl RedisBroker {
         let subscriber =
             Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), Arc::clone(&commands), credentials);
         tokio::spawn(subscriber.run());
-        Ok(Self { shared, publisher, commands })
+        Ok(Self { shared, publisher, commands, ledger: Arc::new(ledger) })
     }
 
     /// Returns why Redis cannot be used, without secrets, while the status is
@@ -215,6 +221,11 @@ impl Broker for RedisBroker {
             self.shared.taken.notify_one();
             polled
         }))
+    }
+
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, Result<LedgerPage, BrokerError>> {
+        let ledger = Arc::clone(&self.ledger);
+        Box::pin(async move { ledger.exchange(exchange).await })
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

@@ -25,6 +25,9 @@ use tokio::time::timeout;
 use crate::state::attempts::{Attempt, Failed, Ran};
 use crate::state::topology::Topology;
 
+/// The beginning of the error of a server that is not a master.
+const READONLY: &str = "READONLY";
+
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -90,22 +93,32 @@ impl Commands {
     /// Runs a script on a server. If the slot belongs to another server, the error begins with `MOVED` or `ASK`.
     /// Returns within the attempt's time.
     pub(crate) async fn run(&self, script: &Script<'_>, attempt: &Attempt) -> Ran {
+        let failed = failed(self.evaluate(script, attempt).await?)?;
+        if failed.values().any(|reason| reason.starts_with(READONLY)) {
+            self.reconnect(&attempt.server);
+        }
+        Ok(failed)
+    }
+
+    /// Like [`run`](Self::run), but returns the script's reply, whatever it is.
+    pub(crate) async fn evaluate(&self, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
         let client = self.client_of(&attempt.server)?;
-        let answer = match attempt.asking {
+        let reply = match attempt.asking {
             false => evaluate(&client, script, attempt).await,
             true => evaluate_asking(&client, script, attempt.time).await,
         };
-        let ran = answer.and_then(failed);
-        let demoted = match &ran {
-            Ok(failed) => failed.values().any(|reason| reason.starts_with("READONLY")),
-            Err(error) => error.details().starts_with("READONLY"),
-        };
-        if demoted {
-            // Another server may now have this address. The client reconnects in the background,
-            // and the next attempt finds out.
+        if reply.as_ref().is_err_and(|error| error.details().starts_with(READONLY)) {
+            self.reconnect(&attempt.server);
+        }
+        reply
+    }
+
+    /// Reconnects to a server that is no longer a master, in the background, because another server
+    /// may now have its address. The next attempt finds out.
+    fn reconnect(&self, server: &Server) {
+        if let Ok(client) = self.client_of(server) {
             tokio::spawn(async move { client.force_reconnection().await });
         }
-        ran
     }
 
     /// Returns which server owns which slot, according to the first known server that replies.
@@ -210,6 +223,12 @@ impl Commands {
     fn client_of(&self, server: &Server) -> Result<Client, Error> {
         client_in(&self.clients, server, self.config.clone())
     }
+}
+
+/// Returns the digest by which Redis finds a script.
+pub(crate) fn digest(script: &str) -> String {
+    use sha1::Digest;
+    sha1::Sha1::digest(script).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns a server's client. It is created when it is first needed, and again if its task has

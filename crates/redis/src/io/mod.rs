@@ -13,6 +13,7 @@
 pub(crate) mod broker;
 pub(crate) mod commands;
 pub(crate) mod connection;
+mod ledger;
 mod links;
 mod publisher;
 mod subscriber;

@@ -14,7 +14,7 @@ use roomcast_core::{BoxFuture, BrokerError, MAX_BATCH_BYTES, Publish, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::io::commands::{Commands, Script};
+use crate::io::commands::{Commands, Script, digest};
 use crate::options::{HistoryRules, Retention};
 use crate::state::attempts::{Attempts, Outcome, Step};
 use crate::state::keys::{Keys, PROBES};
@@ -56,8 +56,7 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(commands: Arc<Commands>, keys: Keys, seal: Seal, history: HistoryRules) -> Arc<Self> {
-        use sha1::Digest;
-        let digest = sha1::Sha1::digest(PUBLISH).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest(PUBLISH);
         let (runtime, queue, topology_wanted) = (Handle::current(), Mutex::default(), AtomicBool::new(false));
         Arc::new(Self { commands, keys, seal, history, digest, runtime, queue, topology_wanted, failed: Notify::new() })
     }
@@ -105,7 +104,7 @@ impl Publisher {
     }
 
     async fn send(&self, batch: &[Waiting], script: &Script<'_>) -> Outcome {
-        let owner = || batch.first().and_then(|first| self.queue.lock().owner_of(&first.publish.room));
+        let owner = || batch.first().and_then(|first| self.owner_of(&first.publish.room));
         let mut attempts = Attempts::until(deadline_of(batch, Instant::now()));
         let mut step = attempts.next(owner(), Instant::now());
         loop {
@@ -121,7 +120,7 @@ impl Publisher {
                     attempts.on_result(ran, owner(), Instant::now())
                 }
                 Step::Pause(time) => {
-                    self.topology_wanted.store(true, Ordering::Release);
+                    self.request_topology();
                     tokio::time::sleep(time).await;
                     attempts.next(owner(), Instant::now())
                 }
@@ -177,6 +176,16 @@ impl Publisher {
             room if room.is_of_nodes() => Retention::NONE,
             room => self.history.of(room),
         }
+    }
+
+    /// Returns the server that owns a room's slot.
+    pub(crate) fn owner_of(&self, room: &RoomName) -> Option<Server> {
+        self.queue.lock().owner_of(room)
+    }
+
+    /// Has the topology requested, because a server has redirected or failed a script.
+    pub(crate) fn request_topology(&self) {
+        self.topology_wanted.store(true, Ordering::Release);
     }
 
     /// Returns whether the topology must be requested, because a server has redirected or failed a

@@ -50,6 +50,11 @@ impl Keys {
         self.name("h", room)
     }
 
+    /// Returns the keys of the ledger: its position, and the list of its records.
+    pub(crate) fn ledger(&self) -> [String; 2] {
+        ["lp", "l"].map(|kind| self.name(kind, &RoomName::internal("nodes", "ledger")))
+    }
+
     fn name(&self, kind: &str, room: &RoomName) -> String {
         format!("{}:{{{}}}:{kind}:{room}", self.prefix, tag(room))
     }

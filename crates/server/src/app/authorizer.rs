@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::http::header::{self, HeaderValue};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use roomcast_core::{BoxFuture, Identity, RefreshError, RoomName};
-use serde_json::json;
+use roomcast_core::{BoxFuture, Holder, Hub, Identity, NotAccepted, RefreshError};
 use tokio::time::Instant;
 
 use crate::app::handling::Handling;
@@ -24,9 +23,6 @@ pub(crate) const PREFIX: &str = "auth/";
 
 /// The built-in method that replaces a connection's identity.
 pub(crate) const REFRESH: &str = "auth/refresh";
-
-/// The event that a client gets for each room that a refresh has taken away.
-const LEFT: &str = "auth/left";
 
 /// Decides who may connect, and what each client may do. Set it with
 /// [`Router::authorizer`](crate::Router::authorizer), which describes what the grants apply to.
@@ -132,8 +128,13 @@ impl SharedAuthorizer {
     }
 
     /// Returns the identity for a new connection.
-    pub(crate) async fn authorize(&self, request: &Parts) -> Result<Arc<Identity>, CallError> {
-        in_time(self.0.authorize(request)).await.map(Arc::new)
+    pub(crate) async fn authorize(&self, request: &Parts, hub: &Hub) -> Result<Arc<Identity>, CallError> {
+        let decide = async {
+            let identity = self.0.authorize(request).await?;
+            check_accepted(hub, &identity).await?;
+            Ok(identity)
+        };
+        in_time(decide).await.map(Arc::new)
     }
 
     /// Replaces a connection's identity, and removes the connection from the rooms that the new
@@ -142,7 +143,7 @@ impl SharedAuthorizer {
         let authorizer = self.clone();
         Box::pin(async move {
             let refused = |error: RefreshError| CallError::new(Code::Unauthenticated, error.to_string());
-            let access = socket.context.access.as_deref().ok_or_else(|| refused(RefreshError::NoCredential))?;
+            let access = socket.context.access().ok_or_else(|| refused(RefreshError::NoCredential))?;
             let current = access.identity();
             if current.credential.is_none() {
                 return Err(refused(RefreshError::NoCredential));
@@ -151,25 +152,40 @@ impl SharedAuthorizer {
                 let message = "too many refreshes; try again later";
                 return Err(CallError::new(Code::ResourceExhausted, message));
             }
-            let next = Arc::new(in_time(authorizer.0.refresh(&current, &credential)).await?);
-            let previous = access.refresh(Arc::clone(&next), Instant::now().into_std()).map_err(refused)?;
-            for room in socket.rooms() {
-                if previous.may_be_in(&room) && !next.may_be_in(&room) {
-                    leave(&socket, &room);
-                }
-            }
+            let (hub, connection) = (socket.node.hub(), &socket.context.connection);
+            let decide = async {
+                let next = authorizer.0.refresh(&current, &credential).await?;
+                check_accepted(hub, &next).await?;
+                Ok(next)
+            };
+            let next = Arc::new(in_time(decide).await?);
+            let change = access.refresh(next, Instant::now().into_std()).map_err(refused)?;
+            hub.local().apply(connection, &change);
+            // A revocation may have arrived after the check, when the connection still had its
+            // previous identity.
+            hub.cluster().revoker().enforce_on(connection);
             Ok(Bytes::new())
         })
     }
 }
 
-fn leave(socket: &Socket, room: &RoomName) {
-    socket.node.hub().local().leave(&socket.context.connection, room);
-    // If the client reads too slowly, its connection is being closed, so it leaves all rooms.
-    let _ = socket.context.notify(LEFT, json!({ "room": &**room }).to_string().into());
+/// Checks that an identity is not revoked. The client learns only that its credential is rejected.
+async fn check_accepted(hub: &Hub, identity: &Identity) -> Result<(), CallError> {
+    let holder = Holder {
+        user: identity.user.as_ref(),
+        credential: identity.credential.as_ref(),
+        connected_at: SystemTime::now(),
+    };
+    hub.cluster().revoker().check(holder).await.map_err(|error| match error {
+        NotAccepted::CutOff => CallError::new(Code::Unavailable, error.to_string()),
+        _ => {
+            tracing::debug!(user = holder.user.map(|user| &**user), "rejected a revoked credential");
+            CallError::new(Code::Unauthenticated, "the credential was rejected")
+        }
+    })
 }
 
-async fn in_time(deciding: BoxFuture<'_, Result<Identity, CallError>>) -> Result<Identity, CallError> {
+async fn in_time(deciding: impl Future<Output = Result<Identity, CallError>>) -> Result<Identity, CallError> {
     let late = || CallError::new(Code::Unavailable, "the authorization took too long; try again later");
     tokio::time::timeout(AUTHORIZE_TIMEOUT, deciding).await.map_err(|_| late())?
 }

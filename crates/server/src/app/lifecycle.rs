@@ -72,7 +72,7 @@ impl NewConnection {
     /// Returns the authorizer's error.
     pub(crate) async fn authorize(&mut self, routes: &Routes) -> Result<(), CallError> {
         let Some(authorizer) = &routes.authorizer else { return Ok(()) };
-        match authorizer.authorize(&self.request).await {
+        match authorizer.authorize(&self.request, routes.node.hub()).await {
             Ok(identity) => {
                 self.identity = Some(identity);
                 Ok(())
@@ -122,11 +122,11 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let Opening { routes, user, identity, mut client, request, place } = opening;
     let transport = upgraded.await?;
     let node = routes.node.clone();
-    let entry = node.hub().local().connect(user, Codec::RpcV01);
+    let entry = node.hub().local().connect_as(user, identity, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
     let connection = Arc::clone(entry.shared());
     spans::open_connection(&connection, &mut client);
-    let context = ConnectionContext::new(connection, client, identity, node.options(), Arc::clone(node.metrics()));
+    let context = ConnectionContext::new(connection, client, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
@@ -291,7 +291,7 @@ impl App for RouterApp {
 /// Checks that the client may call a method, whether or not the method exists. A built-in method
 /// checks the rights on the room that the client names.
 fn check_call(context: &ConnectionContext, name: &Name) -> Result<(), CallError> {
-    if context.access.is_none() || is_reserved(name) {
+    if context.access().is_none() || is_reserved(name) {
         return Ok(());
     }
     context.check_right(Right::Call, name)

@@ -33,7 +33,7 @@ impl RoomAccess {
         }
         match self {
             Self::Everybody => Ok(()),
-            Self::Nobody if socket.context.access.is_some() => Ok(()),
+            Self::Nobody if socket.context.access().is_some() => Ok(()),
             Self::Nobody => {
                 Err(CallError::new(Code::PermissionDenied, format!("{action:?} is not allowed in room {room:?}")))
             }
@@ -88,7 +88,7 @@ struct Joining<'a> {
 
 impl Joining<'_> {
     fn is_permitted(&self) -> bool {
-        self.socket.identity().is_none_or(|identity| identity.may_be_in(self.room))
+        self.socket.context.access().is_none_or(|access| access.may_be_in(self.room))
     }
 }
 

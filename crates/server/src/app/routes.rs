@@ -205,7 +205,10 @@ impl Routes {
         let connecting = catch_panic(Box::pin(async move {
             let (local, connection) = (socket.node.hub().local(), &socket.context.connection);
             local.join_user(connection).await?;
-            if let Some(access) = &socket.context.access {
+            // From here on, a revocation finds the connection. An earlier one was found by the
+            // authorizer, or is found now.
+            socket.node.hub().cluster().revoker().enforce_on(connection);
+            if let Some(access) = socket.context.access() {
                 for room in &access.identity().join {
                     local.join_eventually(connection, room).await?;
                 }

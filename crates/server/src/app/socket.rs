@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use roomcast_core::{ConnectionId, Identity, RoomName, UserId};
+use roomcast_core::{Access, ConnectionId, Identity, RoomName, UserId};
 use roomcast_protocol::CloseCode;
 
 use crate::connection::context::ConnectionContext;
@@ -49,7 +49,7 @@ impl Socket {
     /// Returns who the client is and what it may do, if the router has an
     /// [authorizer](crate::Router::authorizer). A refresh replaces the identity.
     pub fn identity(&self) -> Option<Arc<Identity>> {
-        self.context.access.as_ref().map(|access| access.identity())
+        self.context.access().map(Access::identity)
     }
 
     /// Returns the client's address, if the server provides it. To provide it, serve your

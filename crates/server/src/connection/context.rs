@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use roomcast_core::{ExpiryEvent, Identity, LocalConnection, Names, Outgoing, Rejected, Right};
+use roomcast_core::{Access, ExpiryEvent, LocalConnection, Names, Outgoing, Rejected, Right};
 use roomcast_protocol::{CallId, CloseCode, CloseFrame, Frame, Name, encode_frame};
 use serde_json::json;
 
 use crate::call::calls::{Calls, Refusal};
 use crate::call::running::Call;
-use crate::connection::access::{Access, EXPIRING};
 use crate::connection::client_info::ClientInfo;
 use crate::connection::inbound::Permit;
 use crate::connection::publish_share::PublishShare;
@@ -21,6 +20,9 @@ use crate::end::CancelCause;
 use crate::error::{CallError, Code, NotifyError, took_too_long};
 use crate::metrics::{Metrics, Outcome};
 use crate::options::{FAR, Options};
+
+/// The event that a client gets before its credential expires.
+const EXPIRING: &str = "auth/expiring";
 
 /// How long the tutorial's API drops output to an ended connection without an error.
 const END_GRACE: Duration = Duration::from_secs(1);
@@ -30,8 +32,6 @@ const END_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct ConnectionContext {
     pub(crate) connection: Arc<LocalConnection>,
     pub(crate) client: ClientInfo,
-    /// `None` if the router has no authorizer. Boxed, so that it costs other connections little.
-    pub(crate) access: Option<Box<Access>>,
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
@@ -48,17 +48,13 @@ impl ConnectionContext {
     pub(crate) fn new(
         connection: Arc<LocalConnection>,
         client: ClientInfo,
-        identity: Option<Arc<Identity>>,
         options: Arc<Options>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let now = tokio::time::Instant::now().into_std();
-        let access = identity.map(|identity| Box::new(Access::new(identity, now, connection.id.serial)));
         Arc::new(Self {
             calls: Calls::new(options.max_calls),
             connection,
             client,
-            access,
             options,
             metrics,
             publish_share: OnceLock::new(),
@@ -176,12 +172,17 @@ impl ConnectionContext {
 
     // === what the client may do ===
 
+    /// Returns what the client may do. `None` if the router has no authorizer.
+    pub(crate) fn access(&self) -> Option<&Access> {
+        self.connection.access.as_deref()
+    }
+
     /// Checks that the client has a right on a room or a method.
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` with the missing right.
     pub(crate) fn check_right(&self, right: Right, name: &str) -> Result<(), CallError> {
-        let Some(access) = &self.access else { return Ok(()) };
+        let Some(access) = self.access() else { return Ok(()) };
         if access.allows(right, name) { Ok(()) } else { Err(self.right_is_missing(right, name)) }
     }
 
@@ -200,7 +201,7 @@ impl ConnectionContext {
 
     /// Reminds the client that its credential expires, or returns the Close that ends the connection.
     pub(crate) fn on_expiry(&self, now: Instant) -> Option<CloseFrame> {
-        match self.access.as_deref()?.on_time(now)? {
+        match self.access()?.on_time(now)? {
             ExpiryEvent::Remind { expires_in } => {
                 let in_ms = u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX);
                 // If the client reads too slowly, its connection is already being closed.

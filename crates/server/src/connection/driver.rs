@@ -12,14 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus::Histogram;
-use roomcast_core::{Command, Outgoing};
+use roomcast_core::{Access, Command, Outgoing};
 use roomcast_protocol::{
     CloseCode, CloseFrame, DEFAULT_MAX_PAYLOAD, KeepAlive, KeepAliveAction, Opcode, Unfinished, encode_close,
     encode_message,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::connection::access::Access;
 use crate::connection::context::ConnectionContext;
 use crate::connection::session::Session;
 use crate::connection::transport::Transport;
@@ -142,7 +141,7 @@ impl<S: Session> Driver<S> {
     /// the calls' deadlines. A timer for each call would cost more than most calls do.
     fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         loop {
-            let expiry = self.context.access.as_deref().and_then(Access::next_deadline);
+            let expiry = self.context.access().and_then(Access::next_deadline);
             let deadlines =
                 [self.message_due, self.context.calls.next_deadline().map(Instant::from), expiry.map(Instant::from)];
             let next = deadlines.into_iter().flatten().fold(self.keep_alive_at, Instant::min);

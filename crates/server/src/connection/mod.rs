@@ -5,7 +5,6 @@
 //! them and passes the messages to its `App`. Output waits in the connection's outbox and leaves
 //! through `writer`. All other modules use the connection through `context`.
 
-pub(crate) mod access;
 pub(crate) mod client_info;
 pub(crate) mod context;
 pub(crate) mod driver;

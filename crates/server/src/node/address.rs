@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roomcast_core::{ConnectionId, Hub, Members, Reached, RoomName, UserId, check_event};
+use roomcast_core::{ConnectionId, Hub, MAX_PATTERNS, Members, Reached, RoomName, Rule, UserId, check_event};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};
@@ -130,6 +130,39 @@ impl User<'_> {
     pub async fn disconnect(&self, code: CloseCode, reason: &str) -> Result<Reached, CallError> {
         let (user, close) = (UserId::new(self.id)?, close_frame(code, reason)?);
         Ok(self.hub.cluster().close_user(&user, close).await?)
+    }
+}
+
+impl User<'_> {
+    /// Replaces the grants that were added to those of the user's open connections, on all nodes,
+    /// and returns for how many. The connections leave the rooms that they have lost the right to
+    /// be in, and their clients get `auth/left` for each. Added grants last until the connection
+    /// ends, also if the client refreshes its credential. In the rules, `{claim.PATH}` has no value.
+    ///
+    /// ```
+    /// use roomcast::{CallError, Code, Node, Rule};
+    ///
+    /// async fn invite(node: &Node, user: &str, team: &str) -> Result<(), CallError> {
+    ///     let rules = serde_json::json!([{ "rooms": [format!("team:{team}:**")], "do": ["join", "publish"] }]);
+    ///     let rules: Vec<Rule> = serde_json::from_value(rules)
+    ///         .map_err(|error| CallError::new(Code::InvalidArgument, error.to_string()))?;
+    ///     node.user(user).set_grants(rules).await.map(|_| ())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Fails with `INVALID_ARGUMENT` if the user's id is invalid or there are more than
+    /// [`MAX_PATTERNS`](crate::MAX_PATTERNS) rules, and otherwise like [`notify`](Self::notify).
+    /// Connections of routers without an [authorizer](crate::Router::authorizer) are not found.
+    ///
+    /// # Cancel safety
+    /// If you drop the future after its first poll, the operation may still be carried out.
+    pub async fn set_grants(&self, rules: Vec<Rule>) -> Result<Reached, CallError> {
+        if rules.len() > MAX_PATTERNS {
+            let message = format!("a user has at most {MAX_PATTERNS} added rules, not {}", rules.len());
+            return Err(CallError::invalid_argument(message));
+        }
+        Ok(self.hub.cluster().set_grants(&UserId::new(self.id)?, rules).await?)
     }
 }
 

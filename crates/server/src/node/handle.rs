@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use parking_lot::RwLock;
 use prometheus::Registry;
 use roomcast_core::{
-    Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Rooms, RoomsQuery,
+    Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Reached, Revocation, Rooms,
+    RoomsQuery,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -250,6 +251,56 @@ impl Node {
     /// Cancel safe: the operation only reads.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
         Ok(self.hub().cluster().rooms(query).await?)
+    }
+
+    /// Revokes credentials on all nodes, and returns how many connections this has closed. Their
+    /// clients get the close code 4401.
+    ///
+    /// The broker keeps the revocation until it ends. Each node that reaches the broker enforces it
+    /// within a second, including nodes that start later or are cut off now. A node that has been
+    /// cut off for 10 s rejects all credentials until it has received the revocations that it
+    /// missed.
+    ///
+    /// A revocation applies to credentials of the [authorizer](crate::Router::authorizer). If a
+    /// router has none, the revocation of a user closes the connections of the user.
+    ///
+    /// ```
+    /// use std::time::{SystemTime, UNIX_EPOCH};
+    ///
+    /// use roomcast::{CallError, Node, Revocation, Revoked, UserId};
+    ///
+    /// /// Ends all sessions of a user. The user can log in again.
+    /// async fn log_out_everywhere(node: &Node, user: UserId) -> Result<usize, CallError> {
+    ///     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    ///     let revoked = Revoked::User { user, issued_until: Some(now) };
+    ///     let one_day_later = now + 86_400; // older tokens have expired by then
+    ///     Ok(node.revoke(Revocation::new(revoked, one_day_later)?).await?.connections)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Fails with `RESOURCE_EXHAUSTED` if there are [`MAX_REVOCATIONS`](crate::MAX_REVOCATIONS),
+    /// `UNAVAILABLE` if the broker is down, and `UNIMPLEMENTED` if the broker keeps no revocations.
+    /// After `UNAVAILABLE`, the revocation may take effect nevertheless. It is safe to repeat it.
+    ///
+    /// # Cancel safety
+    /// If you drop the future after its first poll, the revocation may still take effect.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<Reached, CallError> {
+        Ok(self.hub().cluster().revoke(revocation).await?)
+    }
+
+    /// Returns the revocations that this node enforces, ordered by their end.
+    pub fn revocations(&self) -> Vec<Revocation> {
+        self.hub().cluster().revoker().revocations()
+    }
+
+    /// Waits until the node has received the revocations of its cluster for the first time. Until
+    /// then, an [authorizer](crate::Router::authorizer) accepts nobody.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
+    pub async fn revocations_loaded(&self) {
+        self.hub().cluster().revoker().loaded().await;
     }
 
     /// Lists the live nodes, including this one. A node that dies stays in the list for at most 13

@@ -57,9 +57,10 @@ pub(crate) fn context(
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
-    let connection = LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, Codec::RpcV01, outbox);
+    let connection =
+        LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, None, Codec::RpcV01, outbox);
     let client = ClientInfo { peer_addr, ..ClientInfo::default() };
-    ConnectionContext::new(connection, client, None, options, Arc::clone(&standalone.metrics))
+    ConnectionContext::new(connection, client, options, Arc::clone(&standalone.metrics))
 }
 
 /// Creates the driver of a standalone connection.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use roomcast::{Broker, BrokerError, BrokerStatus, MemoryBroker, RoomName};
-use roomcast_core::{BoxFuture, Publication, Publish};
+use roomcast_core::{BoxFuture, Exchange, LedgerPage, Publication, Publish};
 use tokio::sync::{oneshot, watch};
 
 /// What becomes of the stream of events.
@@ -25,6 +25,8 @@ pub struct TestBroker {
     held: Mutex<VecDeque<Held>>,
     /// Whether subscriptions go on; they wait while it is false.
     pub subscribes: watch::Sender<bool>,
+    /// Whether the ledger can be read.
+    pub has_ledger: AtomicBool,
 }
 
 /// A publish that was not answered.
@@ -37,13 +39,22 @@ struct Held {
 
 impl TestBroker {
     pub fn new() -> Self {
+        Self::over(MemoryBroker::single())
+    }
+
+    pub fn over(inner: MemoryBroker) -> Self {
         Self {
-            inner: MemoryBroker::single(),
+            inner,
             stream: watch::Sender::new(Stream::Flows),
             holds: AtomicBool::new(false),
             held: Mutex::default(),
             subscribes: watch::Sender::new(true),
+            has_ledger: AtomicBool::new(true),
         }
+    }
+
+    pub fn inner(&self) -> &MemoryBroker {
+        &self.inner
     }
 
     /// How many publishes to a room wait for an answer, and how many bytes they have.
@@ -103,6 +114,13 @@ impl Broker for TestBroker {
                 },
             }
         })
+    }
+
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, Result<LedgerPage, BrokerError>> {
+        match self.has_ledger.load(Ordering::Acquire) {
+            true => self.inner.exchange(exchange),
+            false => Box::pin(async { Err(BrokerError::Unavailable { reason: "as the test wants it".to_owned() }) }),
+        }
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

@@ -1,4 +1,5 @@
-//! What Redis keeps of a room, and the two scripts that write and read it.
+//! What Redis keeps of a room, with the two scripts that write and read it, and the ledger, whose
+//! script describes it.
 //!
 //! | key | value | time to live |
 //! |---|---|---|
@@ -23,6 +24,9 @@ pub(crate) const READ_HISTORY: &str = "\
     local from, to = -wanted, -1 \
     if wanted <= 0 then from, to = 1, 0 end \
     return {position, redis.call('LRANGE', KEYS[2], from, to)}";
+
+/// Adds records to the ledger, and reads it.
+pub(crate) const LEDGER: &str = include_str!("ledger.lua");
 
 /// How many origins a position contains, and how many a reader remembers, in order to recognise a
 /// repeated publish. The least recent origin is dropped.
