@@ -8,6 +8,7 @@ mod failure;
 mod guard;
 mod nodes;
 mod request;
+mod revocations;
 mod rooms;
 mod users;
 
@@ -47,6 +48,8 @@ fn described_routes() -> OpenApiRouter<Node> {
         .routes(routes!(rooms::join, rooms::leave))
         .routes(routes!(users::notify))
         .routes(routes!(users::disconnect))
+        .routes(routes!(users::set_grants))
+        .routes(routes!(revocations::revoke, revocations::list))
         .routes(routes!(connections::notify))
         .routes(routes!(connections::disconnect))
         .routes(routes!(nodes::list))
@@ -64,6 +67,7 @@ fn described_routes() -> OpenApiRouter<Node> {
         (name = "rooms", description = "Publish to rooms, and manage their members"),
         (name = "users", description = "All connections of a user"),
         (name = "connections", description = "One connection"),
+        (name = "revocations", description = "Tokens that are no longer accepted"),
         (name = "cluster", description = "The nodes, and this description"),
     ),
     components(schemas(failure::ErrorBody)),

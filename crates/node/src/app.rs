@@ -30,6 +30,7 @@ use crate::{demo, health, listener, places, public};
 const STARTING: &str = "starting";
 const DRAINING: &str = "draining";
 const CUT_OFF: &str = "cut off from Redis";
+const NO_REVOCATIONS: &str = "the revocations have not been received";
 
 /// How often the reason at `/readyz` is updated while the node is cut off from Redis.
 const REASON_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,6 +108,14 @@ async fn serve(
     let options = setup.options.clone().with(|options| options.max_connections = limits.connections);
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let node = join_cluster(&setup, options, &registry, &readiness)?;
+    if setup.authentication.is_some() {
+        readiness.add(NO_REVOCATIONS);
+        let (node, readiness) = (node.clone(), readiness.clone());
+        tokio::spawn(async move {
+            node.revocations_loaded().await;
+            readiness.remove(NO_REVOCATIONS);
+        });
+    }
     let app = public_routes(&setup, &node, &registry)?;
     let guard = Guard::new(setup.api_rules());
     let (tls, current_tls) = watch::channel(setup.acceptor());

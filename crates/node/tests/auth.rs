@@ -4,10 +4,10 @@ mod support;
 
 use std::process::Command;
 
-use jsonwebtoken::{EncodingKey, Header};
 use roomcast_testkit::{Client, ClientError, Node};
-use serde_json::{Value, json};
+use serde_json::json;
 use support::log::Log;
+use support::tokens::token;
 use support::{BINARY, error_of, run, write_file};
 
 /// Stands in place of secrets; no line of the log may contain it.
@@ -38,16 +38,6 @@ name = "member"
 allow = [{{ rooms = ["{member}"], do = ["join", "publish"] }}]
 "#
     )
-}
-
-fn token(secret: &str, changes: &Value) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let mut claims = json!({
-        "iss": "https://id.example", "aud": "roomcast", "sub": "ann", "iat": now, "exp": now + 300, "team": "red",
-        "roles": ["member"],
-    });
-    claims.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).expect("a token")
 }
 
 async fn connect(node: &Node, token: &str) -> Result<Client, ClientError> {

@@ -89,6 +89,22 @@ impl From<Reached> for ReachedBody {
     }
 }
 
+/// The effect of a revocation.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Revoked)]
+pub(crate) struct RevokedBody {
+    /// The number of connections that are closing; it may be 0
+    connections: usize,
+    /// Ids of the nodes that did not respond in time; they enforce the revocation as soon as they reach Redis
+    unresponsive_nodes: Vec<String>,
+}
+
+impl From<Reached> for RevokedBody {
+    fn from(reached: Reached) -> Self {
+        Self { connections: reached.connections, unresponsive_nodes: texts(&reached.unresponsive_nodes) }
+    }
+}
+
 /// The live nodes.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Nodes)]

@@ -66,7 +66,7 @@ pub(crate) enum Always {
     /// The request needs the header `Authorization: Bearer KEY`
     #[response(status = UNAUTHORIZED, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthenticated(ErrorBody),
-    /// The requests exceed `api_rate`, or the connection is already in `max_rooms` rooms
+    /// The requests exceed `api_rate`, the connection is already in `max_rooms` rooms, or there are 10,000 revocations
     #[response(
         status = TOO_MANY_REQUESTS,
         headers(("Retry-After" = u32, description = "Seconds to wait, if the requests exceed `api_rate`"))

@@ -42,6 +42,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for InQuery<T> {
     }
 }
 
+/// A body in JSON.
+pub(crate) struct InBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for InBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let Payload(body) = Payload::from_request(request, state).await?;
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body is not valid: {error}")))
+    }
+}
+
 /// A body of any bytes.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]

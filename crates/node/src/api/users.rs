@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use roomcast::Node;
+use roomcast::{Node, Rule};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::api::Failure;
 use crate::api::body::ReachedBody;
 use crate::api::failure::{Always, Asking, Finding, Sending};
-use crate::api::request::{CloseParams, InPath, InQuery, Payload};
+use crate::api::request::{CloseParams, InBody, InPath, InQuery, Payload};
 
 /// Send an event to all connections of a user, on all nodes
 #[utoipa::path(
@@ -28,6 +30,40 @@ pub(super) async fn notify(
     Payload(payload): Payload,
 ) -> Result<Json<ReachedBody>, Failure> {
     Ok(Json(node.user(&user).notify(&event, payload).await?.into()))
+}
+
+/// The rights to add.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AddedGrants)]
+pub(super) struct GrantsBody {
+    /// Rules such as `{"rooms": ["team:42:*"], "do": ["join", "publish"]}`; an empty list removes what was added
+    #[schema(value_type = Vec<Object>)]
+    allow: Vec<Rule>,
+}
+
+/// Replace the rights that were added to those of a user's tokens and roles
+///
+/// This applies to the open connections of the user, on all nodes, until they end. A connection leaves the rooms
+/// that it has lost the right to be in. In the rules, `{claim.PATH}` has no value.
+#[utoipa::path(
+    patch,
+    path = "/users/{user}/grants",
+    operation_id = "setGrants",
+    tag = "users",
+    params(("user" = String, Path, description = "The user's id")),
+    request_body = GrantsBody,
+    responses(
+        (status = OK, description = "The number of connections that have the new rights", body = ReachedBody),
+        Always, Asking, Finding, Sending
+    )
+)]
+pub(super) async fn set_grants(
+    State(node): State<Node>,
+    InPath(user): InPath<String>,
+    InBody(GrantsBody { allow }): InBody<GrantsBody>,
+) -> Result<Json<ReachedBody>, Failure> {
+    Ok(Json(node.user(&user).set_grants(allow).await?.into()))
 }
 
 /// Disconnect all connections of a user, on all nodes

@@ -3,6 +3,7 @@
 
 pub mod certificate;
 pub mod log;
+pub mod tokens;
 
 use std::collections::BTreeSet;
 use std::future::Future;
