@@ -195,11 +195,13 @@ async fn requests_over_the_rate_are_told_to_come_back_later() {
 // === what it says of itself ===
 
 /// The API as it is promised.
-const OPERATIONS: [(&str, &str); 11] = [
+const OPERATIONS: &[(&str, &str)] = &[
     ("/v1/connections/{id}", "delete"),
     ("/v1/connections/{id}/events/{event}", "post"),
     ("/v1/nodes", "get"),
     ("/v1/openapi.json", "get"),
+    ("/v1/revocations", "get"),
+    ("/v1/revocations", "post"),
     ("/v1/rooms", "get"),
     ("/v1/rooms/{room}", "get"),
     ("/v1/rooms/{room}/events/{event}", "post"),
@@ -207,6 +209,7 @@ const OPERATIONS: [(&str, &str); 11] = [
     ("/v1/rooms/{room}/members/{connection}", "put"),
     ("/v1/users/{user}", "delete"),
     ("/v1/users/{user}/events/{event}", "post"),
+    ("/v1/users/{user}/grants", "patch"),
 ];
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::fmt;
 /// | 1009 | [`TOO_BIG`](Self::TOO_BIG) | a payload was over the maximum, or a message had too many fragments | no |
 /// | 1011 | [`INTERNAL_ERROR`](Self::INTERNAL_ERROR) | the server failed | yes |
 /// | 1013 | [`TRY_AGAIN_LATER`](Self::TRY_AGAIN_LATER) | the node is overloaded | yes, later |
-/// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the client's token expired | yes, with a new token |
+/// | 4401 | [`TOKEN_EXPIRED`](Self::TOKEN_EXPIRED) | the client's token expired or was revoked | yes, with a new token |
 /// | 4408 | [`SLOW_CONSUMER`](Self::SLOW_CONSUMER) | the client left too much output unread | yes |
 /// | 4409 | [`DISCONNECTED`](Self::DISCONNECTED) | an operator or a backend disconnected the client | no |
 ///
@@ -48,7 +48,7 @@ impl CloseCode {
     pub const INTERNAL_ERROR: Self = Self(1011);
     /// The node is overloaded. The client may reconnect later.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// The client's token expired. Reserved: no node sends this code yet.
+    /// The client's token expired or was revoked.
     pub const TOKEN_EXPIRED: Self = Self(4401);
     /// The client left too much output unread.
     pub const SLOW_CONSUMER: Self = Self(4408);

@@ -31,8 +31,7 @@ pub(super) struct RevocationBody {
     /// All tokens whose claim `iat` is at most this second since 1970. It cannot be in the future
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all_before: Option<u64>,
-    /// The second since 1970 at which the revocation ends, at most 10 years from now. Choose the time at which the
-    /// last of these tokens has expired
+    /// The second since 1970 at which the revocation ends and all of these tokens have expired; at most 10 years from now
     #[schema(example = 1900000000)]
     until: u64,
     /// With `user`: whether the user can connect again with a token that is issued later
@@ -91,7 +90,7 @@ impl From<&Revocation> for RevocationBody {
     path = "/revocations",
     operation_id = "revoke",
     tag = "revocations",
-    request_body = RevocationBody,
+    request_body(content = RevocationBody, description = "What to revoke, and until when"),
     responses(
         (status = OK, description = "The revocation is in force, and these connections are closing", body = RevokedBody),
         Always, Asking, Sending

@@ -52,7 +52,7 @@ pub(super) struct GrantsBody {
     operation_id = "setGrants",
     tag = "users",
     params(("user" = String, Path, description = "The user's id")),
-    request_body = GrantsBody,
+    request_body(content = GrantsBody, description = "The rights to add"),
     responses(
         (status = OK, description = "The number of connections that have the new rights", body = ReachedBody),
         Always, Asking, Finding, Sending
