@@ -1,5 +1,7 @@
 //! The ledger in a real Redis: what it keeps, and what it does when records are lost or too many.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use roomcast_core::{
