@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -251,6 +251,17 @@ struct Allowed {
     rights: u8,
 }
 
+/// A reference to grants that does not keep their memory in use.
+#[derive(Debug)]
+pub(crate) struct WeakGrants(Weak<[Allowed]>);
+
+impl WeakGrants {
+    /// Returns the grants, if they are still in use.
+    pub(crate) fn upgrade(&self) -> Option<Grants> {
+        self.0.upgrade().map(|allowed| Grants { allowed })
+    }
+}
+
 impl Grants {
     /// Returns the grants that rules give a client: everything that at least one rule permits, with
     /// at most [`MAX_PATTERNS`] different patterns. A
@@ -271,6 +282,22 @@ impl Grants {
             *allowed.entry(pattern).or_default() |= rights;
         }
         Self { allowed: allowed.into_iter().map(|(pattern, rights)| Allowed { pattern, rights }).collect() }
+    }
+
+    /// Returns whether these grants permit nothing.
+    pub fn is_empty(&self) -> bool {
+        self.allowed.is_empty()
+    }
+
+    /// Returns whether both values use the same memory.
+    #[cfg(test)]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.allowed, &other.allowed)
+    }
+
+    /// Returns a reference that does not keep the memory in use.
+    pub(crate) fn downgrade(&self) -> WeakGrants {
+        WeakGrants(Arc::downgrade(&self.allowed))
     }
 
     /// Returns whether the client has a right on the room or method with this name.

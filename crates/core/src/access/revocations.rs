@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn what_the_ledger_has_lost_is_added_again_and_nothing_else() {
         let (mut revocations, began) = (Revocations::default(), Instant::now());
-        let mut read = |revocations: &mut Revocations, page| {
+        let read = |revocations: &mut Revocations, page| {
             let exchange = revocations.next_exchange(NOW);
             revocations.on_page(page, began);
             exchange.add.len()

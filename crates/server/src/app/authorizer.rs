@@ -8,7 +8,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use roomcast_core::{BoxFuture, Holder, Hub, Identity, NotAccepted, RefreshError};
+use roomcast_core::{BoxFuture, Holder, Hub, Identity, NotAccepted, RefreshError, SharedGrants};
 use tokio::time::Instant;
 
 use crate::app::handling::Handling;
@@ -114,7 +114,10 @@ impl<T: Authorizer> AnyAuthorizer for T {
 
 /// A router's authorizer.
 #[derive(Clone)]
-pub(crate) struct SharedAuthorizer(Arc<dyn AnyAuthorizer>);
+pub(crate) struct SharedAuthorizer {
+    authorizer: Arc<dyn AnyAuthorizer>,
+    grants: Arc<SharedGrants>,
+}
 
 impl fmt::Debug for SharedAuthorizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,17 +127,35 @@ impl fmt::Debug for SharedAuthorizer {
 
 impl SharedAuthorizer {
     pub(crate) fn new(authorizer: impl Authorizer) -> Self {
-        Self(Arc::new(authorizer))
+        Self { authorizer: Arc::new(authorizer), grants: Arc::default() }
     }
 
     /// Returns the identity for a new connection.
     pub(crate) async fn authorize(&self, request: &Parts, hub: &Hub) -> Result<Arc<Identity>, CallError> {
         let decide = async {
-            let identity = self.0.authorize(request).await?;
-            check_accepted(hub, &identity).await?;
-            Ok(identity)
+            let identity = self.authorizer.authorize(request).await?;
+            self.accept(hub, identity).await
         };
         in_time(decide).await.map(Arc::new)
+    }
+
+    /// Checks that an identity is not revoked, and shares its grants. The client learns only that
+    /// its credential is rejected.
+    async fn accept(&self, hub: &Hub, mut identity: Identity) -> Result<Identity, CallError> {
+        let holder = Holder {
+            user: identity.user.as_ref(),
+            credential: identity.credential.as_ref(),
+            connected_at: SystemTime::now(),
+        };
+        hub.cluster().revoker().check(holder).await.map_err(|error| match error {
+            NotAccepted::CutOff => CallError::new(Code::Unavailable, error.to_string()),
+            _ => {
+                tracing::debug!(user = holder.user.map(|user| &**user), "rejected a revoked credential");
+                CallError::new(Code::Unauthenticated, "the credential was rejected")
+            }
+        })?;
+        identity.grants = self.grants.share(identity.grants);
+        Ok(identity)
     }
 
     /// Replaces a connection's identity, and removes the connection from the rooms that the new
@@ -154,9 +175,8 @@ impl SharedAuthorizer {
             }
             let (hub, connection) = (socket.node.hub(), &socket.context.connection);
             let decide = async {
-                let next = authorizer.0.refresh(&current, &credential).await?;
-                check_accepted(hub, &next).await?;
-                Ok(next)
+                let next = authorizer.authorizer.refresh(&current, &credential).await?;
+                authorizer.accept(hub, next).await
             };
             let next = Arc::new(in_time(decide).await?);
             let change = access.refresh(next, Instant::now().into_std()).map_err(refused)?;
@@ -167,22 +187,6 @@ impl SharedAuthorizer {
             Ok(Bytes::new())
         })
     }
-}
-
-/// Checks that an identity is not revoked. The client learns only that its credential is rejected.
-async fn check_accepted(hub: &Hub, identity: &Identity) -> Result<(), CallError> {
-    let holder = Holder {
-        user: identity.user.as_ref(),
-        credential: identity.credential.as_ref(),
-        connected_at: SystemTime::now(),
-    };
-    hub.cluster().revoker().check(holder).await.map_err(|error| match error {
-        NotAccepted::CutOff => CallError::new(Code::Unavailable, error.to_string()),
-        _ => {
-            tracing::debug!(user = holder.user.map(|user| &**user), "rejected a revoked credential");
-            CallError::new(Code::Unauthenticated, "the credential was rejected")
-        }
-    })
 }
 
 async fn in_time(deciding: impl Future<Output = Result<Identity, CallError>>) -> Result<Identity, CallError> {
