@@ -32,9 +32,9 @@ mod options;
 mod rooms;
 
 pub use access::claims::claim;
-pub use access::connection::{Access, PermissionChange};
+pub use access::connection::{Access, Denial, PermissionChange};
 pub use access::expiry::{Expiry, ExpiryEvent};
-pub use access::grants::{Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject};
+pub use access::grants::{Grant, Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject};
 pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
 pub use access::pattern::{Names, Pattern, PatternError, Template};
 pub use access::revocation::{Holder, InvalidRevocation, MAX_CREDENTIAL_ID, Revocation, Revoked};
@@ -46,6 +46,10 @@ pub use broker::limits::{MAX_BATCH_BYTES, MAX_WAITING_BYTES, MAX_WAITING_EVENTS}
 pub use broker::memory::{MemoryBroker, MemoryBus};
 pub use broker::publication::{Position, Publication, Publish};
 pub use broker::publication_queue::{PublicationQueue, Reservation};
+pub use cluster::connections::{
+    AccessDetails, ConnectionDetails, ConnectionOrder, ConnectionPlace, ConnectionSummary, Connections,
+    ConnectionsQuery, MAX_LISTED_CONNECTIONS,
+};
 pub use cluster::message::{MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS};
 pub use cluster::nodes::{HEARTBEAT_INTERVAL, MAX_NODES, NODE_TIMEOUT, NodeInfo, Nodes};
 pub use cluster::operations::Cluster;
@@ -60,7 +64,7 @@ pub use rooms::budget::Budget;
 pub use rooms::codec::Codec;
 pub use rooms::guards::{ConnectionGuard, Place};
 pub use rooms::load::NodeLoad;
-pub use rooms::local_connection::LocalConnection;
+pub use rooms::local_connection::{LocalConnection, NewClient};
 pub use rooms::local_node::{JoinError, LocalNode, Member};
 pub use rooms::membership::{Joined, Left, RoomMembers};
 pub use rooms::outbox::{Command, FRAME_OVERHEAD, Outbox, Outgoing, Rejected};

@@ -3,6 +3,7 @@
 //! Its description at `/v1/openapi.json` is made from the handlers, so the two can't differ.
 
 mod body;
+mod connection_body;
 mod connections;
 mod failure;
 mod guard;
@@ -50,8 +51,9 @@ fn described_routes() -> OpenApiRouter<Node> {
         .routes(routes!(users::disconnect))
         .routes(routes!(users::set_grants))
         .routes(routes!(revocations::revoke, revocations::list))
+        .routes(routes!(connections::list))
         .routes(routes!(connections::notify))
-        .routes(routes!(connections::disconnect))
+        .routes(routes!(connections::describe, connections::disconnect))
         .routes(routes!(nodes::list))
         .routes(routes!(description))
 }
@@ -66,7 +68,7 @@ fn described_routes() -> OpenApiRouter<Node> {
     tags(
         (name = "rooms", description = "Publish to rooms, and manage their members"),
         (name = "users", description = "All connections of a user"),
-        (name = "connections", description = "One connection"),
+        (name = "connections", description = "Connections of any node"),
         (name = "revocations", description = "Tokens that are no longer accepted"),
         (name = "cluster", description = "The nodes, and this description"),
     ),

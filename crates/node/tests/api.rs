@@ -196,7 +196,9 @@ async fn requests_over_the_rate_are_told_to_come_back_later() {
 
 /// The API as it is promised.
 const OPERATIONS: &[(&str, &str)] = &[
+    ("/v1/connections", "get"),
     ("/v1/connections/{id}", "delete"),
+    ("/v1/connections/{id}", "get"),
     ("/v1/connections/{id}/events/{event}", "post"),
     ("/v1/nodes", "get"),
     ("/v1/openapi.json", "get"),

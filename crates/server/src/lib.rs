@@ -104,12 +104,13 @@ pub use payload::{IntoPayload, IntoReply};
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, Credential, EXPIRY_GRACE, Exchange, Grants, Identity,
-    InvalidId, InvalidName, InvalidRevocation, LedgerPage, LedgerPosition, LedgerRecord, MAX_CREDENTIAL_ID,
-    MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, MAX_PATTERNS, MAX_REVOCATIONS, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member,
-    Members, MemoryBroker, MemoryBus, Names, NodeId, NodeInfo, PatternError, Position, Publication, PublicationQueue,
-    Publish, Reached, Reservation, Revocation, Revoked, Right, RoomCount, RoomName, Rooms, RoomsQuery, Rule, RuleError,
-    Subject, UserId, check_event, claim,
+    AccessDetails, BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionDetails, ConnectionId, ConnectionOrder,
+    ConnectionPlace, ConnectionSummary, Connections, ConnectionsQuery, Credential, Denial, EXPIRY_GRACE, Exchange,
+    Grant, Grants, Identity, InvalidId, InvalidName, InvalidRevocation, LedgerPage, LedgerPosition, LedgerRecord,
+    MAX_CREDENTIAL_ID, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, MAX_LISTED_CONNECTIONS, MAX_PATTERNS, MAX_REVOCATIONS,
+    MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, Names, NodeId, NodeInfo,
+    PatternError, Position, Publication, PublicationQueue, Publish, Reached, Reservation, Revocation, Revoked, Right,
+    RoomCount, RoomName, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, check_event, claim,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

@@ -1,9 +1,11 @@
 //! What one connection may do, when this ends, and what changes it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 
 use crate::access::expiry::{Expiry, ExpiryEvent};
 use crate::access::grants::{Grants, Right};
@@ -14,6 +16,9 @@ use crate::id::RoomName;
 /// verification of a signature.
 const MAX_REFRESHES_PER_SECOND: u32 = 10;
 
+/// The number of denials that a connection remembers. Each takes up to 300 bytes.
+const MAX_DENIALS: usize = 8;
+
 /// The identity and the rights of a connection whose clients are authorized.
 #[derive(Debug)]
 pub struct Access {
@@ -22,6 +27,20 @@ pub struct Access {
     seed: u64,
     /// The begin of the current second, and the refreshes that have begun in it.
     refreshes: Mutex<(Instant, u32)>,
+    /// The most recent denials, the latest last. At most [`MAX_DENIALS`].
+    denials: Mutex<VecDeque<Denial>>,
+}
+
+/// A request that was denied because the client lacked a right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Denial {
+    /// The right.
+    pub right: Right,
+    /// The name of the room or the method.
+    pub name: String,
+    /// When the request was denied, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 #[derive(Debug)]
@@ -69,7 +88,12 @@ impl Access {
     pub fn new(identity: Arc<Identity>, now: Instant, seed: u64) -> Self {
         let expiry = expiry(&identity, now, seed);
         let permissions = Permissions { identity, added: Grants::default() };
-        Self { state: RwLock::new(State { permissions, expiry }), seed, refreshes: Mutex::new((now, 0)) }
+        Self {
+            state: RwLock::new(State { permissions, expiry }),
+            seed,
+            refreshes: Mutex::new((now, 0)),
+            denials: Mutex::default(),
+        }
     }
 
     /// Returns the current identity.
@@ -91,6 +115,22 @@ impl Access {
     /// joins the room for the client.
     pub fn may_be_in(&self, room: &RoomName) -> bool {
         self.state.read().permissions.may_be_in(room)
+    }
+
+    /// Records that a request was denied.
+    pub fn deny(&self, right: Right, name: &str) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let mut denials = self.denials.lock();
+        if denials.len() == MAX_DENIALS {
+            denials.pop_front();
+        }
+        denials.push_back(Denial { right, name: name.to_owned(), at_ms });
+    }
+
+    /// Returns the most recent denials, the latest last.
+    pub fn denials(&self) -> Vec<Denial> {
+        self.denials.lock().iter().cloned().collect()
     }
 
     /// Returns whether another refresh may begin.

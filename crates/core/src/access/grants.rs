@@ -40,6 +40,9 @@ pub enum Right {
 }
 
 impl Right {
+    const ALL: [Self; 7] =
+        [Self::Join, Self::Publish, Self::Members, Self::History, Self::Call, Self::Attach, Self::Cancel];
+
     /// Returns what the right applies to.
     pub fn names(self) -> Names {
         match self {
@@ -251,6 +254,18 @@ struct Allowed {
     rights: u8,
 }
 
+/// The rights on the names that one pattern matches. See [`Grants::list`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Grant {
+    /// What the pattern applies to.
+    pub names: Names,
+    /// The pattern, with the values of its placeholders.
+    pub pattern: String,
+    /// The rights.
+    pub rights: Vec<Right>,
+}
+
 /// A reference to grants that does not keep their memory in use.
 #[derive(Debug)]
 pub(crate) struct WeakGrants(Weak<[Allowed]>);
@@ -282,6 +297,16 @@ impl Grants {
             *allowed.entry(pattern).or_default() |= rights;
         }
         Self { allowed: allowed.into_iter().map(|(pattern, rights)| Allowed { pattern, rights }).collect() }
+    }
+
+    /// Lists the grants.
+    pub fn list(&self) -> Vec<Grant> {
+        let grant = |allowed: &Allowed| Grant {
+            names: allowed.pattern.names(),
+            pattern: allowed.pattern.to_string(),
+            rights: Right::ALL.into_iter().filter(|right| allowed.rights & right.bit() != 0).collect(),
+        };
+        self.allowed.iter().map(grant).collect()
     }
 
     /// Returns whether these grants permit nothing.

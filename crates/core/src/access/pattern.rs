@@ -7,10 +7,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What the names of a pattern are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Names {
     /// Names of rooms, whose segments are separated by `:`.
     Rooms,
@@ -204,7 +206,28 @@ pub struct Pattern {
     segments: Vec<Segment>,
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Segment { after, kind } in &self.segments {
+            if let Some(after) = after {
+                write!(f, "{after}")?;
+            }
+            f.write_str(match kind {
+                Kind::Text(text) | Kind::Placeholder(text) => text,
+                Kind::One => "*",
+                Kind::Rest => "**",
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl Pattern {
+    /// Returns what the pattern applies to.
+    pub fn names(&self) -> Names {
+        self.names
+    }
+
     /// Returns whether a name matches. No wildcard matches an empty segment.
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = split(self.names, name, |_| 0);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::grants::{MAX_PATTERNS, Rule};
 use crate::access::revocation::Revocation;
+use crate::cluster::connections::{ConnectionDetails, ConnectionSummary, ConnectionsQuery, MAX_LISTED_CONNECTIONS};
 use crate::cluster::nodes::MAX_NODES;
 use crate::id::{ConnectionId, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId};
 
@@ -109,6 +110,14 @@ pub(crate) enum Request {
     Members {
         room: RoomName,
     },
+    /// List the first connections that the query selects.
+    Connections {
+        query: Box<ConnectionsQuery>,
+    },
+    /// Describe a connection.
+    Connection {
+        connection: ConnectionId,
+    },
     /// List the first `limit` rooms after `after`, by name.
     Rooms {
         prefix: String,
@@ -135,6 +144,13 @@ pub(crate) enum Response {
     Members {
         count: usize,
         members: Vec<Member>,
+    },
+    /// Connections, in the order of the query.
+    Connections {
+        connections: Vec<ConnectionSummary>,
+    },
+    Connection {
+        details: Box<ConnectionDetails>,
     },
     /// Rooms, ordered by name.
     Rooms {
@@ -230,7 +246,14 @@ impl NodeMessage {
 impl Request {
     /// Returns whether the request has an effect on the node that carries it out.
     pub(crate) fn has_effect(&self) -> bool {
-        !matches!(self, Self::Members { .. } | Self::Rooms { .. } | Self::Unknown)
+        !matches!(
+            self,
+            Self::Members { .. }
+                | Self::Connections { .. }
+                | Self::Connection { .. }
+                | Self::Rooms { .. }
+                | Self::Unknown
+        )
     }
 
     fn is_valid(&self) -> bool {
@@ -249,6 +272,7 @@ impl Response {
     fn is_valid(&self) -> bool {
         match self {
             Self::Members { members, .. } => members.len() <= MAX_LISTED_MEMBERS,
+            Self::Connections { connections } => connections.len() <= MAX_LISTED_CONNECTIONS + 1,
             Self::Rooms { rooms } => rooms.len() <= MAX_LISTED_ROOMS + 1,
             Self::JoinFailed { error: JoinFailure::Unavailable { reason } } => reason.len() <= MAX_REASON_LEN,
             _ => true,

@@ -5,6 +5,7 @@
 //! message from another node enters through [`Cluster::take`]. Requests leave through
 //! [`Peers`](peers::Peers), as publications to rooms that no client can name.
 
+pub(crate) mod connections;
 pub(crate) mod message;
 pub(crate) mod nodes;
 pub(crate) mod operations;

@@ -13,6 +13,9 @@ use crate::access::grants::Rule;
 use crate::access::revocation::Revocation;
 use crate::broker::contract::{Broker, BrokerError};
 use crate::broker::publication::Publication;
+use crate::cluster::connections::{
+    self, ConnectionDetails, ConnectionOrder, ConnectionSummary, Connections, ConnectionsQuery, MAX_LISTED_CONNECTIONS,
+};
 use crate::cluster::message::{JoinFailure, MAX_LISTED_ROOMS, Request, Response};
 use crate::cluster::nodes::NodeInfo;
 use crate::cluster::peers::{IncomingRequest, Peers, Target};
@@ -21,7 +24,7 @@ use crate::cluster::respond::respond;
 use crate::cluster::results::{Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};
 use crate::cluster::revoker::Revoker;
 use crate::cluster::shared_queries::SharedQueries;
-use crate::id::{ConnectionId, RoomName, UserId};
+use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::rooms::local_node::{JoinError, LocalNode, Member};
 
 /// How many requests of other nodes this node processes concurrently in tasks of their own. Further
@@ -122,6 +125,55 @@ impl Cluster {
         let rooms: Vec<_> = counts.into_iter().take(limit).map(|(room, members)| RoomCount { room, members }).collect();
         let next = rooms.last().filter(|_| has_more).map(|last| last.room.clone());
         Ok(Rooms { rooms, next, unresponsive_nodes: responses.unresponsive })
+    }
+
+    /// Lists connections, on all nodes or on one. If they are ordered by their rate, this takes a
+    /// second.
+    ///
+    /// # Errors
+    /// Returns [`RequestError`] if the other nodes could not be reached, or if the node of the query
+    /// does not exist.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the operation only reads.
+    pub async fn connections(&self, query: ConnectionsQuery) -> Result<Connections, RequestError> {
+        let limit = query.limit.min(MAX_LISTED_CONNECTIONS);
+        let (order, node) = (query.order, query.node);
+        let request = Request::Connections { query: Box::new(ConnectionsQuery { limit: limit + 1, ..query }) };
+        let responses = match node {
+            Some(node) => self.request_node(node, request, Bytes::new()).await?,
+            None => self.request_all(request, Bytes::new()).await?,
+        };
+        let listed = responses.responses.into_iter().flat_map(|response| match response {
+            Response::Connections { connections } => connections,
+            _ => Vec::new(),
+        });
+        let mut connections = connections::first(listed.collect(), order, limit + 1);
+        let has_more = connections.len() > limit;
+        connections.truncate(limit);
+        let next =
+            connections.last().filter(|_| has_more && order == ConnectionOrder::Age).map(ConnectionSummary::place);
+        Ok(Connections { connections, next, unresponsive_nodes: responses.unresponsive })
+    }
+
+    /// Describes a connection, on any node.
+    ///
+    /// # Errors
+    /// Returns [`RequestError`] if the connection does not exist or its node could not be reached.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the operation only reads.
+    pub async fn describe_connection(&self, id: ConnectionId) -> Result<ConnectionDetails, RequestError> {
+        let Responses { responses, unresponsive } =
+            self.request_node(id.node, Request::Connection { connection: id }, Bytes::new()).await?;
+        let details = responses.into_iter().find_map(|response| match response {
+            Response::Connection { details } => Some(*details),
+            _ => None,
+        });
+        details.ok_or(match unresponsive.is_empty() {
+            true => RequestError::NotFound { what: "connection" },
+            false => RequestError::NoResponse { nodes: unresponsive },
+        })
     }
 
     /// Sends an event to a connection, on any node. When this returns, the event is queued there.
@@ -243,23 +295,25 @@ impl Cluster {
         Ok(responses)
     }
 
-    /// Sends a request to the node that owns a connection. If this node owns it, the broker is not
-    /// needed.
+    /// Sends a request to the node that owns a connection, and returns whether the node has it.
     async fn request_owner(&self, id: ConnectionId, request: Request, payload: Bytes) -> Result<(), RequestError> {
-        let responses = if id.node == self.local.id() {
-            Responses {
-                responses: vec![respond(&self.local, &self.revoker, request, payload).await],
-                unresponsive: Vec::new(),
-            }
-        } else if self.peers.is_live(id.node) {
-            self.peers.request(Target::One(id.node), request, payload).await?.responses().await
+        reached("connection", self.request_node(id.node, request, payload).await?).map(drop)
+    }
+
+    /// Sends a request to one node. If it is this node, the broker is not needed. A node that does
+    /// not exist sends no response.
+    async fn request_node(&self, node: NodeId, request: Request, payload: Bytes) -> Result<Responses, RequestError> {
+        if node == self.local.id() {
+            let response = respond(&self.local, &self.revoker, request, payload).await;
+            Ok(Responses { responses: vec![response], unresponsive: Vec::new() })
+        } else if self.peers.is_live(node) {
+            Ok(self.peers.request(Target::One(node), request, payload).await?.responses().await)
         } else {
             self.peers.check_reachable()?;
             // A dead node has no connections. A node that is cut off has connections, but they
             // cannot be found.
-            Responses::default()
-        };
-        reached("connection", responses).map(drop)
+            Ok(Responses::default())
+        }
     }
 
     /// Processes a publication if it is a message from another node. Otherwise returns it, because

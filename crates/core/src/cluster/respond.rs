@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::access::grants::{Grants, Rule, Subject};
 use crate::access::revocation::Revoked;
 use crate::broker::contract::BrokerError;
+use crate::cluster::connections::{self, ConnectionsQuery, MAX_LISTED_CONNECTIONS};
 use crate::cluster::message::{
     JoinFailure, MAX_LISTED_MEMBERS, MAX_LISTED_ROOMS, Member, Request, Response, RoomCount,
 };
@@ -52,6 +53,16 @@ pub(crate) async fn respond(node: &LocalNode, revoker: &Revoker, request: Reques
             let members = members.into_iter().map(|member| Member { connection: member.connection, user: member.user });
             Response::Members { count, members: members.collect() }
         }
+        Request::Connections { query } => {
+            // As for rooms, one more shows that there are more.
+            let limit = query.limit.min(MAX_LISTED_CONNECTIONS + 1);
+            let connections = connections::list(node, &ConnectionsQuery { limit, ..*query }).await;
+            Response::Connections { connections }
+        }
+        Request::Connection { connection } => match node.connection(connection) {
+            Some(connection) => Response::Connection { details: Box::new(connections::describe(&connection)) },
+            None => reached(0),
+        },
         Request::Rooms { prefix, after, limit } => {
             // The list may have one room more than the requester returns, which shows that there
             // are more rooms.

@@ -1,15 +1,17 @@
 //! One connection of this node.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use roomcast_protocol::Name;
 
 use crate::access::connection::Access;
+use crate::access::identity::Identity;
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::rooms::batch::Batch;
 use crate::rooms::codec::Codec;
@@ -25,6 +27,8 @@ pub struct LocalConnection {
     /// What the client may do. `None` if clients are not authorized. Boxed, so that it costs other
     /// connections little.
     pub access: Option<Box<Access>>,
+    /// The client's address, if the server knows it.
+    pub peer_addr: Option<SocketAddr>,
     /// When the connection opened.
     pub connected_at: SystemTime,
     /// The connection's output.
@@ -33,10 +37,25 @@ pub struct LocalConnection {
     /// Memory of the connection's unfinished message, and of its calls and notifications that
     /// handlers have not finished, in bytes.
     inbound: AtomicUsize,
+    /// Messages received. Only the connection's own task writes it.
+    messages: AtomicU64,
+    /// Calls in flight.
+    calls: AtomicU32,
     /// The rooms that the connection is in. `None` after the connection has ended, so that a late
     /// join cannot add it to a room. This is a list, not a map, because most connections are in few
     /// rooms and their number is bounded.
     pub(crate) rooms: Mutex<Option<Vec<Membership>>>,
+}
+
+/// The client of a connection that opens.
+#[derive(Debug, Default)]
+pub struct NewClient {
+    /// The user. `None` if the client is anonymous.
+    pub user: Option<UserId>,
+    /// What the client may do. `None` if clients are not authorized.
+    pub identity: Option<Arc<Identity>>,
+    /// The client's address, if the server knows it.
+    pub peer_addr: Option<SocketAddr>,
 }
 
 /// A connection's membership in a room.
@@ -51,17 +70,24 @@ pub(crate) struct Membership {
 }
 
 impl LocalConnection {
-    /// Creates a connection that is in no room and receives its events in `codec`.
-    pub fn new(
-        id: ConnectionId,
-        user: Option<UserId>,
-        access: Option<Box<Access>>,
-        codec: Codec,
-        outbox: Outbox,
-    ) -> Arc<Self> {
-        let rooms = Mutex::new(Some(Vec::new()));
-        let connected_at = SystemTime::now();
-        Arc::new(Self { id, user, access, connected_at, outbox, codec, inbound: AtomicUsize::new(0), rooms })
+    /// Creates a connection that is in no room and receives its events in `codec`. `now` is the time
+    /// of the runtime's clock.
+    pub fn new(id: ConnectionId, client: NewClient, codec: Codec, outbox: Outbox, now: Instant) -> Arc<Self> {
+        let NewClient { user, identity, peer_addr } = client;
+        let access = identity.map(|identity| Box::new(Access::new(identity, now, id.serial)));
+        Arc::new(Self {
+            id,
+            user,
+            access,
+            peer_addr,
+            connected_at: SystemTime::now(),
+            outbox,
+            codec,
+            inbound: AtomicUsize::new(0),
+            messages: AtomicU64::new(0),
+            calls: AtomicU32::new(0),
+            rooms: Mutex::new(Some(Vec::new())),
+        })
     }
 
     /// Returns how the connection's events are encoded.
@@ -73,6 +99,29 @@ impl LocalConnection {
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
         rooms.iter().flatten().map(|membership| &membership.room).filter(|room| !room.is_internal()).cloned().collect()
+    }
+
+    // === activity ===
+
+    /// Counts a received message. Only the connection's own task may call this.
+    pub fn count_message(&self) {
+        // There is only one writer, so this needs no atomic addition, which would cost more.
+        self.messages.store(self.messages.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Returns how many messages were received.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of calls in flight.
+    pub fn set_calls(&self, calls: usize) {
+        self.calls.store(u32::try_from(calls).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns the number of calls in flight.
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     // === output ===

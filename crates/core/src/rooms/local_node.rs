@@ -12,8 +12,7 @@ use roomcast_protocol::Name;
 use serde_json::json;
 use thiserror::Error;
 
-use crate::access::connection::{Access, PermissionChange};
-use crate::access::identity::Identity;
+use crate::access::connection::PermissionChange;
 use crate::broker::contract::{Broker, BrokerError, BrokerStatus};
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::metrics::HubMetrics;
@@ -23,7 +22,7 @@ use crate::rooms::budget::Budget;
 use crate::rooms::codec::Codec;
 use crate::rooms::guards::{ConnectionGuard, Place};
 use crate::rooms::load::NodeLoad;
-use crate::rooms::local_connection::{LocalConnection, Membership};
+use crate::rooms::local_connection::{LocalConnection, Membership, NewClient};
 use crate::rooms::membership::RoomMembers;
 use crate::rooms::outbox::{Outbox, Rejected};
 use crate::rooms::subscription::{RoomSubscriptions, Subscription};
@@ -155,22 +154,15 @@ impl LocalNode {
 
     /// Adds a connection whose client is not authorized. Dropping the result removes it.
     pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> ConnectionGuard {
-        self.connect_as(user, None, codec)
+        self.connect_client(NewClient { user, ..NewClient::default() }, codec)
     }
 
-    /// Adds a connection. If it has an identity, the client may do what the identity permits.
-    /// Dropping the result removes it.
-    pub fn connect_as(
-        self: &Arc<Self>,
-        user: Option<UserId>,
-        identity: Option<Arc<Identity>>,
-        codec: Codec,
-    ) -> ConnectionGuard {
+    /// Adds a connection. Dropping the result removes it.
+    pub fn connect_client(self: &Arc<Self>, client: NewClient, codec: Codec) -> ConnectionGuard {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let now = tokio::time::Instant::now().into_std();
-        let access = identity.map(|identity| Box::new(Access::new(identity, now, serial)));
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
-        let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, user, access, codec, outbox);
+        let now = tokio::time::Instant::now().into_std();
+        let connection = LocalConnection::new(ConnectionId { node: self.id, serial }, client, codec, outbox, now);
         self.connections.lock().insert(serial, Arc::clone(&connection));
         if self.draining.load(Ordering::Acquire) {
             connection.outbox.drain();
@@ -226,9 +218,12 @@ impl LocalNode {
 
     /// Returns a user's connections on this node.
     pub(crate) fn connections_of(&self, user: &UserId) -> Vec<Arc<LocalConnection>> {
-        let room = RoomName::of_user(user);
-        let shard = self.shard(&room).lock();
-        shard.rooms.members(&room).cloned().collect()
+        self.connections_in(&RoomName::of_user(user))
+    }
+
+    /// Returns the members of a room on this node.
+    pub(crate) fn connections_in(&self, room: &RoomName) -> Vec<Arc<LocalConnection>> {
+        self.shard(room).lock().rooms.members(room).cloned().collect()
     }
 
     // === rooms ===

@@ -327,6 +327,11 @@ impl Outbox {
         self.state.lock().command.take().map(|command| *command)
     }
 
+    /// Returns the memory of the output that is not written yet, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
     /// Call this when these frames were completely written or discarded.
     pub fn wrote(&self, frames: impl Iterator<Item: Borrow<Outgoing>>) {
         let (mut cost, mut own_cost, mut has_pong) = (0, 0, false);

@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use roomcast_core::{Codec, ConnectionGuard, Identity, Place, Right, UserId};
+use roomcast_core::{Codec, ConnectionGuard, Identity, NewClient, Place, Right, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
 use tracing::Span;
 
@@ -95,22 +95,22 @@ impl NewConnection {
         }
         let peer_addr = self.peer_addr();
         let request = Arc::new(self.request);
-        let mut client = ClientInfo { peer_addr, extensions: self.extensions };
+        let mut info = ClientInfo { extensions: self.extensions };
         if self.keeps_request {
-            client.keep_request(Arc::clone(&request));
+            info.keep_request(Arc::clone(&request));
         }
-        client.set_span(Span::current());
+        info.set_span(Span::current());
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone()).or(self.user);
-        Ok(Opening { routes, user, identity: self.identity, client, request, place })
+        let client = NewClient { user, identity: self.identity, peer_addr };
+        Ok(Opening { routes, client, info, request, place })
     }
 }
 
 /// A connection that has reserved its place in the node.
 pub(crate) struct Opening {
     routes: Arc<Routes>,
-    user: Option<UserId>,
-    identity: Option<Arc<Identity>>,
-    client: ClientInfo,
+    client: NewClient,
+    info: ClientInfo,
     /// For the connect handler.
     request: Arc<Parts>,
     place: Place,
@@ -119,14 +119,14 @@ pub(crate) struct Opening {
 /// Waits for the end of the handshake, and runs the connect handler. Returns `None` if there is no
 /// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
-    let Opening { routes, user, identity, mut client, request, place } = opening;
+    let Opening { routes, client, mut info, request, place } = opening;
     let transport = upgraded.await?;
     let node = routes.node.clone();
-    let entry = node.hub().local().connect_as(user, identity, Codec::RpcV01);
+    let entry = node.hub().local().connect_client(client, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
     let connection = Arc::clone(entry.shared());
-    spans::open_connection(&connection, &mut client);
-    let context = ConnectionContext::new(connection, client, node.options(), Arc::clone(node.metrics()));
+    spans::open_connection(&connection, &mut info);
+    let context = ConnectionContext::new(connection, info, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
     let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();

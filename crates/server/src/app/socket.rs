@@ -55,7 +55,7 @@ impl Socket {
     /// Returns the client's address, if the server provides it. To provide it, serve your
     /// application with axum's `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.context.client.peer_addr
+        self.context.connection.peer_addr
     }
 
     /// Returns the value of this type that the [upgrade](crate::SocketIoUpgrade::with) attached to

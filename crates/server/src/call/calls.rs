@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use roomcast_core::LocalConnection;
 use roomcast_protocol::{CallId, CallKey, CallTable, CloseFrame, StartError, Violation};
 
 use crate::call::running::Call;
@@ -25,6 +26,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Calls {
     state: Mutex<State>,
     draining: AtomicBool,
+    /// Shows the number of calls to operators.
+    connection: Arc<LocalConnection>,
 }
 
 #[derive(Debug)]
@@ -37,9 +40,13 @@ struct State {
 
 impl Calls {
     /// Creates an empty table for at most `max` concurrent calls.
-    pub(crate) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize, connection: Arc<LocalConnection>) -> Self {
         let state = State { table: CallTable::new(max), next_deadline: None };
-        Self { state: Mutex::new(state), draining: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), draining: AtomicBool::new(false), connection }
+    }
+
+    fn show(&self, state: &State) {
+        self.connection.set_calls(state.table.len());
     }
 
     /// Returns an error if a call may not start.
@@ -60,7 +67,9 @@ impl Calls {
     pub(crate) fn start(&self, id: CallId, call: &Arc<Call>, timeout: Duration) -> CallKey {
         let mut state = self.state.lock();
         state.next_deadline.get_or_insert_with(|| call.started() + timeout);
-        state.table.start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls")
+        let key = state.table.start(id, Arc::clone(call)).expect("admitted by the task that alone starts calls");
+        self.show(&state);
+        key
     }
 
     /// Removes a call and sends its Response with `respond`. Returns `false` if the call was
@@ -71,6 +80,7 @@ impl Calls {
     pub(crate) fn answer(&self, key: CallKey, respond: impl FnOnce()) -> bool {
         let mut state = self.state.lock();
         let is_wanted = state.table.answer(key).is_some();
+        self.show(&state);
         if is_wanted {
             respond();
         }
@@ -79,12 +89,18 @@ impl Calls {
 
     /// Removes a call that its client cancels.
     pub(crate) fn cancel(&self, id: CallId) -> Option<Arc<Call>> {
-        self.state.lock().table.cancel(id)
+        let mut state = self.state.lock();
+        let cancelled = state.table.cancel(id);
+        self.show(&state);
+        cancelled
     }
 
     /// Removes all calls.
     pub(crate) fn cancel_all(&self) -> Vec<Arc<Call>> {
-        self.state.lock().table.cancel_all().collect()
+        let mut state = self.state.lock();
+        let cancelled = state.table.cancel_all().collect();
+        self.show(&state);
+        cancelled
     }
 
     /// Returns when to call [`take_overdue`](Self::take_overdue) next. One time is enough for all
@@ -105,6 +121,7 @@ impl Calls {
             overdue.extend(state.table.answer(key));
             respond(key.id());
         }
+        self.show(&state);
         state.next_deadline = later.into_iter().map(|(_, deadline)| deadline).min();
         overdue
     }

@@ -1,6 +1,5 @@
 //! What a connection keeps of its upgrade.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::Extensions;
@@ -10,7 +9,6 @@ use tracing::Span;
 /// What a connection keeps of its upgrade.
 #[derive(Debug, Default)]
 pub(crate) struct ClientInfo {
-    pub(crate) peer_addr: Option<SocketAddr>,
     /// The application's own data, and other data that few connections have. Connections without
     /// any use no memory for it.
     pub(crate) extensions: Extensions,

@@ -52,7 +52,7 @@ impl ConnectionContext {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            calls: Calls::new(options.max_calls),
+            calls: Calls::new(options.max_calls, Arc::clone(&connection)),
             connection,
             client,
             options,
@@ -191,6 +191,9 @@ impl ConnectionContext {
         let connection = self.connection.id;
         tracing::debug!(%connection, %right, name, "the client lacks a right");
         self.metrics.on_not_granted(right);
+        if let Some(access) = self.access() {
+            access.deny(right, name);
+        }
         let kind = match right.names() {
             Names::Rooms => "room",
             Names::Calls => "call",

@@ -93,6 +93,7 @@ impl<A: App> Session for Rpc<A> {
 impl<A: App> Rpc<A> {
     fn handle(&mut self, context: &Arc<ConnectionContext>, mut input: &[u8]) -> Result<(), End> {
         while let Some(event) = self.receive(&mut input)? {
+            context.connection.count_message();
             match event {
                 Event::Notify { name, payload } => {
                     context.metrics.notifications_received.inc();

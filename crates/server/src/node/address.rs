@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use roomcast_core::{ConnectionId, Hub, MAX_PATTERNS, Members, Reached, RoomName, Rule, UserId, check_event};
+use roomcast_core::{
+    ConnectionDetails, ConnectionId, Hub, MAX_PATTERNS, Members, Reached, RoomName, Rule, UserId, check_event,
+};
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};
@@ -193,6 +195,17 @@ pub struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// Describes the connection: its client, its rooms, and what the client may do.
+    ///
+    /// # Errors
+    /// Fails with the errors that [`Connection`] lists.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the operation only reads.
+    pub async fn describe(&self) -> Result<ConnectionDetails, CallError> {
+        Ok(self.hub.cluster().describe_connection(self.id).await?)
+    }
+
     /// Sends an event to the connection. When this returns, the event is queued on its node.
     ///
     /// # Errors

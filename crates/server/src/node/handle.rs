@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use parking_lot::RwLock;
 use prometheus::Registry;
 use roomcast_core::{
-    Broker, BrokerStatus, ConnectionId, Hub, MemoryBroker, NodeId, NodeInfo, Place, Reached, Revocation, Rooms,
-    RoomsQuery,
+    Broker, BrokerStatus, ConnectionId, Connections, ConnectionsQuery, Hub, MemoryBroker, NodeId, NodeInfo, Place,
+    Reached, Revocation, Rooms, RoomsQuery,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -251,6 +251,31 @@ impl Node {
     /// Cancel safe: the operation only reads.
     pub async fn rooms(&self, query: RoomsQuery) -> Result<Rooms, CallError> {
         Ok(self.hub().cluster().rooms(query).await?)
+    }
+
+    /// Lists connections, on all nodes. If they are ordered by the rate of their messages, this takes
+    /// a second.
+    ///
+    /// ```
+    /// use roomcast::{CallError, ConnectionOrder, ConnectionsQuery, Node};
+    ///
+    /// async fn print_noisiest(node: &Node) -> Result<(), CallError> {
+    ///     let mut query = ConnectionsQuery::default();
+    ///     (query.order, query.limit) = (ConnectionOrder::MessageRate, 5);
+    ///     for one in node.connections(query).await?.connections {
+    ///         println!("{} of {:?}: {:?} messages/s", one.connection, one.user, one.message_rate);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Fails with `UNAVAILABLE` if the other nodes cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the operation only reads.
+    pub async fn connections(&self, query: ConnectionsQuery) -> Result<Connections, CallError> {
+        Ok(self.hub().cluster().connections(query).await?)
     }
 
     /// Revokes credentials on all nodes, and returns how many connections this has closed. Their

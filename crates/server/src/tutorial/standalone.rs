@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use prometheus::{Histogram, HistogramOpts, IntGauge};
-use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NodeId, NodeLoad, Outbox, UserId};
+use roomcast_core::{Budget, Codec, ConnectionId, LocalConnection, NewClient, NodeId, NodeLoad, Outbox, UserId};
 
 use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
@@ -57,10 +57,10 @@ pub(crate) fn context(
     let options = options.unwrap_or_else(|| Arc::clone(&standalone.options));
     let serial = standalone.serial.fetch_add(1, Ordering::Relaxed);
     let outbox = Outbox::new(options.max_outbound, Arc::clone(&standalone.load));
-    let connection =
-        LocalConnection::new(ConnectionId { node: standalone.node, serial }, user, None, Codec::RpcV01, outbox);
-    let client = ClientInfo { peer_addr, ..ClientInfo::default() };
-    ConnectionContext::new(connection, client, options, Arc::clone(&standalone.metrics))
+    let (id, client) = (ConnectionId { node: standalone.node, serial }, NewClient { user, identity: None, peer_addr });
+    let now = tokio::time::Instant::now().into_std();
+    let connection = LocalConnection::new(id, client, Codec::RpcV01, outbox, now);
+    ConnectionContext::new(connection, ClientInfo::default(), options, Arc::clone(&standalone.metrics))
 }
 
 /// Creates the driver of a standalone connection.
