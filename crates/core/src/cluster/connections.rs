@@ -102,7 +102,7 @@ pub struct ConnectionSummary {
     pub connection: ConnectionId,
     /// The connection's user, if it has one.
     pub user: Option<UserId>,
-    /// The client's address, if the node knows it.
+    /// The client's address, if the node has it.
     pub address: Option<IpAddr>,
     /// When the connection opened, in milliseconds since 1970.
     pub connected_ms: u64,

@@ -27,7 +27,7 @@ pub struct LocalConnection {
     /// What the client may do. `None` if clients are not authorized. Boxed, so that it costs other
     /// connections little.
     pub access: Option<Box<Access>>,
-    /// The client's address, if the server knows it.
+    /// The client's address, if the server provides it.
     pub peer_addr: Option<SocketAddr>,
     /// When the connection opened.
     pub connected_at: SystemTime,
@@ -54,7 +54,7 @@ pub struct NewClient {
     pub user: Option<UserId>,
     /// What the client may do. `None` if clients are not authorized.
     pub identity: Option<Arc<Identity>>,
-    /// The client's address, if the server knows it.
+    /// The client's address, if the server provides it.
     pub peer_addr: Option<SocketAddr>,
 }
 
