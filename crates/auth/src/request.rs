@@ -77,7 +77,7 @@ impl Origins {
 
     /// Returns whether the origin of a request is allowed, or `None` if the request has no `Origin`,
     /// such as that of a program.
-    pub(crate) fn allow(&self, headers: &HeaderMap) -> Option<bool> {
+    pub fn allow(&self, headers: &HeaderMap) -> Option<bool> {
         let mut values = headers.get_all(header::ORIGIN).into_iter();
         let first = values.next()?;
         if *self == Self::Any {

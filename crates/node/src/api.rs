@@ -3,14 +3,17 @@
 //! Its description at `/v1/openapi.json` is made from the handlers, so the two can't differ.
 
 mod body;
+mod browser;
 mod connection_body;
 mod connections;
 mod failure;
 mod guard;
+mod keys;
 mod nodes;
 mod request;
 mod revocations;
 mod rooms;
+mod scope;
 mod users;
 
 use std::sync::LazyLock;
@@ -26,7 +29,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use failure::Failure;
-pub(crate) use guard::{ApiKey, ApiRules, Guard};
+pub(crate) use guard::{ApiRules, Guard};
+pub(crate) use keys::{ApiKeys, Keyring, MIN_KEY_LENGTH};
+pub(crate) use scope::Scope;
 
 /// Where the API is.
 pub(crate) const PREFIX: &str = "/v1";
@@ -41,21 +46,28 @@ pub(crate) fn routes(node: Node, guard: Guard) -> axum::Router {
         .with_state(node)
 }
 
+/// All operations, with the scope that each one requires of a request's key.
 fn described_routes() -> OpenApiRouter<Node> {
-    OpenApiRouter::new()
-        .routes(routes!(rooms::publish))
-        .routes(routes!(rooms::list))
-        .routes(routes!(rooms::members))
-        .routes(routes!(rooms::join, rooms::leave))
-        .routes(routes!(users::notify))
-        .routes(routes!(users::disconnect))
-        .routes(routes!(users::set_grants))
-        .routes(routes!(revocations::revoke, revocations::list))
-        .routes(routes!(connections::list))
-        .routes(routes!(connections::notify))
-        .routes(routes!(connections::describe, connections::disconnect))
-        .routes(routes!(nodes::list))
-        .routes(routes!(description))
+    let operations = [
+        (Scope::Publish, routes!(rooms::publish)),
+        (Scope::Read, routes!(rooms::list)),
+        (Scope::Read, routes!(rooms::members)),
+        (Scope::Admin, routes!(rooms::join, rooms::leave)),
+        (Scope::Publish, routes!(users::notify)),
+        (Scope::Admin, routes!(users::disconnect)),
+        (Scope::Admin, routes!(users::set_grants)),
+        (Scope::Admin, routes!(revocations::revoke)),
+        (Scope::Read, routes!(revocations::list)),
+        (Scope::Read, routes!(connections::list)),
+        (Scope::Publish, routes!(connections::notify)),
+        (Scope::Read, routes!(connections::describe)),
+        (Scope::Admin, routes!(connections::disconnect)),
+        (Scope::Read, routes!(nodes::list)),
+        (Scope::Read, routes!(description)),
+    ];
+    operations
+        .into_iter()
+        .fold(OpenApiRouter::new(), |router, (scope, routes)| router.routes(scope::require(scope, routes)))
 }
 
 #[derive(OpenApi)]
@@ -78,16 +90,20 @@ fn described_routes() -> OpenApiRouter<Node> {
 )]
 struct Description;
 
-/// The API key's way.
+/// The name of the way in which requests send a key.
+const SECURITY_SCHEME: &str = "api_key";
+
+/// How requests send a key.
 struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The `api_key` of the node. A node without a key accepts every request."));
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "A key of the node with the scope that the operation requires. A node without keys accepts requests \
+                 without a key.",
+        ));
         let components = description.components.get_or_insert_default();
-        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
+        components.add_security_scheme(SECURITY_SCHEME, SecurityScheme::Http(scheme.build()));
     }
 }
 

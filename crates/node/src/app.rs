@@ -117,7 +117,7 @@ async fn serve(
         });
     }
     let app = public_routes(&setup, &node, &registry)?;
-    let guard = Guard::new(setup.api_rules());
+    let guard = Guard::new(setup.api_rules(), &registry)?;
     let (tls, current_tls) = watch::channel(setup.acceptor());
 
     let mut api_url = None;
@@ -162,7 +162,7 @@ fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
              uses the library"
         );
     } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
-        logs.print(&demo::welcome(page, api_url, setup.config.api_key.is_some()));
+        logs.print(&demo::welcome(page, api_url, setup.needs_api_key()));
     }
 }
 

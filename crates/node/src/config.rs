@@ -25,7 +25,7 @@ pub(crate) use layers::{CONFIG, Layers};
 pub(crate) use quantity::Memory;
 pub(crate) use schema::{Setting, of_file as file_schema, settings};
 
-use crate::api::ApiKey;
+use crate::api::ApiKeys;
 use crate::client_address::TrustedProxies;
 use crate::config::auth::{Auth, RoleTable};
 use crate::config::quantity::{Count, NonZeroTime, PayloadSize, Rate, Size, Threads};
@@ -78,10 +78,17 @@ pub(crate) struct Config {
     /// How long a node stays ready after it has lost its connection to Redis
     #[schemars(extend("default" = "10s"))]
     pub(crate) redis_unready_after: Scalar<Duration>,
-    /// Bearer token for the HTTP API, required unless the internal listener is on loopback; set it with the variable or
-    /// in the file, because other users of the machine can read flags
+    /// Key of at least 16 characters that permits all operations of the HTTP API, required unless the internal listener
+    /// is on loopback; 'NEW,OLD' accepts both keys; set keys with variables or in the file, because other users of the
+    /// machine can read flags
     #[schemars(extend("default" = "off", "x-reloads" = true))]
-    pub(crate) api_key: Scalar<Option<ApiKey>>,
+    pub(crate) api_key: Scalar<Option<ApiKeys>>,
+    /// Like 'api_key', but the key only permits publishing events and notifying users and connections
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
+    pub(crate) api_publish_key: Scalar<Option<ApiKeys>>,
+    /// Like 'api_key', but the key only permits operations that change nothing
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
+    pub(crate) api_read_key: Scalar<Option<ApiKeys>>,
     /// Requests per second that the HTTP API accepts; further requests fail with status 429
     #[schemars(extend("default" = 10_000, "x-reloads" = true))]
     pub(crate) api_rate: Scalar<Rate>,

@@ -7,7 +7,7 @@ use roomcast::Options;
 use roomcast_redis::RedisOptions;
 use tokio_rustls::TlsAcceptor;
 
-use crate::api::ApiRules;
+use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
 use crate::config::{Config, ConfigError, Layers, Memory, unreadable};
 use crate::machine;
@@ -53,7 +53,7 @@ impl Setup {
     /// Whether there is a key if an internal listener at this address needs one.
     pub(crate) fn check_api_key(&self, internal: Option<SocketAddr>, layers: &Layers) -> Result<(), ConfigError> {
         let is_reachable = internal.is_some_and(|address| !address.ip().is_loopback());
-        if !is_reachable || self.config.api_key.is_some() {
+        if !is_reachable || self.needs_api_key() {
             return Ok(());
         }
         Err(layers.given("internal_listen").refuse(
@@ -66,8 +66,19 @@ impl Setup {
         self.tls.as_ref().map(Tls::acceptor)
     }
 
+    /// Whether requests to the API need a key.
+    pub(crate) fn needs_api_key(&self) -> bool {
+        !self.keyring().is_empty()
+    }
+
+    fn keyring(&self) -> Keyring {
+        let Config { api_key, api_publish_key, api_read_key, .. } = &self.config;
+        let keys = [(Scope::Admin, api_key), (Scope::Publish, api_publish_key), (Scope::Read, api_read_key)];
+        Keyring::new(keys.map(|(scope, keys)| (scope, (**keys).clone())))
+    }
+
     pub(crate) fn api_rules(&self) -> ApiRules {
-        ApiRules::new(self.config.api_key.clone(), self.config.api_rate.per_second(), self.options.max_payload)
+        ApiRules::new(self.keyring(), self.config.api_rate.per_second(), self.options.max_payload)
     }
 }
 

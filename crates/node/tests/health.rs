@@ -10,7 +10,7 @@ use support::{error_of, run, start_node};
 
 const EXIT_FAILURE: i32 = 1;
 
-const KEY: (&str, &str) = ("ROOMCAST_API_KEY", "s3cret");
+const KEY: (&str, &str) = ("ROOMCAST_API_KEY", "s3cret-0123456789");
 
 /// Listens on loopback and answers the first request with these bytes; its port, and the request's head when it
 /// has come. Then it keeps the connection open.

@@ -106,19 +106,25 @@ async fn a_new_certificate_serves_new_connections_while_open_ones_go_on() {
 
 #[tokio::test]
 async fn keys_limits_and_the_log_filter_change_at_once_or_not_at_all() {
-    let reloading = Reloading::start("reload.toml", "api_key = \"c4n4ry-1\"\nmax_connections = 9\n").await;
+    let reloading = Reloading::start("reload.toml", "api_key = \"c4n4ry-0123456789-1\"\nmax_connections = 9\n").await;
     let node = &reloading.node;
     let mut open = Bare::connect(&node.address).await;
     open.write(&message(&request(7, "long", b""))).await.expect("the node reads");
     wait_for_values(node, &[("roomcast_calls_in_flight", 1.0)]).await;
     let large = [b'x'; 2048];
-    assert_eq!([reloading.api("c4n4ry-1", &large).await, reloading.api("c4n4ry-2", b"").await], [204, 401]);
+    assert_eq!(
+        [reloading.api("c4n4ry-0123456789-1", &large).await, reloading.api("c4n4ry-0123456789-2", b"").await],
+        [204, 401]
+    );
 
-    let new = "api_key = \"c4n4ry-2\"\nmax_connections = 2\nmax_payload = \"1KiB\"\ncall_timeout = \"10ms\"\nlog = \"debug\"\n";
+    let new = "api_key = \"c4n4ry-0123456789-2\"\nmax_connections = 2\nmax_payload = \"1KiB\"\ncall_timeout = \"10ms\"\nlog = \"debug\"\n";
     let mut log = reloading.reload(&format!("{new}max_calls = 0\n"), "cannot reload the configuration");
     let error = log.last().expect("a line");
     assert!(error.contains("ERROR") && error.contains("reload.toml:6: max_calls: cannot use \"0\":"), "{error}");
-    assert_eq!([reloading.api("c4n4ry-1", &large).await, reloading.api("c4n4ry-2", b"").await], [204, 401]);
+    assert_eq!(
+        [reloading.api("c4n4ry-0123456789-1", &large).await, reloading.api("c4n4ry-0123456789-2", b"").await],
+        [204, 401]
+    );
     wait_for_values(node, &[("roomcast_max_connections", 9.0)]).await;
 
     log.extend(reloading.reload(new, "configuration reloaded"));
@@ -127,8 +133,8 @@ async fn keys_limits_and_the_log_filter_change_at_once_or_not_at_all() {
     for change in ["api_key", "max_connections: 9 -> 2", "max_payload: 1MiB -> 1KiB", "call_timeout: 15m -> 10ms"] {
         assert!(report.contains(change), "{change:?} is not in {report}");
     }
-    let statuses = [reloading.api("c4n4ry-1", b"").await, reloading.api("c4n4ry-2", b"").await];
-    assert_eq!((statuses, reloading.api("c4n4ry-2", &large).await), ([401, 204], 413));
+    let statuses = [reloading.api("c4n4ry-0123456789-1", b"").await, reloading.api("c4n4ry-0123456789-2", b"").await];
+    assert_eq!((statuses, reloading.api("c4n4ry-0123456789-2", &large).await), ([401, 204], 413));
     wait_for_values(node, &[("roomcast_max_connections", 2.0)]).await;
     let mut second = Bare::connect(&node.address).await;
     assert!(second.call("long", b"").await.windows(17).any(|text| text == b"DEADLINE_EXCEEDED"));
@@ -147,7 +153,8 @@ async fn keys_limits_and_the_log_filter_change_at_once_or_not_at_all() {
 #[tokio::test]
 async fn options_that_need_a_restart_are_named_each_time_and_stay_as_they_are() {
     let reloading = Reloading::start("reload-all.toml", "").await;
-    let reloaded = "api_key = \"c4n4ry\"\napi_rate = 1\nmax_connections = 1\nmax_payload = 1\nmax_inbound = 1\n\
+    let reloaded = "api_key = \"c4n4ry-0123456789\"\napi_publish_key = \"c4n4ry-0123456789\"\n\
+                    api_read_key = \"c4n4ry-0123456789\"\napi_rate = 1\nmax_connections = 1\nmax_payload = 1\nmax_inbound = 1\n\
                     max_calls = 1\nping_interval = \"1s\"\npong_timeout = \"1s\"\ncall_timeout = \"1s\"\n";
     let restart = "trusted_proxies = \"10.0.0.1\"\nredis = \"redis://u:c4n4ry@127.0.0.1:1\"\nredis_ca = \"/dev/null\"\n\
                    redis_prefix = \"x\"\nredis_history = \"1/1s\"\nredis_unsubscribe_delay = \"1s\"\n\
@@ -178,7 +185,7 @@ async fn options_that_need_a_restart_are_named_each_time_and_stay_as_they_are() 
 
 #[test]
 fn a_key_that_the_running_internal_listener_needs_can_not_be_taken_away() {
-    let file = write_file("reload-key.toml", "api_key = \"c4n4ry\"\ninternal_listen = \"0.0.0.0:0\"\n");
+    let file = write_file("reload-key.toml", "api_key = \"c4n4ry-0123456789\"\ninternal_listen = \"0.0.0.0:0\"\n");
     let mut command = Command::new(BINARY);
     without_options(&mut command);
     let log = Log::of(&mut command);

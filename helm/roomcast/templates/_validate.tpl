@@ -18,6 +18,11 @@
 {{- if and .Values.apiKey.value .Values.apiKey.existingSecret.name }}
   {{- fail "apiKey.value and apiKey.existingSecret.name are both set; set only one of them" }}
 {{- end }}
+{{- with .Values.apiKey.existingSecret }}
+  {{- if and (or .publishKey .readKey) (not .name) }}
+    {{- fail "apiKey.existingSecret.publishKey or readKey is set without apiKey.existingSecret.name; set the name of the Secret that contains these keys" }}
+  {{- end }}
+{{- end }}
 {{- if and .Values.tls.caKey (not .Values.tls.existingSecret) }}
   {{- fail "tls.caKey is set without tls.existingSecret, the Secret that contains this key; set both or neither" }}
 {{- end }}

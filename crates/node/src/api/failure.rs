@@ -66,10 +66,13 @@ pub(crate) enum Always {
     /// The request needs the header `Authorization: Bearer KEY`
     #[response(status = UNAUTHORIZED, headers(("WWW-Authenticate" = String, description = "`Bearer`")))]
     Unauthenticated(ErrorBody),
-    /// The requests exceed `api_rate`, the connection is already in `max_rooms` rooms, or there are 10,000 revocations
+    /// The key does not have the scope that the operation requires, or the request could come from a hostile web page
+    #[response(status = FORBIDDEN)]
+    Forbidden(ErrorBody),
+    /// The requests, or those without a valid key, exceed their rate, or a limit on rooms or revocations is reached
     #[response(
         status = TOO_MANY_REQUESTS,
-        headers(("Retry-After" = u32, description = "Seconds to wait, if the requests exceed `api_rate`"))
+        headers(("Retry-After" = u32, description = "Seconds to wait, if the requests exceed their rate"))
     )]
     TooMany(ErrorBody),
     /// The node failed

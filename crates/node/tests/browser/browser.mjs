@@ -9,7 +9,8 @@ export const socketUrl = Object.assign(new URL("socket", nodeUrl), { protocol: n
 export const SUITE_DEADLINE_MS = 240_000;
 export const WAIT_DEADLINE_MS = 15_000;
 
-export function launch() {
+/** @param {string[]} [args] further arguments for the browser */
+export function launch(args = []) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -21,6 +22,7 @@ export function launch() {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...args,
     ],
   });
 }
