@@ -4,6 +4,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 use thiserror::Error;
 
 /// The largest number of an issuer's keys. A token without a key id is checked with the first four
@@ -66,7 +67,7 @@ impl Keys {
     /// Returns [`KeysError`] if the text is not a JWK set, has too many keys, or has no key that can
     /// verify signatures.
     pub fn from_jwks(text: &[u8]) -> Result<Self, KeysError> {
-        let set: JwkSetText = serde_json::from_slice(text).map_err(|error| KeysError::NotAJwkSet(error.to_string()))?;
+        let set: JwkSetText = serde_json::from_slice(text).map_err(|error| KeysError::NotAJwkSet(problem(&error)))?;
         let count = set.keys.len();
         if count > MAX_KEYS {
             return Err(KeysError::TooMany(count));
@@ -116,6 +117,15 @@ impl Keys {
     /// without an id. If the token has no key id, it returns all keys.
     pub(crate) fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
         self.keys.iter().filter(move |key| key.fits(id, algorithm)).map(|key| &key.key)
+    }
+}
+
+/// Describes an error without the text of serde_json, which quotes the input. The input may be the wrong file, with a
+/// secret.
+fn problem(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Data => "it must be an object with the array keys".to_owned(),
+        _ => format!("invalid JSON in line {}, column {}", error.line(), error.column()),
     }
 }
 

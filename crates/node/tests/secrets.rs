@@ -159,6 +159,22 @@ fn a_file_that_can_not_be_read_is_not_quoted() {
 }
 
 #[test]
+fn a_secret_in_place_of_a_jwk_set_is_not_quoted() {
+    for (number, content) in
+        ["c4n4ry", "\"c4n4ry\"", "{\"keys\": \"c4n4ry\"}", "{\"c4n4ry\": 1}"].into_iter().enumerate()
+    {
+        let keys = write_file(&format!("secret-{number}.json"), content);
+        let issuer = format!(
+            "[[auth.issuer]]\nissuer = \"a\"\naudience = [\"a\"]\nalgorithms = [\"ES256\"]\njwks_file = {keys:?}\n"
+        );
+        let file = write_file(&format!("secret-jwks-{number}.toml"), &issuer);
+        let output = run_to_its_end(command("check").args(["--config", &file]));
+        assert_eq!(output.status.code(), Some(2), "{content}: {output:?}");
+        assert_hidden(&output, content);
+    }
+}
+
+#[test]
 fn a_variable_that_is_not_utf_8_is_not_quoted() {
     for variable in ["ROOMCAST_REDIS", "ROOMCAST_API_KEY"] {
         let output = run_to_its_end(command("check").env(variable, OsStr::from_bytes(b"c4n4ry\xff")));
