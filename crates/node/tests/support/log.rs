@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use super::DEADLINE;
@@ -31,6 +31,18 @@ impl Log {
             lines.push(line.unwrap_or_else(|_| panic!("no {text:?} in {lines:#?}")));
         }
         lines
+    }
+
+    /// The lines until the process has ended.
+    pub fn rest(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.0.recv_timeout(DEADLINE) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => return lines,
+                Err(RecvTimeoutError::Timeout) => panic!("the process has not ended: {lines:#?}"),
+            }
+        }
     }
 }
 
