@@ -5,10 +5,16 @@ use std::net::IpAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 use clap_complete::Shell;
+use serde_json::{Map, Value};
 
+use crate::client::Signed;
 use crate::coordinator::WORKER;
-use crate::run::Run;
+use crate::run::{Run, TokenFile};
 use crate::scenario::{self, Key};
+
+/// Claims that permit everything that the scenarios do.
+const CLAIMS: &str =
+    r#"{"roomcast":{"allow":[{"rooms":["*"],"do":["join","publish"]},{"calls":["**"],"do":["call"]}]}}"#;
 
 /// The name of the program.
 const NAME: &str = "roomcast-loadtest";
@@ -53,6 +59,7 @@ pub(crate) fn parse() -> Command {
                 processes: matches.get_one("processes").copied().unwrap_or_default(),
                 sources: matches.get_many("sources").into_iter().flatten().copied().collect(),
                 ca: one(matches, "ca"),
+                tokens: tokens(matches),
                 json: one(matches, "json"),
                 html: one(matches, "html"),
                 thresholds: all(matches, "threshold"),
@@ -68,6 +75,23 @@ pub(crate) fn parse() -> Command {
         Some(("man", matches)) => Command::Man(one(matches, "command")),
         _ => Command::Worker,
     }
+}
+
+fn tokens(matches: &ArgMatches) -> Option<TokenFile> {
+    let one = |name: &str| matches.get_one::<String>(name).cloned();
+    if let Some(file) = one("token-file") {
+        return Some(TokenFile::Tokens(file));
+    }
+    let signed = Signed {
+        key: Vec::new(),
+        algorithm: one("token-algorithm")?,
+        issuer: one("token-issuer")?,
+        audience: one("token-audience")?,
+        user: one("token-user")?,
+        lifetime: *matches.get_one("token-lifetime")?,
+        claims: matches.get_one::<Map<String, Value>>("token-claims")?.clone(),
+    };
+    Some(TokenFile::Key { file: one("token-key")?, signed: Box::new(signed) })
 }
 
 /// The script that completes commands and options in a shell.
@@ -150,11 +174,40 @@ fn run(keys: &[Key]) -> Clap {
             .action(ArgAction::Append),
             option("quiet", "", "Do not show progress").action(ArgAction::SetTrue),
         ])
+        .next_help_heading("Tokens, for nodes that authenticate clients")
+        .args(for_tokens())
         .next_help_heading("Keys of the scenario (override its file)")
         .args(keys.iter().filter(|key| !is_thresholds(key)).map(|key| {
             let help = format!("{} [default: {}]", key.help, key.default);
             Arg::new(key.path.clone()).long(key.flag()).value_name("VALUE").help(help)
         }))
+}
+
+/// Options for the tokens of the clients.
+fn for_tokens() -> [Arg; 8] {
+    let for_key = |name, value, help| option(name, value, help).requires("token-key");
+    let claims = |text: &str| serde_json::from_str::<Map<String, Value>>(text);
+    [
+        option("token-file", "FILE", "File with a token, or with one in each line, which the clients send in turn"),
+        option(
+            "token-key",
+            "FILE",
+            "Private key (PEM), or secret for HS256, with which the load test signs a token for each connection",
+        )
+        .conflicts_with("token-file")
+        .requires_all(["token-issuer", "token-audience"]),
+        for_key("token-algorithm", "NAME", "Algorithm of the signatures").default_value("ES256"),
+        for_key("token-issuer", "TEXT", "Claim iss"),
+        for_key("token-audience", "TEXT", "Claim aud"),
+        for_key("token-user", "TEXT", "Claim sub, where {client} is the number of the client")
+            .default_value("load-{client}"),
+        for_key("token-lifetime", "TIME", "Time from the claim iat to the claim exp")
+            .default_value("24h")
+            .value_parser(humantime::parse_duration),
+        for_key("token-claims", "JSON", "Further claims; the default grants what the scenarios need")
+            .default_value(CLAIMS)
+            .value_parser(claims),
+    ]
 }
 
 /// Commands for the results of runs.

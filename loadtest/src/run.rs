@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
-use crate::client::Target;
+use crate::client::{Signed, Target, Tokens};
 use crate::clock::{self, Nanos, SECOND};
 use crate::coordinator::{self, Plan, Said};
 use crate::generator::Assignment;
@@ -33,10 +33,42 @@ pub(crate) struct Run {
     pub(crate) processes: u32,
     pub(crate) sources: Vec<IpAddr>,
     pub(crate) ca: Option<String>,
+    /// `None`: clients send no tokens.
+    pub(crate) tokens: Option<TokenFile>,
     pub(crate) json: Option<String>,
     pub(crate) html: Option<String>,
     pub(crate) thresholds: Vec<String>,
     pub(crate) is_quiet: bool,
+}
+
+/// The file of `--token-file` or `--token-key`.
+#[derive(Debug)]
+pub(crate) enum TokenFile {
+    Tokens(String),
+    Key {
+        file: String,
+        /// With an empty key.
+        signed: Box<Signed>,
+    },
+}
+
+impl TokenFile {
+    /// Reads the file, and tries to make a token.
+    fn read(self) -> Result<Tokens, Box<dyn Error>> {
+        let cannot_read = |option: &str, file: &str, error| format!("cannot read {option} {file}: {error}");
+        let tokens = match self {
+            Self::Tokens(file) => {
+                let text = std::fs::read_to_string(&file).map_err(|error| cannot_read("--token-file", &file, error))?;
+                Tokens::listed(&text)?
+            }
+            Self::Key { file, mut signed } => {
+                signed.key = std::fs::read(&file).map_err(|error| cannot_read("--token-key", &file, error))?;
+                Tokens::Signed(signed)
+            }
+        };
+        tokens.source()?.token(0)?;
+        Ok(tokens)
+    }
 }
 
 impl Run {
@@ -61,6 +93,7 @@ impl Run {
             sources: if self.sources.is_empty() { sources(&scenario, &targets) } else { self.sources.clone() },
             targets,
             ca: ca.transpose()?,
+            tokens: self.tokens.map(TokenFile::read).transpose()?,
             origin: clock::now(),
             interval,
             scenario: scenario.clone(),

@@ -25,7 +25,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("hyper", &["roomcast", "roomcast-node"]),
     ("hyper-util", &["roomcast", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
-    ("jsonwebtoken", &["roomcast-auth"]),
+    ("jsonwebtoken", &["roomcast-auth", "roomcast-loadtest"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),
     ("figment", &["roomcast-node"]),
     ("toml", &["roomcast-node", "roomcast-loadtest"]),

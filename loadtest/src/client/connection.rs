@@ -103,13 +103,14 @@ impl Connection {
         token: Token,
         (target, address): (&Target, SocketAddr),
         source: Option<IpAddr>,
+        bearer: Option<&str>,
         tls: &Arc<ClientConfig>,
     ) -> Result<(), End> {
         self.output.forget();
         let not_opened = |error| End::NotOpened(name(&error));
         let mut stream = Stream::connect(target, address, source, tls).map_err(not_opened)?;
         registry.register(stream.tcp(), token, Interest::READABLE | Interest::WRITABLE).map_err(not_opened)?;
-        self.output.bytes.extend_from_slice(&handshake::request(target));
+        self.output.bytes.extend_from_slice(&handshake::request(target, bearer));
         self.state = State::Opening { stream, received: Vec::new() };
         Ok(())
     }

@@ -23,13 +23,14 @@ pub(crate) enum HandshakeError {
 }
 
 /// The request for an upgrade.
-pub(crate) fn request(target: &Target) -> Vec<u8> {
+pub(crate) fn request(target: &Target, token: Option<&str>) -> Vec<u8> {
     let mut key = [0; 16];
     fastrand::fill(&mut key);
     let (path, authority, key) = (&target.path, &target.authority, BASE64.encode(key));
+    let authorization = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
     format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n{authorization}\r\n"
     )
     .into_bytes()
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::Target;
+use crate::client::{Target, Tokens};
 use crate::clock::Nanos;
 use crate::ledger::Published;
 use crate::results::{Counts, CountsByName, EncodedHistograms, Faults, FaultyRoom};
@@ -53,6 +53,8 @@ pub(crate) struct Assignment {
     pub(crate) sources: Vec<IpAddr>,
     /// CA certificates (PEM) besides the system's.
     pub(crate) ca: Option<String>,
+    /// `None`: clients send no tokens.
+    pub(crate) tokens: Option<Tokens>,
     /// When intervals are counted from, and their length.
     pub(crate) origin: Nanos,
     pub(crate) interval: Nanos,

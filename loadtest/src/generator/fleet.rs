@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use roomcast_protocol::{CallId, Frame, Name};
 use rustls::ClientConfig;
 
-use crate::client::{Connection, End, Event, Target};
+use crate::client::{Connection, End, Event, Target, TokenSource};
 use crate::clock::{MILLISECOND, Nanos, SECOND};
 use crate::results::Operation;
 
@@ -38,6 +38,7 @@ pub(crate) struct Fleet {
     tls: Arc<ClientConfig>,
     targets: Vec<Target>,
     sources: Vec<IpAddr>,
+    tokens: Option<TokenSource>,
     connections: Vec<Connection>,
     /// How often each was opened.
     attempts: Vec<u32>,
@@ -56,6 +57,7 @@ impl Fleet {
         registry: Registry,
         tls: Arc<ClientConfig>,
         (targets, sources): (Vec<Target>, Vec<IpAddr>),
+        tokens: Option<TokenSource>,
         share: Share,
         clients: Clients,
     ) -> Self {
@@ -66,6 +68,7 @@ impl Fleet {
             tls,
             targets,
             sources,
+            tokens,
             connections: (0..count).map(|_| Connection::default()).collect(),
             attempts: vec![0; count],
             clients,
@@ -135,7 +138,11 @@ impl Fleet {
         };
         self.clients.clients[at].opening_since = planned;
         let address = target.addresses[(number / self.targets.len() + attempt) % target.addresses.len()];
-        let opened = self.connections[at].open(&self.registry, Token(at), (target, address), source, &self.tls);
+        let token = self.tokens.as_ref().map(|tokens| tokens.token(number)).transpose();
+        let opened = token.map_err(|error| End::NotOpened(error.to_string())).and_then(|token| {
+            let way = (target, address);
+            self.connections[at].open(&self.registry, Token(at), way, source, token.as_deref(), &self.tls)
+        });
         match opened {
             Ok(()) => self.openings.push_back((now + self.clients.timeout, client, self.attempts[at])),
             Err(end) => self.on_ended(client, &end, now),

@@ -6,7 +6,7 @@ use mio::Registry;
 use roomcast_protocol::NameError;
 use thiserror::Error;
 
-use crate::client::{TlsError, tls_config};
+use crate::client::{TlsError, TokenError, Tokens, tls_config};
 
 use super::clients::Clients;
 use super::control::Assignment;
@@ -19,6 +19,8 @@ use super::rooms::Rooms;
 pub(crate) enum SetupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("cannot register sockets with epoll: {0}")]
     Io(#[from] io::Error),
     #[error("a room's name is too long: {0}")]
@@ -32,6 +34,7 @@ pub(crate) fn fleet(assignment: &Assignment, registry: &Registry) -> Result<Flee
     let rooms = Rooms::new(assignment.run, share, placement::rooms(scenario, share))?;
     let clients = Clients::new(placement::connections(scenario, share), rooms, scenario);
     let tls = tls_config(assignment.ca.as_deref())?;
+    let tokens = assignment.tokens.as_ref().map(Tokens::source).transpose()?;
     let ways = (assignment.targets.clone(), assignment.sources.clone());
-    Ok(Fleet::new(registry.try_clone()?, tls, ways, share, clients))
+    Ok(Fleet::new(registry.try_clone()?, tls, ways, tokens, share, clients))
 }

@@ -46,7 +46,7 @@ impl Tool {
         send(signal, &format!("-{}", self.id()));
     }
 
-    fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id().expect("it has not ended")
     }
 
