@@ -16,7 +16,7 @@ pub fn node_binary() -> &'static Path {
         let directory = Path::new(TOOL).parent().expect("the tool is in a directory");
         let target = directory.parent().expect("the profile's directory is in the target's");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "roomcast-node", "--target-dir"]).arg(target);
+        cargo.args(["build", "--locked", "--quiet", "--package", "roomcast-node", "--target-dir"]).arg(target);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
