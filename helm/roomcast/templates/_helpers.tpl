@@ -41,19 +41,40 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- /* The node's options as environment variables. They are in the pod template and not in a ConfigMap, so that the old pods
-keep their options if an upgrade fails. Helm reads every number as a float, but the node accepts only whole numbers. */}}
+keep their options if an upgrade fails. Helm reads every number as a float, but the node accepts only whole numbers. Lists and
+tables in tables cannot be variables: roomcast.file writes them. */}}
 {{- define "roomcast.options" -}}
 {{- $options := dict -}}
 {{- range $key, $value := .Values.config -}}
 {{- range $inner, $value := kindIs "map" $value | ternary $value (dict "" $value) -}}
+{{- if not (or (kindIs "slice" $value) (kindIs "map" $value) (kindIs "invalid" $value)) -}}
 {{- $name := list "ROOMCAST" $key $inner | compact | join "_" | upper -}}
 {{- $_ := set $options $name (kindIs "float64" $value | ternary (int64 $value) $value) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $options }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
+{{- end }}
+
+{{- /* The tables that can only be in the node's configuration file; empty if there are none. The file is an annotation of the
+pod, for the same reason as the options are variables. */}}
+{{- define "roomcast.file" -}}
+{{- $tables := dict -}}
+{{- $auth := dict -}}
+{{- range $key, $value := .Values.config.auth -}}
+{{- if or (kindIs "slice" $value) (kindIs "map" $value) }}{{ $_ := set $auth $key $value }}{{ end -}}
+{{- end -}}
+{{- if $auth }}{{ $_ := set $tables "auth" $auth }}{{ end -}}
+{{- with .Values.config.role }}{{ $_ := set $tables "role" . }}{{ end -}}
+{{- if $tables }}{{ toToml $tables }}{{ end -}}
+{{- end }}
+
+{{- /* Whether the nodes authenticate clients, as far as the chart knows. */}}
+{{- define "roomcast.authenticates" -}}
+{{- with .Values.config.auth }}{{ if or .issuer (hasKey . "anonymous") }}true{{ end }}{{ end -}}
 {{- end }}
 
 {{- /* Converts a time of the drain to seconds. roomcast.validate accepts only whole seconds and minutes. */}}
@@ -126,6 +147,9 @@ containers:
     args:
       - run
       {{- toYaml .args | nindent 6 }}
+      {{- with $values.loadTest.tokens.args }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       - --url
       - {{ $values.loadTest.url | default (include "roomcast.url" .root) }}
       {{- with $values.tls.caKey }}
@@ -136,17 +160,31 @@ containers:
       {{- toYaml $values.securityContext | nindent 6 }}
     resources:
       {{- toYaml .resources | nindent 6 }}
-    {{- with $values.tls.caKey }}
+    {{- if or $values.tls.caKey $values.loadTest.tokens.existingSecret }}
     volumeMounts:
+      {{- if $values.tls.caKey }}
       - name: tls
         mountPath: /etc/roomcast/tls
         readOnly: true
+      {{- end }}
+      {{- if $values.loadTest.tokens.existingSecret }}
+      - name: tokens
+        mountPath: /etc/roomcast/tokens
+        readOnly: true
+      {{- end }}
     {{- end }}
-{{- with $values.tls.caKey }}
+{{- if or $values.tls.caKey $values.loadTest.tokens.existingSecret }}
 volumes:
+  {{- with $values.tls.caKey }}
   - name: tls
     secret:
       secretName: {{ $values.tls.existingSecret }}
       items: [{key: {{ . }}, path: {{ . }}}]
+  {{- end }}
+  {{- with $values.loadTest.tokens.existingSecret }}
+  - name: tokens
+    secret:
+      secretName: {{ . }}
+  {{- end }}
 {{- end }}
 {{- end }}

@@ -23,6 +23,13 @@
     {{- fail "apiKey.existingSecret.publishKey or readKey is set without apiKey.existingSecret.name; set the name of the Secret that contains these keys" }}
   {{- end }}
 {{- end }}
+{{- if include "roomcast.file" . }}
+  {{- range .Values.extraEnv }}
+    {{- if eq .name "ROOMCAST_CONFIG" }}
+      {{- fail "extraEnv sets ROOMCAST_CONFIG, but config.auth or config.role contains tables, for which the chart creates the file; move the tables of your file to config, and remove ROOMCAST_CONFIG" }}
+    {{- end }}
+  {{- end }}
+{{- end }}
 {{- if and .Values.tls.caKey (not .Values.tls.existingSecret) }}
   {{- fail "tls.caKey is set without tls.existingSecret, the Secret that contains this key; set both or neither" }}
 {{- end }}
