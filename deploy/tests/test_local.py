@@ -28,6 +28,21 @@ def test_a_second_cluster_needs_a_state_of_its_own(local):
     assert outcome.returncode == 1 and "a cluster is already running" in outcome.stderr
 
 
+def test_a_cluster_can_authenticate_its_clients(local, tmp_path):
+    secret, config = tmp_path / "secret", tmp_path / "auth.toml"
+    secret.write_text("0123456789abcdef" * 2)
+    config.write_text(
+        "[[auth.issuer]]\nissuer = 'https://load.example'\naudience = ['roomcast']\nalgorithms = ['HS256']\n"
+        f"secret_file = '{secret}'\n"
+    )
+    assert up_alone(local, ROOMCAST_CONFIG=str(config)).returncode == 0
+    connect = ["load", "connect", "--quiet", "--connections=5", "--duration=1s", "--timeout=1s"]
+    outcome = local(*connect)
+    assert outcome.returncode == 2 and "HTTP 401" in outcome.stderr
+    token = ["--token-key", str(secret), "--token-algorithm=HS256", "--token-issuer=https://load.example"]
+    assert local(*connect, *token, "--token-audience=roomcast").returncode == 0
+
+
 @pytest.mark.parametrize("command", ["load", "roll"])
 def test_what_needs_a_cluster_says_so(local, command):
     outcome = local(command, "chat")
