@@ -249,6 +249,19 @@ fn an_internal_listener_off_loopback_needs_a_key() {
 }
 
 #[test]
+fn an_option_has_up_to_eight_keys_of_at_least_16_characters() {
+    let key = "s3cret-012345678";
+    for name in ["api_key", "api_publish_key", "api_read_key"] {
+        let (flag, accepted) = (format!("--{}", name.replace('_', "-")), [key; 8].join(","));
+        assert_eq!(checked(name, &[&flag, &accepted], &[]).0, "(hidden)");
+        for refused in [&key[1..], &format!("{key},"), &format!("{key}, {key}"), &[key; 9].join(","), ""] {
+            let expected = [&*flag, "(hidden)", "at least 16 printable ASCII characters", "at most 8, with commas"];
+            assert_refused(&[&flag, refused], &[], &expected);
+        }
+    }
+}
+
+#[test]
 fn the_key_is_never_printed() {
     let file = write_file("key.toml", "api_key = \"s3cret-0123456789\"\n");
     let source = format!("{file}:1");
