@@ -46,7 +46,8 @@ pub(crate) fn routes(node: Node, guard: Guard) -> axum::Router {
         .with_state(node)
 }
 
-/// All operations, with the scope that each one requires of a request's key.
+/// All operations, with the scope that each one requires of a request's key. Operations with one path may have different
+/// scopes, in rows of their own.
 fn described_routes() -> OpenApiRouter<Node> {
     let operations = [
         (Scope::Publish, routes!(rooms::publish)),

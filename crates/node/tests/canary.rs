@@ -264,7 +264,9 @@ async fn a_redis_that_rejects_the_password_makes_no_form_of_its_url_visible() {
         format!("redis://:{REDIS_PASSWORD}@{address}"),
         format!("redis://{REDIS_PASSWORD}@{address}"),
         format!("redis://{address}?username=app&password={REDIS_PASSWORD}"),
+        format!("rediss://app:{REDIS_PASSWORD}@{address}"),
         format!("redis-cluster://app:{REDIS_PASSWORD}@{address}"),
+        format!("rediss-cluster://app:{REDIS_PASSWORD}@{address}?node=127.0.0.1:1"),
         format!("redis-sentinel://app:{REDIS_PASSWORD}@{address}?sentinelServiceName=mymaster"),
         format!(
             "redis-sentinel://{address}?sentinelServiceName=mymaster&sentinelUsername=app&sentinelPassword={REDIS_PASSWORD}"
