@@ -39,6 +39,7 @@ pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
 pub use access::pattern::{Names, Pattern, PatternError, Template};
 pub use access::revocation::{Holder, InvalidRevocation, MAX_CREDENTIAL_ID, Revocation, Revoked};
 pub use access::revocations::{MAX_LEDGER_AGE, MAX_REVOCATIONS};
+pub use access::room_patterns::RoomPatterns;
 pub use access::shared_grants::SharedGrants;
 pub use broker::contract::{BoxFuture, Broker, BrokerError, BrokerStatus};
 pub use broker::ledger::{Exchange, LedgerPage, LedgerPosition, LedgerRecord, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS};

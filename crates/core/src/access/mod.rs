@@ -3,7 +3,8 @@
 //! Reading order: `pattern` (names of rooms and methods) → `claims` (values that fill in a pattern)
 //! → `grants` (rights on names) → `identity` (a client with its grants) → `expiry` (when its
 //! credential ends) → `connection` (what one connection may do now) → `revocation` (who is
-//! no longer accepted) → `revocations` (the ones that a node enforces). `shared_grants` saves memory.
+//! no longer accepted) → `revocations` (the ones that a node enforces). `room_patterns`
+//! selects rooms, and `shared_grants` saves memory.
 
 pub(crate) mod claims;
 pub(crate) mod connection;
@@ -13,4 +14,5 @@ pub(crate) mod identity;
 pub(crate) mod pattern;
 pub(crate) mod revocation;
 pub(crate) mod revocations;
+pub(crate) mod room_patterns;
 pub(crate) mod shared_grants;

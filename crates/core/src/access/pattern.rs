@@ -45,6 +45,13 @@ pub struct PatternError {
     problem: String,
 }
 
+impl PatternError {
+    /// Creates the error of a pattern.
+    pub(crate) fn new(pattern: String, problem: impl Into<String>) -> Self {
+        Self { pattern, problem: problem.into() }
+    }
+}
+
 /// A pattern with placeholders, as it is written in a rule.
 ///
 /// ```

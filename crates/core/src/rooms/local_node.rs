@@ -20,7 +20,6 @@ use crate::options::HubOptions;
 use crate::rooms::batch::Batch;
 use crate::rooms::budget::Budget;
 use crate::rooms::codec::Codec;
-use crate::rooms::guards::{ConnectionGuard, Place};
 use crate::rooms::load::NodeLoad;
 use crate::rooms::local_connection::{LocalConnection, Membership, NewClient};
 use crate::rooms::membership::RoomMembers;
@@ -143,22 +142,13 @@ impl LocalNode {
 
     // === connections ===
 
-    /// Takes one of `max` places for connections. Returns `None` if all are taken. A connection
-    /// holds its place from before its upgrade until its end, so there are never more connections
-    /// than places, however many arrive at once.
-    pub fn take_place(self: &Arc<Self>, max: usize) -> Option<Place> {
+    /// Takes one of `max` places for connections. Returns whether there was one.
+    pub(crate) fn claim_place(&self, max: usize) -> bool {
         let take = |taken| (taken < max).then_some(taken + 1);
-        self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Place::new(Arc::clone(self)))
+        self.places_taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
-    /// Adds a connection whose client is not authorized. Dropping the result removes it.
-    pub fn connect(self: &Arc<Self>, user: Option<UserId>, codec: Codec) -> ConnectionGuard {
-        self.connect_client(NewClient { user, ..NewClient::default() }, codec)
-    }
-
-    /// Adds a connection. Dropping the result removes it.
-    pub fn connect_client(self: &Arc<Self>, client: NewClient, codec: Codec) -> ConnectionGuard {
+    pub(crate) fn add_connection(&self, client: NewClient, codec: Codec) -> Arc<LocalConnection> {
         let serial = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let outbox = Outbox::new(self.options.max_outbound, Arc::clone(&self.load));
         let now = tokio::time::Instant::now().into_std();
@@ -167,7 +157,7 @@ impl LocalNode {
         if self.draining.load(Ordering::Acquire) {
             connection.outbox.drain();
         }
-        ConnectionGuard::new(Arc::clone(self), connection)
+        connection
     }
 
     pub(crate) fn leave_all(&self, connection: &LocalConnection) {
