@@ -196,6 +196,9 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
     if *config.demo {
         router = demo::add(router);
     }
+    if let Some(rooms) = &*config.members_only {
+        router = router.members_only(rooms.clone());
+    }
     if let Some(authentication) = &setup.authentication {
         router = router.authorizer(authentication.authorizer.clone());
     }

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use roomcast::RoomPatterns;
 use roomcast_redis::HistoryRules;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -123,6 +124,10 @@ pub(crate) struct Config {
     /// Rooms that one connection may be in at the same time
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
+    /// Rooms to which only members may publish: patterns separated by commas, such as 'game:*,chat:**', where * matches
+    /// one segment and ** the rest
+    #[schemars(extend("default" = "off"))]
+    pub(crate) members_only: Scalar<Option<RoomPatterns>>,
     /// Time between pings to a client
     #[schemars(extend("default" = "25s", "x-reloads" = true))]
     pub(crate) ping_interval: Scalar<NonZeroTime>,

@@ -24,6 +24,9 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 /// The reason of a denial by the client's grants.
 const NOT_GRANTED: &str = "not_granted";
 
+/// The reason of a denial because the client is not in the room.
+const NOT_A_MEMBER: &str = "not_a_member";
+
 /// Stands for the right to connect, which an authorizer denies.
 const CONNECT: &str = "connect";
 
@@ -139,6 +142,11 @@ impl Metrics {
     /// Counts a request for which the client lacks a right.
     pub(crate) fn on_not_granted(&self, right: Right) {
         self.denials.with_label_values(&[right.as_str(), NOT_GRANTED]).inc();
+    }
+
+    /// Counts a publish by a client that is not in the room.
+    pub(crate) fn on_not_a_member(&self) {
+        self.denials.with_label_values(&[Right::Publish.as_str(), NOT_A_MEMBER]).inc();
     }
 
     /// Counts a connection that the authorizer has rejected.

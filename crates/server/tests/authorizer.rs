@@ -305,3 +305,22 @@ async fn denials_are_counted() {
         ["UNAUTHENTICATED connect", "not_granted call", "not_granted join"].map(|labels| (labels.to_owned(), 1));
     assert_eq!(counted, expected);
 }
+
+#[tokio::test]
+async fn only_members_may_publish_where_the_router_says_so() {
+    let allow = json!([{ "rooms": ["game:*", "news"], "do": ["join", "publish"] }]);
+    let granted = router().members_only("game:*".parse().unwrap());
+    let (mut ann, _) = connect(&granted, &json!({ "user": "ann", "allow": allow })).await;
+    let open = Router::new(Node::embedded(Options::default())).open_rooms().members_only("game:*".parse().unwrap());
+    let (mut anyone, _) = testing::connect(&open).await.unwrap();
+    for client in [&mut ann, &mut anyone] {
+        assert_eq!(code_of(client, "rooms/publish/news/said").await, None);
+        let error = client.call("rooms/publish/game:7/said", ()).await.unwrap_err();
+        assert_eq!(error.code, Code::PermissionDenied);
+        assert_eq!(error.details(), Some(&json!({ "members_only": true, "room": "game:7" })));
+        assert_eq!(code_of(client, "rooms/join/game:7").await, None);
+        assert_eq!(code_of(client, "rooms/publish/game:7/said").await, None);
+        assert_eq!(code_of(client, "rooms/leave/game:7").await, None);
+        assert_eq!(code_of(client, "rooms/publish/game:7/said").await, Some(Code::PermissionDenied));
+    }
+}

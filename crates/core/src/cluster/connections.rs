@@ -223,9 +223,8 @@ pub(crate) async fn list(node: &LocalNode, query: &ConnectionsQuery) -> Vec<Conn
         (None, None) => node.connections(),
     };
     let is_wanted = |connection: &LocalConnection| {
-        let is_in = |room: &RoomName| connection.rooms().contains(room);
         let address = query.address.is_none_or(|wanted| connection.peer_addr.is_some_and(|own| own.ip() == wanted));
-        address && (query.user.is_none() || query.room.as_ref().is_none_or(is_in))
+        address && (query.user.is_none() || query.room.as_ref().is_none_or(|room| connection.is_in(room)))
     };
     let wanted: Vec<_> = candidates.into_iter().filter(|connection| is_wanted(connection)).collect();
     let mut summaries = Vec::with_capacity(wanted.len());

@@ -101,6 +101,11 @@ impl LocalConnection {
         rooms.iter().flatten().map(|membership| &membership.room).filter(|room| !room.is_internal()).cloned().collect()
     }
 
+    /// Returns whether the connection is in a room.
+    pub fn is_in(&self, room: &RoomName) -> bool {
+        self.rooms.lock().iter().flatten().any(|membership| membership.room == *room)
+    }
+
     // === activity ===
 
     /// Counts a received message. Only the connection's own task may call this.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use roomcast::RoomPatterns;
 use roomcast_redis::HistoryRules;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -217,6 +218,16 @@ impl Value for HistoryRules {
 
     fn schema() -> Schema {
         json_schema!({ "title": "rules", "type": "string", "minLength": 1 })
+    }
+}
+
+impl Value for RoomPatterns {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: roomcast::PatternError| error.to_string())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "patterns", "type": "string", "minLength": 1 })
     }
 }
 

@@ -230,7 +230,7 @@ impl App for RouterApp {
                     route.handle(NotificationContext { name: name.clone(), payload, socket: socket.clone() })
                 }
                 Target::Room(message) => {
-                    message.perform(self.routes.room_access(), socket, payload, MessageKind::Notification(name.clone()))
+                    message.perform(self.routes.room_rules(), socket, payload, MessageKind::Notification(name.clone()))
                 }
             };
             spans::instrument(handling, span)
@@ -270,7 +270,7 @@ impl App for RouterApp {
                 Target::Handler(route) => {
                     route.handle(CallContext { name: name.clone(), payload, socket: socket.clone(), cancel })
                 }
-                Target::Room(message) => message.perform(self.routes.room_access(), socket, payload, MessageKind::Call),
+                Target::Room(message) => message.perform(self.routes.room_rules(), socket, payload, MessageKind::Call),
             };
             spans::instrument(handling, span)
         });

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{ConnectionId, Members, NodeId, Right, RoomName, UserId, check_event};
+use roomcast_core::{ConnectionId, Members, NodeId, Right, RoomName, RoomPatterns, UserId, check_event};
 use roomcast_protocol::Name;
 use serde::Serialize;
 
@@ -42,6 +42,26 @@ impl RoomAccess {
                 // A refresh may have taken away the right meanwhile.
                 action.right().map_or(Ok(()), |right| socket.context.check_right(right, room))
             }
+        }
+    }
+}
+
+/// What applies to all rooms, or to those that match a pattern.
+#[derive(Debug, Clone)]
+pub(crate) struct RoomRules {
+    pub(crate) access: RoomAccess,
+    /// Rooms to which only members may publish.
+    pub(crate) members_only: Arc<RoomPatterns>,
+}
+
+impl RoomRules {
+    /// Checks that the client may perform an action. If this waits, it waits for the application.
+    async fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
+        self.access.check(socket, action, room).await?;
+        let needs_membership = action == RoomAction::Publish && self.members_only.match_room(room);
+        match needs_membership && !socket.context.connection.is_in(room) {
+            true => Err(socket.context.is_not_a_member(room)),
+            false => Ok(()),
         }
     }
 }
@@ -116,13 +136,13 @@ impl<'a> RoomMessage<'a> {
     }
 
     /// Carries out the action if it is allowed.
-    pub(crate) fn perform(self, access: &RoomAccess, socket: &Socket, payload: Bytes, kind: MessageKind) -> Handling {
+    pub(crate) fn perform(self, rules: &RoomRules, socket: &Socket, payload: Bytes, kind: MessageKind) -> Handling {
         let Self { action, .. } = self;
         let names = self.names();
-        let (access, socket) = (access.clone(), socket.clone());
+        let (rules, socket) = (rules.clone(), socket.clone());
         Box::pin(async move {
             let (room, event) = names?;
-            access.check(&socket, action, &room).await?;
+            rules.check(&socket, action, &room).await?;
             let (context, hub) = (&socket.context, socket.node.hub());
             match (action, kind) {
                 (RoomAction::Join, _) => {

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
+use roomcast_core::RoomPatterns;
 use roomcast_protocol::Name;
 
 use crate::app::authorizer::{Authorizer, SharedAuthorizer};
@@ -169,7 +170,7 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// closed networks.
     #[must_use]
     pub fn open_rooms(self) -> Self {
-        self.change(|routes, _| routes.rooms.access = RoomAccess::Everybody)
+        self.change(|routes, _| routes.rooms.rules.access = RoomAccess::Everybody)
     }
 
     /// Opens the built-in room methods to clients. The handler runs before each use of a method and
@@ -208,7 +209,23 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// ```
     #[must_use]
     pub fn client_rooms<A>(self, handler: impl Handler<RoomContext, A, S>) -> Self {
-        self.change(|routes, state| routes.rooms.access = RoomAccess::Checked(erase(handler, state)))
+        self.change(|routes, state| routes.rooms.rules.access = RoomAccess::Checked(erase(handler, state)))
+    }
+
+    /// Lets only members publish to the rooms that match one of these patterns. A client that may
+    /// publish but is not a member gets `PERMISSION_DENIED`. Without this, a client needs only the
+    /// permission to publish. Handlers and other nodes can always publish.
+    ///
+    /// ```
+    /// use roomcast::{Node, Options, PatternError, Router};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), PatternError> {
+    /// let router = Router::new(Node::embedded(Options::default())).open_rooms().members_only("game:*".parse()?);
+    /// # let _ = router; Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn members_only(self, rooms: RoomPatterns) -> Self {
+        self.change(|routes, _| routes.rooms.rules.members_only = Arc::new(rooms))
     }
 
     /// Sets the [`Authorizer`], which decides who may connect and what each client may do. Its
@@ -288,7 +305,8 @@ impl<S: Send + Sync + 'static> Router<S> {
             other.authorizer.is_none()
                 && other.on_connect.is_none()
                 && other.on_disconnect.is_none()
-                && matches!(other.rooms.access, RoomAccess::Nobody),
+                && matches!(other.rooms.rules.access, RoomAccess::Nobody)
+                && other.rooms.rules.members_only.is_empty(),
             "a router with an authorizer, a rule for rooms, a connect handler or a disconnect handler cannot be merged into another"
         );
         self.change(|routes, _| {

@@ -12,7 +12,7 @@ use crate::app::authorizer::{self, SharedAuthorizer};
 use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomAction};
 use crate::app::handler::Handler;
 use crate::app::handling::{Handled, Handling, Start, catch_panic};
-use crate::app::rooms::{self, RoomAccess, RoomMessage};
+use crate::app::rooms::{self, RoomAccess, RoomMessage, RoomRules};
 use crate::app::socket::Socket;
 use crate::end::Disconnected;
 use crate::error::Code;
@@ -61,7 +61,7 @@ pub(crate) struct CallRoute {
 /// The built-in `rooms/…` methods.
 #[derive(Clone)]
 pub(crate) struct RoomMethods {
-    pub(crate) access: RoomAccess,
+    pub(crate) rules: RoomRules,
     join: Arc<MethodMetrics>,
     leave: Arc<MethodMetrics>,
     publish: Arc<MethodMetrics>,
@@ -72,7 +72,7 @@ impl RoomMethods {
     fn new(node: &Node) -> Self {
         let metrics = |action: RoomAction| node.metrics().method(action.method());
         Self {
-            access: RoomAccess::Nobody,
+            rules: RoomRules { access: RoomAccess::Nobody, members_only: Arc::default() },
             join: metrics(RoomAction::Join),
             leave: metrics(RoomAction::Leave),
             publish: metrics(RoomAction::Publish),
@@ -195,8 +195,8 @@ impl Routes {
         fallback.as_ref().filter(|_| !is_reserved(name)).map(Target::Handler)
     }
 
-    pub(crate) fn room_access(&self) -> &RoomAccess {
-        &self.rooms.access
+    pub(crate) fn room_rules(&self) -> &RoomRules {
+        &self.rooms.rules
     }
 
     /// Runs the connect handler.

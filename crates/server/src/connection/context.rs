@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use roomcast_core::{Access, ExpiryEvent, LocalConnection, Names, Outgoing, Rejected, Right};
+use roomcast_core::{Access, ExpiryEvent, LocalConnection, Names, Outgoing, Rejected, Right, RoomName};
 use roomcast_protocol::{CallId, CloseCode, CloseFrame, Frame, Name, encode_frame};
 use serde_json::json;
 
@@ -200,6 +200,15 @@ impl ConnectionContext {
         };
         let error = CallError::new(Code::PermissionDenied, format!("the right {right} on {kind} {name:?} is missing"));
         error.with_details(json!({ "right": right, kind: name }))
+    }
+
+    /// Counts a publish that was denied because the client is not in the room, and returns the error
+    /// for the client.
+    pub(crate) fn is_not_a_member(&self, room: &RoomName) -> CallError {
+        tracing::debug!(connection = %self.connection.id, %room, "only members may publish");
+        self.metrics.on_not_a_member();
+        let error = CallError::new(Code::PermissionDenied, format!("only members may publish to room {room:?}"));
+        error.with_details(json!({ "members_only": true, "room": room }))
     }
 
     /// Reminds the client that its credential expires, or returns the Close that ends the connection.
