@@ -26,7 +26,7 @@ fn owned(message: &FromServer<'_>) -> (Opcode, Vec<u8>) {
         FromServer::Text(payload) => (Opcode::Text, payload.to_vec()),
         FromServer::Ping(payload) => (Opcode::Ping, payload.to_vec()),
         FromServer::Pong(payload) => (Opcode::Pong, payload.to_vec()),
-        FromServer::Close(_) => panic!("none was sent"),
+        FromServer::Close(_) => (Opcode::Close, Vec::new()),
     }
 }
 
