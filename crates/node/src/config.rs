@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use roomcast::RoomPatterns;
+use roomcast::{RateLimit, RoomPatterns};
 use roomcast_redis::HistoryRules;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,13 +23,13 @@ use tracing_subscriber::filter::Targets;
 pub(crate) use auth::IssuerTable;
 pub(crate) use error::{ConfigError, unreadable};
 pub(crate) use layers::{CONFIG, Layers};
-pub(crate) use quantity::Memory;
+pub(crate) use quantity::{Count, Memory};
 pub(crate) use schema::{Setting, of_file as file_schema, settings};
 
 use crate::api::ApiKeys;
 use crate::client_address::TrustedProxies;
 use crate::config::auth::{Auth, RoleTable};
-use crate::config::quantity::{Count, NonZeroTime, PayloadSize, Rate, Size, Threads};
+use crate::config::quantity::{NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::telemetry::LogFormat;
 
@@ -100,6 +100,10 @@ pub(crate) struct Config {
     /// Connections that may be open at the same time; further upgrades fail with status 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
+    /// Connections from one address of the internet, where an IPv6 network of 64 bits counts as one address; further
+    /// upgrades fail with status 429
+    #[schemars(extend("default" = 1000, "x-reloads" = true))]
+    pub(crate) max_connections_per_address: Scalar<Option<Count>>,
     /// Largest payload of a frame, at most 64MiB; a larger payload closes the connection with code 1009
     #[schemars(extend("default" = "1MiB", "x-reloads" = true))]
     pub(crate) max_payload: Scalar<PayloadSize>,
@@ -137,6 +141,7 @@ pub(crate) struct Config {
     /// How long a call may run before the node cancels it
     #[schemars(extend("default" = "15m", "x-reloads" = true))]
     pub(crate) call_timeout: Scalar<NonZeroTime>,
+    pub(crate) rates: Rates,
     pub(crate) drain: Drain,
     pub(crate) auth: Auth,
     /// What clients whose tokens name a role may do
@@ -151,6 +156,35 @@ pub(crate) struct Config {
     /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
+}
+
+/// How often one client or address may do what costs the node work; each limit is a number per second and the number that may
+/// happen at once
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rates {
+    /// Calls and notifications of one client; beyond this limit, the node closes the connection with code 1008
+    #[schemars(extend("default" = "2000/s burst 4000", "x-reloads" = true))]
+    pub(crate) frames: Scalar<RateLimit>,
+    /// Pings and pongs of one client; beyond this limit, the node closes the connection with code 1008
+    #[schemars(extend("default" = "50/s burst 200", "x-reloads" = true))]
+    pub(crate) control_frames: Scalar<RateLimit>,
+    /// Calls of one client; further calls fail
+    #[schemars(extend("default" = "1000/s burst 2000", "x-reloads" = true))]
+    pub(crate) calls: Scalar<RateLimit>,
+    /// Joins of one client; further joins fail
+    #[schemars(extend("default" = "100/s burst 1000", "x-reloads" = true))]
+    pub(crate) joins: Scalar<RateLimit>,
+    /// Joins of one client to rooms that have no member on the node yet; further joins of such rooms fail
+    #[schemars(extend("default" = "10/s burst 1000", "x-reloads" = true))]
+    pub(crate) new_rooms: Scalar<RateLimit>,
+    /// Events that one client publishes; further publishes fail
+    #[schemars(extend("default" = "200/s burst 1000", "x-reloads" = true))]
+    pub(crate) publishes: Scalar<RateLimit>,
+    /// Connections that the clients of one address of the internet open, even if they close them or are not
+    /// authenticated; further upgrades fail with status 429
+    #[schemars(extend("default" = "50/s burst 1000", "x-reloads" = true))]
+    pub(crate) connections: Scalar<RateLimit>,
 }
 
 /// The times of a drain

@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
-use crate::config::{Config, ConfigError, Layers, Memory, unreadable};
+use crate::config::{Config, ConfigError, Count, Layers, Memory, unreadable};
 use crate::machine;
 use crate::tls::{self, Tls};
 
@@ -149,12 +149,20 @@ fn options(config: &Config) -> Options {
     };
     defaults.clone().with(|options| {
         options.max_connections = config.max_connections.get();
+        options.max_connections_per_address = config.max_connections_per_address.map_or(usize::MAX, Count::get);
         options.max_payload = config.max_payload.bytes();
         options.max_inbound = config.max_inbound.bytes();
         options.max_outbound = config.max_outbound.bytes();
         options.inbound_memory = memory(*config.inbound_memory, defaults.inbound_memory);
         options.outbound_memory = memory(*config.outbound_memory, defaults.outbound_memory);
         options.max_calls = config.max_calls.get();
+        options.rates.frames = *config.rates.frames;
+        options.rates.control_frames = *config.rates.control_frames;
+        options.rates.calls = *config.rates.calls;
+        options.rates.joins = *config.rates.joins;
+        options.rates.new_rooms = *config.rates.new_rooms;
+        options.rates.publishes = *config.rates.publishes;
+        options.rates.connections = *config.rates.connections;
         options.max_rooms = config.max_rooms.get();
         options.ping_interval = config.ping_interval.get();
         options.pong_timeout = config.pong_timeout.get();

@@ -4,7 +4,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use support::{Bare, in_time, start_node};
+use support::{Bare, Scrape, in_time, start_node};
 use tokio::net::TcpSocket;
 
 /// All of 127.0.0.0/8 is loopback: one address is the load balancer's, the other a client's.
@@ -32,6 +32,46 @@ async fn a_trusted_proxy_says_where_a_client_is_and_nobody_else_does() {
     assert_eq!(seen_at, own);
     let (seen_at, own) = seen(&node.address, PROXY, "").await;
     assert_eq!(seen_at, own, "a health check of the proxy's own");
+}
+
+/// The status of an upgrade that a proxy forwards for a client, the connection, and the header `Retry-After`.
+async fn forwarded(node: &str, client: &str) -> (u16, Option<String>, Bare) {
+    let mut bare =
+        Bare::dial_in_two(node).await.headers(&format!("X-Forwarded-For: {client}\r\n")).await.complete().await;
+    let head = bare.head().await;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let retry_after = head.lines().find_map(|line| line.strip_prefix("retry-after: ").map(str::to_owned));
+    (status, retry_after, bare)
+}
+
+#[tokio::test]
+async fn an_address_behind_a_proxy_has_so_many_connections_and_the_proxy_has_any_number() {
+    let options = ["--demo", "--trusted-proxies=127.0.0.1", "--max-connections-per-address=2"];
+    let node = start_node(&options).await;
+    let mut open = Vec::new();
+    for client in ["2001:db8::1", "2001:db8::2", "203.0.113.9", "203.0.113.9:7", "10.0.0.1", "10.0.0.1", "10.0.0.1"] {
+        let (status, _, bare) = forwarded(&node.address, client).await;
+        assert_eq!(status, 101, "{client}");
+        open.push(bare);
+    }
+    for client in ["2001:db8::3", "203.0.113.9:8"] {
+        let (status, retry_after, _) = forwarded(&node.address, client).await;
+        assert_eq!((status, retry_after.as_deref()), (429, Some("30")), "{client}");
+    }
+    let refused = "roomcast_limits_reached_total{limit=\"max_connections_per_address\"}";
+    assert_eq!(Scrape::of(&node).await.value(refused), Some(2.0));
+}
+
+#[tokio::test]
+async fn an_address_behind_a_proxy_opens_so_many_connections_in_a_second() {
+    let options = ["--demo", "--trusted-proxies=127.0.0.1", "--rates-connections=1/s"];
+    let node = start_node(&options).await;
+    let mut refused = None;
+    for _ in 0..100 {
+        refused = refused.or(Some(forwarded(&node.address, "203.0.113.9").await).filter(|answer| answer.0 == 429));
+    }
+    assert_eq!(refused.expect("one of them is too many").1.as_deref(), Some("1"));
+    assert_eq!(forwarded(&node.address, "203.0.113.10").await.0, 101);
 }
 
 #[tokio::test]

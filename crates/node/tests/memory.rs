@@ -12,7 +12,7 @@ const MIB: u64 = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_of_a_client_that_never_reads_cost_next_to_no_memory() {
-    let node = start_node(&["--demo"]).await;
+    let node = start_node(&["--demo", "--rates-control-frames=off"]).await;
     let mut client = Bare::connect(&node.address).await;
     client.echo(b"the connection is set up").await;
     let before = resident_memory(node.pid());

@@ -290,7 +290,8 @@ const STRANGE_CALLS: [&str; 6] =
 
 #[tokio::test]
 async fn clients_make_no_new_series_by_names_of_methods_events_and_rooms_nor_by_close_codes() {
-    let node = start_node(&["--demo"]).await;
+    let rates = ["--rates-frames=off", "--rates-calls=off", "--rates-joins=off", "--rates-publishes=off"];
+    let node = start_node(&[&["--demo", "--rates-new-rooms=off"], &rates[..]].concat()).await;
     use_strange_names_and_codes(&node, 1, KNOWN_CODES.into_iter().chain([3000])).await;
     let before = Scrape::of(&node).await;
     use_strange_names_and_codes(&node, 1000, (3000..3100).chain(4000..4050).chain(4380..4420).chain([4999])).await;

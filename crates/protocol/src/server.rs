@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// A Ping. Respond with a Pong that has the same payload.
     Ping(Bytes),
+    /// A Pong. It needs no response.
+    Pong,
     /// The client's Close. Respond with a Close, then end the TCP connection.
     Close(Option<CloseFrame>),
 }
@@ -66,7 +68,7 @@ impl ServerConnection {
         self.decoder.buffered()
     }
 
-    /// Skips all further messages. From now on, only Pings and a Close are returned.
+    /// Skips all further messages. From now on, only Pings, Pongs and a Close are returned.
     pub fn skip_messages(&mut self) {
         self.decoder.skip_messages();
     }
@@ -77,16 +79,14 @@ impl ServerConnection {
     /// # Errors
     /// Returns [`Violation`] if the client violated the protocol.
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
-        while let Some(incoming) = self.decoder.decode(input)? {
-            match incoming {
-                Incoming::Binary(message) => return self.event(message).map(Some),
-                Incoming::Text(_) => return Err(Violation::TextMessage),
-                Incoming::Ping(payload) => return Ok(Some(Event::Ping(payload))),
-                Incoming::Close(close) => return Ok(Some(Event::Close(close))),
-                Incoming::Pong(_) => {}
-            }
+        let Some(incoming) = self.decoder.decode(input)? else { return Ok(None) };
+        match incoming {
+            Incoming::Binary(message) => self.event(message).map(Some),
+            Incoming::Text(_) => Err(Violation::TextMessage),
+            Incoming::Ping(payload) => Ok(Some(Event::Ping(payload))),
+            Incoming::Pong(_) => Ok(Some(Event::Pong)),
+            Incoming::Close(close) => Ok(Some(Event::Close(close))),
         }
-        Ok(None)
     }
 
     fn event(&self, message: Bytes) -> Result<Event, Violation> {

@@ -76,6 +76,7 @@ mod metrics;
 mod node;
 mod options;
 mod payload;
+mod rate;
 #[doc(hidden)]
 pub mod raw;
 pub mod testing;
@@ -98,8 +99,9 @@ pub use error::{CallError, Code, InvalidPayload, NotifyError, UnknownCode};
 pub use node::address::{Connection, Room, User};
 pub use node::drain::DrainPlan;
 pub use node::handle::{Node, NodeFailure};
-pub use options::Options;
+pub use options::{Options, RateLimits};
 pub use payload::{IntoPayload, IntoReply};
+pub use rate::RateLimit;
 #[doc(no_inline)]
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 

@@ -13,6 +13,7 @@ use roomcast_protocol::{CloseCode, SUBPROTOCOL};
 use crate::end::CancelCause;
 use crate::end::End;
 use crate::error::{CallError, Code};
+use crate::rate::Action;
 
 /// From quick responses to calls that run for minutes.
 const CALL_BUCKETS: &[f64] =
@@ -29,6 +30,14 @@ const NOT_A_MEMBER: &str = "not_a_member";
 
 /// Stands for the right to connect, which an authorizer denies.
 const CONNECT: &str = "connect";
+
+/// The names of the limits that are not about an [`Action`], as in the options.
+pub(crate) mod limits {
+    pub(crate) const CONNECTIONS: &str = "connections";
+    pub(crate) const MAX_CONNECTIONS_PER_ADDRESS: &str = "max_connections_per_address";
+
+    pub(super) const ALL: [&str; 2] = [CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS];
+}
 
 /// The metrics of one [`Node`](crate::Node)'s connections, calls and notifications.
 #[derive(Debug)]
@@ -48,6 +57,7 @@ pub(crate) struct Metrics {
     notifications_failed: IntCounterVec,
     slow_consumers: IntCounter,
     denials: IntCounterVec,
+    limits_reached: IntCounterVec,
 }
 
 impl Metrics {
@@ -63,6 +73,14 @@ impl Metrics {
         );
         for right in [Right::Join, Right::Publish, Right::Members, Right::Call] {
             denials.with_label_values(&[right.as_str(), NOT_GRANTED]);
+        }
+        let limits_reached = counters(
+            "roomcast_limits_reached_total",
+            "Requests of clients that were refused because of a limit for each client, address or node, by limit",
+            &["limit"],
+        );
+        for limit in Action::ALL.map(Action::limit_name).into_iter().chain(limits::ALL) {
+            limits_reached.with_label_values(&[limit]);
         }
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
@@ -99,6 +117,7 @@ impl Metrics {
             ),
             slow_consumers: counter("roomcast_slow_consumers_total", "Connections closed with 4408"),
             denials,
+            limits_reached,
         })
     }
 
@@ -111,7 +130,7 @@ impl Metrics {
     /// # Errors
     /// Returns `prometheus::Error` if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(self.connections.clone()),
             Box::new(self.max_connections.clone()),
             Box::new(self.connections_opened.clone()),
@@ -124,6 +143,7 @@ impl Metrics {
             Box::new(self.notifications_failed.clone()),
             Box::new(self.slow_consumers.clone()),
             Box::new(self.denials.clone()),
+            Box::new(self.limits_reached.clone()),
         ];
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
     }
@@ -137,6 +157,11 @@ impl Metrics {
 
     pub(crate) fn on_notification_failed(&self, code: Code) {
         self.notifications_failed.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// Counts a request that was refused because of a limit.
+    pub(crate) fn on_limit_reached(&self, limit: &str) {
+        self.limits_reached.with_label_values(&[limit]).inc();
     }
 
     /// Counts a request for which the client lacks a right.

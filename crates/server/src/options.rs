@@ -5,6 +5,8 @@ use std::time::Duration;
 use roomcast_core::HubOptions;
 use roomcast_protocol::{DEFAULT_MAX_PAYLOAD, Limits};
 
+use crate::rate::{Action, RateLimit};
+
 /// Longer durations are reduced to this one, because a later instant may not be representable.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -59,12 +61,19 @@ pub struct Options {
     /// Most calls that a client may have in flight. Further calls fail with `RESOURCE_EXHAUSTED`.
     /// Default 1,024.
     pub max_calls: usize,
+    /// How often one client may do what costs the node work.
+    pub rates: RateLimits,
     /// Most rooms that a connection may be in. Further joins fail with `RESOURCE_EXHAUSTED`.
     /// Default 1,000.
     pub max_rooms: usize,
     /// Most concurrent connections. The node rejects further upgrades with the status 503. Default
     /// 100,000.
     pub max_connections: usize,
+    /// Most connections from one address of the internet, where an IPv6 network of 64 bits counts as
+    /// one address. The node rejects further upgrades with the status 429. The limit does not apply
+    /// if the address is inside a private network, or if the server does not
+    /// [provide](crate::SocketIoUpgrade::peer_addr) it. Default 1,000.
+    pub max_connections_per_address: usize,
     /// Interval between Pings to a client. Default 25 s.
     pub ping_interval: Duration,
     /// Time after a Ping within which the client must send something. Otherwise its connection
@@ -73,6 +82,72 @@ pub struct Options {
     /// How long a call may run before it is cancelled and fails with `DEADLINE_EXCEEDED`. It also
     /// limits how long the handling of one notification may delay later ones. Default 15 minutes.
     pub call_timeout: Duration,
+}
+
+/// How often one client may do what costs the node work. Beyond a limit, a call fails with
+/// `RESOURCE_EXHAUSTED`, and its details contain `limit`, the limit's name, and `retry_after_ms`, the
+/// time after which the client may try again. What has no reply closes the connection with 1008.
+///
+/// The limits are for clients only. What your handlers do is not limited.
+///
+/// ```
+/// use roomcast::{RateLimit, RateLimits};
+///
+/// let mut rates = RateLimits::default();
+/// rates.calls = RateLimit::per_second(50);
+/// assert_ne!(rates, RateLimits::default());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimits {
+    /// Calls, notifications, and cancellations of calls that are not in flight. To cancel a call in
+    /// flight is free. A client that exceeds this limit is disconnected with 1008, even if it could
+    /// get a reply: it has ignored the replies to all that exceeded the limits below. Default 2,000
+    /// per second, and 4,000 at once.
+    pub frames: RateLimit,
+    /// Pings and Pongs. Default 50 per second, and 200 at once.
+    pub control_frames: RateLimit,
+    /// Joins of rooms with `rooms/join`. Default 100 per second, and 1,000 at once.
+    pub joins: RateLimit,
+    /// Calls, including those of built-in methods. Default 1,000 per second, and 2,000 at once.
+    pub calls: RateLimit,
+    /// Events that the client publishes with `rooms/publish`. Default 200 per second, and 1,000 at
+    /// once.
+    pub publishes: RateLimit,
+    /// Joins of rooms that have no member on the node yet. Default 10 per second, and 1,000 at once.
+    pub new_rooms: RateLimit,
+    /// Connections that the clients of one address open, even if they close them or are not
+    /// authenticated. The node rejects further upgrades with the status 429. The limit applies to
+    /// the same addresses as [`Options::max_connections_per_address`]. Default 50 per second, and
+    /// 1,000 at once, so that all clients of an address can reconnect at the same time.
+    pub connections: RateLimit,
+}
+
+impl RateLimits {
+    pub(crate) fn of(&self, action: Action) -> RateLimit {
+        match action {
+            Action::Frame => self.frames,
+            Action::ControlFrame => self.control_frames,
+            Action::Join => self.joins,
+            Action::Call => self.calls,
+            Action::Publish => self.publishes,
+            Action::NewRoom => self.new_rooms,
+        }
+    }
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self {
+            frames: RateLimit::per_second(2000).burst(4000),
+            control_frames: RateLimit::per_second(50).burst(200),
+            joins: RateLimit::per_second(100).burst(1000),
+            calls: RateLimit::per_second(1000).burst(2000),
+            publishes: RateLimit::per_second(200).burst(1000),
+            new_rooms: RateLimit::per_second(10).burst(1000),
+            connections: RateLimit::per_second(50).burst(1000),
+        }
+    }
 }
 
 impl Default for Options {
@@ -85,8 +160,10 @@ impl Default for Options {
             inbound_memory: 1024 * 1024 * 1024,
             outbound_memory: 1024 * 1024 * 1024,
             max_calls: 1024,
+            rates: RateLimits::default(),
             max_rooms: 1000,
             max_connections: 100_000,
+            max_connections_per_address: 1000,
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(15 * 60),

@@ -351,6 +351,11 @@ impl LocalNode {
         }
     }
 
+    /// Returns whether a room has members on this node.
+    pub fn has_members(&self, room: &RoomName) -> bool {
+        self.shard(room).lock().rooms.count(room) > 0
+    }
+
     /// Returns a room's members on this node.
     pub fn members(&self, room: &RoomName) -> Vec<Member> {
         self.list_members(room, usize::MAX).1

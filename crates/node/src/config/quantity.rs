@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roomcast::MAX_PAYLOAD;
+use roomcast::{MAX_PAYLOAD, RateLimit};
 use schemars::{Schema, json_schema};
 
-use crate::config::value::{Value, or};
+use crate::config::value::{OFF, Value, or};
 
 /// Stands for "as the machine allows".
 const AUTO: &str = "auto";
@@ -53,6 +53,32 @@ impl<const MIN: usize, const MAX: usize> Value for Number<MIN, MAX> {
 impl Rate {
     pub(crate) fn per_second(self) -> NonZeroU32 {
         u32::try_from(self.0).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
+    }
+}
+
+/// `N/s`, which may happen at once, or `N/s burst M`.
+impl Value for RateLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = "it must be a rate, such as 200/s or '200/s burst 1000', or off";
+        parse_rate(text).ok_or_else(|| allowed.to_owned())
+    }
+
+    fn schema() -> Schema {
+        or(
+            OFF,
+            json_schema!({ "title": "rate", "type": "string", "pattern": "^[1-9][0-9]{0,8}/s( burst [1-9][0-9]{0,8})?$" }),
+        )
+    }
+}
+
+fn parse_rate(text: &str) -> Option<RateLimit> {
+    if text == OFF {
+        return Some(RateLimit::UNLIMITED);
+    }
+    let number = |text: &str| text.parse().ok().filter(|number| (1..1_000_000_000).contains(number));
+    match text.split_once("/s burst ") {
+        Some((rate, burst)) => Some(RateLimit::per_second(number(rate)?).burst(number(burst)?)),
+        None => Some(RateLimit::per_second(number(text.strip_suffix("/s")?)?)),
     }
 }
 
@@ -180,6 +206,34 @@ impl Value for NonZeroTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_have_a_number_per_second_and_may_have_a_burst() {
+        assert_eq!(parse_rate("200/s"), Some(RateLimit::per_second(200)));
+        assert_eq!(parse_rate("10/s burst 1000"), Some(RateLimit::per_second(10).burst(1000)));
+        assert_eq!(parse_rate("off"), Some(RateLimit::UNLIMITED));
+        for bad in ["", "200", "0/s", "-1/s", "200/m", "200/s burst", "200/s burst 0", "1/s burst 4294967296", "1 /s"] {
+            assert_eq!(parse_rate(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_rates_are_those_of_the_library() {
+        let defaults = roomcast::RateLimits::default();
+        for (key, limit) in [
+            ("frames", defaults.frames),
+            ("control_frames", defaults.control_frames),
+            ("calls", defaults.calls),
+            ("joins", defaults.joins),
+            ("new_rooms", defaults.new_rooms),
+            ("publishes", defaults.publishes),
+            ("connections", defaults.connections),
+        ] {
+            let key = format!("rates.{key}");
+            let setting = crate::config::settings().iter().find(|setting| setting.key == key).expect("an option");
+            assert_eq!(setting.default, limit.to_string(), "{key}");
+        }
+    }
 
     #[test]
     fn sizes_have_binary_units() {

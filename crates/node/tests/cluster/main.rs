@@ -53,7 +53,11 @@ async fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().await
 }
 
+/// The tests load a cluster with few connections.
+const UNLIMITED_RATES: [&str; 3] = ["--rates-frames=off", "--rates-calls=off", "--rates-publishes=off"];
+
 /// Starts a node at a Redis.
 async fn start_node(redis: &str) -> Node {
-    support::start_node(&["--demo", "--redis", redis, "--redis-unready-after", "2s"]).await
+    let arguments = ["--demo", "--redis", redis, "--redis-unready-after", "2s"];
+    support::start_node(&[&arguments[..], &UNLIMITED_RATES].concat()).await
 }

@@ -1,4 +1,7 @@
-"""The maximum payload, judged before anything is buffered, and the maximum of calls in flight."""
+"""The maximum payload, judged before anything is buffered, the maximum of calls in flight, and the rates."""
+
+import json
+import time
 
 import pytest
 from client import (
@@ -6,6 +9,8 @@ from client import (
     CONTINUATION,
     LONGEST_HEADER,
     MAX_PAYLOAD,
+    PING,
+    PONG,
     Notify,
     Request,
     Reset,
@@ -131,3 +136,35 @@ def test_the_maximum_in_flight_is_per_connection_and_does_not_touch_notification
     assert other.call("echo", b"x") == b"x"
     full.send(Notify("ping", b"x"))
     assert full.recv() == Notify("pong", b"x")
+
+
+@pytest.fixture(scope="module")
+def node_of_low_rates(start_node):
+    return start_node("--rates-calls", "20/s burst 3", "--rates-control-frames", "1/s burst 3")
+
+
+def test_a_call_above_the_rate_fails_and_succeeds_after_the_time_in_its_error(node_of_low_rates, connect):
+    client = connect(node_of_low_rates)
+    client.send(*[Request(number, "echo", b"x") for number in range(100)])
+    answers = [client.recv() for _ in range(100)]
+    refused = [json.loads(answer.payload)["error"] for answer in answers if answer.payload != b"x"]
+    assert 0 < len(refused) <= 97
+    for error in refused:
+        assert error["code"] == "RESOURCE_EXHAUSTED"
+        assert error["details"]["limit"] == "calls"
+        assert 0 < error["details"]["retry_after_ms"] <= 50
+    time.sleep(refused[-1]["details"]["retry_after_ms"] / 1000)
+    assert client.call("echo", b"x") == b"x"
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_control_frames_above_the_rate_close_with_1008(node_of_low_rates, connect, opcode):
+    client = connect(node_of_low_rates)
+    client.try_send_bytes(websocket_frame(opcode, b"") * 100)
+    assert client.expect_close(1008) is not None
+
+
+def test_a_notification_above_the_rate_closes_with_1008(start_node, connect):
+    client = connect(start_node("--rates-frames", "1/s burst 3"))
+    client.try_send_bytes(websocket_frame(BINARY, Notify("ignored").encode()) * 100)
+    client.expect_refusal(1008)

@@ -110,7 +110,8 @@ def test_a_connection_is_in_several_rooms_at_once(node, connect):
     assert [member.recv(), member.recv()] == [Notify("news", b"2"), Notify("news", b"1")]
 
 
-def test_after_the_response_to_a_leave_no_event_arrives(node, connect):
+def test_after_the_response_to_a_leave_no_event_arrives(start_node, connect):
+    node = start_node("--rates-publishes", "off")
     publisher, member = connect(node), connect(node)
     for i in range(20):
         join("leavers", member)

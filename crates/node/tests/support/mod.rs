@@ -347,8 +347,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Bare<S> {
         while self.read().await.unwrap_or_default() > 0 {}
     }
 
-    /// Waits for the upgrade.
-    pub async fn upgraded(&mut self) {
+    /// The head of the answer to the handshake.
+    pub async fn head(&mut self) -> String {
         let head_len = loop {
             if let Some(at) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
@@ -356,7 +356,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Bare<S> {
             assert!(self.read().await.expect("the handshake is answered") > 0, "the handshake is answered");
         };
         let head: Vec<u8> = self.unread.drain(..head_len).collect();
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        String::from_utf8_lossy(&head).into_owned()
+    }
+
+    /// Waits for the upgrade.
+    pub async fn upgraded(&mut self) {
+        let head = self.head().await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

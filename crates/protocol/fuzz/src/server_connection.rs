@@ -74,6 +74,8 @@ fn assert_comes_out_the_same(event: Event) {
             }
             Opcode::Close
         }
+        // Its payload is not kept.
+        Event::Pong => return,
         Event::Notify { .. } | Event::Request { .. } | Event::Reset { .. } => {
             let frame = frame_of(&event);
             frame.encode(&mut message);
@@ -90,7 +92,7 @@ fn frame_of(event: &Event) -> Frame {
         Event::Notify { name, payload } => Frame::Notify { name, payload },
         Event::Request { id, name, payload } => Frame::Request { id, name, payload },
         Event::Reset { id } => Frame::Reset { id },
-        Event::Ping(_) | Event::Close(_) => unreachable!("control frames are no frames of the protocol"),
+        Event::Ping(_) | Event::Pong | Event::Close(_) => unreachable!("control frames are no frames of the protocol"),
     }
 }
 

@@ -307,6 +307,7 @@ impl Pair {
             Event::Request { id, payload, .. } => self.on_request(id, &payload),
             Event::Reset { id } => self.on_reset(id),
             Event::Ping(payload) => self.send_to_client(&encode_message(Opcode::Pong, &payload)),
+            Event::Pong => {}
             Event::Close(_) => {
                 self.send_to_client(&encode_close(&CloseFrame::new(CloseCode::NORMAL, "")));
                 self.end_server(End::ClosedByClient);

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::ConnectInfo;
 use axum::http::Extensions;
@@ -28,12 +29,14 @@ use crate::connection::context::ConnectionContext;
 use crate::connection::driver::Driver;
 use crate::connection::handshake::UpgradeRejection;
 use crate::connection::inbound::{call_cost, notification_cost};
+use crate::connection::rates::TooOften;
 use crate::connection::responder::Responder;
 use crate::connection::session::{App, Rpc};
 use crate::connection::transport::Transport;
 use crate::end::{CancelCause, End};
 use crate::error::{CallError, Code, overloaded, panicked};
 use crate::metrics::OpenConnection;
+use crate::node::addresses::AddressPlace;
 
 /// Runs a connection until it ends.
 ///
@@ -50,6 +53,8 @@ pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
 pub(crate) struct NewConnection {
     pub(crate) request: Parts,
     pub(crate) user: Option<UserId>,
+    /// The connection's place among those of the client's address.
+    pub(crate) address_place: Option<AddressPlace>,
     /// What the router's authorizer decided.
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) extensions: Extensions,
@@ -58,12 +63,33 @@ pub(crate) struct NewConnection {
 
 impl NewConnection {
     pub(crate) fn new(request: Parts) -> Self {
-        Self { request, user: None, identity: None, extensions: Extensions::new(), keeps_request: false }
+        Self {
+            request,
+            user: None,
+            address_place: None,
+            identity: None,
+            extensions: Extensions::new(),
+            keeps_request: false,
+        }
     }
 
     /// Returns the client's address, if the server provides it.
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
+    }
+
+    /// Reserves a place among the connections of the client's address. This comes before the
+    /// authorizer, which may have to verify a signature.
+    ///
+    /// # Errors
+    /// Returns [`UpgradeRejection`] if the address exceeds a limit.
+    pub(crate) fn admit_address(&mut self, routes: &Routes) -> Result<(), UpgradeRejection> {
+        let place = routes.node.take_address_place(self.peer_addr());
+        self.address_place = place.map_err(|refused| UpgradeRejection::TooManyFromAddress {
+            limit: refused.limit_name(),
+            retry_after: refused.retry_after(),
+        })?;
+        Ok(())
     }
 
     /// Has the router's authorizer decide, if the router has one.
@@ -102,7 +128,8 @@ impl NewConnection {
         info.set_span(Span::current());
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone()).or(self.user);
         let client = NewClient { user, identity: self.identity, peer_addr };
-        Ok(Opening { routes, client, info, request, place })
+        let places = Places { _node: place, _address: self.address_place };
+        Ok(Opening { routes, client, info, request, places })
     }
 }
 
@@ -113,13 +140,20 @@ pub(crate) struct Opening {
     info: ClientInfo,
     /// For the connect handler.
     request: Arc<Parts>,
-    place: Place,
+    places: Places,
+}
+
+/// What a connection holds until its end: its places among the connections of the node and of its
+/// client's address.
+struct Places {
+    _node: Place,
+    _address: Option<AddressPlace>,
 }
 
 /// Waits for the end of the handshake, and runs the connect handler. Returns `None` if there is no
 /// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
-    let Opening { routes, client, mut info, request, place } = opening;
+    let Opening { routes, client, mut info, request, places } = opening;
     let transport = upgraded.await?;
     let node = routes.node.clone();
     let entry = node.hub().local().connect_client(client, Codec::RpcV01);
@@ -132,7 +166,7 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
-    let open = Open { driver, entry, counted, _place: place };
+    let open = Open { driver, entry, counted, _places: places };
     match accepted {
         Ok(()) => Some(open),
         Err(close) => {
@@ -149,8 +183,7 @@ pub(crate) struct Open {
     /// dropped, so a drain waits for the connection's last output and handlers.
     entry: ConnectionGuard,
     counted: OpenConnection,
-    /// The connection's place among the node's `max_connections`.
-    _place: Place,
+    _places: Places,
 }
 
 impl Open {
@@ -208,7 +241,13 @@ struct RouterApp {
 }
 
 impl App for RouterApp {
-    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+    fn on_notify(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        now: Instant,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame> {
         let target = check_call(context, &name)
             .and_then(|()| self.routes.notification(&name).ok_or_else(|| unknown("event", &name)));
         let target = match target {
@@ -218,6 +257,9 @@ impl App for RouterApp {
                 return Ok(());
             }
         };
+        if let Some(action) = target.limited() {
+            context.take(action, now).map_err(TooOften::close_frame)?;
+        }
         let cost = notification_cost(&name, &payload);
         // A notification that has to wait for earlier ones must not start before them.
         let in_turn = self.queue.as_ref().is_none_or(NotificationQueue::is_idle);
@@ -249,6 +291,7 @@ impl App for RouterApp {
     fn on_request(
         &mut self,
         context: &Arc<ConnectionContext>,
+        now: Instant,
         id: CallId,
         name: Name,
         payload: Bytes,
@@ -256,9 +299,14 @@ impl App for RouterApp {
         let (target, metrics) = self.routes.call(&name);
         let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
-        let admitted = context.admit_call(id, cost);
-        let known = || target.ok_or_else(|| unknown("method", &name));
-        let found = admitted.and_then(|()| check_call(context, &name).and_then(|()| known()).map_err(Refusal::Answer));
+        let find = || {
+            check_call(context, &name)?;
+            let target = target.ok_or_else(|| unknown("method", &name))?;
+            target.limited().map_or(Ok(()), |action| context.take(action, now))?;
+            Ok(target)
+        };
+        let admitted = context.admit_call(id, cost, now);
+        let found = admitted.and_then(|()| find().map_err(Refusal::Answer));
         let target = match found {
             Ok(target) => target,
             Err(refusal) => return context.refuse_call(id, &call, refusal),

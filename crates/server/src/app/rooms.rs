@@ -13,6 +13,7 @@ use crate::app::handling::Handling;
 use crate::app::publishing::{self, ClientEvent};
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
+use crate::rate::Action;
 
 /// Which clients may use the `rooms/…` methods, and how.
 #[derive(Clone)]
@@ -135,6 +136,14 @@ impl<'a> RoomMessage<'a> {
         Some(Self { action, names })
     }
 
+    pub(crate) fn limited(&self) -> Option<Action> {
+        match self.action {
+            RoomAction::Join => Some(Action::Join),
+            RoomAction::Publish => Some(Action::Publish),
+            RoomAction::Leave | RoomAction::Members => None,
+        }
+    }
+
     /// Carries out the action if it is allowed.
     pub(crate) fn perform(self, rules: &RoomRules, socket: &Socket, payload: Bytes, kind: MessageKind) -> Handling {
         let Self { action, .. } = self;
@@ -145,7 +154,8 @@ impl<'a> RoomMessage<'a> {
             rules.check(&socket, action, &room).await?;
             let (context, hub) = (&socket.context, socket.node.hub());
             match (action, kind) {
-                (RoomAction::Join, _) => {
+                (RoomAction::Join, kind) => {
+                    admit_new_room(&socket, &room, &kind)?;
                     let joining = Joining { socket: &socket, room: &room };
                     hub.local().join(&context.connection, &room).await?;
                     if !joining.is_permitted() {
@@ -179,6 +189,21 @@ impl<'a> RoomMessage<'a> {
             _ => Ok((RoomName::new(self.names)?, Name::default())),
         }
     }
+}
+
+/// Counts a join of a room that has no member on this node. Such rooms cost more than others: each is
+/// a subscription at the broker.
+fn admit_new_room(socket: &Socket, room: &RoomName, kind: &MessageKind) -> Result<(), CallError> {
+    if socket.node.hub().local().has_members(room) {
+        return Ok(());
+    }
+    let context = &socket.context;
+    context.take(Action::NewRoom, tokio::time::Instant::now().into_std()).map_err(|error| {
+        if matches!(kind, MessageKind::Notification(_)) {
+            context.connection.outbox.close(error.close_frame());
+        }
+        error.into()
+    })
 }
 
 /// The response to `rooms/members/<room>`.

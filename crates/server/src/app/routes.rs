@@ -18,6 +18,7 @@ use crate::end::Disconnected;
 use crate::error::Code;
 use crate::metrics::{MethodMetrics, UNKNOWN_METHOD};
 use crate::node::handle::Node;
+use crate::rate::Action;
 
 /// How long the application's connect handler may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -102,6 +103,14 @@ impl<C> Target<'_, '_, C> {
         match self {
             Self::Handler(route) => route.start,
             Self::Room(_) => Start::Now,
+        }
+    }
+
+    /// Returns what the client does, besides a call or a notification, as far as its rate is limited.
+    pub(crate) fn limited(&self) -> Option<Action> {
+        match self {
+            Self::Handler(_) => None,
+            Self::Room(message) => message.limited(),
         }
     }
 }

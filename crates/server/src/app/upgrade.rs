@@ -128,6 +128,9 @@ impl SocketIoUpgrade {
     /// If the future is dropped, no connection is opened.
     pub async fn route<S>(mut self, router: &Router<S>) -> Response {
         let routes = router.routes();
+        if let Err(rejection) = self.connection.admit_address(&routes) {
+            return rejection.into_response();
+        }
         if let Err(error) = self.connection.authorize(&routes).await {
             return authorizer::rejection(error);
         }

@@ -16,10 +16,12 @@ use crate::call::running::Call;
 use crate::connection::client_info::ClientInfo;
 use crate::connection::inbound::Permit;
 use crate::connection::publish_share::PublishShare;
+use crate::connection::rates::{Rates, TooOften};
 use crate::end::CancelCause;
 use crate::error::{CallError, Code, NotifyError, took_too_long};
 use crate::metrics::{Metrics, Outcome};
 use crate::options::{FAR, Options};
+use crate::rate::Action;
 
 /// The event that a client gets before its credential expires.
 const EXPIRING: &str = "auth/expiring";
@@ -35,6 +37,7 @@ pub(crate) struct ConnectionContext {
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
+    rates: Rates,
     /// Created for the first publish. Most connections never publish.
     pub(crate) publish_share: OnceLock<Box<PublishShare>>,
     ended: OnceLock<Instant>,
@@ -53,6 +56,7 @@ impl ConnectionContext {
     ) -> Arc<Self> {
         Arc::new(Self {
             calls: Calls::new(options.max_calls, Arc::clone(&connection)),
+            rates: Rates::new(tokio::time::Instant::now().into_std()),
             connection,
             client,
             options,
@@ -103,8 +107,9 @@ impl ConnectionContext {
     // === calls ===
 
     /// Returns an error if a call may not start.
-    pub(crate) fn admit_call(&self, id: CallId, cost: usize) -> Result<(), Refusal> {
+    pub(crate) fn admit_call(&self, id: CallId, cost: usize, now: Instant) -> Result<(), Refusal> {
         self.calls.admit(id)?;
+        self.take(Action::Call, now).map_err(|error| Refusal::Answer(error.into()))?;
         let max = self.options.max_inbound;
         if !Permit::fits(&self.connection, cost, max) {
             let message = format!("calls and notifications in progress take more than {max} bytes of memory");
@@ -163,11 +168,14 @@ impl ConnectionContext {
         }
     }
 
-    /// Cancels a call because its Reset arrived.
-    pub(crate) fn reset_call(&self, id: CallId) {
-        if let Some(call) = self.calls.cancel(id) {
+    /// Cancels a call because its Reset arrived. Returns whether the call was in flight.
+    pub(crate) fn reset_call(&self, id: CallId) -> bool {
+        let call = self.calls.cancel(id);
+        let was_in_flight = call.is_some();
+        if let Some(call) = call {
             call.cancel(CancelCause::Reset);
         }
+        was_in_flight
     }
 
     // === what the client may do ===
@@ -175,6 +183,18 @@ impl ConnectionContext {
     /// Returns what the client may do. `None` if the router has no authorizer.
     pub(crate) fn access(&self) -> Option<&Access> {
         self.connection.access.as_deref()
+    }
+
+    /// Counts something that the client does.
+    ///
+    /// # Errors
+    /// Returns [`TooOften`] if the client does it too often.
+    pub(crate) fn take(&self, action: Action, now: Instant) -> Result<(), TooOften> {
+        let taken = self.rates.take(action, &self.options.rates, now);
+        if taken.is_err() {
+            self.metrics.on_limit_reached(action.limit_name());
+        }
+        taken
     }
 
     /// Checks that the client has a right on a room or a method.

@@ -1,5 +1,7 @@
 //! The opening handshake (RFC 6455, section 4).
 
+use std::time::Duration;
+
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Version};
@@ -59,6 +61,14 @@ pub enum UpgradeRejection {
     /// The HTTP server cannot hand over the connection.
     #[error("this connection cannot be upgraded")]
     NotUpgradable,
+    /// The client's address has too many connections, or opens them too often.
+    #[error("your address has reached a limit ({limit}); try again later")]
+    TooManyFromAddress {
+        /// The limit: `max_connections_per_address`, or `connections` for the rate of new ones.
+        limit: &'static str,
+        /// The time after which the client may try again.
+        retry_after: Duration,
+    },
     /// The node already has `max_connections` connections.
     #[error("the node has reached its limit of {max} connections; try again later")]
     TooManyConnections {
@@ -73,6 +83,7 @@ pub enum UpgradeRejection {
 impl IntoResponse for UpgradeRejection {
     fn into_response(self) -> Response {
         let hint = |name: HeaderName, value: &'static str| Some((name, HeaderValue::from_static(value)));
+        let retry_after = |time: Duration| (header::RETRY_AFTER, (time.as_secs_f64().ceil() as u64).into());
         let (status, header) = match self {
             Self::MethodNotGet => (StatusCode::METHOD_NOT_ALLOWED, hint(header::ALLOW, "GET")),
             Self::NoUpgrade => (StatusCode::UPGRADE_REQUIRED, hint(header::UPGRADE, "websocket")),
@@ -81,6 +92,9 @@ impl IntoResponse for UpgradeRejection {
                 (StatusCode::BAD_REQUEST, None)
             }
             Self::NotUpgradable => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            Self::TooManyFromAddress { retry_after: time, .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(time)))
+            }
             Self::TooManyConnections { .. } | Self::ShortOfMemory => {
                 (StatusCode::SERVICE_UNAVAILABLE, hint(header::RETRY_AFTER, "5"))
             }

@@ -1,12 +1,14 @@
 //! What a connection's bytes mean. A session does no I/O: the driver passes it the bytes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use roomcast_protocol::{CallId, CloseFrame, Event, Name, Opcode, ServerConnection, Unfinished, encode_message};
 
 use crate::connection::context::ConnectionContext;
 use crate::end::End;
+use crate::rate::Action;
 
 /// Interprets a client's bytes.
 pub(crate) trait Session: Send {
@@ -30,7 +32,13 @@ pub(crate) trait App: Send {
     ///
     /// # Errors
     /// Returns the Close to send if the connection must end.
-    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame>;
+    fn on_notify(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        now: Instant,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame>;
 
     /// Handles a call.
     ///
@@ -39,6 +47,7 @@ pub(crate) trait App: Send {
     fn on_request(
         &mut self,
         context: &Arc<ConnectionContext>,
+        now: Instant,
         id: CallId,
         name: Name,
         payload: Bytes,
@@ -92,18 +101,31 @@ impl<A: App> Session for Rpc<A> {
 
 impl<A: App> Rpc<A> {
     fn handle(&mut self, context: &Arc<ConnectionContext>, mut input: &[u8]) -> Result<(), End> {
+        // One time for all that was read together. The clock would cost more than the limits do.
+        let now = tokio::time::Instant::now().into_std();
+        let take = |action| context.take(action, now).map_err(|error| End::ByServer(error.close_frame()));
         while let Some(event) = self.receive(&mut input)? {
             context.connection.count_message();
             match event {
                 Event::Notify { name, payload } => {
+                    take(Action::Frame)?;
                     context.metrics.notifications_received.inc();
-                    self.app.on_notify(context, name, payload).map_err(End::ByServer)?;
+                    self.app.on_notify(context, now, name, payload).map_err(End::ByServer)?;
                 }
                 Event::Request { id, name, payload } => {
-                    self.app.on_request(context, id, name, payload).map_err(End::ByServer)?;
+                    take(Action::Frame)?;
+                    self.app.on_request(context, now, id, name, payload).map_err(End::ByServer)?;
                 }
-                Event::Reset { id } => context.reset_call(id),
-                Event::Ping(payload) => context.connection.outbox.pong(encode_message(Opcode::Pong, &payload)),
+                Event::Reset { id } => {
+                    if !context.reset_call(id) {
+                        take(Action::Frame)?;
+                    }
+                }
+                Event::Ping(payload) => {
+                    take(Action::ControlFrame)?;
+                    context.connection.outbox.pong(encode_message(Opcode::Pong, &payload));
+                }
+                Event::Pong => take(Action::ControlFrame)?,
                 Event::Close(close) => return Err(End::ByClient(close)),
             }
         }

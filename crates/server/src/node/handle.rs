@@ -1,6 +1,7 @@
 //! One node of a cluster, and the access to the rooms, users and connections of all nodes.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::node::address::{Connection, Room, User};
+use crate::node::addresses::{AddressPlace, Addresses, Network, Refused};
 use crate::node::drain::{self, DrainPlan};
 use crate::options::Options;
 
@@ -56,6 +58,7 @@ struct Inner {
     hub: Arc<Hub>,
     options: RwLock<Arc<Options>>,
     metrics: Arc<Metrics>,
+    addresses: Arc<Addresses>,
     failure: watch::Receiver<Option<NodeFailure>>,
 }
 
@@ -140,7 +143,8 @@ impl Node {
         let (failed, failure) = watch::channel(None);
         tokio::spawn(run(Arc::clone(&hub), failed));
         let metrics = Metrics::new(options.max_connections);
-        Self { inner: Arc::new(Inner { hub, options: RwLock::new(Arc::new(options)), metrics, failure }) }
+        let addresses = Addresses::new(tokio::time::Instant::now().into_std());
+        Self { inner: Arc::new(Inner { hub, options: RwLock::new(Arc::new(options)), metrics, addresses, failure }) }
     }
 
     /// Waits until this node fails, and returns why. While the node works, this does not return. A
@@ -203,6 +207,19 @@ impl Node {
     pub(crate) fn take_place(&self) -> Result<Place, usize> {
         let max = self.options().max_connections;
         self.hub().local().take_place(max).ok_or(max)
+    }
+
+    /// Reserves a place for a connection among those of its client's address. Returns `None` if the
+    /// address is unknown, or is inside a private network.
+    ///
+    /// # Errors
+    /// Returns [`Refused`] if the address has too many connections, or opens them too often.
+    pub(crate) fn take_address_place(&self, peer: Option<SocketAddr>) -> Result<Option<AddressPlace>, Refused> {
+        let Some(network) = peer.and_then(|peer| Network::of(peer.ip())) else { return Ok(None) };
+        let (options, now) = (self.options(), tokio::time::Instant::now().into_std());
+        let place =
+            self.inner.addresses.open(network, options.max_connections_per_address, options.rates.connections, now);
+        place.map(Some).inspect_err(|refused| self.metrics().on_limit_reached(refused.limit_name()))
     }
 
     /// Returns the node's id, which is new each time that a node is created.

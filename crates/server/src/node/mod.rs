@@ -1,8 +1,9 @@
 //! This node, and the rooms, users and connections of all nodes.
 //!
-//! This module imports errors, options, payloads and metrics of this crate. `roomcast-core` does
+//! This module imports errors, options, payloads, rates and metrics of this crate. `roomcast-core` does
 //! the rest.
 
 pub(crate) mod address;
+pub(crate) mod addresses;
 pub(crate) mod drain;
 pub(crate) mod handle;

@@ -195,6 +195,7 @@ impl ClientBuilder {
     /// As for [`connect`].
     pub async fn connect<S>(mut self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
         let routes = router.routes();
+        self.0.admit_address(&routes)?;
         self.0.authorize(&routes).await?;
         let opening = self.0.admit(routes)?;
         let (server, client) = duplex(PIPE);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use roomcast_core::{ConnectionId, UserId};
@@ -119,7 +120,13 @@ pub(crate) struct LoopApp {
 }
 
 impl App for LoopApp {
-    fn on_notify(&mut self, context: &Arc<ConnectionContext>, name: Name, payload: Bytes) -> Result<(), CloseFrame> {
+    fn on_notify(
+        &mut self,
+        context: &Arc<ConnectionContext>,
+        _now: Instant,
+        name: Name,
+        payload: Bytes,
+    ) -> Result<(), CloseFrame> {
         let place = self.inbox.reserve().ok_or_else(overloaded)?;
         let permit = Permit::take(&context.connection, notification_cost(&name, &payload), context.options.max_inbound)
             .ok_or_else(overloaded)?;
@@ -130,6 +137,7 @@ impl App for LoopApp {
     fn on_request(
         &mut self,
         context: &Arc<ConnectionContext>,
+        now: Instant,
         id: CallId,
         name: Name,
         payload: Bytes,
@@ -140,7 +148,7 @@ impl App for LoopApp {
             let message = "too many requests wait for this connection's handler";
             Refusal::Answer(CallError::new(Code::ResourceExhausted, message))
         };
-        match context.admit_call(id, cost).and_then(|()| self.inbox.reserve().ok_or_else(full)) {
+        match context.admit_call(id, cost, now).and_then(|()| self.inbox.reserve().ok_or_else(full)) {
             Ok(place) => {
                 let responder = Responder::start(context, id, &call, cost);
                 let response = Response { responder, end_known: self.inbox.end_known().clone() };
