@@ -19,12 +19,11 @@ use crate::api::{self, Guard};
 use crate::config::{Drain, Layers};
 use crate::descriptors::Descriptors;
 use crate::internal::{self, Readiness};
-use crate::places::Places;
+use crate::listener::{self, Service};
 use crate::reload::{ReloadSignal, Reloader, Running};
 use crate::setup::Setup;
 use crate::telemetry::{self, LogFormat, Logs};
-use crate::tls::CurrentTls;
-use crate::{demo, health, listener, places, public};
+use crate::{demo, health, places, public};
 
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
@@ -104,7 +103,7 @@ async fn serve(
     registry.register(Box::new(logs.dropped().clone()))?;
     let descriptors = Descriptors::raise();
     let limits = descriptors.divide(setup.options.max_connections);
-    let [places, internal_places] = places::places([limits.public, limits.internal], &registry)?;
+    let places = places::places([limits.public, limits.internal], &registry)?;
     let options = setup.options.clone().with(|options| options.max_connections = limits.connections);
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let node = join_cluster(&setup, options, &registry, &readiness)?;
@@ -116,16 +115,22 @@ async fn serve(
             readiness.remove(NO_REVOCATIONS);
         });
     }
-    let app = public_routes(&setup, &node, &registry)?;
     let guard = Guard::new(setup.api_rules(), &registry)?;
     let (tls, current_tls) = watch::channel(setup.acceptor());
+    let service = Arc::new(Service {
+        places: places.public,
+        handshakes: places.handshakes,
+        tls: current_tls,
+        proxy_protocol: setup.proxy_protocol(),
+        app: public_routes(&setup, &node, &registry)?,
+    });
 
     let mut api_url = None;
     if let Some(internal) = internal {
         tracing::info!("serving health, metrics and the HTTP API on http://{}", internal.local_addr()?);
         api_url = Some(format!("http://{}", on_this_machine(internal.local_addr()?)));
         let api = api::routes(node.clone(), guard.clone());
-        internal::spawn(internal, internal_places, readiness.clone(), registry, api)?;
+        internal::spawn(internal, places.internal, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
     let scheme = if setup.tls.is_some() { "https" } else { "http" };
@@ -138,7 +143,7 @@ async fn serve(
     let running = Running { logs, descriptors, node: node.clone(), guard, tls, authorizer };
     let mut reloader = Reloader::new(arguments, layers, setup, running);
     let stopped_by = tokio::select! {
-        () = listener::accept(&public, &places, &current_tls, &app) => Stop::Terminate,
+        () = listener::accept(&public, &service) => Stop::Terminate,
         stop = stop.received() => stop,
         () = reloader.run(&mut reload) => Stop::Terminate,
         failure = node.failed() => return Err(failure.into()),
@@ -147,7 +152,7 @@ async fn serve(
     let delay = delay_of(plan, stopped_by, node.connection_count());
     readiness.add(DRAINING);
     tokio::select! {
-        () = drain(plan, delay, public, &places, &current_tls, &app, &node) => tracing::info!("drained"),
+        () = drain(plan, delay, public, &service, &node) => tracing::info!("drained"),
         _ = stop.received() => tracing::warn!(connections = node.connection_count(), "ended before the drain was over"),
         failure = node.failed() => return Err(failure.into()),
     }
@@ -256,17 +261,9 @@ async fn watch_broker(broker: Arc<RedisBroker>, patience: Duration, readiness: R
 
 /// Gives load balancers time to see that the node is not ready; then stops accepting, and closes the open connections
 /// in an orderly way.
-async fn drain(
-    plan: &Drain,
-    delay: Duration,
-    public: TcpListener,
-    places: &Places,
-    tls: &CurrentTls,
-    app: &axum::Router,
-    node: &Node,
-) {
+async fn drain(plan: &Drain, delay: Duration, public: TcpListener, service: &Arc<Service>, node: &Node) {
     if !delay.is_zero() {
-        let _ = tokio::time::timeout(delay, listener::accept(&public, places, tls, app)).await;
+        let _ = tokio::time::timeout(delay, listener::accept(&public, service)).await;
     }
     drop(public);
     node.drain(DrainPlan::new(*plan.duration, *plan.timeout - *plan.delay)).await;

@@ -1,4 +1,5 @@
-//! The address of a client behind proxies: whose `X-Forwarded-For` is trusted, and what it contains.
+//! The address of a client behind proxies: whose `X-Forwarded-For` is trusted, and what it contains. The PROXY
+//! protocol is in `proxy_protocol`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +13,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The bits before the IPv4 address in an IPv6 address that stands for it.
 const MAPPED_PREFIX: u8 = 96;
 
-/// The proxies whose `X-Forwarded-For` is trusted.
+/// The proxies that are trusted to name their clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
@@ -27,7 +28,7 @@ impl TrustedProxies {
         let lines = headers.get_all(FORWARDED_FOR).iter().rev();
         let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         let mut client = peer;
-        while self.contains(client.ip())
+        while self.contain(client.ip())
             && let Some(before) = entries.next().and_then(parse_entry)
         {
             client = before;
@@ -35,7 +36,8 @@ impl TrustedProxies {
         client
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether a host is one of the proxies.
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }

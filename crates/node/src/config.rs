@@ -47,10 +47,14 @@ pub(crate) struct Config {
     /// Private key (PEM) that belongs to the certificate for TLS on the public listener
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) tls_key: Scalar<Option<PathBuf>>,
-    /// Load balancers whose X-Forwarded-For header the node trusts, such as 10.0.0.0/8,fd00::/8,192.0.2.1; any host in
-    /// these ranges can spoof client addresses
+    /// Load balancers that the node trusts to name its clients, by X-Forwarded-For or the PROXY protocol, such as
+    /// 10.0.0.0/8,fd00::/8,192.0.2.1; any host in these ranges can spoof client addresses
     #[schemars(extend("default" = "off"))]
     pub(crate) trusted_proxies: Scalar<Option<TrustedProxies>>,
+    /// Expect the PROXY protocol (version 1 or 2) before TLS and HTTP on the public listener; the node then accepts
+    /// connections only from trusted_proxies
+    #[schemars(extend("default" = false))]
+    pub(crate) proxy_protocol: Scalar<bool>,
     /// Private address of the internal listener for health checks, metrics and the HTTP API; 'off' disables this
     /// listener
     #[schemars(extend("default" = "127.0.0.1:3001"))]

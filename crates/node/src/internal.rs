@@ -17,9 +17,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::api::{self, Failure};
+use crate::listener::{self, Service};
 use crate::places::Places;
 use crate::process::ProcessMetrics;
-use crate::{listener, tls};
 
 /// Why the node should get no traffic; ready when there is no reason left.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ pub(crate) fn spawn(
     thread::Builder::new().name("roomcast-internal".into()).spawn(move || {
         runtime.block_on(async move {
             match TcpListener::from_std(socket) {
-                Ok(socket) => listener::accept(&socket, &places, &tls::off(), &app).await,
+                Ok(socket) => listener::accept(&socket, &Service::plain(places, app)).await,
                 Err(error) => tracing::error!(%error, "the internal listener failed"),
             }
         });

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::http;
 use crate::places::{Place, Places};
-use crate::tls::CurrentTls;
+use crate::proxy_protocol::ProxyProtocol;
+use crate::tls::{self, CurrentTls};
 
 /// How long a client may take for its TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,10 +34,28 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// How a listener serves the connections that it accepts.
+pub(crate) struct Service {
+    pub(crate) places: Places,
+    /// The places for TLS handshakes.
+    pub(crate) handshakes: Places,
+    pub(crate) tls: CurrentTls,
+    /// `None`: connections begin without a header of the PROXY protocol.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+    pub(crate) app: axum::Router,
+}
+
+impl Service {
+    /// A service without TLS and without the PROXY protocol.
+    pub(crate) fn plain(places: Places, app: axum::Router) -> Arc<Self> {
+        Arc::new(Self { handshakes: places.clone(), places, tls: tls::off(), proxy_protocol: None, app })
+    }
+}
+
 /// Accepts connections until the future is dropped, each served in a task of its own.
-pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: &CurrentTls, app: &axum::Router) {
+pub(crate) async fn accept(listener: &TcpListener, service: &Arc<Service>) {
     let mut failing = false;
-    while let Ok(permit) = places.take().await {
+    while let Ok(permit) = service.places.take().await {
         let accepted = listener.accept().await;
         let was_failing = std::mem::replace(&mut failing, accepted.is_err());
         match accepted {
@@ -44,7 +65,7 @@ pub(crate) async fn accept(listener: &TcpListener, places: &Places, tls: &Curren
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
                 }
-                tokio::spawn(serve(stream, peer, Place::new(permit, places), tls.borrow().clone(), app.clone()));
+                tokio::spawn(serve(stream, peer, Place::new(permit, &service.places), Arc::clone(service)));
             }
             Err(error) if is_of_one_connection(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted")
@@ -68,39 +89,59 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves a connection in its place, until it ends, is upgraded, or is displaced.
-async fn serve(stream: TcpStream, peer: SocketAddr, place: Place, tls: Option<TlsAcceptor>, app: axum::Router) {
+async fn serve(stream: TcpStream, peer: SocketAddr, place: Place, service: Arc<Service>) {
     tokio::select! {
-        () = serve_in(&place, stream, peer, tls, app) => {}
+        () = serve_in(&place, stream, peer, &service) => {}
         () = place.displaced() => tracing::debug!(%peer, "closed an HTTP connection to make room for another"),
     }
 }
 
-async fn serve_in(place: &Place, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, app: axum::Router) {
+async fn serve_in(place: &Place, mut stream: TcpStream, mut peer: SocketAddr, service: &Service) {
+    // Boxed, so that connections without it do without its memory. The same holds for TLS.
+    if let Some(proxy_protocol) = &service.proxy_protocol {
+        match Box::pin(proxy_protocol.client(&mut stream, peer)).await {
+            Some(client) => peer = client,
+            None => return,
+        }
+    }
+    let tls = service.tls.borrow().clone();
     match tls {
-        None => http::serve(place, stream, peer, app).await,
-        // Boxed, so that connections without TLS do without its memory.
-        Some(tls) => Box::pin(serve_tls(place, stream, peer, tls, app)).await,
+        None => http::serve(place, stream, peer, service.app.clone()).await,
+        Some(tls) => Box::pin(serve_tls(place, stream, peer, tls, service)).await,
     }
 }
 
-async fn serve_tls(place: &Place, stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, app: axum::Router) {
-    match tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            // The wait for the request begins. A place that is displaced just now stays so.
-            if place.stop_waiting() {
-                place.start_waiting();
-            }
-            http::serve(place, stream, peer, app).await;
+async fn serve_tls(place: &Place, stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, service: &Service) {
+    if let Some(stream) = shake_hands(stream, peer, &tls, &service.handshakes).await {
+        // The wait for the request begins. A place that is displaced just now stays so.
+        if place.stop_waiting() {
+            place.start_waiting();
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        http::serve(place, stream, peer, service.app.clone()).await;
     }
+}
+
+/// Waits for a place among the TLS handshakes, and then for the handshake. `None` if it does not succeed.
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &TlsAcceptor,
+    handshakes: &Places,
+) -> Option<TlsStream<TcpStream>> {
+    let place = Place::new(handshakes.take().await.ok()?, handshakes);
+    tokio::select! {
+        shaken = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)) => match shaken {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        },
+        () = place.displaced() => tracing::debug!(%peer, "closed a TLS handshake to make room for another"),
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use prometheus::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,7 +149,6 @@ mod tests {
 
     use super::*;
     use crate::places::places;
-    use crate::tls;
 
     /// No test waits longer for one thing.
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -129,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_makes_room_while_it_waits_for_its_client_and_not_while_its_request_is_handled() {
-        let [_, places] = places([2, 2], &Registry::new()).expect("the metrics are new");
+        let places = places([2, 2], &Registry::new()).expect("the metrics are new").internal;
         let (started, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let handler = {
             let (started, finish) = (Arc::clone(&started), Arc::clone(&finish));
@@ -143,8 +183,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let accepting = tokio::spawn({
-            let places = places.clone();
-            async move { accept(&listener, &places, &tls::off(), &app).await }
+            let service = Service::plain(places.clone(), app);
+            async move { accept(&listener, &service).await }
         });
 
         let mut handled = connect(address, "/slow").await;

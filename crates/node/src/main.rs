@@ -19,6 +19,7 @@ mod log_writer;
 mod machine;
 mod places;
 mod process;
+mod proxy_protocol;
 mod public;
 mod reload;
 mod setup;

@@ -16,6 +16,14 @@ use tokio::time::Instant;
 /// flood of silent sockets, 64 places still admit 256 clients a second.
 const MIN_WAIT: Duration = Duration::from_millis(250);
 
+/// TLS handshakes that are under way at once. Each takes about a millisecond of a CPU, so in a storm of reconnects, a
+/// larger number would make all of them so slow that they time out.
+const MAX_HANDSHAKES: usize = 1024;
+
+/// How long a handshake may take before it can be displaced. It has two round trips, and on a busy machine it waits for
+/// the CPU time of those before it. During a flood of clients that stall, 1,024 clients a second are still admitted.
+const MIN_HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// Requests that each listener serves on one connection. Clients open the public listener for a WebSocket; the few files
 /// of the demo's page take a connection each, so none stays open without use. The internal listener serves API clients,
 /// for which a new connection after so many requests costs nothing noticeable.
@@ -29,6 +37,8 @@ const MAX_REQUESTS_INTERNAL: usize = 100;
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     max_requests: usize,
+    /// How long a connection waits for its client before it can be displaced.
+    min_wait: Duration,
     free: Arc<Semaphore>,
     waiting: Arc<Waiting>,
     taken: IntGauge,
@@ -57,16 +67,21 @@ struct WaitingConnection {
 
 impl WaitingQueue {
     /// Removes the connection that has waited longest, if that is long enough; else returns when it will be.
-    fn pop(&mut self) -> Option<Result<WaitingConnection, Instant>> {
+    fn pop(&mut self, min_wait: Duration) -> Option<Result<WaitingConnection, Instant>> {
         let first = self.connections.first_entry()?;
-        let due = first.get().since + MIN_WAIT;
+        let due = first.get().since + min_wait;
         Some(if due <= Instant::now() { Ok(first.remove()) } else { Err(due) })
     }
 }
 
 impl Places {
+    fn new(places: usize, max_requests: usize, min_wait: Duration, taken: IntGauge, displaced: IntCounter) -> Self {
+        let free = Arc::new(Semaphore::new(places));
+        Self { max_requests, min_wait, free, waiting: Arc::default(), taken, displaced }
+    }
+
     /// Takes a place. If none is free, closes the connection that has waited longest for its client, as soon as
-    /// one has waited for [`MIN_WAIT`].
+    /// one has waited long enough.
     pub(crate) async fn take(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         let mut free = pin!(Arc::clone(&self.free).acquire_owned());
         tokio::select! {
@@ -79,7 +94,7 @@ impl Places {
 
     async fn displace(&self) {
         loop {
-            let longest = self.waiting.queue.lock().pop();
+            let longest = self.waiting.queue.lock().pop(self.min_wait);
             match longest {
                 Some(Ok(connection)) => {
                     self.displaced.inc();
@@ -145,8 +160,16 @@ impl Drop for Place {
     }
 }
 
+/// The places of a node.
+pub(crate) struct NodePlaces {
+    pub(crate) public: Places,
+    pub(crate) internal: Places,
+    /// For the TLS handshakes of the public listener.
+    pub(crate) handshakes: Places,
+}
+
 /// The places of the public and the internal listener, with their metrics.
-pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Result<[Places; 2], prometheus::Error> {
+pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Result<NodePlaces, prometheus::Error> {
     let gauge = |name, help| {
         let gauge = IntGaugeVec::new(Opts::new(name, help), &["listener"])?;
         registry.register(Box::new(gauge.clone()))?;
@@ -163,17 +186,23 @@ pub(crate) fn places([public, internal]: [usize; 2], registry: &Registry) -> Res
         &["listener"],
     )?;
     registry.register(Box::new(displaced.clone()))?;
-    let listeners = [("public", public, MAX_REQUESTS_PUBLIC), ("internal", internal, MAX_REQUESTS_INTERNAL)];
-    Ok(listeners.map(|(listener, places, max_requests)| {
+    let handshakes = IntGauge::new("roomcast_tls_handshakes", "TLS handshakes that are under way")?;
+    registry.register(Box::new(handshakes.clone()))?;
+    let handshakes_displaced = IntCounter::new(
+        "roomcast_tls_handshakes_displaced_total",
+        "TLS handshakes closed, after their client was silent, to make room for others",
+    )?;
+    registry.register(Box::new(handshakes_displaced.clone()))?;
+    let listener = |listener, places, max_requests| {
         limit.with_label_values(&[listener]).set(i64::try_from(places).unwrap_or(i64::MAX));
-        Places {
-            max_requests,
-            free: Arc::new(Semaphore::new(places)),
-            waiting: Arc::default(),
-            taken: taken.with_label_values(&[listener]),
-            displaced: displaced.with_label_values(&[listener]),
-        }
-    }))
+        let (taken, displaced) = (taken.with_label_values(&[listener]), displaced.with_label_values(&[listener]));
+        Places::new(places, max_requests, MIN_WAIT, taken, displaced)
+    };
+    Ok(NodePlaces {
+        public: listener("public", public, MAX_REQUESTS_PUBLIC),
+        internal: listener("internal", internal, MAX_REQUESTS_INTERNAL),
+        handshakes: Places::new(MAX_HANDSHAKES, 0, MIN_HANDSHAKE, handshakes, handshakes_displaced),
+    })
 }
 
 #[cfg(test)]
@@ -182,7 +211,7 @@ pub(crate) mod tests {
 
     /// A free place of the internal listener.
     pub(crate) async fn place() -> Place {
-        let [_, places] = places([1, 1], &Registry::new()).expect("the metrics are new");
+        let places = places([1, 1], &Registry::new()).expect("the metrics are new").internal;
         Place::new(places.take().await.expect("the semaphore is open"), &places)
     }
 }

@@ -11,6 +11,7 @@ use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
 use crate::config::{Config, ConfigError, Count, Layers, Memory, unreadable};
 use crate::machine;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{self, Tls};
 
 /// Input may take one part in this many of the memory, and output as much: half is left for connections, rooms and the
@@ -43,6 +44,7 @@ impl Setup {
         let config = layers.config()?;
         check_drain(&config, layers)?;
         check_listeners(&config, layers)?;
+        check_proxy_protocol(&config, layers)?;
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
         let authentication = Authentication::load(&config, layers)?;
         let setup = Self { config, tls, redis, authentication, options };
@@ -77,6 +79,11 @@ impl Setup {
         Keyring::new(keys.map(|(scope, keys)| (scope, (**keys).clone())))
     }
 
+    pub(crate) fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        let proxies = self.config.trusted_proxies.clone().filter(|_| *self.config.proxy_protocol);
+        proxies.map(ProxyProtocol::new)
+    }
+
     pub(crate) fn api_rules(&self) -> ApiRules {
         ApiRules::new(self.keyring(), self.config.api_rate.per_second(), self.options.max_payload)
     }
@@ -101,6 +108,13 @@ fn check_listeners(config: &Config, layers: &Layers) -> Result<(), ConfigError> 
     Err(layers
         .given("internal_listen")
         .refuse(format!("it overlaps with listen ({listen}); give each an address of its own")))
+}
+
+fn check_proxy_protocol(config: &Config, layers: &Layers) -> Result<(), ConfigError> {
+    if !*config.proxy_protocol || config.trusted_proxies.is_some() {
+        return Ok(());
+    }
+    Err(layers.given("proxy_protocol").refuse("it requires trusted_proxies, the load balancers that send the header"))
 }
 
 /// Whether two listeners would take each other's connections.

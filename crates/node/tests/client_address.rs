@@ -4,7 +4,9 @@ mod support;
 
 use std::net::SocketAddr;
 
-use support::{Bare, Scrape, in_time, start_node};
+use roomcast_testkit::HaProxy;
+use support::certificate::write_certificate;
+use support::{Bare, Scrape, error_of, exchange, in_time, run, start_node};
 use tokio::net::TcpSocket;
 
 /// All of 127.0.0.0/8 is loopback: one address is the load balancer's, the other a client's.
@@ -79,4 +81,47 @@ async fn without_the_option_nobody_is_believed() {
     let node = start_node(&["--demo"]).await;
     let (seen_at, own) = seen(&node.address, PROXY, "X-Forwarded-For: 203.0.113.9\r\n").await;
     assert_eq!(seen_at, own);
+}
+
+// === the PROXY protocol ===
+
+#[tokio::test]
+async fn haproxy_names_its_clients_with_both_versions_of_the_proxy_protocol() {
+    let node = start_node(&["--demo", "--proxy-protocol", "--trusted-proxies=127.0.0.1"]).await;
+    for options in ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id,crc32c"] {
+        let proxy = HaProxy::start_tcp(&node, options).await;
+        let (seen_at, own) = seen(&proxy.address(), STRANGER, "X-Forwarded-For: 6.6.6.6\r\n").await;
+        assert_eq!(seen_at, own, "{options}");
+    }
+}
+
+#[tokio::test]
+async fn the_header_comes_before_tls() {
+    let [certificate, key] = write_certificate("proxy-protocol");
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key];
+    let options = [&["--demo", "--proxy-protocol", "--trusted-proxies=127.0.0.1"], &tls[..]].concat();
+    let node = start_node(&options).await;
+    let proxy = HaProxy::start_tcp(&node, "send-proxy-v2").await;
+    let shaken = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &proxy.address(), "-CAfile", &certificate, "-verify_return_error", "-brief"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("openssl starts");
+    assert!(shaken.status.success(), "{}", String::from_utf8_lossy(&shaken.stderr));
+}
+
+#[tokio::test]
+async fn without_a_header_and_from_hosts_that_are_not_trusted_nothing_is_served() {
+    let node = start_node(&["--demo", "--proxy-protocol", "--trusted-proxies=127.0.0.2"]).await;
+    let proxy = HaProxy::start_tcp(&node, "send-proxy-v2").await;
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(exchange(&proxy.address(), request).await, b"", "HAProxy connects from 127.0.0.1");
+    let trusting = start_node(&["--demo", "--proxy-protocol", "--trusted-proxies=127.0.0.1"]).await;
+    assert_eq!(exchange(&trusting.address, request).await, b"", "the header is missing");
+}
+
+#[test]
+fn the_proxy_protocol_requires_trusted_proxies() {
+    let error = error_of(&run(&["serve", "--proxy-protocol"], &[]), 2);
+    assert!(error.contains("--proxy-protocol") && error.contains("trusted_proxies"), "{error}");
 }

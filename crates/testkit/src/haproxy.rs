@@ -25,10 +25,23 @@ impl HaProxy {
     /// # Panics
     /// Panics if it does not start.
     pub async fn start(nodes: &[&Node]) -> Self {
+        Self::start_with(|port| configuration(port, nodes)).await
+    }
+
+    /// Starts a load balancer that forwards TCP to a node, without HTTP. `options` is what follows
+    /// the node's address, such as `send-proxy-v2`.
+    ///
+    /// # Panics
+    /// Panics if it does not start.
+    pub async fn start_tcp(node: &Node, options: &str) -> Self {
+        Self::start_with(|port| tcp_configuration(port, node, options)).await
+    }
+
+    async fn start_with(configuration: impl Fn(u16) -> String) -> Self {
         let directory = Directory::create();
         for _ in 0..PORT_ATTEMPTS {
             let port = free_port();
-            directory.write("haproxy.cfg", &configuration(port, nodes));
+            directory.write("haproxy.cfg", &configuration(port));
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(directory.file("haproxy.cfg"));
             let mut program = Program::start(command, &directory.file("log"));
@@ -43,6 +56,11 @@ impl HaProxy {
             }
         }
         panic!("HAProxy does not start:\n{}", directory.read("log"));
+    }
+
+    /// Returns the address that clients connect to.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Returns the URL of the nodes' socket.
@@ -65,6 +83,15 @@ fn configuration(port: u16, nodes: &[&Node]) -> String {
             .expect("a string takes all");
     }
     lines
+}
+
+fn tcp_configuration(port: u16, node: &Node, options: &str) -> String {
+    let address = &node.address;
+    format!(
+        "global\n  fd-hard-limit 20000\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         listen clients\n  bind 127.0.0.1:{port}\n  server node {address} {options}\n"
+    )
 }
 
 fn port_of(address: &str) -> &str {
