@@ -13,6 +13,8 @@
 pub struct HubOptions {
     /// Most rooms that a connection may be in.
     pub max_rooms: usize,
+    /// Most rooms that have members on the node, or that the broker still keeps.
+    pub max_node_rooms: usize,
     /// Memory that a connection's outbound queue may take, in bytes. Beyond it, the connection is
     /// closed with 4408.
     pub max_outbound: usize,
@@ -28,6 +30,7 @@ impl Default for HubOptions {
     fn default() -> Self {
         Self {
             max_rooms: 1000,
+            max_node_rooms: 1_000_000,
             max_outbound: 4 * 1024 * 1024,
             inbound_memory: 1024 * 1024 * 1024,
             outbound_memory: 1024 * 1024 * 1024,

@@ -337,6 +337,19 @@ async fn a_join_from_another_node_is_answered_when_it_is_effective_or_with_its_e
     assert_eq!(a.cluster().join_connection(id, &room("hall")).await, Err(full));
 }
 
+#[tokio::test]
+async fn a_join_from_another_node_fails_if_the_connection_s_node_is_full() {
+    let bus = MemoryBus::new();
+    let [a] = start_nodes(&bus).await;
+    let b = Node::start(Arc::new(bus.attach()), options(|options| options.max_node_rooms = 1));
+    wait_until("they know each other", || a.cluster().nodes().len() == 2 && b.cluster().nodes().len() == 2).await;
+    let client = Client::connect(&b, None).await;
+    let id = client.peer().id;
+    assert_eq!(a.cluster().join_connection(id, &room("lobby")).await, Ok(()));
+    let full = RequestError::Join(JoinError::NodeFull { max: 1 });
+    assert_eq!(a.cluster().join_connection(id, &room("hall")).await, Err(full));
+}
+
 // === without a broker ===
 
 #[tokio::test(start_paused = true)]

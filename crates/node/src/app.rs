@@ -100,7 +100,7 @@ async fn serve(
 ) -> Result<(), RunError> {
     let (mut stop, mut reload) = (StopSignal::new()?, ReloadSignal::new()?);
     let registry = internal::registry(Handle::current().metrics().num_workers())?;
-    registry.register(Box::new(logs.dropped().clone()))?;
+    logs.register(&registry)?;
     let descriptors = Descriptors::raise();
     let limits = descriptors.divide(setup.options.max_connections);
     let places = places::places([limits.public, limits.internal], &registry)?;

@@ -11,6 +11,7 @@ mod schema;
 mod value;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,6 +133,10 @@ pub(crate) struct Config {
     /// Rooms that one connection may be in at the same time
     #[schemars(extend("default" = 1000))]
     pub(crate) max_rooms: Scalar<Count>,
+    /// Rooms that have members on the node, or that the node has not unsubscribed from yet; further joins of other rooms
+    /// fail
+    #[schemars(extend("default" = 1_000_000))]
+    pub(crate) max_node_rooms: Scalar<Count>,
     /// Rooms to which only members may publish: patterns separated by commas, such as 'game:*,chat:**', where * matches
     /// one segment and ** the rest
     #[schemars(extend("default" = "off"))]
@@ -157,9 +162,20 @@ pub(crate) struct Config {
     /// Log filter, such as debug or roomcast=debug,info
     #[schemars(extend("default" = "info", "x-reloads" = true))]
     pub(crate) log: Scalar<Targets>,
+    /// Log lines per second about single clients, and at the levels debug and trace; the node drops further ones, and
+    /// counts them in a metric
+    #[schemars(extend("default" = 100, "x-reloads" = true))]
+    pub(crate) log_rate: Scalar<Option<Rate>>,
     /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
+}
+
+impl Config {
+    /// Lines per second; `None` is no limit.
+    pub(crate) fn log_rate(&self) -> Option<NonZeroU32> {
+        self.log_rate.map(Rate::per_second)
+    }
 }
 
 /// How often one client or address may do what costs the node work; each limit is a number per second and the number that may

@@ -8,6 +8,7 @@ mod api;
 mod app;
 mod auth;
 mod client_address;
+mod client_lines;
 mod config;
 mod demo;
 mod descriptors;
@@ -85,7 +86,8 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
 }
 
 fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
-    let logs = match telemetry::init(&setup.config.log, *setup.config.log_format) {
+    let config = &setup.config;
+    let logs = match telemetry::init(&config.log, config.log_rate(), *config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
             report(&format!("roomcast: cannot start the thread that writes logs: {error}"));

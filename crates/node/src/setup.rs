@@ -178,6 +178,7 @@ fn options(config: &Config) -> Options {
         options.rates.publishes = *config.rates.publishes;
         options.rates.connections = *config.rates.connections;
         options.max_rooms = config.max_rooms.get();
+        options.max_node_rooms = config.max_node_rooms.get();
         options.ping_interval = config.ping_interval.get();
         options.pong_timeout = config.pong_timeout.get();
         options.call_timeout = config.call_timeout.get();

@@ -2,17 +2,18 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::num::NonZeroU32;
 use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
+use crate::client_lines::ClientLines;
 use crate::log_writer::LogWriter;
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
@@ -32,20 +33,22 @@ pub(crate) enum LogFormat {
 pub(crate) struct Logs {
     writer: Arc<LogWriter>,
     filter: reload::Handle<Targets, Registry>,
+    client_lines: Arc<ClientLines>,
 }
 
 /// Sets up logging for the process.
-pub(crate) fn init(filter: &Targets, format: LogFormat) -> io::Result<Logs> {
+pub(crate) fn init(filter: &Targets, rate: Option<NonZeroU32>, format: LogFormat) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(is_coloured());
     let (layer, filter) = reload::Layer::new(filter.clone());
-    let logs = tracing_subscriber::registry().with(layer);
+    let client_lines = Arc::new(ClientLines::new(rate)?);
+    let logs = tracing_subscriber::registry().with(layer).with(Arc::clone(&client_lines).layer());
     match format {
         LogFormat::Text => logs.with(lines).init(),
         LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
     }
     panic::set_hook(Box::new(log_panic));
-    Ok(Logs { writer, filter })
+    Ok(Logs { writer, filter, client_lines })
 }
 
 /// Whether a person reads the logs at a terminal.
@@ -72,9 +75,15 @@ impl Logs {
         let _ = self.filter.reload(filter.clone());
     }
 
-    /// The counter of lines that were dropped because standard error did not take them.
-    pub(crate) fn dropped(&self) -> &IntCounter {
-        self.writer.dropped()
+    /// Replaces the number of lines per second that clients can cause.
+    pub(crate) fn set_rate(&self, rate: Option<NonZeroU32>) {
+        self.client_lines.set_rate(rate);
+    }
+
+    /// Registers the counters of lines that were dropped.
+    pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.writer.dropped().clone()))?;
+        registry.register(Box::new(self.client_lines.dropped().clone()))
     }
 }
 

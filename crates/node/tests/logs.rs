@@ -42,7 +42,8 @@ impl Drop for Unread {
 #[tokio::test]
 async fn a_node_whose_logs_nobody_reads_answers_calls_and_ends_in_order() {
     let (_unread, command) = Unread::command();
-    let arguments = ["--demo", "--log", "trace", "--drain-delay=0s", "--drain-duration=0s", "--drain-timeout=5s"];
+    let drain = ["--drain-delay=0s", "--drain-duration=0s", "--drain-timeout=5s"];
+    let arguments = [&["--demo", "--log=trace", "--log-rate=off"], &drain[..]].concat();
     let mut node = in_time("the node is ready", Node::start_by(command, &arguments)).await;
     for _ in 0..CLIENTS {
         let mut client = Bare::connect(&node.address).await;
@@ -53,6 +54,20 @@ async fn a_node_whose_logs_nobody_reads_answers_calls_and_ends_in_order() {
     node.signal("TERM");
     let status = in_time("the node ends", node.exit()).await;
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_client_causes_so_many_lines_in_a_second_and_the_others_are_counted() {
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let node = in_time("the node is ready", Node::start_by(command, &["--demo", "--log=debug", "--log-rate=1"])).await;
+    let mut client = Bare::connect(&node.address).await;
+    for _ in 0..CLIENTS {
+        client.write(&message(&notify("nope", b""))).await.expect("the notification is written");
+    }
+    client.echo(b"x").await;
+    let dropped = node.metric("roomcast_client_log_lines_dropped_total").await;
+    assert!(dropped > 0.0 && dropped <= CLIENTS as f64 + 10.0, "{dropped}");
 }
 
 #[tokio::test]

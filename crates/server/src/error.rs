@@ -334,7 +334,7 @@ impl From<RequestError> for CallError {
 impl From<JoinError> for CallError {
     fn from(error: JoinError) -> Self {
         let code = match error {
-            JoinError::TooManyRooms { .. } => Code::ResourceExhausted,
+            JoinError::TooManyRooms { .. } | JoinError::NodeFull { .. } => Code::ResourceExhausted,
             JoinError::Closed => Code::Cancelled,
             _ => Code::Unavailable,
         };

@@ -36,7 +36,9 @@ pub(crate) mod limits {
     pub(crate) const CONNECTIONS: &str = "connections";
     pub(crate) const MAX_CONNECTIONS_PER_ADDRESS: &str = "max_connections_per_address";
 
-    pub(super) const ALL: [&str; 2] = [CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS];
+    pub(crate) const MAX_NODE_ROOMS: &str = "max_node_rooms";
+
+    pub(super) const ALL: [&str; 3] = [CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_NODE_ROOMS];
 }
 
 /// The metrics of one [`Node`](crate::Node)'s connections, calls and notifications.

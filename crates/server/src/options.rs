@@ -66,6 +66,10 @@ pub struct Options {
     /// Most rooms that a connection may be in. Further joins fail with `RESOURCE_EXHAUSTED`.
     /// Default 1,000.
     pub max_rooms: usize,
+    /// Most rooms that have members on the node, or have had some lately. A join of another room
+    /// fails with `RESOURCE_EXHAUSTED`. Joins that happen at the same time can exceed the limit by a
+    /// few rooms. Default 1,000,000.
+    pub max_node_rooms: usize,
     /// Most concurrent connections. The node rejects further upgrades with the status 503. Default
     /// 100,000.
     pub max_connections: usize,
@@ -162,6 +166,7 @@ impl Default for Options {
             max_calls: 1024,
             rates: RateLimits::default(),
             max_rooms: 1000,
+            max_node_rooms: 1_000_000,
             max_connections: 100_000,
             max_connections_per_address: 1000,
             ping_interval: Duration::from_secs(25),
@@ -186,6 +191,7 @@ impl Options {
     pub(crate) fn hub(&self) -> HubOptions {
         let mut hub = HubOptions::default();
         hub.max_rooms = self.max_rooms;
+        hub.max_node_rooms = self.max_node_rooms;
         hub.max_outbound = self.max_outbound;
         hub.inbound_memory = self.inbound_memory;
         hub.outbound_memory = self.outbound_memory;

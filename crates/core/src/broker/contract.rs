@@ -67,6 +67,12 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// arrive.
     fn unsubscribe(&self, room: &RoomName);
 
+    /// Returns how many rooms the broker holds in memory, if it keeps some after they were
+    /// unsubscribed. The node limits this number. By default, this returns 0.
+    fn room_count(&self) -> usize {
+        0
+    }
+
     /// Waits for publications and appends them in order. Returns `false` if no more will arrive
     /// because the broker was closed or has failed permanently; the node must then end. Only one
     /// task of the node calls this.

@@ -185,6 +185,9 @@ pub(crate) enum JoinFailure {
     TooManyRooms {
         max: usize,
     },
+    NodeFull {
+        max: usize,
+    },
     Unavailable {
         reason: String,
     },

@@ -376,6 +376,7 @@ fn reached(what: &'static str, responses: Responses) -> Result<Reached, RequestE
 fn join_error(failure: JoinFailure) -> JoinError {
     match failure {
         JoinFailure::TooManyRooms { max } => JoinError::TooManyRooms { max },
+        JoinFailure::NodeFull { max } => JoinError::NodeFull { max },
         JoinFailure::Unavailable { reason } => BrokerError::Unavailable { reason }.into(),
         JoinFailure::Unknown => {
             BrokerError::Unavailable { reason: "the connection's node reported an error of a newer version".into() }

@@ -79,6 +79,7 @@ async fn join(node: &LocalNode, connection: ConnectionId, room: &RoomName) -> Re
         Ok(()) => Response::Reached { count: 1 },
         Err(JoinError::Closed) => Response::Reached { count: 0 },
         Err(JoinError::TooManyRooms { max }) => Response::JoinFailed { error: JoinFailure::TooManyRooms { max } },
+        Err(JoinError::NodeFull { max }) => Response::JoinFailed { error: JoinFailure::NodeFull { max } },
         Err(JoinError::Broker(BrokerError::Unavailable { reason })) => {
             Response::JoinFailed { error: JoinFailure::unavailable(reason) }
         }

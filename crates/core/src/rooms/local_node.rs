@@ -53,6 +53,12 @@ pub enum JoinError {
         /// The maximum.
         max: usize,
     },
+    /// The node already has the maximum number of rooms.
+    #[error("the node has reached its limit of {max} rooms")]
+    NodeFull {
+        /// The maximum.
+        max: usize,
+    },
     /// The connection has ended.
     #[error("the connection has ended")]
     Closed,
@@ -303,6 +309,10 @@ impl LocalNode {
         if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
             return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
         }
+        let is_first = shard.rooms.count(room) == 0;
+        if is_first && !room.is_internal() && self.room_count() >= self.options.max_node_rooms {
+            return Err(JoinError::NodeFull { max: self.options.max_node_rooms });
+        }
         let joined = shard.rooms.join(room, Arc::clone(connection));
         if rooms.is_empty() {
             rooms.reserve_exact(1); // most connections are in one room
@@ -314,6 +324,12 @@ impl LocalNode {
             shard.subscriptions.start(room);
         }
         Ok(shard.subscriptions.pending(room))
+    }
+
+    /// Returns how many rooms the node or its broker holds in memory.
+    fn room_count(&self) -> usize {
+        let with_members = usize::try_from(self.metrics.rooms.get()).unwrap_or_default();
+        with_members.max(self.broker.room_count())
     }
 
     /// Ends a membership. When this returns, no further event of the room is queued for the

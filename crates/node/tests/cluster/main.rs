@@ -26,6 +26,7 @@ mod presence;
 mod proof;
 mod report;
 mod retries;
+mod room_limit;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;

@@ -215,6 +215,10 @@ impl Broker for RedisBroker {
         self.shared.subscriptions.lock().unsubscribe(room, Instant::now());
     }
 
+    fn room_count(&self) -> usize {
+        self.shared.subscriptions.lock().room_count()
+    }
+
     fn next_publications<'a>(&'a self, publications: &'a mut Vec<Publication>) -> BoxFuture<'a, bool> {
         Box::pin(poll_fn(|cx| {
             let polled = self.shared.events.lock().poll_publications(cx, publications);

@@ -108,6 +108,11 @@ impl Subscriptions {
         }
     }
 
+    /// Returns how many rooms are kept in memory, including those that were unsubscribed lately.
+    pub(crate) fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
     // === what the servers do ===
 
     /// Sets the servers and their slots. Waiting rooms are assigned anew. Subscribed rooms stay

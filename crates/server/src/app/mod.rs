@@ -12,6 +12,7 @@ pub(crate) mod extract;
 pub(crate) mod handler;
 pub(crate) mod handling;
 pub(crate) mod lifecycle;
+pub(crate) mod members;
 pub(crate) mod notifications;
 pub(crate) mod publishing;
 pub(crate) mod rooms;

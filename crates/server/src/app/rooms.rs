@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{ConnectionId, Members, NodeId, Right, RoomName, RoomPatterns, UserId, check_event};
+use roomcast_core::{JoinError, Right, RoomName, RoomPatterns, check_event};
 use roomcast_protocol::Name;
-use serde::Serialize;
 
 use crate::app::context::{RoomAction, RoomContext};
 use crate::app::handling::Handling;
+use crate::app::members::{self, PageRequest};
 use crate::app::publishing::{self, ClientEvent};
 use crate::app::socket::Socket;
 use crate::error::{CallError, Code};
+use crate::metrics::limits;
 use crate::rate::Action;
 
 /// Which clients may use the `rooms/…` methods, and how.
@@ -157,7 +158,11 @@ impl<'a> RoomMessage<'a> {
                 (RoomAction::Join, kind) => {
                     admit_new_room(&socket, &room, &kind)?;
                     let joining = Joining { socket: &socket, room: &room };
-                    hub.local().join(&context.connection, &room).await?;
+                    hub.local().join(&context.connection, &room).await.inspect_err(|error| {
+                        if matches!(error, JoinError::NodeFull { .. }) {
+                            context.metrics.on_limit_reached(limits::MAX_NODE_ROOMS);
+                        }
+                    })?;
                     if !joining.is_permitted() {
                         return Err(context.right_is_missing(Right::Join, &room));
                     }
@@ -169,7 +174,10 @@ impl<'a> RoomMessage<'a> {
                 (RoomAction::Publish, MessageKind::Notification(method)) => {
                     publishing::publish_unawaited(context, hub, method, ClientEvent { room, event, payload }).await?;
                 }
-                (RoomAction::Members, _) => return members_json(&*hub.cluster().members(&room).await?),
+                (RoomAction::Members, _) => {
+                    let request = PageRequest::parse(&payload)?;
+                    return members::page(&*hub.cluster().members(&room).await?, &request);
+                }
             }
             Ok(Bytes::new())
         })
@@ -204,30 +212,4 @@ fn admit_new_room(socket: &Socket, room: &RoomName, kind: &MessageKind) -> Resul
         }
         error.into()
     })
-}
-
-/// The response to `rooms/members/<room>`.
-#[derive(Serialize)]
-struct MembersBody<'a> {
-    count: usize,
-    members: Vec<MemberBody<'a>>,
-    unresponsive_nodes: &'a [NodeId],
-}
-
-#[derive(Serialize)]
-struct MemberBody<'a> {
-    connection: ConnectionId,
-    user: Option<&'a UserId>,
-}
-
-fn members_json(members: &Members) -> Result<Bytes, CallError> {
-    let listed = members.members.iter();
-    let json = serde_json::to_vec(&MembersBody {
-        count: members.count,
-        members: listed
-            .map(|member| MemberBody { connection: member.connection, user: member.user.as_ref() })
-            .collect(),
-        unresponsive_nodes: &members.unresponsive_nodes,
-    });
-    json.map(Bytes::from).map_err(|error| CallError::new(Code::Internal, error.to_string()))
 }

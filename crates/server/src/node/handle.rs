@@ -175,7 +175,7 @@ impl Node {
 
     /// Replaces the options for connections that open from now on. Open connections keep their
     /// options, and a lower `max_connections` closes none of them. Changes to `max_rooms`,
-    /// `max_outbound`, `inbound_memory` and `outbound_memory` are ignored, because these are fixed
+    /// `max_node_rooms`, `max_outbound`, `inbound_memory` and `outbound_memory` are ignored, because these are fixed
     /// when the node is created.
     ///
     /// ```
@@ -189,6 +189,7 @@ impl Node {
     pub fn set_options(&self, mut options: Options) {
         let mut current = self.inner.options.write();
         options.max_rooms = current.max_rooms;
+        options.max_node_rooms = current.max_node_rooms;
         options.max_outbound = current.max_outbound;
         options.inbound_memory = current.inbound_memory;
         options.outbound_memory = current.outbound_memory;
