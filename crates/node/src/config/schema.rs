@@ -148,3 +148,42 @@ fn allow_to_leave_out_options(table: &mut Value) {
         properties.into_iter().flatten().for_each(|(_, schema)| allow_to_leave_out_options(schema));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A default, as the page of limits shows it: 1,000 for 1000, and with units in words.
+    fn in_prose(default: &str) -> String {
+        let mut prose = String::new();
+        for (at, digit) in default.char_indices() {
+            let digits = default[at..].chars().take_while(char::is_ascii_digit).count();
+            if at > 0 && digits > 0 && digits % 3 == 0 && prose.ends_with(|last: char| last.is_ascii_digit()) {
+                prose.push(',');
+            }
+            prose.push(digit);
+        }
+        let units = [("KiB", " KiB"), ("MiB", " MiB"), ("/s burst ", " per second, burst "), ("auto", "a quarter")];
+        let times = [("15m", "15 min"), ("24h", "24 h"), ("25s", "25 s"), ("10s", "10 s")];
+        units.iter().chain(&times).fold(prose, |prose, (unit, words)| prose.replace(unit, words))
+    }
+
+    #[test]
+    fn the_page_of_limits_has_each_limit_with_its_default() {
+        let page = include_str!("../../../../docs/reference/limits.md");
+        let is_limit = |key: &str| {
+            let name = key.rsplit('.').next().unwrap_or(key);
+            key.starts_with("rates.")
+                || name.starts_with("max_")
+                || name.ends_with("_rate")
+                || name.ends_with("_memory")
+        };
+        for setting in settings().iter().filter(|setting| is_limit(&setting.key)) {
+            let name = format!("`{}`", setting.key);
+            let row = page.lines().find(|line| line.starts_with('|') && line.contains(&name));
+            let row = row.unwrap_or_else(|| panic!("{name} has no row"));
+            let default = in_prose(&setting.default);
+            assert!(row.contains(&default), "the default of {name} is {default:?}, but the row is {row}");
+        }
+    }
+}
