@@ -16,7 +16,8 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// One connection can make the process hold at most about 2 × `max_payload` + `max_inbound` +
 /// `max_outbound` bytes. All connections together can make it hold at most `inbound_memory` +
 /// `outbound_memory`. For a moment, they can exceed that sum by what arrives while the node closes
-/// the largest connections.
+/// the largest connections. Memberships are extra: about 140 bytes for each, and 700 bytes for the
+/// first one of a room.
 ///
 /// ```
 /// use roomcast::Options;
