@@ -11,8 +11,11 @@ use roomcast::{Authorizer, CallError, Code, Credential, EXPIRY_GRACE, Identity, 
 use serde_json::json;
 use thiserror::Error;
 
-use crate::keys::Keys;
+use crate::jwks::FetchError;
+use crate::key_source::KeySource;
+use crate::metrics::KeyMetrics;
 use crate::policy::Policy;
+use crate::remote_keys::{RemoteKeys, Unavailable};
 use crate::request::{self, Origins};
 use crate::token::{Token, TokenError, TokenRules, Unverified};
 
@@ -42,7 +45,7 @@ const MAX_TRIED_KEYS: usize = 4;
 struct Rules {
     policy: Policy,
     /// By issuer.
-    keys: BTreeMap<String, Keys>,
+    keys: BTreeMap<String, KeySource>,
     tokens: TokenRules,
     origins: Origins,
     token_in_query: bool,
@@ -64,10 +67,10 @@ impl JwtAuthorizer {
     ///
     /// # Errors
     /// Returns [`MissingKeys`] if an issuer of the policy has no key for any of its algorithms.
-    pub fn new(policy: Policy, keys: BTreeMap<String, Keys>) -> Result<Self, MissingKeys> {
+    pub fn new(policy: Policy, keys: BTreeMap<String, KeySource>) -> Result<Self, MissingKeys> {
         for issuer in policy.issuers() {
             let own = keys.get(&issuer.issuer);
-            if !issuer.algorithms.iter().any(|algorithm| own.is_some_and(|keys| keys.has_any_for(*algorithm))) {
+            if !issuer.algorithms.iter().any(|algorithm| own.is_some_and(|keys| keys.may_verify(*algorithm))) {
                 return Err(MissingKeys { issuer: issuer.issuer.clone(), algorithms: issuer.algorithms.clone() });
             }
         }
@@ -110,17 +113,74 @@ impl JwtAuthorizer {
     /// Verifies a token, and returns its contents or the reason why it is rejected. Use this for
     /// operators and tests. Do not send the reason to a client.
     ///
+    /// If the keys of the issuer are [fetched](crate::RemoteKeys), this waits up to 4 s for them.
+    ///
     /// # Errors
     /// Returns [`TokenError`] for the first check that fails.
-    pub fn verify(&self, token: &str) -> Result<Token, TokenError> {
-        self.rules().verify(token)
+    ///
+    /// # Panics
+    /// If an issuer's keys are fetched, and this is called outside a tokio runtime.
+    pub async fn verify(&self, token: &str) -> Result<Token, TokenError> {
+        self.rules().verify(token).await
+    }
+
+    /// Starts to fetch the keys of all issuers that publish them at a URL, and waits until the first
+    /// fetch of each issuer has ended, which takes at most 5 s. Await this before you accept
+    /// connections. Otherwise, the first token of an issuer starts the fetches, and waits for its
+    /// keys.
+    ///
+    /// Fetches continue in the background. A failure is logged, and is not an error: until a fetch
+    /// succeeds, tokens of this issuer are rejected with [`Code::Unavailable`].
+    ///
+    /// # Panics
+    /// If an issuer's keys are fetched, and this is called outside a tokio runtime.
+    pub async fn fetch_keys(&self) {
+        let remote = self.remote_keys();
+        remote.iter().for_each(|(_, keys)| keys.start());
+        for (_, keys) in remote {
+            keys.first_fetch().await;
+        }
+    }
+
+    /// Returns the issuers whose keys are fetched, each with the error of the last fetch if it failed.
+    pub fn remote_issuers(&self) -> BTreeMap<String, Option<FetchError>> {
+        self.remote_keys().into_iter().map(|(issuer, keys)| (issuer, keys.problem())).collect()
+    }
+
+    /// Registers the metrics of the keys that are fetched: the number of fetches by issuer and
+    /// result, and the age of the keys.
+    ///
+    /// # Errors
+    /// Returns an error if the registry already contains metrics with these names.
+    pub fn register_metrics(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        let authorizer = self.clone();
+        registry.register(Box::new(KeyMetrics::new(move || authorizer.remote_keys())?))
     }
 
     /// Replaces the rules and keys with those of another authorizer, for later requests and
     /// refreshes. Open connections keep their rights until they refresh their token or close.
+    ///
+    /// If both authorizers fetch the keys of an issuer from the same URL, this authorizer keeps the
+    /// keys that it has already fetched.
     pub fn replace(&self, other: &Self) {
-        let rules = Arc::clone(&other.rules.read());
-        *self.rules.write() = rules;
+        let mut rules = Arc::clone(&other.rules.read());
+        let mut own = self.rules.write();
+        for (issuer, keys) in &mut Arc::make_mut(&mut rules).keys {
+            let fetched = own.keys.get(issuer).and_then(KeySource::remote);
+            if let (Some(fetched), Some(new)) = (fetched, keys.remote())
+                && fetched.has_source_of(new)
+            {
+                *keys = fetched.clone().into();
+            }
+        }
+        *own = rules;
+    }
+
+    /// Returns the issuers whose keys are fetched, with their keys.
+    fn remote_keys(&self) -> Vec<(String, RemoteKeys)> {
+        let rules = self.rules();
+        let remote = |(issuer, keys): (&String, &KeySource)| Some((issuer.clone(), keys.remote()?.clone()));
+        rules.keys.iter().filter_map(remote).collect()
     }
 
     fn change(self, change: impl FnOnce(&mut Rules)) -> Self {
@@ -143,7 +203,7 @@ impl Authorizer for JwtAuthorizer {
             return Err(CallError::new(Code::PermissionDenied, "this origin may not connect"));
         }
         match request::token(request, rules.token_in_query) {
-            Some(token) => rules.identity(token),
+            Some(token) => rules.identity(token).await,
             // Without a token, only a page of an allowed origin may connect.
             None if from_page.is_none() => Err(no_token()),
             None => rules.anonymous(),
@@ -152,7 +212,7 @@ impl Authorizer for JwtAuthorizer {
 
     async fn refresh(&self, _current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
         let token = std::str::from_utf8(credential).map_err(|_| rejected())?;
-        self.rules().identity(token)
+        self.rules().identity(token).await
     }
 }
 
@@ -162,10 +222,13 @@ impl Rules {
         grants.map(Identity::new).ok_or_else(no_token)
     }
 
-    fn identity(&self, token: &str) -> Result<Identity, CallError> {
-        let token = self.verify(token).map_err(|error| {
+    async fn identity(&self, token: &str) -> Result<Identity, CallError> {
+        let token = self.verify(token).await.map_err(|error| {
             tracing::debug!(%error, "a token was rejected");
-            rejected()
+            match error {
+                TokenError::KeysUnavailable { .. } => unavailable(),
+                _ => rejected(),
+            }
         })?;
         let user = UserId::new(&token.user).map_err(|error| {
             tracing::debug!(%error, "a token names a user that is not allowed");
@@ -183,12 +246,15 @@ impl Rules {
         Ok(identity)
     }
 
-    fn verify(&self, token: &str) -> Result<Token, TokenError> {
+    async fn verify(&self, token: &str) -> Result<Token, TokenError> {
         let unverified = Unverified::parse(token, &self.tokens, self.policy.issuers())?;
+        let (issuer, id, algorithm) = (&unverified.issuer().issuer, unverified.key_id(), unverified.algorithm());
+        let source = self.keys.get(issuer).ok_or(TokenError::UnknownKey)?;
+        let found = source.find(id, algorithm).await;
+        let keys =
+            found.map_err(|Unavailable(problem)| TokenError::KeysUnavailable { issuer: issuer.clone(), problem })?;
         let now = SystemTime::now();
-        let keys = self.keys.get(&unverified.issuer().issuer).into_iter();
-        let candidates =
-            keys.flat_map(|keys| keys.candidates(unverified.key_id(), unverified.algorithm())).take(MAX_TRIED_KEYS);
+        let candidates = keys.candidates(id, algorithm).take(MAX_TRIED_KEYS);
         let mut result = Err(TokenError::UnknownKey);
         for key in candidates {
             result = unverified.verify(key, &self.tokens, now);
@@ -203,6 +269,11 @@ impl Rules {
 
 fn no_token() -> CallError {
     CallError::new(Code::Unauthenticated, "send a token")
+}
+
+/// The token may be valid, so the client should keep it and try again.
+fn unavailable() -> CallError {
+    CallError::new(Code::Unavailable, "tokens cannot be verified at the moment; try again later")
 }
 
 /// The client does not learn the reason, which is in the log.

@@ -23,26 +23,36 @@
 //!
 //! let policy = Policy::new(vec![issuer], BTreeMap::from([("member".to_owned(), member)]), Some(public))?;
 //! let keys = Keys::from_secrets([&b"0123456789abcdef0123456789abcdef"[..]])?;
-//! let authorizer = JwtAuthorizer::new(policy, BTreeMap::from([("https://id.example.org".to_owned(), keys)]))?;
+//! let authorizer = JwtAuthorizer::new(policy, BTreeMap::from([("https://id.example.org".to_owned(), keys.into())]))?;
 //! let router = Router::new(Node::embedded(Options::default())).authorizer(authorizer);
 //! # let _ = router; Ok(()) }
 //! ```
 //!
-//! Reading order: `token` (verification) → `keys` (of an issuer) → `policy` (rights) → `request`
-//! (where a request contains its token, and its origin) → `authorizer` (all of it).
+//! Reading order: `token` (verification) → `keys` (of an issuer) → `fetched_keys` (when keys are
+//! fetched) → `jwks` (how) → `remote_keys` (the task that fetches them) → `key_source` (either kind of
+//! keys) → `policy` (rights) → `request` (where a request contains its token, and its origin) →
+//! `authorizer` (all of it).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
 
 mod authorizer;
+mod fetched_keys;
+mod jwks;
+mod key_source;
 mod keys;
+mod metrics;
 mod policy;
+mod remote_keys;
 mod request;
 mod token;
 
 pub use authorizer::{JwtAuthorizer, MissingKeys};
 pub use jsonwebtoken::Algorithm;
+pub use jwks::{FETCH_TIMEOUT, FetchError, InvalidCaCertificates, InvalidJwksUrl, JwksClient, JwksUrl, MAX_JWKS_LEN};
+pub use key_source::KeySource;
 pub use keys::{Keys, KeysError, MAX_KEYS, MIN_SECRET_LEN};
 pub use policy::{Policy, PolicyError};
+pub use remote_keys::RemoteKeys;
 pub use request::{InvalidOrigin, Origins};
 pub use token::{Issuer, MAX_JOIN, MAX_META_LEN, MAX_USER_LEN, Token, TokenError, TokenRules};

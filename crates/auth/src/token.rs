@@ -123,6 +123,15 @@ pub enum TokenError {
     /// The issuer has no key that could have signed the token.
     #[error("the issuer has no key with the token's key id and algorithm")]
     UnknownKey,
+    /// The issuer's keys cannot be fetched at the moment, and none of the keys that were fetched
+    /// before could have signed the token.
+    #[error("the keys of issuer {issuer:?} cannot be fetched, so the token cannot be verified: {problem}")]
+    KeysUnavailable {
+        /// The issuer.
+        issuer: String,
+        /// The error of the last fetch.
+        problem: String,
+    },
     /// The signature is not valid.
     #[error("the token's signature is not valid")]
     Signature,
@@ -378,7 +387,7 @@ impl Claims {
 
 /// Returns an error as text without line breaks and control characters, which could come from the
 /// token.
-fn escaped(error: &impl fmt::Display) -> String {
+pub(crate) fn escaped(error: &impl fmt::Display) -> String {
     let mut text = String::new();
     for char in error.to_string().chars() {
         if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{KeyPair, now};
 use jsonwebtoken::{EncodingKey, Header};
 use roomcast::{Grants, Right, Subject};
-use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Policy, Token};
+use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Policy, Token, TokenError};
 use serde_json::{Value, json};
 
 static OWN: LazyLock<KeyPair> = LazyLock::new(KeyPair::generate);
@@ -30,7 +30,7 @@ static AUTHORIZER: LazyLock<JwtAuthorizer> = LazyLock::new(|| {
     other.user_prefix = "other-".to_owned();
     let policy = Policy::new(vec![own, other], BTreeMap::new(), None).unwrap();
     let keys = |pair: &KeyPair| Keys::from_jwks(json!({ "keys": [pair.jwk("1")] }).to_string().as_bytes()).unwrap();
-    let keys = [(ISSUER, &*OWN), (OTHER_ISSUER, &*OTHER)].map(|(issuer, pair)| (issuer.to_owned(), keys(pair)));
+    let keys = [(ISSUER, &*OWN), (OTHER_ISSUER, &*OTHER)].map(|(issuer, pair)| (issuer.to_owned(), keys(pair).into()));
     JwtAuthorizer::new(policy, BTreeMap::from(keys)).unwrap()
 });
 
@@ -58,14 +58,19 @@ fn forged(header: &Value) -> String {
     format!("{}.{}.{}", part(header), part(&claims()), signed.rsplit('.').next().unwrap())
 }
 
+fn verify(token: &str) -> Result<Token, TokenError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(AUTHORIZER.verify(token))
+}
+
 #[track_caller]
 fn accepted(token: &str) -> Token {
-    AUTHORIZER.verify(token).unwrap()
+    verify(token).unwrap()
 }
 
 #[track_caller]
 fn rejected(token: &str, reason: &str) {
-    let error = AUTHORIZER.verify(token).expect_err(reason).to_string();
+    let error = verify(token).expect_err(reason).to_string();
     assert!(error.contains(reason), "{error:?} does not contain {reason:?}");
 }
 
@@ -155,7 +160,7 @@ fn no_token_writes_lines_into_a_log() {
     let in_claims = OWN.token(&with(&json!({ "roomcast": { forged_line: 1 } })));
     let in_room = OWN.token(&with(&json!({ "roomcast": { "join": [forged_line] } })));
     for token in [in_header, in_claims, in_room] {
-        let error = AUTHORIZER.verify(&token).unwrap_err().to_string();
+        let error = verify(&token).unwrap_err().to_string();
         assert!(!error.contains(char::is_control) && error.contains("forged"), "{error:?}");
     }
 }
@@ -164,7 +169,7 @@ fn no_token_writes_lines_into_a_log() {
 fn what_is_no_token_is_rejected() {
     let valid = OWN.token(&claims());
     for text in ["", ".", "..", "a.b.c", "\u{0}", &valid[..valid.len() - 20], &format!("{valid}.x")] {
-        assert!(AUTHORIZER.verify(text).is_err(), "{text:?}");
+        assert!(verify(text).is_err(), "{text:?}");
     }
     let mut parts = valid.split('.').map(ToOwned::to_owned).collect::<Vec<_>>();
     parts[1] = URL_SAFE_NO_PAD.encode(with(&json!({ "sub": "admin" })).to_string());

@@ -31,7 +31,7 @@ fn policy() -> Policy {
 
 fn authorizer() -> JwtAuthorizer {
     let keys = Keys::from_pem(&KEYS.public_pem, &[Algorithm::ES256]).unwrap();
-    JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), keys)])).unwrap()
+    JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), keys.into())])).unwrap()
 }
 
 fn token(changes: &Value) -> String {
@@ -141,7 +141,7 @@ async fn replaced_rules_apply_to_new_requests() {
     let authorizer = authorizer();
     let (mut client, _) = connect(&authorizer, "/socket", &headers).await.unwrap();
     let rotated = Keys::from_pem(&KeyPair::generate().public_pem, &[Algorithm::ES256]).unwrap();
-    let other = JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), rotated)])).unwrap();
+    let other = JwtAuthorizer::new(policy(), BTreeMap::from([(ISSUER.to_owned(), rotated.into())])).unwrap();
     authorizer.replace(&other);
     assert_eq!(connect(&authorizer, "/socket", &headers).await.unwrap_err(), StatusCode::UNAUTHORIZED);
     assert!(may_join(&mut client, "team:red:a").await, "an open connection keeps its rights");

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use prometheus::Registry;
 use roomcast::{Broker, BrokerStatus, DrainPlan, Node, NodeFailure, Options, Router};
-use roomcast_redis::{RedisBroker, RedisError, RedisMetrics, RedisOptions};
+use roomcast_auth::JwtAuthorizer;
+use roomcast_redis::{RedisBroker, RedisError, RedisMetrics};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -84,12 +85,6 @@ pub(crate) fn run(arguments: ArgMatches, layers: &Layers, setup: Setup, logs: &L
     result
 }
 
-/// Tries Redis, and describes what it found.
-pub(crate) fn check_redis(options: &RedisOptions) -> Result<String, RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(roomcast_redis::check(options))?)
-}
-
 async fn serve(
     arguments: ArgMatches,
     layers: &Layers,
@@ -137,9 +132,9 @@ async fn serve(
     let address = public.local_addr()?;
     tracing::info!(node = %node.id(), demo = *setup.config.demo, "listening on {scheme}://{address}");
     greet(&setup, logs, &format!("{scheme}://{}", on_this_machine(address)), api_url.as_deref());
-    readiness.remove(STARTING);
-
     let authorizer = setup.authentication.as_ref().map(|authentication| authentication.authorizer.clone());
+    tokio::spawn(finish_start(authorizer.clone(), readiness.clone()));
+
     let running = Running { logs, descriptors, node: node.clone(), guard, tls, authorizer };
     let mut reloader = Reloader::new(arguments, layers, setup, running);
     let stopped_by = tokio::select! {
@@ -169,6 +164,15 @@ fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
     } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
         logs.print(&demo::welcome(page, api_url, setup.needs_api_key()));
     }
+}
+
+/// Makes the node ready once the keys of all issuers are there. If an issuer is down, this takes 5 s, and the node serves
+/// the clients of the others.
+async fn finish_start(authorizer: Option<JwtAuthorizer>, readiness: Readiness) {
+    if let Some(authorizer) = authorizer {
+        authorizer.fetch_keys().await;
+    }
+    readiness.remove(STARTING);
 }
 
 /// How long connections are still accepted.
@@ -206,6 +210,7 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
     }
     if let Some(authentication) = &setup.authentication {
         router = router.authorizer(authentication.authorizer.clone());
+        authentication.authorizer.register_metrics(registry)?;
     }
     node.register_metrics(registry)?;
     let mut app = public::routes(router);

@@ -1,9 +1,9 @@
-//! The authorizer that the tables `auth` and `role` describe, with the keys in the files that they name.
+//! The authorizer that the tables `auth` and `role` describe, with the keys in the files and at the URLs that they name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use roomcast_auth::{Issuer, JwtAuthorizer, Keys, Policy, TokenRules};
+use roomcast_auth::{Issuer, JwksClient, JwtAuthorizer, KeySource, Keys, KeysError, Policy, RemoteKeys, TokenRules};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, ConfigError, IssuerTable, Layers, unreadable};
@@ -32,7 +32,7 @@ impl Authentication {
                 }
             };
         }
-        let mut files = KeyFiles { layers, digest: Sha256::new() };
+        let mut files = KeyFiles { layers, digest: Sha256::new(), jwks_ca: auth.jwks_ca.as_deref(), jwks_client: None };
         for table in ["auth.issuer", "auth.anonymous", "role"] {
             files.digest.update(layers.text(table));
         }
@@ -94,29 +94,60 @@ fn policy(config: &Config, layers: &Layers) -> Result<Policy, ConfigError> {
 struct KeyFiles<'a> {
     layers: &'a Layers,
     digest: Sha256,
+    jwks_ca: Option<&'a Path>,
+    /// The client for the keys at URLs. `None` until there is a URL, because it takes time to read the system's CA
+    /// certificates.
+    jwks_client: Option<JwksClient>,
 }
 
 impl KeyFiles<'_> {
-    /// Reads the files of an issuer, whose table is at this place in the configuration.
-    fn keys_of(&mut self, table: &IssuerTable, place: &str) -> Result<Keys, ConfigError> {
-        let (keys, key) = match (&table.jwks_file, &table.key_file, &table.secret_file) {
-            (Some(path), None, None) => (Keys::from_jwks(&self.read(place, "jwks_file", path)?), "jwks_file"),
-            (None, Some(path), None) => {
-                (Keys::from_pem(&self.read(place, "key_file", path)?, &table.algorithms), "key_file")
+    /// Returns the keys of an issuer, whose table is at this place in the configuration.
+    fn keys_of(&mut self, table: &IssuerTable, place: &str) -> Result<KeySource, ConfigError> {
+        let layers = self.layers;
+        let wrong = |key: &str, error: &KeysError| layers.wrong(format!("{place}.{key}"), error.to_string());
+        let keys = match (&table.jwks, &table.jwks_file, &table.key_file, &table.secret_file) {
+            (Some(url), None, None, None) => return Ok(RemoteKeys::new(url.clone(), self.jwks_client()?).into()),
+            (None, Some(path), None, None) => {
+                let set = self.read(place, "jwks_file", path)?;
+                Keys::from_jwks(&set).map_err(|error| wrong("jwks_file", &error))
             }
-            (None, None, Some(path)) => {
+            (None, None, Some(path), None) => {
+                let pem = self.read(place, "key_file", path)?;
+                Keys::from_pem(&pem, &table.algorithms).map_err(|error| wrong("key_file", &error))
+            }
+            (None, None, None, Some(path)) => {
                 let mut secrets = vec![self.read(place, "secret_file", path)?];
                 if let Some(path) = &table.previous_secret_file {
                     secrets.push(self.read(place, "previous_secret_file", path)?);
                 }
-                (Keys::from_secrets(secrets.iter().map(|secret| secret.trim_ascii_end())), "secret_file")
+                let secrets = secrets.iter().map(|secret| secret.trim_ascii_end());
+                Keys::from_secrets(secrets).map_err(|error| wrong("secret_file", &error))
             }
             _ => {
-                let problem = "an issuer needs exactly one of jwks_file, key_file and secret_file";
-                return Err(self.layers.wrong(place, problem));
+                let problem = "an issuer needs exactly one of jwks, jwks_file, key_file and secret_file";
+                Err(layers.wrong(place, problem))
             }
         };
-        keys.map_err(|error| self.layers.wrong(format!("{place}.{key}"), error.to_string()))
+        keys.map(KeySource::from)
+    }
+
+    /// Returns a client that trusts the CA certificates in `auth.jwks_ca`, or those of the system.
+    fn jwks_client(&mut self) -> Result<JwksClient, ConfigError> {
+        if let Some(client) = &self.jwks_client {
+            return Ok(client.clone());
+        }
+        let client = match self.jwks_ca {
+            None => JwksClient::new(),
+            Some(path) => {
+                let refuse = |problem: String| self.layers.given("auth.jwks_ca").refuse(problem);
+                let pem =
+                    std::fs::read(path).map_err(|error| refuse(format!("cannot read it: {}", unreadable(&error))))?;
+                self.digest.update(&pem);
+                JwksClient::trusting(&pem).map_err(|error| refuse(error.to_string()))?
+            }
+        };
+        self.jwks_client = Some(client.clone());
+        Ok(client)
     }
 
     fn read(&mut self, place: &str, key: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {

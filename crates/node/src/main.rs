@@ -7,6 +7,7 @@
 mod api;
 mod app;
 mod auth;
+mod check;
 mod client_address;
 mod client_lines;
 mod config;
@@ -79,7 +80,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
     }
     let (layers, setup) = Setup::load(arguments)?;
     Ok(match name {
-        "check" => check(&layers, &setup),
+        "check" => check::run(&layers, &setup),
         "health" => health(&setup),
         _ => serve(arguments.clone(), &layers, setup),
     })
@@ -151,25 +152,6 @@ fn health(setup: &Setup) -> ExitCode {
     }
 }
 
-/// Prints the configuration with the origin of each value, and whether Redis can be used.
-fn check(layers: &Layers, setup: &Setup) -> ExitCode {
-    print(&layers.to_string());
-    if let Some(summary) = auth::summary(&setup.config) {
-        print(&format!("{summary}\n"));
-    }
-    let Some(redis) = &setup.redis else { return ExitCode::SUCCESS };
-    match app::check_redis(redis) {
-        Ok(found) => {
-            print(&format!("Redis works: {found}\n"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            report(&format!("roomcast: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn command() -> Command {
     let with_options = |command: Command| {
         let file = Arg::new(config::CONFIG)
@@ -185,8 +167,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
-            Command::new("check")
-                .about("Print the value of each option and where it is set, and test the connection to Redis"),
+            Command::new("check").about(check::ABOUT),
         ))
         .subcommand(with_options(
             Command::new("health")

@@ -137,6 +137,8 @@ impl<'a> Reloader<'a> {
         tls.send_replace(setup.acceptor());
         if let (Some(running), Some(new)) = (authorizer, &setup.authentication) {
             running.replace(&new.authorizer);
+            let authorizer = running.clone();
+            tokio::spawn(async move { authorizer.fetch_keys().await });
         }
     }
 

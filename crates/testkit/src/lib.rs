@@ -25,11 +25,14 @@
 //! * [`Node`] runs `roomcast serve` in a process of its own.
 //! * [`RedisServer`], [`RedisCluster`] and [`Sentinels`] run real Redis.
 //! * [`HaProxy`] balances connections over nodes.
+//! * [`JwksServer`] publishes the keys of an issuer, and can fail in several ways.
 //! * [`FaultyLink`] is a network between a node and Redis that a test can slow down or cut.
 
 pub mod broker_contract;
+mod certificate;
 mod client;
 mod haproxy;
+mod jwks_server;
 mod link;
 mod process;
 mod program;
@@ -37,6 +40,7 @@ mod redis;
 
 pub use client::{Client, ClientError, Event};
 pub use haproxy::HaProxy;
+pub use jwks_server::{JwksReply, JwksServer};
 pub use link::{AfterCut, FaultyLink};
 pub use process::{Node, free_port, http_get};
 pub use redis::{RedisCluster, RedisOptions, RedisServer, Sentinels};

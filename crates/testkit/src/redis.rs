@@ -1,6 +1,5 @@
 //! Real Redis for tests: a single server, a cluster, or a master with replicas and sentinels.
 
-mod certificate;
 mod cluster;
 mod resp;
 mod sentinels;

@@ -9,6 +9,7 @@ const SOURCES: &[&str] = &[
     "crates/core/src",
     "crates/redis/src",
     "crates/server/src",
+    "crates/auth/src",
     "crates/node/src",
     "crates/testkit/src",
     "loadtest/src",

@@ -22,8 +22,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 /// Libraries with the only crates that may name them.
 const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("axum", &["roomcast", "roomcast-auth", "roomcast-node"]),
-    ("hyper", &["roomcast", "roomcast-node"]),
-    ("hyper-util", &["roomcast", "roomcast-node"]),
+    ("hyper", &["roomcast", "roomcast-auth", "roomcast-node"]),
+    ("hyper-util", &["roomcast", "roomcast-auth", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
     ("jsonwebtoken", &["roomcast-auth", "roomcast-loadtest"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use roomcast::Rule;
-use roomcast_auth::{Algorithm, Origins};
+use roomcast_auth::{Algorithm, JwksUrl, Origins};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
 
@@ -34,6 +34,10 @@ pub(crate) struct Auth {
     /// Also accept a token in the URL, as ?token=TOKEN; proxies write URLs to their logs
     #[schemars(extend("default" = false, "x-reloads" = true))]
     pub(crate) query_token: Scalar<bool>,
+    /// CA certificates (PEM) that the node trusts when it fetches the keys of issuers; 'off' uses the CA certificates of
+    /// the system
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
+    pub(crate) jwks_ca: Scalar<Option<PathBuf>>,
     /// The issuers whose tokens the node accepts
     #[serde(default)]
     pub(crate) issuer: Vec<IssuerTable>,
@@ -42,7 +46,7 @@ pub(crate) struct Auth {
     pub(crate) anonymous: Option<AnonymousTable>,
 }
 
-/// An issuer, with exactly one of jwks_file, key_file and secret_file
+/// An issuer, with exactly one of jwks, jwks_file, key_file and secret_file
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssuerTable {
@@ -53,6 +57,10 @@ pub(crate) struct IssuerTable {
     /// Algorithms with which the issuer signs, such as ES256, RS256 or HS256
     #[schemars(with = "Vec<String>")]
     pub(crate) algorithms: Vec<Algorithm>,
+    /// URL of the issuer's keys as a JWK set, beginning with https://; the node fetches them again every 10 min
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) jwks: Option<JwksUrl>,
     /// File with the issuer's keys as a JWK set
     #[serde(default)]
     pub(crate) jwks_file: Option<PathBuf>,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use super::{certificate, resp};
-use crate::free_port;
+use super::resp;
 use crate::program::{DEADLINE, Directory, POLL, PORT_ATTEMPTS, Program};
+use crate::{certificate, free_port};
 
 /// The user of the fixtures themselves, for servers on which the default user is disabled.
 const ADMINISTRATOR: (&str, &str) = ("testkit", "testkit");
