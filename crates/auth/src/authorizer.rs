@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use axum::http::request::Parts;
 use jsonwebtoken::Algorithm;
 use parking_lot::RwLock;
-use roomcast::{Authorizer, CallError, Code, Credential, EXPIRY_GRACE, Identity, UserId};
+use roomcast::{Authorizer, CallError, Code, Credential, EXPIRY_GRACE, Identity, Right};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::explanation::Explanation;
 use crate::jwks::FetchError;
 use crate::key_source::KeySource;
 use crate::metrics::KeyMetrics;
@@ -124,6 +125,24 @@ impl JwtAuthorizer {
         self.rules().verify(token).await
     }
 
+    /// Explains whether a client with this token, or an anonymous client, has a right on the room or
+    /// method with this name. If the token is rejected, the explanation contains the reason. Use this
+    /// for operators and tests. Do not send an explanation to a client.
+    ///
+    /// The explanation does not consider `Origin`, revocations, and grants that an application adds.
+    /// Like [`verify`](Self::verify), this may wait for keys.
+    ///
+    /// # Panics
+    /// If an issuer's keys are fetched, and this is called outside a tokio runtime.
+    pub async fn explain(&self, token: Option<&str>, right: Right, name: &str) -> Explanation {
+        let rules = self.rules();
+        let Some(token) = token else { return rules.policy.explain(None, right, name) };
+        match rules.verify(token).await {
+            Ok(token) => rules.policy.explain(Some(&token), right, name),
+            Err(error) => Explanation::rejected(right, name, error.to_string()),
+        }
+    }
+
     /// Starts to fetch the keys of all issuers that publish them at a URL, and waits until the first
     /// fetch of each issuer has ended, which takes at most 5 s. Await this before you accept
     /// connections. Otherwise, the first token of an issuer starts the fetches, and waits for its
@@ -230,17 +249,14 @@ impl Rules {
                 _ => rejected(),
             }
         })?;
-        let user = UserId::new(&token.user).map_err(|error| {
-            tracing::debug!(%error, "a token names a user that is not allowed");
-            rejected()
-        })?;
-        let mut identity = Identity::new(self.policy.grants(&token)).with_user(user).with_credential(Credential {
-            subject: json!([token.issuer, token.subject, token.user]).to_string(),
-            id: token.id,
-            issued_at: token.issued_at,
-            expires_at: token.expires_at,
-            grace: self.expiry_grace,
-        });
+        let mut identity =
+            Identity::new(self.policy.grants(&token)).with_user(token.user.clone()).with_credential(Credential {
+                subject: json!([token.issuer, token.subject, token.user]).to_string(),
+                id: token.id,
+                issued_at: token.issued_at,
+                expires_at: token.expires_at,
+                grace: self.expiry_grace,
+            });
         identity.join = token.join;
         identity.meta = token.meta;
         Ok(identity)

@@ -30,13 +30,14 @@
 //!
 //! Reading order: `token` (verification) → `keys` (of an issuer) → `fetched_keys` (when keys are
 //! fetched) → `jwks` (how) → `remote_keys` (the task that fetches them) → `key_source` (either kind of
-//! keys) → `policy` (rights) → `request` (where a request contains its token, and its origin) →
+//! keys) → `explanation` (of a decision) → `policy` (rights) → `request` (where a request contains its token, and its origin) →
 //! `authorizer` (all of it).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
 
 mod authorizer;
+mod explanation;
 mod fetched_keys;
 mod jwks;
 mod key_source;
@@ -48,6 +49,7 @@ mod request;
 mod token;
 
 pub use authorizer::{JwtAuthorizer, MissingKeys};
+pub use explanation::{Client, Considered, Decision, Explanation, Source};
 pub use jsonwebtoken::Algorithm;
 pub use jwks::{FETCH_TIMEOUT, FetchError, InvalidCaCertificates, InvalidJwksUrl, JwksClient, JwksUrl, MAX_JWKS_LEN};
 pub use key_source::KeySource;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use roomcast::{Grants, Rule, Subject};
+use roomcast::{Grants, InvalidName, Right, Rule, Subject, UserId};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::explanation::{Client, Considered, Explanation, Source};
 use crate::token::{Issuer, Token};
 
 /// The error of combining issuers.
@@ -26,6 +27,14 @@ pub enum PolicyError {
     /// the public key as a secret.
     #[error("issuer {0:?}: `algorithms` mixes HMAC and public-key algorithms")]
     MixedAlgorithms(String),
+    /// No user's name can begin with an issuer's prefix.
+    #[error("issuer {issuer:?}: `user_prefix` is not the beginning of a user's name: {problem}")]
+    InvalidUserPrefix {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with its prefix.
+        problem: InvalidName,
+    },
     /// A user of one issuer could have the same name as a user of another issuer.
     #[error(
         "issuers {first:?} and {second:?}: if there are several issuers, each needs a `user_prefix`, and no prefix may begin with another; \
@@ -89,21 +98,53 @@ impl Policy {
     /// Returns what a token grants: the rights of its own rules and of its roles. A role that the
     /// policy does not contain grants nothing.
     pub fn grants(&self, token: &Token) -> Grants {
-        Grants::resolve(self.rules_of(token), subject(token))
+        Grants::resolve(self.rules_of(token).map(|(_, rule)| rule), subject(token))
     }
 
     /// Returns what anonymous clients may do, or `None` if every client needs a token.
     pub fn anonymous_grants(&self) -> Option<Grants> {
         let rules = self.anonymous.as_ref()?;
-        Some(Grants::resolve(rules, Subject { user: None, claims: &Value::Null }))
+        Some(Grants::resolve(rules, ANONYMOUS))
+    }
+
+    /// Explains whether a client with this token, or an anonymous client, has a right on the room or
+    /// method with this name. Built-in methods such as `rooms/join` are not matched by any rule on
+    /// calls; ask for the right on the room instead.
+    pub fn explain(&self, token: Option<&Token>, right: Right, name: &str) -> Explanation {
+        let considered = |source: Source, rule: &Rule, subject: Subject<'_>| {
+            let verdict = rule.explain(subject, right, name);
+            Considered { source, rule: rule.clone(), verdict }
+        };
+        let Some(token) = token else {
+            let Some(grants) = self.anonymous_grants() else {
+                let reason = "every client needs a token, because there are no rights for anonymous clients";
+                return Explanation::rejected(right, name, reason.to_owned());
+            };
+            let rules = self.anonymous.iter().flatten().map(|rule| considered(Source::Anonymous, rule, ANONYMOUS));
+            return Explanation::new((right, name), None, rules.collect(), grants.allow(right, name));
+        };
+        let rules = self.rules_of(token).map(|(source, rule)| considered(source, rule, subject(token)));
+        let client = Client { issuer: token.issuer.clone(), user: token.user.to_string() };
+        let is_granted = self.grants(token).allow(right, name);
+        let mut explanation = Explanation::new((right, name), Some(client), rules.collect(), is_granted);
+        let unknown = token.roles.iter().filter(|role| !self.roles.contains_key(*role));
+        explanation.ignored = unknown.map(|role| format!("role {role:?} is not configured")).collect();
+        explanation.joined_on_connect = right == Right::Join && token.join.iter().any(|room| **room == *name);
+        explanation
     }
 
     /// The token's own rules, and those of its roles.
-    fn rules_of<'a>(&'a self, token: &'a Token) -> impl Iterator<Item = &'a Rule> {
-        let of_roles = token.roles.iter().filter_map(|role| self.roles.get(role)).flatten();
-        token.allow.iter().chain(of_roles)
+    fn rules_of<'a>(&'a self, token: &'a Token) -> impl Iterator<Item = (Source, &'a Rule)> {
+        let own = token.allow.iter().map(|rule| (Source::Token, rule));
+        let of_role = |role: &'a String| {
+            self.roles.get(role).into_iter().flatten().map(|rule| (Source::Role(role.clone()), rule))
+        };
+        own.chain(token.roles.iter().flat_map(of_role))
     }
 }
+
+/// The subject of anonymous clients.
+const ANONYMOUS: Subject<'static> = Subject { user: None, claims: &Value::Null };
 
 fn subject(token: &Token) -> Subject<'_> {
     Subject { user: Some(&token.user), claims: &token.claims }
@@ -118,6 +159,10 @@ fn check_issuer(issuer: &Issuer) -> Result<(), PolicyError> {
     let Some(first) = issuer.algorithms.first() else { return Err(PolicyError::NoAlgorithm(name())) };
     if issuer.algorithms.iter().any(|algorithm| is_hmac(algorithm) != is_hmac(first)) {
         return Err(PolicyError::MixedAlgorithms(name()));
+    }
+    if !issuer.user_prefix.is_empty() {
+        let invalid = |problem| PolicyError::InvalidUserPrefix { issuer: name(), problem };
+        UserId::new(&issuer.user_prefix).map_err(invalid)?;
     }
     Ok(())
 }
@@ -162,6 +207,9 @@ mod tests {
         assert!(refused(vec![Issuer::new("a", ["r"], [RS256, HS256])]).contains("mixes HMAC and public-key"));
         assert!(refused(vec![Issuer::new("a", ["r"], [])]).contains("`algorithms` is empty"));
         assert!(refused(vec![Issuer::new("a", [""; 0], [ES256])]).contains("`audience` is empty"));
+        assert!(
+            refused(vec![issuer("a", "https://a/")]).contains("`user_prefix` is not the beginning of a user's name")
+        );
         let two = vec![issuer("a", "x-"), issuer("b", "y-")];
         assert!(Policy::new(two, BTreeMap::new(), None).is_ok());
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
-use roomcast::{RoomName, Rule, Subject, claim};
+use roomcast::{RoomName, Rule, Subject, UserId, claim};
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
@@ -243,7 +243,7 @@ pub struct Token {
     /// The claim `sub`.
     pub subject: Option<String>,
     /// The user: the issuer's prefix, followed by the value of the user claim.
-    pub user: String,
+    pub user: UserId,
     /// The claim `jti`.
     pub id: Option<String>,
     /// The claim `iat`.
@@ -291,6 +291,8 @@ impl Claims {
                 format!("{} bytes long with its prefix; {MAX_USER_LEN} are allowed", user.len()),
             ));
         }
+        let user = UserId::new(&user)
+            .map_err(|error| wrong(&issuer.user_claim, format!("not a user: {}", escaped(&error))))?;
         let Extension { allow, mut roles, join, meta } = self.extension()?;
         if let Some(path) = &issuer.roles_claim {
             roles.extend(claim_texts(&self.0, path).map(ToOwned::to_owned));

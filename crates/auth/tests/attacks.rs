@@ -138,6 +138,8 @@ fn wrong_claims_are_rejected_with_their_names() {
         (json!({ "sub": 7 }), "`sub` is not a string"),
         (json!({ "sub": "" }), "`sub` is empty"),
         (json!({ "sub": "a".repeat(300) }), "`sub` is 303 bytes long"),
+        (json!({ "sub": "ann\n" }), "`sub` is not a user"),
+        (json!({ "sub": "ann\u{202e}" }), "`sub` is not a user"),
         (json!({ "roomcast": { "allow": [{ "rooms": ["team-*"], "do": ["join"] }] } }), "\"team-*\" is not a wildcard"),
         (json!({ "roomcast": { "allow": [{ "rooms": ["a"], "do": ["call"] }] } }), "\"call\" is not a right on rooms"),
         (json!({ "roomcast": { "allow": [{ "rooms": ["a"], "do": [] }] } }), "name at least one right"),
@@ -182,7 +184,7 @@ fn a_key_verifies_the_tokens_of_its_own_issuer_alone() {
     let other = with(&json!({ "iss": OTHER_ISSUER }));
     let mut header = Header::new(Algorithm::ES256);
     header.kid = Some("1".to_owned());
-    assert_eq!(accepted(&OTHER.sign(&header, &other)).user, "other-ann");
+    assert_eq!(&*accepted(&OTHER.sign(&header, &other)).user, "other-ann");
     rejected(&OWN.sign(&header, &other), "signature is not valid");
     rejected(&OTHER.sign(&header, &claims()), "signature is not valid");
     header.kid = Some("2".to_owned());
@@ -197,11 +199,9 @@ fn no_user_name_widens_a_grant() {
         ("ann", Some("user:id-ann:inbox")),
         ("%2A", Some("user:id-%2A:inbox")),
         ("a.b", Some("user:id-a.b:inbox")),
-        ("ann\u{202e}", Some("user:id-ann\u{202e}:inbox")),
         ("a:b", None),
         ("*", None),
         ("**", None),
-        ("ann\n", None),
     ] {
         let token = accepted(&OWN.token(&with(&json!({ "sub": user, "roomcast": extension }))));
         let grants = Grants::resolve(&token.allow, Subject { user: Some(&token.user), claims: &token.claims });

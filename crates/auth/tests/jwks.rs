@@ -35,7 +35,7 @@ fn client(server: &JwksServer) -> JwksClient {
 fn authorizer(issuers: &[(&str, &JwksServer)]) -> JwtAuthorizer {
     let of_policy = issuers.iter().map(|(name, _)| {
         let mut issuer = Issuer::new(*name, ["roomcast"], [Algorithm::ES256]);
-        issuer.user_prefix = format!("{name}-");
+        issuer.user_prefix = if *name == ISSUER { "own-" } else { "other-" }.to_owned();
         issuer
     });
     let policy = Policy::new(of_policy.collect(), BTreeMap::new(), None).unwrap();

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use axum::http::{Request, StatusCode};
 use common::{KeyPair, now};
 use roomcast::testing::{Client, ClientBuilder, ConnectError};
-use roomcast::{Code, Node, Options, Router, Socket};
+use roomcast::{Code, MAX_PATTERNS, Node, Options, Right, Router, Socket};
 use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Origins, Policy};
 use serde_json::{Value, json};
 
@@ -151,4 +151,62 @@ async fn replaced_rules_apply_to_new_requests() {
 fn an_issuer_without_keys_is_an_error() {
     let error = JwtAuthorizer::new(policy(), BTreeMap::new()).unwrap_err();
     assert_eq!(error.to_string(), "issuer \"https://id.example\" has no key for its algorithms [ES256]");
+}
+
+#[tokio::test]
+async fn an_explanation_lists_each_rule_with_its_source_and_what_it_means() {
+    let authorizer = authorizer();
+    let extension = json!({ "allow": [{ "rooms": ["team:*:a"], "do": ["join"] }, { "calls": ["chat.*"], "do": ["call"] }], "join": ["den"] });
+    let token = token(&json!({ "roles": ["member", "admin"], "roomcast": extension }));
+    let explain = async |token: Option<&str>, right, name: &str| {
+        let explanation = authorizer.explain(token, right, name).await;
+        (explanation.to_string(), serde_json::to_value(&explanation).unwrap())
+    };
+    let (text, value) = explain(Some(&token), Right::Publish, "team:red:a").await;
+    assert_eq!(
+        text,
+        "Client: user \"ann\" of issuer \"https://id.example\"\n\
+         Right publish on room \"team:red:a\": granted by rule 3\n  \
+         1. token: rooms team:*:a: join\n     does not grant publish\n  \
+         2. token: calls chat.*: call\n     does not grant publish\n  \
+         3. role \"member\": rooms team:{claim.team}:*: join, publish\n     grants the right\n\
+         Ignored: role \"admin\" is not configured\n"
+    );
+    assert_eq!((&value["decision"], &value["decided_by"]), (&json!("granted"), &json!(2)));
+    assert_eq!(value["rules"][2]["source"], json!({ "role": "member" }));
+
+    let (text, value) = explain(Some(&token), Right::Join, "den").await;
+    assert_eq!((&value["decision"], &value["joined_on_connect"]), (&json!("not_granted"), &json!(true)));
+    assert!(text.contains("denied, because no rule grants it") && text.contains("does not match the name"), "{text}");
+
+    let without_team = self::token(&json!({ "team": null }));
+    let (text, _) = explain(Some(&without_team), Right::Join, "team:red:a").await;
+    assert!(
+        text.contains("matches nothing: pattern \"team:{claim.team}:*\": there is no value for {claim.team}"),
+        "{text}"
+    );
+
+    let (text, _) = explain(None, Right::Join, "public:news").await;
+    assert!(
+        text.starts_with("Client: anonymous\n") && text.contains("1. auth.anonymous: rooms public:*: join"),
+        "{text}"
+    );
+    let expired = self::token(&json!({ "exp": now() - 9 }));
+    let (text, value) = explain(Some(&expired), Right::Join, "public:news").await;
+    assert_eq!(value["decision"], json!("rejected"));
+    assert!(text.starts_with("The client cannot connect: the token expired ") && !text.contains(&expired), "{text}");
+}
+
+/// An explanation agrees with the grants of a connection, whose patterns are limited.
+#[tokio::test]
+async fn an_explanation_agrees_with_the_grants() {
+    let rooms: Vec<_> = (0..MAX_PATTERNS).map(|room| format!("room{room}")).collect();
+    let allow = json!([{ "rooms": rooms, "do": ["join"] }, { "rooms": ["late"], "do": ["join"] }]);
+    let policy = Policy::new(Vec::new(), BTreeMap::new(), Some(serde_json::from_value(allow).unwrap())).unwrap();
+    let grants = policy.anonymous_grants().unwrap();
+    for room in ["room0", "room999", "late", "room1000"] {
+        let explanation = policy.explain(None, Right::Join, room);
+        assert_eq!(explanation.is_granted(), grants.allow(Right::Join, room), "{explanation}");
+        assert_eq!(explanation.to_string().contains("the largest number of patterns"), room == "late", "{explanation}");
+    }
 }

@@ -34,7 +34,7 @@ mod rooms;
 pub use access::claims::claim;
 pub use access::connection::{Access, Denial, PermissionChange};
 pub use access::expiry::{Expiry, ExpiryEvent};
-pub use access::grants::{Grant, Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject};
+pub use access::grants::{Grant, Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject, Verdict};
 pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};
 pub use access::pattern::{Names, Pattern, PatternError, Template};
 pub use access::revocation::{Holder, InvalidRevocation, MAX_CREDENTIAL_ID, Revocation, Revoked};

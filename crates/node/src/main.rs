@@ -8,6 +8,7 @@ mod api;
 mod app;
 mod auth;
 mod check;
+mod check_token;
 mod client_address;
 mod client_lines;
 mod config;
@@ -80,7 +81,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
     }
     let (layers, setup) = Setup::load(arguments)?;
     Ok(match name {
-        "check" => check::run(&layers, &setup),
+        "check" => check::run(arguments, &layers, &setup),
         "health" => health(&setup),
         _ => serve(arguments.clone(), &layers, setup),
     })
@@ -167,7 +168,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_options(Command::new("serve").about("Run a node").after_help(SIGNALS)))
         .subcommand(with_options(
-            Command::new("check").about(check::ABOUT),
+            Command::new("check").about(check::ABOUT).args(check_token::arguments()),
         ))
         .subcommand(with_options(
             Command::new("health")

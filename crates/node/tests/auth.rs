@@ -145,3 +145,46 @@ fn a_wrong_table_is_reported_with_its_place() {
         assert!(error.contains(expected), "{change}: {error}");
     }
 }
+
+#[test]
+fn check_explains_what_the_client_of_a_token_may_do() {
+    let secret_file = write_file("check-secret", SECRET);
+    let file = write_file("check-token.toml", &config(&secret_file, "team:{claim.team}:*"));
+    let valid = token(SECRET, &json!({}));
+    let forged = token(OTHER_SECRET, &json!({}));
+    let (token_file, forged_file) =
+        (write_file("check-token", &format!("{valid}\n")), write_file("forged-token", &forged));
+    let check = |arguments: &[&str]| {
+        let output = run(&[&["check", "--config", &file], arguments].concat(), &[]);
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+        for secret in [SECRET, &valid, &forged, &valid[..valid.len() - 20]] {
+            assert!(!stdout.contains(secret) && !stderr.contains(secret), "{arguments:?}: {stdout}{stderr}");
+        }
+        (output.status.code(), format!("{stdout}{stderr}"))
+    };
+    let by_token = ["--token", &token_file];
+    for (arguments, status, expected) in [
+        (&by_token[..], 0, "Client: user \"ann\" of issuer \"https://id.example\"\nRoles: [\"member\"]\n"),
+        (&["--token", &forged_file], 1, "The client cannot connect: the token's signature is not valid\n"),
+        (
+            &["--token", &token_file, "--room", "team:red:a", "--do", "publish"],
+            0,
+            "granted by rule 1\n  1. role \"member\"",
+        ),
+        (&["--token", &token_file, "--room", "team:blue:a"], 1, "Right join on room \"team:blue:a\": denied"),
+        (&["--token", &token_file, "--call", "chat.send"], 1, "Right call on method \"chat.send\": denied"),
+        (&["--token", &forged_file, "--room", "team:red:a"], 1, "The client cannot connect: the token's signature"),
+        (&["--room", "public:news"], 0, "Client: anonymous\nRight join on room \"public:news\": granted by rule 1"),
+        (&["--token", &valid], 2, "pass the path of a file that contains the token"),
+        (&["--do", "join"], 2, "--do needs --room ROOM or --call METHOD"),
+        (&["--room", "a", "--do", "call"], 2, "--do: call is not a right on rooms"),
+        (&["--room", "a b"], 2, "--room: "),
+        (&["--call", "rooms/join/a"], 2, "built-in method"),
+        (&["--room", "a", "--do", "write"], 2, "expected one of `join`"),
+    ] {
+        let (found, text) = check(arguments);
+        assert!(found == Some(status) && text.contains(expected), "{arguments:?}: {found:?} {text}");
+    }
+    let output = run(&["check", "--room", "lobby"], &[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not authenticate clients"));
+}

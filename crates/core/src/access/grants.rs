@@ -183,6 +183,55 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What a rule means for one right on one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", content = "problem", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The rule grants the right.
+    Grants,
+    /// The rule grants only other rights.
+    OtherRights,
+    /// None of the rule's patterns matches the name.
+    NoMatch,
+    /// No pattern matches, and at least one of them matches nothing at all for this client, for this
+    /// reason.
+    NoValue(String),
+    /// A pattern matches, but the client has [`MAX_PATTERNS`] other patterns already.
+    TooManyPatterns,
+}
+
+impl Rule {
+    /// Returns whether the rule grants a client a right on the room or method with this name, and if
+    /// not, why. It does not consider [`MAX_PATTERNS`].
+    ///
+    /// ```
+    /// # use roomcast_core as roomcast;
+    /// use roomcast::{Right, Rule, Subject, Verdict};
+    /// use serde_json::json;
+    ///
+    /// let rule: Rule = serde_json::from_value(json!({ "rooms": ["team:{claim.team}"], "do": ["join"] }))?;
+    /// let claims = json!({ "team": "red" });
+    /// let subject = Subject { user: None, claims: &claims };
+    /// assert_eq!(rule.explain(subject, Right::Join, "team:red"), Verdict::Grants);
+    /// assert_eq!(rule.explain(subject, Right::Publish, "team:red"), Verdict::OtherRights);
+    /// assert_eq!(rule.explain(subject, Right::Join, "team:blue"), Verdict::NoMatch);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn explain(&self, subject: Subject<'_>, right: Right, name: &str) -> Verdict {
+        if !self.rights.contains(&right) {
+            return Verdict::OtherRights;
+        }
+        let value_of = |key: &str| subject.value_of(key);
+        if self.templates.iter().filter_map(|template| template.resolve(value_of)).any(|pattern| pattern.matches(name))
+        {
+            return Verdict::Grants;
+        }
+        let problem = self.templates.iter().find_map(|template| template.unresolved(value_of));
+        problem.map_or(Verdict::NoMatch, |problem| Verdict::NoValue(problem.to_string()))
+    }
+}
+
 /// The client for which rules are resolved, with the values of the placeholders.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {

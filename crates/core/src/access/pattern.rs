@@ -122,23 +122,35 @@ impl Template {
         }
         Some(Pattern { names: self.names, segments })
     }
-}
 
-impl Template {
+    /// Returns why [`resolve`](Self::resolve) returns `None` for these values.
+    pub(crate) fn unresolved(&self, mut value_of: impl FnMut(&str) -> Option<String>) -> Option<PatternError> {
+        let problem = |segment: &Segment| match &segment.kind {
+            Kind::Placeholder(placeholder) => self.value(placeholder, value_of(placeholder)).err(),
+            Kind::Text(_) | Kind::One | Kind::Rest => None,
+        };
+        self.segments.iter().find_map(problem)
+    }
+
+    /// Checks the value of a placeholder.
+    fn value(&self, placeholder: &str, value: Option<String>) -> Result<String, PatternError> {
+        let error = |problem: String| PatternError { pattern: self.text.clone(), problem };
+        match value {
+            Some(value) if is_one_segment(self.names, &value) => Ok(value),
+            Some(value) => Err(error(format!("the value {value:?} is not one segment"))),
+            None => Err(error(format!("there is no value for {{{placeholder}}}"))),
+        }
+    }
+
     /// Fills in the placeholders of a template without wildcards, which is then a name.
     pub(crate) fn name(&self, mut value_of: impl FnMut(&str) -> Option<String>) -> Result<String, PatternError> {
-        let error = |problem: String| PatternError { pattern: self.text.clone(), problem };
         let mut name = String::new();
         for Segment { after, kind } in &self.segments {
             name.extend(after);
             match kind {
                 Kind::Text(text) => name += text,
-                Kind::Placeholder(placeholder) => match value_of(placeholder) {
-                    Some(value) if is_one_segment(self.names, &value) => name += &value,
-                    Some(value) => return Err(error(format!("the value {value:?} is not one segment"))),
-                    None => return Err(error(format!("there is no value for {{{placeholder}}}"))),
-                },
-                Kind::One | Kind::Rest => return Err(error("a name contains no wildcard".to_owned())),
+                Kind::Placeholder(placeholder) => name += &self.value(placeholder, value_of(placeholder))?,
+                Kind::One | Kind::Rest => return Err(self.is_not_a_name("a name contains no wildcard")),
             }
         }
         Ok(name)
