@@ -31,7 +31,7 @@
 //! Reading order: `token` (verification) → `keys` (of an issuer) → `fetched_keys` (when keys are
 //! fetched) → `jwks` (how) → `remote_keys` (the task that fetches them) → `key_source` (either kind of
 //! keys) → `explanation` (of a decision) → `policy` (rights) → `request` (where a request contains its token, and its origin) →
-//! `authorizer` (all of it).
+//! `authorizer` (all of it). `signing` and `inspection` are for experiments and tests.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
@@ -39,6 +39,7 @@
 mod authorizer;
 mod explanation;
 mod fetched_keys;
+mod inspection;
 mod jwks;
 mod key_source;
 mod keys;
@@ -46,10 +47,12 @@ mod metrics;
 mod policy;
 mod remote_keys;
 mod request;
+mod signing;
 mod token;
 
 pub use authorizer::{JwtAuthorizer, MissingKeys};
 pub use explanation::{Client, Considered, Decision, Explanation, Source};
+pub use inspection::{Inspected, NotAToken, inspect};
 pub use jsonwebtoken::Algorithm;
 pub use jwks::{FETCH_TIMEOUT, FetchError, InvalidCaCertificates, InvalidJwksUrl, JwksClient, JwksUrl, MAX_JWKS_LEN};
 pub use key_source::KeySource;
@@ -57,4 +60,5 @@ pub use keys::{Keys, KeysError, MAX_KEYS, MIN_SECRET_LEN};
 pub use policy::{Policy, PolicyError};
 pub use remote_keys::RemoteKeys;
 pub use request::{InvalidOrigin, Origins};
+pub use signing::{NewToken, SigningError, SigningKey};
 pub use token::{Issuer, MAX_JOIN, MAX_META_LEN, MAX_USER_LEN, Token, TokenError, TokenRules};

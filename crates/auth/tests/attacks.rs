@@ -6,14 +6,16 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::{KeyPair, now};
 use jsonwebtoken::{EncodingKey, Header};
 use roomcast::{Grants, Right, Subject};
-use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Policy, Token, TokenError};
+use roomcast_auth::{
+    Algorithm, Issuer, JwtAuthorizer, Keys, NewToken, Policy, SigningError, SigningKey, Token, TokenError,
+};
 use serde_json::{Value, json};
 
 static OWN: LazyLock<KeyPair> = LazyLock::new(KeyPair::generate);
@@ -228,4 +230,16 @@ fn tokens_of_well_known_providers_work_unmodified() {
     let subject = Subject { user: Some(&token.user), claims: &token.claims };
     assert_eq!(&*subject.room("team:{claim.https://app.example/team}").unwrap(), "team:42");
     accepted(&OWN.token(&with(&json!({ "iat": now() as f64 - 0.5, "app_metadata": { "provider": "email" } }))));
+}
+
+#[test]
+fn a_signing_key_signs_what_its_public_key_verifies() {
+    let key = SigningKey::from_pem(&OWN.private_pem, Algorithm::ES256).unwrap();
+    let mut new = NewToken::new(ISSUER, "roomcast", "ann");
+    new.claims = with(&json!({ "team": "red" })).as_object().unwrap().clone();
+    let token = accepted(&key.clone().with_id("1").sign(&new, SystemTime::now()).unwrap());
+    assert_eq!((&*token.user, &token.claims["team"]), ("id-ann", &json!("red")));
+    rejected(&key.with_id("2").sign(&new, SystemTime::now()).unwrap(), "no key with the token's key id");
+    let error = SigningKey::from_pem(&OWN.public_pem, Algorithm::ES256).unwrap_err();
+    assert_eq!(error, SigningError::NotAPrivateKey(Algorithm::ES256));
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `config` (the options, and where they are set) → `setup` (what they refer to) → `app` (the node's
 //! life) → `reload` (what SIGHUP changes) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends request of the cluster) →
-//! `demo` (the tutorial's methods). `health` checks a running node.
+//! `demo` (the tutorial's methods). `health` checks a running node,
+//! `check` a configuration, and `check_token` a token. `token_command` signs tokens for experiments.
 
 mod api;
 mod app;
@@ -28,6 +29,7 @@ mod reload;
 mod setup;
 mod telemetry;
 mod tls;
+mod token_command;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -75,6 +77,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
             print(&format!("{:#}\n", config::file_schema()));
             return Ok(ExitCode::SUCCESS);
         }
+        token_command::NAME => return Ok(token_command::run(arguments)),
         COMPLETIONS => return Ok(completions(arguments)),
         MAN => return Ok(man(arguments)),
         _ => {}
@@ -181,6 +184,7 @@ fn command() -> Command {
                 .arg_required_else_help(true)
                 .subcommand(Command::new("schema").about("Print the JSON Schema of the configuration file")),
         )
+        .subcommand(token_command::command())
         .subcommand(
             Command::new(COMPLETIONS)
                 .about("Print the completion script for a shell")

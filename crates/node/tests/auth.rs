@@ -188,3 +188,41 @@ fn check_explains_what_the_client_of_a_token_may_do() {
     let output = run(&["check", "--room", "lobby"], &[]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not authenticate clients"));
 }
+
+#[test]
+fn a_minted_token_is_accepted_and_can_be_read() {
+    let secret_file = write_file("mint-secret", &format!("{SECRET}\n"));
+    let file = write_file("mint.toml", &config(&secret_file, "team:{claim.team}:*"));
+    let mint = ["token", "mint", "--issuer", "https://id.example", "--audience", "roomcast", "--user", "ann"];
+    let with_secret = ["--secret-file", &secret_file, "--role", "member", "--claim", "team=red", "--claim", "n=7"];
+    let output = run(&[&mint[..], &with_secret].concat(), &[]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("for experiments"));
+    let token_file = write_file("minted", &String::from_utf8_lossy(&output.stdout));
+    let output = run(&["check", "--config", &file, "--token", &token_file, "--room", "team:red:a"], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+
+    let output = run(&["token", "inspect", &token_file], &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for expected in
+        ["\"alg\": \"HS256\"", "\"n\": 7", "\"roles\": [\n      \"member\"\n", "exp 20", "in 14m", "not been verified"]
+    {
+        assert!(text.contains(expected), "{text}");
+    }
+
+    let not_a_token = write_file("not-a-token", "c4n4ry");
+    for (arguments, expected) in [
+        (&[&mint[..], &["--secret-file", SECRET]].concat()[..], "pass the path of a file, not the key itself"),
+        (
+            &[&mint[..], &["--key-file", &secret_file]].concat(),
+            "--key-file: not a private key in PEM (PKCS#8) for ES256",
+        ),
+        (&[&mint[..], &with_secret, &["--algorithm", "ES256"]].concat(), "ES256 needs a private key"),
+        (&[&mint[..], &with_secret, &["--claim", "team"]].concat(), "write NAME=VALUE"),
+        (&mint, "--key-file <FILE>"),
+        (&["token", "inspect", &not_a_token], "a JWT has 3 parts that are separated by dots, not 1"),
+        (&["token", "inspect", SECRET], "cannot read the file"),
+    ] {
+        let error = error_of(&run(arguments, &[]), EXIT_USAGE);
+        assert!(error.contains(expected) && !error.contains("c4n4ry"), "{error}");
+    }
+}
