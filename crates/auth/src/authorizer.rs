@@ -249,15 +249,16 @@ impl Rules {
                 _ => rejected(),
             }
         })?;
-        let mut identity =
-            Identity::new(self.policy.grants(&token)).with_user(token.user.clone()).with_credential(Credential {
-                subject: json!([token.issuer, token.subject, token.user]).to_string(),
-                id: token.id,
-                issued_at: token.issued_at,
-                expires_at: token.expires_at,
-                grace: self.expiry_grace,
-            });
-        identity.join = token.join;
+        let (grants, join) = (self.policy.grants(&token), self.policy.joins(&token).to_vec());
+        let subject = json!([token.issuer, token.subject, token.user]).to_string();
+        let mut identity = Identity::new(grants).with_user(token.user).with_credential(Credential {
+            subject,
+            id: token.id,
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+            grace: self.expiry_grace,
+        });
+        identity.join = join;
         identity.meta = token.meta;
         Ok(identity)
     }

@@ -28,7 +28,7 @@
 //! # let _ = router; Ok(()) }
 //! ```
 //!
-//! Reading order: `token` (verification) → `keys` (of an issuer) → `fetched_keys` (when keys are
+//! Reading order: `issuer` → `token` (verification) → `keys` (of an issuer) → `fetched_keys` (when keys are
 //! fetched) → `jwks` (how) → `remote_keys` (the task that fetches them) → `key_source` (either kind of
 //! keys) → `explanation` (of a decision) → `policy` (rights) → `request` (where a request contains its token, and its origin) →
 //! `authorizer` (all of it). `signing` and `inspection` are for experiments and tests.
@@ -40,6 +40,7 @@ mod authorizer;
 mod explanation;
 mod fetched_keys;
 mod inspection;
+mod issuer;
 mod jwks;
 mod key_source;
 mod keys;
@@ -53,6 +54,7 @@ mod token;
 pub use authorizer::{JwtAuthorizer, MissingKeys};
 pub use explanation::{Client, Considered, Decision, Explanation, Source};
 pub use inspection::{Inspected, NotAToken, inspect};
+pub use issuer::Issuer;
 pub use jsonwebtoken::Algorithm;
 pub use jwks::{FETCH_TIMEOUT, FetchError, InvalidCaCertificates, InvalidJwksUrl, JwksClient, JwksUrl, MAX_JWKS_LEN};
 pub use key_source::KeySource;
@@ -61,4 +63,4 @@ pub use policy::{Policy, PolicyError};
 pub use remote_keys::RemoteKeys;
 pub use request::{InvalidOrigin, Origins};
 pub use signing::{NewToken, SigningError, SigningKey};
-pub use token::{Issuer, MAX_JOIN, MAX_META_LEN, MAX_USER_LEN, Token, TokenError, TokenRules};
+pub use token::{MAX_JOIN, MAX_META_LEN, MAX_USER_LEN, Token, TokenError, TokenRules};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use roomcast::{Grants, InvalidName, Right, Rule, Subject, UserId};
+use roomcast::{Grants, InvalidName, Right, RoomName, Rule, Subject, UserId};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::explanation::{Client, Considered, Explanation, Source};
-use crate::token::{Issuer, Token};
+use crate::issuer::Issuer;
+use crate::token::Token;
 
 /// The error of combining issuers.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -23,6 +24,14 @@ pub enum PolicyError {
     /// An issuer has no algorithm.
     #[error("issuer {0:?}: `algorithms` is empty; list those with which the issuer signs, such as ES256")]
     NoAlgorithm(String),
+    /// An issuer can give a role that is not configured.
+    #[error("issuer {issuer:?}: `roles` contains {role:?}, which is not configured")]
+    UnknownRole {
+        /// The issuer.
+        issuer: String,
+        /// The role.
+        role: String,
+    },
     /// An issuer has algorithms for secrets and for public keys. An attacker could sign a token with
     /// the public key as a secret.
     #[error("issuer {0:?}: `algorithms` mixes HMAC and public-key algorithms")]
@@ -76,8 +85,8 @@ impl Policy {
     /// Creates a policy. If `anonymous` is `None`, every client needs a token.
     ///
     /// # Errors
-    /// Returns [`PolicyError`] if an issuer has no audience, has no algorithm or mixes families of
-    /// algorithms, or if two issuers have the same name or could have users with the same name.
+    /// Returns [`PolicyError`] if an issuer has no audience, has no algorithm, mixes families of
+    /// algorithms or can give an unknown role, or if two issuers have the same name or could have users with the same name.
     pub fn new(
         issuers: Vec<Issuer>,
         roles: BTreeMap<String, Vec<Rule>>,
@@ -85,6 +94,9 @@ impl Policy {
     ) -> Result<Self, PolicyError> {
         for (index, issuer) in issuers.iter().enumerate() {
             check_issuer(issuer)?;
+            if let Some(role) = issuer.roles.iter().flatten().find(|role| !roles.contains_key(*role)) {
+                return Err(PolicyError::UnknownRole { issuer: issuer.issuer.clone(), role: role.clone() });
+            }
             issuers[..index].iter().try_for_each(|other| check_pair(other, issuer))?;
         }
         Ok(Self { issuers, roles, anonymous })
@@ -95,8 +107,8 @@ impl Policy {
         &self.issuers
     }
 
-    /// Returns what a token grants: the rights of its own rules and of its roles. A role that the
-    /// policy does not contain grants nothing.
+    /// Returns what a token grants: the rights of its own rules and of its roles, as far as its issuer
+    /// can give them. A role that the policy does not contain grants nothing.
     pub fn grants(&self, token: &Token) -> Grants {
         Grants::resolve(self.rules_of(token).map(|(_, rule)| rule), subject(token))
     }
@@ -127,19 +139,52 @@ impl Policy {
         let client = Client { issuer: token.issuer.clone(), user: token.user.to_string() };
         let is_granted = self.grants(token).allow(right, name);
         let mut explanation = Explanation::new((right, name), Some(client), rules.collect(), is_granted);
-        let unknown = token.roles.iter().filter(|role| !self.roles.contains_key(*role));
-        explanation.ignored = unknown.map(|role| format!("role {role:?} is not configured")).collect();
-        explanation.joined_on_connect = right == Right::Join && token.join.iter().any(|room| **room == *name);
+        explanation.ignored = self.ignored(token);
+        explanation.joined_on_connect = right == Right::Join && self.joins(token).iter().any(|room| **room == *name);
         explanation
     }
 
-    /// The token's own rules, and those of its roles.
+    /// Returns the rooms that the node joins for the client.
+    pub(crate) fn joins<'a>(&self, token: &'a Token) -> &'a [RoomName] {
+        if self.token_grants(token) { &token.join } else { &[] }
+    }
+
+    /// The token's own rules, and those of its roles, as far as its issuer may give them.
     fn rules_of<'a>(&'a self, token: &'a Token) -> impl Iterator<Item = (Source, &'a Rule)> {
-        let own = token.allow.iter().map(|rule| (Source::Token, rule));
+        let own = if self.token_grants(token) { &*token.allow } else { &[] };
+        let own = own.iter().map(|rule| (Source::Token, rule));
         let of_role = |role: &'a String| {
-            self.roles.get(role).into_iter().flatten().map(|rule| (Source::Role(role.clone()), rule))
+            let rules = self.roles.get(role).filter(|_| self.may_give(token, role));
+            rules.into_iter().flatten().map(|rule| (Source::Role(role.clone()), rule))
         };
         own.chain(token.roles.iter().flat_map(of_role))
+    }
+
+    /// The parts of a token that grant nothing, each with the reason.
+    fn ignored(&self, token: &Token) -> Vec<String> {
+        let claim = |name: &str, is_empty: bool| {
+            let is_ignored = !is_empty && !self.token_grants(token);
+            is_ignored.then(|| format!("claim `roomcast.{name}`, because the issuer has token_grants = false"))
+        };
+        let claims = [claim("allow", token.allow.is_empty()), claim("join", token.join.is_empty())];
+        let roles = token.roles.iter().filter_map(|role| match self.roles.contains_key(role) {
+            false => Some(format!("role {role:?} is not configured")),
+            true if !self.may_give(token, role) => Some(format!("role {role:?} is not one of the issuer's roles")),
+            true => None,
+        });
+        claims.into_iter().flatten().chain(roles).collect()
+    }
+
+    fn token_grants(&self, token: &Token) -> bool {
+        self.issuer_of(token).is_some_and(|issuer| issuer.token_grants)
+    }
+
+    fn may_give(&self, token: &Token, role: &str) -> bool {
+        self.issuer_of(token).is_some_and(|issuer| issuer.may_give(role))
+    }
+
+    fn issuer_of(&self, token: &Token) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| issuer.issuer == token.issuer)
     }
 }
 
@@ -210,6 +255,9 @@ mod tests {
         assert!(
             refused(vec![issuer("a", "https://a/")]).contains("`user_prefix` is not the beginning of a user's name")
         );
+        let mut of_unknown_role = issuer("a", "");
+        of_unknown_role.roles = Some(["member".to_owned()].into());
+        assert!(refused(vec![of_unknown_role]).contains("`roles` contains \"member\", which is not configured"));
         let two = vec![issuer("a", "x-"), issuer("b", "y-")];
         assert!(Policy::new(two, BTreeMap::new(), None).is_ok());
     }

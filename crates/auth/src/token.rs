@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::issuer::Issuer;
+
 /// The longest name of a user in bytes, including its issuer's prefix.
 pub const MAX_USER_LEN: usize = 180;
 
@@ -42,51 +44,6 @@ pub struct TokenRules {
 impl Default for TokenRules {
     fn default() -> Self {
         Self { max_token: 8 * 1024, max_lifetime: Duration::from_secs(24 * 3600), leeway: Duration::from_secs(30) }
-    }
-}
-
-/// An issuer of tokens, and how its tokens name users and roles.
-///
-/// ```
-/// use roomcast_auth::{Algorithm, Issuer};
-///
-/// let issuer = Issuer::new("https://id.example", ["roomcast"], [Algorithm::ES256]);
-/// assert_eq!((&*issuer.user_claim, &*issuer.user_prefix), ("sub", ""));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Issuer {
-    /// The issuer's name, which the claim `iss` must equal.
-    pub issuer: String,
-    /// The accepted audiences. The claim `aud` must contain at least one of them.
-    pub audience: Vec<String>,
-    /// The algorithms with which the issuer signs.
-    pub algorithms: Vec<Algorithm>,
-    /// The dotted path of the claim that names the user. Default: `sub`.
-    pub user_claim: String,
-    /// The prefix that this issuer's users get, so that users of different issuers differ. Default:
-    /// none.
-    pub user_prefix: String,
-    /// The dotted path of the claim that lists the roles. Default: none.
-    pub roles_claim: Option<String>,
-}
-
-impl Issuer {
-    /// Creates an issuer whose claim `sub` names the user, and whose tokens list no roles of their
-    /// own.
-    pub fn new(
-        issuer: impl Into<String>,
-        audience: impl IntoIterator<Item = impl Into<String>>,
-        algorithms: impl IntoIterator<Item = Algorithm>,
-    ) -> Self {
-        Self {
-            issuer: issuer.into(),
-            audience: audience.into_iter().map(Into::into).collect(),
-            algorithms: algorithms.into_iter().collect(),
-            user_claim: "sub".to_owned(),
-            user_prefix: String::new(),
-            roles_claim: None,
-        }
     }
 }
 
@@ -234,7 +191,8 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// The contents of a verified token.
+/// The contents of a verified token. Not everything in it counts: an [`Issuer`] can limit what its
+/// tokens grant, and [`Policy`](crate::Policy) applies these limits.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Token {

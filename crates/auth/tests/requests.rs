@@ -210,3 +210,38 @@ async fn an_explanation_agrees_with_the_grants() {
         assert_eq!(explanation.to_string().contains("the largest number of patterns"), room == "late", "{explanation}");
     }
 }
+
+#[tokio::test]
+async fn an_issuer_gives_no_more_than_its_limits_permit() {
+    let rules = |room: &str| serde_json::from_value(json!([{ "rooms": [room], "do": ["join"] }])).unwrap();
+    let roles = BTreeMap::from([("guest".to_owned(), rules("lobby")), ("admin".to_owned(), rules("**"))]);
+    let extension =
+        json!({ "roles": ["admin", "guest"], "allow": [{ "rooms": ["den"], "do": ["join"] }], "join": ["attic"] });
+    let token = token(&json!({ "roomcast": extension }));
+    for (is_limited, [lobby, cellar, den, attic]) in [(false, [true; 4]), (true, [true, false, false, false])] {
+        let mut issuer = Issuer::new(ISSUER, ["roomcast"], [Algorithm::ES256]);
+        if is_limited {
+            issuer.roles = Some(["guest".to_owned()].into());
+            issuer.token_grants = false;
+        }
+        let policy = Policy::new(vec![issuer], roles.clone(), None).unwrap();
+        let keys = Keys::from_pem(&KEYS.public_pem, &[Algorithm::ES256]).unwrap();
+        let authorizer = JwtAuthorizer::new(policy, BTreeMap::from([(ISSUER.to_owned(), keys.into())])).unwrap();
+        let bearer = format!("Bearer {token}");
+        let (mut client, socket) = connect(&authorizer, "/socket", &[HOST, ("authorization", &bearer)]).await.unwrap();
+        assert_eq!(socket.rooms().iter().any(|room| **room == *"attic"), attic);
+        for (room, expected) in [("lobby", lobby), ("cellar", cellar), ("den", den)] {
+            assert_eq!(may_join(&mut client, room).await, expected, "{room}");
+        }
+        if is_limited {
+            let text = authorizer.explain(Some(&token), Right::Join, "attic").await.to_string();
+            for expected in [
+                "claim `roomcast.allow`, because the issuer has token_grants = false",
+                "claim `roomcast.join`, because the issuer has token_grants = false",
+                "role \"admin\" is not one of the issuer's roles",
+            ] {
+                assert!(text.contains(expected) && !text.contains("joins this room"), "{text}");
+            }
+        }
+    }
+}

@@ -84,6 +84,8 @@ fn policy(config: &Config, layers: &Layers) -> Result<Policy, ConfigError> {
         }
         issuer.user_prefix.clone_from(&table.user_prefix);
         issuer.roles_claim.clone_from(&table.roles_claim);
+        issuer.roles = table.roles.as_ref().map(|roles| roles.iter().cloned().collect());
+        issuer.token_grants = table.token_grants.unwrap_or(true);
         issuer
     });
     let anonymous = config.auth.anonymous.as_ref().map(|anonymous| anonymous.allow.clone());

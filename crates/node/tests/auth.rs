@@ -139,6 +139,7 @@ fn a_wrong_table_is_reported_with_its_place() {
         ),
         ("secret_file = ", "key_file = ", "key_file: HS256 needs a secret"),
         ("HS256", "ES256", "has no key for its algorithms [ES256]"),
+        ("roles_claim = \"roles\"", "roles = [\"guest\"]", "`roles` contains \"guest\", which is not configured"),
     ] {
         let file = write_file("auth-wrong.toml", &valid.replacen(change, by, 1));
         let error = error_of(&run(&["check", "--config", &file], &[]), EXIT_USAGE);

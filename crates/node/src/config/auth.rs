@@ -82,6 +82,13 @@ pub(crate) struct IssuerTable {
     /// Dotted path of the claim that lists the user's roles
     #[serde(default)]
     pub(crate) roles_claim: Option<String>,
+    /// The only roles that this issuer's tokens can give; without it, all roles
+    #[serde(default)]
+    pub(crate) roles: Option<Vec<String>>,
+    /// Whether this issuer's tokens can grant rights themselves, with the claims roomcast.allow and roomcast.join; true
+    /// by default
+    #[serde(default)]
+    pub(crate) token_grants: Option<bool>,
 }
 
 /// A role, which tokens name
