@@ -186,10 +186,8 @@ impl JwtAuthorizer {
         let mut own = self.rules.write();
         for (issuer, keys) in &mut Arc::make_mut(&mut rules).keys {
             let fetched = own.keys.get(issuer).and_then(KeySource::remote);
-            if let (Some(fetched), Some(new)) = (fetched, keys.remote())
-                && fetched.has_source_of(new)
-            {
-                *keys = fetched.clone().into();
+            if let (Some(fetched), Some(new)) = (fetched, keys.remote()) {
+                *keys = fetched.replaced_by(new).into();
             }
         }
         *own = rules;

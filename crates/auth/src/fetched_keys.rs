@@ -107,6 +107,11 @@ impl FetchedKeys {
         }
     }
 
+    /// Returns these keys, which are to be fetched at once.
+    pub(crate) fn not_yet_fetched_again(&self) -> Self {
+        Self { fetched: self.fetched.clone(), ..Self::default() }
+    }
+
     /// Returns the time since the keys were fetched, or `None` if there are no keys.
     pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
         self.fetched.as_ref().map(|(_, fetched)| now.duration_since(*fetched))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use crate::keys::Keys;
 use crate::remote_keys::{RemoteKeys, Unavailable};
@@ -52,7 +52,8 @@ impl KeySource {
     pub(crate) fn may_verify(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::Fixed(keys) => keys.has_any_for(algorithm),
-            Self::Remote(_) => true,
+            // A JWK set contains no secrets.
+            Self::Remote(_) => algorithm.family() != AlgorithmFamily::Hmac,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The keys of an issuer that publishes them at a URL, and the task that fetches them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -35,7 +35,7 @@ pub struct RemoteKeys(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    task: OnceLock<AbortHandle>,
+    task: Mutex<Option<AbortHandle>>,
 }
 
 #[derive(Debug)]
@@ -67,23 +67,34 @@ impl RemoteKeys {
     pub fn new(url: JwksUrl, client: JwksClient) -> Self {
         let shared =
             Shared { url, client, state: Mutex::default(), is_wanted: Notify::new(), ended: watch::Sender::new(()) };
-        Self(Arc::new(Handle { shared: Arc::new(shared), task: OnceLock::new() }))
+        Self(Arc::new(Handle { shared: Arc::new(shared), task: Mutex::default() }))
     }
 
-    /// Returns whether these keys come from the same URL as others, over connections that trust the
-    /// same CA certificates.
-    pub(crate) fn has_source_of(&self, other: &Self) -> bool {
-        let (own, other) = (&self.0.shared, &other.0.shared);
-        own.url == other.url && own.client == other.client
+    /// Returns the keys with which to replace these keys, given newly configured ones. If only the CA
+    /// certificates have changed, the new keys begin with what has been fetched so far.
+    pub(crate) fn replaced_by(&self, new: &Self) -> Self {
+        let (own, other) = (&self.0.shared, &new.0.shared);
+        if own.url != other.url {
+            return new.clone();
+        }
+        if own.client == other.client {
+            return self.clone();
+        }
+        let keys = own.state.lock().keys.not_yet_fetched_again();
+        other.state.lock().keys = keys;
+        new.clone()
     }
 
-    /// Starts the task, if it has not started yet.
+    /// Starts the task, unless it runs already.
     ///
     /// # Panics
     /// If called outside a tokio runtime.
     pub(crate) fn start(&self) {
-        let run = || tokio::spawn(Arc::clone(&self.0.shared).run()).abort_handle();
-        self.0.task.get_or_init(run);
+        let mut task = self.0.task.lock();
+        // A task ends early if its runtime does.
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            *task = Some(tokio::spawn(Arc::clone(&self.0.shared).run()).abort_handle());
+        }
     }
 
     /// Waits until the first fetch has ended.
@@ -133,7 +144,7 @@ impl RemoteKeys {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get() {
+        if let Some(task) = self.task.get_mut() {
             task.abort();
         }
     }

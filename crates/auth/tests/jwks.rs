@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use axum::http::Request;
@@ -16,7 +16,7 @@ use roomcast_auth::{
     Algorithm, FETCH_TIMEOUT, FetchError, Issuer, JwksClient, JwtAuthorizer, MAX_JWKS_LEN, Policy, RemoteKeys,
     TokenError,
 };
-use roomcast_testkit::{JwksReply, JwksServer};
+use roomcast_testkit::{JwksReply, JwksServer, free_port};
 use serde_json::{Value, json};
 
 const ISSUER: &str = "https://id.example";
@@ -33,16 +33,18 @@ fn client(server: &JwksServer) -> JwksClient {
 
 /// Accepts tokens of issuers that publish their keys on these servers.
 fn authorizer(issuers: &[(&str, &JwksServer)]) -> JwtAuthorizer {
+    let keys = |server: &JwksServer| RemoteKeys::new(server.url.parse().unwrap(), client(server));
+    authorizer_with(issuers.iter().map(|(name, server)| (*name, keys(server))).collect())
+}
+
+fn authorizer_with(issuers: Vec<(&str, RemoteKeys)>) -> JwtAuthorizer {
     let of_policy = issuers.iter().map(|(name, _)| {
         let mut issuer = Issuer::new(*name, ["roomcast"], [Algorithm::ES256]);
         issuer.user_prefix = if *name == ISSUER { "own-" } else { "other-" }.to_owned();
         issuer
     });
     let policy = Policy::new(of_policy.collect(), BTreeMap::new(), None).unwrap();
-    let keys = issuers.iter().map(|(name, server)| {
-        let keys = RemoteKeys::new(server.url.parse().unwrap(), client(server));
-        ((*name).to_owned(), keys.into())
-    });
+    let keys = issuers.into_iter().map(|(name, keys)| (name.to_owned(), keys.into()));
     JwtAuthorizer::new(policy, keys.collect()).unwrap()
 }
 
@@ -115,8 +117,8 @@ async fn what_is_not_a_jwk_set_is_an_error() {
     assert_eq!(fetched.unwrap_err(), FetchError::Timeout);
     server.reply(largest(MAX_JWKS_LEN));
     assert!(client.fetch(&url).await.is_ok());
-    drop(server);
-    assert!(matches!(client.fetch(&url).await, Err(FetchError::Connect(_))));
+    let closed = format!("http://127.0.0.1:{}/jwks.json", free_port()).parse().unwrap();
+    assert!(matches!(client.fetch(&closed).await, Err(FetchError::Connect(_))));
 }
 
 #[tokio::test]
@@ -153,10 +155,7 @@ async fn a_rotated_key_is_accepted_after_30_s_at_most_and_the_withdrawn_key_is_r
 
 #[tokio::test]
 async fn keys_are_used_for_24_h_while_the_issuer_is_down_and_the_log_tells_the_operator() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = LazyLock::force(&LOG);
     let pair = KeyPair::generate();
     let server = JwksServer::start(set(&[("1", &pair)])).await;
     let authorizer = authorizer(&[(ISSUER, &server)]);
@@ -165,25 +164,34 @@ async fn keys_are_used_for_24_h_while_the_issuer_is_down_and_the_log_tells_the_o
 
     server.reply(JwksReply::Status(500));
     advance(Duration::from_secs(10 * 60)).await;
-    log.until("cannot fetch the keys of an issuer; the previous keys stay in use").await;
+    log.until("cannot fetch the keys of an issuer; the previous keys stay in use", &server).await;
     assert!(authorizer.verify(&token).await.is_ok());
     advance(Duration::from_secs(24 * 3600)).await;
-    log.until("the keys of an issuer are older than 24 h").await;
+    log.until("the keys of an issuer are older than 24 h", &server).await;
     assert!(matches!(authorizer.verify(&token).await, Err(TokenError::KeysUnavailable { .. })));
 
     server.reply(set(&[("1", &pair)]));
     advance(Duration::from_secs(30)).await;
-    log.until("fetched the keys of an issuer again").await;
+    log.until("fetched the keys of an issuer again", &server).await;
     assert!(authorizer.verify(&token).await.is_ok());
 }
 
-/// What the library has logged.
+/// What all tests of this process have logged.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).init();
+    log
+});
+
 impl Log {
-    async fn until(&self, text: &str) {
-        while !String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text) {
+    /// Waits for a line about the keys on a server.
+    async fn until(&self, text: &str, server: &JwksServer) {
+        let is_it = |line: &str| line.contains(text) && line.contains(&server.url);
+        while !String::from_utf8_lossy(&self.0.lock().unwrap()).lines().any(is_it) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -242,6 +250,16 @@ async fn an_issuer_with_the_same_url_keeps_its_keys_when_the_rules_are_replaced(
     let of_new_issuer = running.verify(&token(&pair, "1", OTHER_ISSUER)).await;
     assert!(matches!(of_new_issuer, Err(TokenError::KeysUnavailable { .. })), "{of_new_issuer:?}");
     assert_eq!(server.requests(), 2, "one fetch for each issuer");
+
+    // With other CA certificates, the fetch fails, and the keys stay in use.
+    let other = JwksServer::start(JwksReply::Close).await;
+    let keys = RemoteKeys::new(server.url.parse().unwrap(), client(&other));
+    running.replace(&authorizer_with(vec![(ISSUER, keys)]));
+    running.fetch_keys().await;
+    while !matches!(running.remote_issuers().get(ISSUER), Some(Some(FetchError::Tls(_)))) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(running.verify(&token(&pair, "1", ISSUER)).await.is_ok());
 
     let moved = JwksServer::start(set(&[("2", &rotated)])).await;
     running.replace(&authorizer(&[(ISSUER, &moved)]));

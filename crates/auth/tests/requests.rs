@@ -11,7 +11,7 @@ use axum::http::{Request, StatusCode};
 use common::{KeyPair, now};
 use roomcast::testing::{Client, ClientBuilder, ConnectError};
 use roomcast::{Code, MAX_PATTERNS, Node, Options, Right, Router, Socket};
-use roomcast_auth::{Algorithm, Issuer, JwtAuthorizer, Keys, Origins, Policy};
+use roomcast_auth::{Algorithm, Issuer, JwksClient, JwtAuthorizer, Keys, Origins, Policy, RemoteKeys};
 use serde_json::{Value, json};
 
 static KEYS: LazyLock<KeyPair> = LazyLock::new(KeyPair::generate);
@@ -149,6 +149,11 @@ async fn replaced_rules_apply_to_new_requests() {
 
 #[test]
 fn an_issuer_without_keys_is_an_error() {
+    let secret_needed = Policy::new(vec![Issuer::new(ISSUER, ["roomcast"], [Algorithm::HS256])], BTreeMap::new(), None);
+    let url = "https://id.example/jwks".parse().unwrap();
+    let keys = RemoteKeys::new(url, JwksClient::new()).into();
+    let error = JwtAuthorizer::new(secret_needed.unwrap(), BTreeMap::from([(ISSUER.to_owned(), keys)])).unwrap_err();
+    assert_eq!(error.to_string(), "issuer \"https://id.example\" has no key for its algorithms [HS256]");
     let error = JwtAuthorizer::new(policy(), BTreeMap::new()).unwrap_err();
     assert_eq!(error.to_string(), "issuer \"https://id.example\" has no key for its algorithms [ES256]");
 }
