@@ -237,6 +237,22 @@ async fn a_client_gets_unavailable_while_there_are_no_keys() {
 }
 
 #[tokio::test]
+async fn a_client_waits_4_s_at_most_for_a_slow_issuer() {
+    let pair = KeyPair::generate();
+    let server = JwksServer::start(JwksReply::Silence).await;
+    let authorizer = authorizer(&[(ISSUER, &server)]);
+    let token = token(&pair, "1", ISSUER);
+    let (code, ()) = tokio::join!(code(&authorizer, &token), async {
+        while server.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+        advance(Duration::from_secs(4)).await;
+    });
+    assert_eq!(code, Some(Code::Unavailable));
+    assert!(matches!(authorizer.remote_issuers().get(ISSUER), Some(None)), "the fetch has not ended");
+}
+
+#[tokio::test]
 async fn an_issuer_with_the_same_url_keeps_its_keys_when_the_rules_are_replaced() {
     let (pair, rotated) = (KeyPair::generate(), KeyPair::generate());
     let server = JwksServer::start(set(&[("1", &pair)])).await;
