@@ -4,6 +4,7 @@ mod support;
 
 use std::process::Command;
 
+use roomcast_testkit::{JwksReply, JwksServer};
 use support::{run, write_file};
 
 const CHART: &str = include_str!("../../../helm/roomcast/Chart.yaml");
@@ -31,13 +32,16 @@ fn file_of_the_chart() -> String {
     lines.map_while(|line| line).collect::<Vec<_>>().join("\n")
 }
 
-#[test]
-fn a_node_accepts_the_file_that_the_chart_makes_of_its_values() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_accepts_the_file_that_the_chart_makes_of_its_values() {
     let keys = r#"{"keys": [{"kty": "RSA", "n": "KEY", "e": "AQAB"}]}"#.replace("KEY", &("u".repeat(341) + "w"));
-    let (keys, secret) = (write_file("chart-jwks.json", &keys), write_file("chart-secret", &"s".repeat(32)));
+    let server = JwksServer::start_plain(JwksReply::Body(keys)).await;
+    let secret = write_file("chart-secret", &"s".repeat(32));
     let file = file_of_the_chart();
     assert!(file.contains("[[auth.issuer]]") && file.contains("[[role]]"), "{file}");
-    let file = file.replace("/etc/roomcast/issuers/jwks.json", &keys).replace("/etc/roomcast/issuers/secret", &secret);
+    let file = file
+        .replace("https://id.example.org/realms/app/protocol/openid-connect/certs", &server.url)
+        .replace("/etc/roomcast/issuers/secret", &secret);
     let output = run(&["check", "--config", &write_file("chart.toml", &file)], &[]);
     let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}");

@@ -112,7 +112,8 @@ pub use roomcast_core::{
     MAX_CREDENTIAL_ID, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, MAX_LISTED_CONNECTIONS, MAX_PATTERNS, MAX_REVOCATIONS,
     MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, Names, NodeId, NodeInfo,
     PatternError, Position, Publication, PublicationQueue, Publish, Reached, Reservation, Revocation, Revoked, Right,
-    RoomCount, RoomName, RoomPatterns, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, Verdict, check_event, claim,
+    RoomCount, RoomName, RoomPatterns, Rooms, RoomsQuery, Rule, RuleError, Subject, UserId, Verdict, check_event,
+    claim,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 
