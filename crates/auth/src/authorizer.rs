@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::request::Parts;
 use jsonwebtoken::Algorithm;
 use parking_lot::RwLock;
-use roomcast::{Authorizer, CallError, Code, Credential, EXPIRY_GRACE, Identity, Right};
-use serde_json::json;
+use roomcast::{Authorizer, CallError, Code, EXPIRY_GRACE, Identity, Right};
 use thiserror::Error;
 
 use crate::explanation::Explanation;
@@ -248,14 +247,8 @@ impl Rules {
             }
         })?;
         let (grants, join) = (self.policy.grants(&token), self.policy.joins(&token).to_vec());
-        let subject = json!([token.issuer, token.subject, token.user]).to_string();
-        let mut identity = Identity::new(grants).with_user(token.user).with_credential(Credential {
-            subject,
-            id: token.id,
-            issued_at: token.issued_at,
-            expires_at: token.expires_at,
-            grace: self.expiry_grace,
-        });
+        let credential = token.credential(self.expiry_grace);
+        let mut identity = Identity::new(grants).with_user(token.user).with_credential(credential);
         identity.join = join;
         identity.meta = token.meta;
         Ok(identity)

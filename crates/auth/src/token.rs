@@ -8,9 +8,9 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
-use roomcast::{RoomName, Rule, Subject, UserId, claim};
+use roomcast::{Credential, RoomName, Rule, Subject, UserId, claim};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::issuer::Issuer;
@@ -218,6 +218,20 @@ pub struct Token {
     pub meta: Value,
     /// All claims.
     pub claims: Value,
+}
+
+impl Token {
+    /// Returns the credential of the token's client. Its connection stays open for the grace time
+    /// after the token has expired.
+    pub fn credential(&self, grace: Duration) -> Credential {
+        Credential {
+            subject: json!([self.issuer, self.subject, self.user]).to_string(),
+            id: self.id.clone(),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+            grace,
+        }
+    }
 }
 
 /// The claim `roomcast`.

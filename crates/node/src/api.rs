@@ -6,6 +6,7 @@ mod body;
 mod browser;
 mod connection_body;
 mod connections;
+mod explain;
 mod failure;
 mod guard;
 mod keys;
@@ -18,16 +19,19 @@ mod users;
 
 use std::sync::LazyLock;
 
+use axum::Extension;
 use axum::extract::OriginalUri;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use roomcast::{Code, Node};
+use roomcast_auth::JwtAuthorizer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use explain::Decider;
 pub(crate) use failure::Failure;
 pub(crate) use guard::{ApiRules, Guard};
 pub(crate) use keys::{ApiKeys, Keyring, MIN_KEY_LENGTH};
@@ -37,12 +41,13 @@ pub(crate) use scope::Scope;
 pub(crate) const PREFIX: &str = "/v1";
 
 /// The API of a node, to be nested at [`PREFIX`].
-pub(crate) fn routes(node: Node, guard: Guard) -> axum::Router {
+pub(crate) fn routes(node: Node, guard: Guard, authorizer: Option<JwtAuthorizer>) -> axum::Router {
     let (routes, _) = described_routes().split_for_parts();
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(guard, guard::check))
+        .layer(Extension(Decider(authorizer)))
         .with_state(node)
 }
 
@@ -59,6 +64,7 @@ fn described_routes() -> OpenApiRouter<Node> {
         (Scope::Admin, routes!(users::set_grants)),
         (Scope::Admin, routes!(revocations::revoke)),
         (Scope::Read, routes!(revocations::list)),
+        (Scope::Read, routes!(explain::explain)),
         (Scope::Read, routes!(connections::list)),
         (Scope::Publish, routes!(connections::notify)),
         (Scope::Read, routes!(connections::describe)),
@@ -82,7 +88,7 @@ fn described_routes() -> OpenApiRouter<Node> {
         (name = "rooms", description = "Publish to rooms, and manage their members"),
         (name = "users", description = "All connections of a user"),
         (name = "connections", description = "Connections of any node"),
-        (name = "revocations", description = "Tokens that are no longer accepted"),
+        (name = "access", description = "Why clients may do something, and tokens that are no longer accepted"),
         (name = "cluster", description = "The nodes, and this description"),
     ),
     components(schemas(failure::ErrorBody)),

@@ -120,11 +120,12 @@ async fn serve(
         app: public_routes(&setup, &node, &registry)?,
     });
 
+    let authorizer = setup.authentication.as_ref().map(|authentication| authentication.authorizer.clone());
     let mut api_url = None;
     if let Some(internal) = internal {
         tracing::info!("serving health, metrics and the HTTP API on http://{}", internal.local_addr()?);
         api_url = Some(format!("http://{}", on_this_machine(internal.local_addr()?)));
-        let api = api::routes(node.clone(), guard.clone());
+        let api = api::routes(node.clone(), guard.clone(), authorizer.clone());
         internal::spawn(internal, places.internal, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
@@ -132,7 +133,6 @@ async fn serve(
     let address = public.local_addr()?;
     tracing::info!(node = %node.id(), demo = *setup.config.demo, "listening on {scheme}://{address}");
     greet(&setup, logs, &format!("{scheme}://{}", on_this_machine(address)), api_url.as_deref());
-    let authorizer = setup.authentication.as_ref().map(|authentication| authentication.authorizer.clone());
     tokio::spawn(finish_start(authorizer.clone(), readiness.clone()));
 
     let running = Running { logs, descriptors, node: node.clone(), guard, tls, authorizer };

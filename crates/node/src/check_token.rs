@@ -3,21 +3,19 @@
 use std::time::SystemTime;
 
 use clap::{Arg, ArgMatches};
-use roomcast::{Name, Names, Right, RoomName};
+use roomcast::Right;
 use roomcast_auth::{JwtAuthorizer, Token};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error;
 
 use crate::config::unreadable;
+use crate::permission::Permission;
 
 const TOKEN: &str = "token";
 const ROOM: &str = "room";
 const CALL: &str = "call";
 const RIGHT: &str = "do";
-
-/// How the names of built-in methods begin. Grants on calls do not apply to them.
-const BUILT_IN: [&str; 2] = ["rooms/", "auth/"];
 
 /// The flags that the command takes in addition to the options of a node.
 pub(crate) fn arguments() -> [Arg; 4] {
@@ -46,7 +44,7 @@ pub(crate) struct Question {
     /// `None`: an anonymous client.
     token: Option<String>,
     /// `None`: only whether the token is accepted.
-    asked: Option<(Right, String)>,
+    asked: Option<Permission>,
 }
 
 impl Question {
@@ -54,18 +52,8 @@ impl Question {
     pub(crate) fn of(arguments: &ArgMatches) -> Result<Option<Self>, String> {
         let text = |id| arguments.get_one::<String>(id);
         let right = arguments.get_one::<Right>(RIGHT).copied();
-        let asked = match (text(ROOM), text(CALL)) {
-            (None, None) if right.is_some() => return Err("--do needs --room ROOM or --call METHOD".to_owned()),
-            (None, None) => None,
-            (Some(room), _) => Some((right.unwrap_or(Right::Join), check_room(room)?)),
-            (None, Some(method)) => Some((right.unwrap_or(Right::Call), check_method(method)?)),
-        };
-        if let Some((right, name)) = &asked
-            && right.names() != if text(ROOM).is_some() { Names::Rooms } else { Names::Calls }
-        {
-            let kind = if text(ROOM).is_some() { "rooms" } else { "methods" };
-            return Err(format!("--do: {right} is not a right on {kind} such as {name:?}"));
-        }
+        let [room, call] = [ROOM, CALL].map(|id| text(id).map(String::as_str));
+        let asked = Permission::of("--", room, call, right)?;
         let token = text(TOKEN).map(|path| read_token(path)).transpose()?;
         Ok((token.is_some() || asked.is_some()).then_some(Self { token, asked }))
     }
@@ -73,7 +61,7 @@ impl Question {
     /// Prints the answer as text. The second value is whether the token is accepted, and the right granted.
     pub(crate) async fn answer(&self, authorizer: &JwtAuthorizer) -> (String, bool) {
         let token = self.token.as_deref();
-        if let Some((right, name)) = &self.asked {
+        if let Some(Permission { right, name }) = &self.asked {
             let explanation = authorizer.explain(token, *right, name).await;
             return (explanation.to_string(), explanation.is_granted());
         }
@@ -104,21 +92,6 @@ fn read_token(path: &str) -> Result<String, String> {
             Err(format!("cannot read the file of --token: {}; {hint}", unreadable(&error)))
         }
     }
-}
-
-fn check_room(room: &str) -> Result<String, String> {
-    let room = RoomName::new(room).map_err(|error| format!("--room: {error}"))?;
-    Ok(room.to_string())
-}
-
-fn check_method(method: &str) -> Result<String, String> {
-    if BUILT_IN.iter().any(|prefix| method.starts_with(prefix)) {
-        return Err(format!(
-            "--call: {method:?} is a built-in method, to which rights on calls do not apply; for rooms/…, use --room ROOM --do RIGHT"
-        ));
-    }
-    let method = Name::new(method).map_err(|error| format!("--call: {error}"))?;
-    Ok(method.to_string())
 }
 
 fn parse_right(text: &str) -> Result<Right, String> {

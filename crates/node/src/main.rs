@@ -21,6 +21,7 @@ mod internal;
 mod listener;
 mod log_writer;
 mod machine;
+mod permission;
 mod places;
 mod process;
 mod proxy_protocol;

@@ -156,6 +156,7 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("/v1/connections/{id}", "delete", "admin"),
     ("/v1/connections/{id}", "get", "read"),
     ("/v1/connections/{id}/events/{event}", "post", "publish"),
+    ("/v1/explain", "post", "read"),
     ("/v1/nodes", "get", "read"),
     ("/v1/openapi.json", "get", "read"),
     ("/v1/revocations", "get", "read"),

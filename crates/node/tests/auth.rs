@@ -5,10 +5,10 @@ mod support;
 use std::process::Command;
 
 use roomcast_testkit::{Client, ClientError, Node};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::log::Log;
 use support::tokens::token;
-use support::{BINARY, error_of, run, write_file};
+use support::{BINARY, error_of, http, run, write_file};
 
 /// Stands in place of secrets; no line of the log may contain it.
 const SECRET: &str = "c4n4ry-0123456789abcdef-0123456789";
@@ -226,4 +226,52 @@ fn a_minted_token_is_accepted_and_can_be_read() {
         let error = error_of(&run(arguments, &[]), EXIT_USAGE);
         assert!(error.contains(expected) && !error.contains("c4n4ry"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn the_api_explains_a_decision_and_names_a_revoked_token() {
+    let file = write_file("auth-explain.toml", &config(&write_file("explain-secret", SECRET), "team:{claim.team}:*"));
+    let mut command = Command::new(BINARY);
+    let log = Log::of(&mut command);
+    let node = Node::start_by(command, &["--config", &file]).await;
+    let ask = async |question: Value| {
+        let answer = http(&node.internal, "POST", "/v1/explain", "", question.to_string().as_bytes()).await;
+        (answer.status, serde_json::from_str::<Value>(&answer.body).expect("JSON"))
+    };
+    let token = token(SECRET, &json!({}));
+    let (status, granted) = ask(json!({ "token": token, "room": "team:red:a", "do": "publish" })).await;
+    assert_eq!((status, &granted["explanation"]["decision"]), (200, &json!("granted")), "{granted}");
+    assert_eq!(granted["explanation"]["rules"][0]["source"], json!({ "role": "member" }), "{granted}");
+    assert_eq!(granted["revoked"], false);
+    let (_, denied) = ask(json!({ "token": token, "room": "team:blue:a" })).await;
+    assert_eq!(denied["explanation"]["decision"], "not_granted", "{denied}");
+    let (_, anonymous) = ask(json!({ "room": "public:a" })).await;
+    assert_eq!(anonymous["explanation"]["decision"], "granted", "{anonymous}");
+    let (_, rejected) = ask(json!({ "token": "x.y.z", "room": "public:a" })).await;
+    assert_eq!(rejected["explanation"]["decision"], "rejected", "{rejected}");
+
+    let until = json!({ "user": "ann", "until": 4_000_000_000_u64 });
+    assert_eq!(http(&node.internal, "POST", "/v1/revocations", "", until.to_string().as_bytes()).await.status, 400);
+    let in_a_year =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs() + 31_536_000;
+    let body = json!({ "user": "ann", "until": in_a_year }).to_string();
+    assert_eq!(http(&node.internal, "POST", "/v1/revocations", "", body.as_bytes()).await.status, 200);
+    let (_, revoked) = ask(json!({ "token": token, "room": "team:red:a" })).await;
+    assert_eq!((&revoked["revoked"], &revoked["explanation"]["decision"]), (&json!(true), &json!("granted")));
+
+    for (question, expected) in [
+        (json!({}), "name a room or a call"),
+        (json!({ "do": "join" }), "do needs room"),
+        (json!({ "room": "a", "call": "b" }), "not both"),
+        (json!({ "room": "a", "do": "call" }), "call is not a right on rooms"),
+        (json!({ "room": "a/b" }), "room: "),
+        (json!({ "call": "rooms/join/a" }), "built-in method"),
+        (json!({ "room": "a", "do": "dance" }), "dance"),
+    ] {
+        let (status, error) = ask(question).await;
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(status == 400 && message.contains(expected), "{status} {message}");
+    }
+    drop(node);
+    assert!(log.rest().iter().all(|line| !line.contains(&token)), "a token is never logged");
 }

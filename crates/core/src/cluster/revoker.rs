@@ -84,6 +84,11 @@ impl Revoker {
         }
     }
 
+    /// Returns whether a client is revoked, as far as this node has read the revocations.
+    pub fn is_revoked(&self, holder: &Holder<'_>) -> bool {
+        self.revocations.lock().apply_to(holder, seconds(SystemTime::now()))
+    }
+
     /// Closes a connection if its user or its credential was revoked.
     pub fn enforce_on(&self, connection: &LocalConnection) {
         let revocations = self.revocations.lock();

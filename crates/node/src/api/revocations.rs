@@ -89,7 +89,7 @@ impl From<&Revocation> for RevocationBody {
     post,
     path = "/revocations",
     operation_id = "revoke",
-    tag = "revocations",
+    tag = "access",
     request_body(content = RevocationBody, description = "What to revoke, and until when"),
     responses(
         (status = OK, description = "The revocation is in force, and these connections are closing", body = RevokedBody),
@@ -117,7 +117,7 @@ pub(super) struct RevocationsBody {
     get,
     path = "/revocations",
     operation_id = "listRevocations",
-    tag = "revocations",
+    tag = "access",
     responses((status = OK, description = "The revocations", body = RevocationsBody), Always)
 )]
 pub(super) async fn list(State(node): State<Node>) -> Json<RevocationsBody> {

@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use parking_lot::RwLock;
 use prometheus::Registry;
 use roomcast_core::{
-    Broker, BrokerStatus, ConnectionId, Connections, ConnectionsQuery, Hub, MemoryBroker, NodeId, NodeInfo, Place,
-    Reached, Revocation, Rooms, RoomsQuery,
+    Broker, BrokerStatus, ConnectionId, Connections, ConnectionsQuery, Credential, Holder, Hub, MemoryBroker, NodeId,
+    NodeInfo, Place, Reached, Revocation, Rooms, RoomsQuery, UserId,
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -330,6 +331,13 @@ impl Node {
     /// If you drop the future after its first poll, the revocation may still take effect.
     pub async fn revoke(&self, revocation: Revocation) -> Result<Reached, CallError> {
         Ok(self.hub().cluster().revoke(revocation).await?)
+    }
+
+    /// Returns whether this node would reject a user's credential, because the user or the
+    /// credential was revoked.
+    pub fn is_revoked(&self, user: &UserId, credential: &Credential) -> bool {
+        let holder = Holder { user: Some(user), credential: Some(credential), connected_at: SystemTime::now() };
+        self.hub().cluster().revoker().is_revoked(&holder)
     }
 
     /// Returns the revocations that this node enforces, ordered by their end.
