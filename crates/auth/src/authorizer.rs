@@ -36,6 +36,9 @@ pub struct JwtAuthorizer {
     rules: Arc<RwLock<Arc<Rules>>>,
 }
 
+/// How long a client that has connected without a token may take to send it.
+const LATE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The largest number of keys with which one token is checked: a signature costs CPU time, and
 /// anybody can send tokens.
 const MAX_TRIED_KEYS: usize = 4;
@@ -49,6 +52,7 @@ struct Rules {
     tokens: TokenRules,
     origins: Origins,
     token_in_query: bool,
+    late: bool,
     expiry_grace: Duration,
 }
 
@@ -80,6 +84,7 @@ impl JwtAuthorizer {
             tokens: TokenRules::default(),
             origins: Origins::default(),
             token_in_query: false,
+            late: false,
             expiry_grace: EXPIRY_GRACE,
         };
         Ok(Self { rules: Arc::new(RwLock::new(Arc::new(rules))) })
@@ -102,6 +107,14 @@ impl JwtAuthorizer {
     #[must_use]
     pub fn token_in_query(self) -> Self {
         self.change(|rules| rules.token_in_query = true)
+    }
+
+    /// Also accepts clients that can send a token neither in a header nor in the URL. Such a client
+    /// connects without a token, and must call `auth/refresh` with its token as its first message,
+    /// within 5 s. Where anonymous clients may connect, a page without a token remains anonymous.
+    #[must_use]
+    pub fn late_tokens(self) -> Self {
+        self.change(|rules| rules.late = true)
     }
 
     /// Sets how long a connection stays open after its token has expired. Default: 25 s.
@@ -221,8 +234,8 @@ impl Authorizer for JwtAuthorizer {
         match request::token(request, rules.token_in_query) {
             Some(token) => rules.identity(token).await,
             // Without a token, only a page of an allowed origin may connect.
-            None if from_page.is_none() => Err(no_token()),
-            None => rules.anonymous(),
+            None if from_page.is_none() => rules.late(),
+            None => rules.anonymous().or_else(|_| rules.late()),
         }
     }
 
@@ -233,6 +246,14 @@ impl Authorizer for JwtAuthorizer {
 }
 
 impl Rules {
+    /// Returns the identity of a client that may send its token later.
+    fn late(&self) -> Result<Identity, CallError> {
+        match self.late {
+            true => Ok(Identity::pending(LATE_TIMEOUT)),
+            false => Err(no_token()),
+        }
+    }
+
     fn anonymous(&self) -> Result<Identity, CallError> {
         let grants = self.policy.anonymous_grants();
         grants.map(Identity::new).ok_or_else(no_token)

@@ -49,10 +49,9 @@ impl Authentication {
         let policy = policy(config, layers)?;
         let authorizer = JwtAuthorizer::new(policy, keys).map_err(|error| issuer(error.to_string()))?;
         let authorizer = authorizer.origins(auth.origins.clone()).token_rules(tokens).expiry_grace(*auth.expiry_grace);
-        Ok(Some(Self {
-            authorizer: if *auth.query_token { authorizer.token_in_query() } else { authorizer },
-            digest: files.digest.finalize().into(),
-        }))
+        let authorizer = if *auth.query_token { authorizer.token_in_query() } else { authorizer };
+        let authorizer = if *auth.late { authorizer.late_tokens() } else { authorizer };
+        Ok(Some(Self { authorizer, digest: files.digest.finalize().into() }))
     }
 }
 

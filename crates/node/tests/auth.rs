@@ -275,3 +275,18 @@ async fn the_api_explains_a_decision_and_names_a_revoked_token() {
     drop(node);
     assert!(log.rest().iter().all(|line| !line.contains(&token)), "a token is never logged");
 }
+
+#[tokio::test]
+async fn a_client_without_headers_sends_its_token_first() {
+    let file = config(&write_file("auth-late-secret", SECRET), "team:{claim.team}:*");
+    let file =
+        write_file("auth-late.toml", &file.replacen("[[auth.issuer]]", "[auth]\nlate = true\n\n[[auth.issuer]]", 1));
+    let node = Node::start_by(Command::new(BINARY), &["--config", &file]).await;
+    let mut client = Client::connect(&node.url()).await.expect("it may send its token later");
+    assert_eq!(client.call_text("auth/refresh", token(SECRET, &json!({}))).await.expect("it is open"), "");
+    assert!(may_join(&mut client, "team:red:a").await);
+    let mut silent = Client::connect(&node.url()).await.expect("it may send its token later");
+    silent.start("rooms/join/team:red:a", b"").await.expect("the connection is open");
+    assert_eq!(silent.closed().await.expect("a Close").0, 4401);
+    assert_eq!(status(connect_page(&node, "https://evil.example").await), Some(403));
+}

@@ -184,5 +184,8 @@ impl Access {
 fn expiry(identity: &Identity, now: Instant, seed: u64) -> Option<Expiry> {
     let credential = identity.credential.as_ref()?;
     let expires_in = credential.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
-    Some(Expiry::new(now, expires_in, credential.grace, seed))
+    Some(match identity.is_pending {
+        true => Expiry::without_reminder(now, expires_in),
+        false => Expiry::new(now, expires_in, credential.grace, seed),
+    })
 }

@@ -59,6 +59,11 @@ impl Expiry {
         Self { remind_at: Some(now + expires_in.saturating_sub(notice)), expires_at, ends_at: expires_at + grace }
     }
 
+    /// Creates the times of a connection that ends in `ends_in` without a reminder.
+    pub fn without_reminder(now: Instant, ends_in: Duration) -> Self {
+        Self { remind_at: None, expires_at: now + ends_in, ends_at: now + ends_in }
+    }
+
     /// Returns the time of the next event.
     pub fn next(&self) -> Instant {
         self.remind_at.unwrap_or(self.ends_at)

@@ -40,6 +40,9 @@ pub struct Identity {
     pub meta: Value,
     /// The proof of the identity. `None` if the identity does not expire and cannot be refreshed.
     pub credential: Option<Credential>,
+    /// Whether the client has yet to send its credential, with a refresh. Until then, it may do
+    /// nothing. The refresh can then set any user.
+    pub is_pending: bool,
 }
 
 /// What proves a client's identity, such as a token or a session.
@@ -79,6 +82,20 @@ impl Identity {
         Self { grants, ..Self::default() }
     }
 
+    /// Creates the identity of a client that must send its credential with a refresh, as its first
+    /// message and within this time. Otherwise, the connection is closed with 4401.
+    pub fn pending(within: Duration) -> Self {
+        let now = SystemTime::now();
+        let credential = Credential {
+            subject: String::new(),
+            id: None,
+            issued_at: now,
+            expires_at: now + within,
+            grace: Duration::ZERO,
+        };
+        Self { credential: Some(credential), is_pending: true, ..Self::default() }
+    }
+
     /// Sets the user.
     #[must_use]
     pub fn with_user(mut self, user: UserId) -> Self {
@@ -109,6 +126,9 @@ impl Identity {
         let (Some(current), Some(refreshed)) = (&self.credential, &next.credential) else {
             return Err(RefreshError::NoCredential);
         };
+        if self.is_pending {
+            return Ok(());
+        }
         if self.user != next.user || current.subject != refreshed.subject {
             return Err(RefreshError::OtherUser);
         }

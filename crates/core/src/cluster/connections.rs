@@ -178,7 +178,7 @@ impl ConnectionSummary {
         let connected = connection.connected_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             connection: connection.id,
-            user: connection.user.clone(),
+            user: connection.user().cloned(),
             address: connection.peer_addr.map(|address| address.ip()),
             connected_ms: u64::try_from(connected.as_millis()).unwrap_or(u64::MAX),
             rooms: connection.rooms().len(),

@@ -189,7 +189,7 @@ impl Revoker {
 fn with_holder<T>(connection: &LocalConnection, apply: impl FnOnce(Holder<'_>) -> T) -> T {
     let identity = connection.access.as_ref().map(|access| access.identity());
     apply(Holder {
-        user: connection.user.as_ref(),
+        user: connection.user(),
         credential: identity.as_ref().and_then(|identity| identity.credential.as_ref()),
         connected_at: connection.connected_at,
     })

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -22,8 +22,8 @@ use crate::rooms::outbox::{Outbox, Outgoing, Rejected};
 pub struct LocalConnection {
     /// The connection's id, which is unique in the cluster.
     pub id: ConnectionId,
-    /// The connection's user, if the upgrade set one.
-    pub user: Option<UserId>,
+    /// The connection's user. It never changes once it is set.
+    user: OnceLock<UserId>,
     /// What the client may do. `None` if clients are not authorized. Boxed, so that it costs other
     /// connections little.
     pub access: Option<Box<Access>>,
@@ -77,7 +77,7 @@ impl LocalConnection {
         let access = identity.map(|identity| Box::new(Access::new(identity, now, id.serial)));
         Arc::new(Self {
             id,
-            user,
+            user: user.map(OnceLock::from).unwrap_or_default(),
             access,
             peer_addr,
             connected_at: SystemTime::now(),
@@ -99,6 +99,17 @@ impl LocalConnection {
     pub fn rooms(&self) -> Vec<RoomName> {
         let rooms = self.rooms.lock();
         rooms.iter().flatten().map(|membership| &membership.room).filter(|room| !room.is_internal()).cloned().collect()
+    }
+
+    /// Returns the connection's user, if it has one.
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.get()
+    }
+
+    /// Sets the user of a client that has sent its credential after it connected. A user that is
+    /// already set stays.
+    pub fn set_user(&self, user: UserId) {
+        let _ = self.user.set(user);
     }
 
     /// Returns whether the connection is in a room.

@@ -276,7 +276,7 @@ impl LocalNode {
     /// # Cancel safety
     /// As for [`join`](Self::join).
     pub async fn join_user(&self, connection: &Arc<LocalConnection>) -> Result<(), JoinError> {
-        match &connection.user {
+        match connection.user() {
             Some(user) => self.join_eventually(connection, &RoomName::of_user(user)).await,
             None => Ok(()),
         }
@@ -305,7 +305,7 @@ impl LocalNode {
             membership.join = membership.join.and(join);
             return Ok(shard.subscriptions.pending(room));
         }
-        let own = usize::from(connection.user.is_some()); // the room of its user does not count
+        let own = usize::from(connection.user().is_some()); // the room of its user does not count
         if !room.is_internal() && rooms.len() >= self.options.max_rooms + own {
             return Err(JoinError::TooManyRooms { max: self.options.max_rooms });
         }
@@ -381,7 +381,7 @@ impl LocalNode {
     pub(crate) fn list_members(&self, room: &RoomName, max: usize) -> (usize, Vec<Member>) {
         let shard = self.shard(room).lock();
         let listed = shard.rooms.members(room).take(max);
-        let listed = listed.map(|member| Member { connection: member.id, user: member.user.clone() }).collect();
+        let listed = listed.map(|member| Member { connection: member.id, user: member.user().cloned() }).collect();
         (shard.rooms.count(room), listed)
     }
 

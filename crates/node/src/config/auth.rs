@@ -34,6 +34,10 @@ pub(crate) struct Auth {
     /// Also accept a token in the URL, as ?token=TOKEN; proxies write URLs to their logs
     #[schemars(extend("default" = false, "x-reloads" = true))]
     pub(crate) query_token: Scalar<bool>,
+    /// Also accept clients that connect without a token and then call auth/refresh with it, as their first message and
+    /// within 5 s
+    #[schemars(extend("default" = false, "x-reloads" = true))]
+    pub(crate) late: Scalar<bool>,
     /// CA certificates (PEM) that the node trusts when it fetches the keys of issuers; 'off' uses the CA certificates of
     /// the system
     #[schemars(extend("default" = "off", "x-reloads" = true))]

@@ -179,7 +179,11 @@ impl SharedAuthorizer {
                 authorizer.accept(hub, next).await
             };
             let next = Arc::new(in_time(decide).await?);
+            let user = next.user.clone();
             let change = access.refresh(next, Instant::now().into_std()).map_err(refused)?;
+            if let Some(user) = user {
+                connection.set_user(user);
+            }
             hub.local().apply(connection, &change);
             // A revocation may have arrived after the check, when the connection still had its
             // previous identity.

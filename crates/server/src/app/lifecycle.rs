@@ -16,6 +16,7 @@ use tracing::Span;
 
 use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
+use crate::app::late::LateClient;
 use crate::app::notifications::{NotificationQueue, report};
 use crate::app::rooms::MessageKind;
 use crate::app::routes::{Routes, Target, is_reserved};
@@ -162,9 +163,13 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     spans::open_connection(&connection, &mut info);
     let context = ConnectionContext::new(connection, info, node.options(), Arc::clone(node.metrics()));
     let socket = Socket { context: Arc::clone(&context), node };
-    let accepted = spans::within(&context, routes.connect(socket.clone(), request)).await;
+    let is_pending = context.access().is_some_and(|access| access.identity().is_pending);
+    let (accepted, late) = match is_pending {
+        true => (Ok(()), Some(LateClient::new(request))),
+        false => (spans::within(&context, routes.connect(socket.clone(), request)).await, None),
+    };
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
-    let app = RouterApp { routes, socket, queue: None };
+    let app = RouterApp { routes, socket, queue: None, late };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
     let open = Open { driver, entry, counted, _places: places };
     match accepted {
@@ -195,14 +200,17 @@ impl Open {
     /// handshake, because a client could delay it until after the end of a drain.
     async fn finish(mut self, end: End) {
         let queue = self.stop(&end);
-        let RouterApp { routes, socket, .. } = &self.driver.session.app;
+        let RouterApp { routes, socket, late, .. } = &self.driver.session.app;
         let (routes, socket) = (Arc::clone(routes), socket.clone());
+        let has_entered = late.as_ref().is_none_or(LateClient::has_entered);
         let last_handlers = async {
             if let Some(queue) = queue {
                 queue.finish().await;
             }
             let context = Arc::clone(&socket.context);
-            spans::within(&context, routes.disconnect(socket, end.disconnected())).await;
+            if has_entered {
+                spans::within(&context, routes.disconnect(socket, end.disconnected())).await;
+            }
         };
         tokio::join!(self.driver.close(&end), last_handlers);
     }
@@ -219,7 +227,7 @@ impl Open {
     /// whose handlers have not finished.
     fn stop(&mut self, end: &End) -> Option<NotificationQueue> {
         self.counted.closed(end);
-        let RouterApp { routes, socket, queue } = &mut self.driver.session.app;
+        let RouterApp { routes, socket, queue, .. } = &mut self.driver.session.app;
         socket.context.end(end.cancel_cause());
         spans::on_closed(&socket.context, end);
         self.entry.leave_rooms();
@@ -238,6 +246,8 @@ struct RouterApp {
     socket: Socket,
     /// Created for the first notification that has to wait.
     queue: Option<NotificationQueue>,
+    /// `None` if the client's credential was accepted before the connection opened.
+    late: Option<LateClient>,
 }
 
 impl App for RouterApp {
@@ -248,6 +258,7 @@ impl App for RouterApp {
         name: Name,
         payload: Bytes,
     ) -> Result<(), CloseFrame> {
+        self.late.as_ref().map_or(Ok(()), |late| late.check(&name))?;
         let target = check_call(context, &name)
             .and_then(|()| self.routes.notification(&name).ok_or_else(|| unknown("event", &name)));
         let target = match target {
@@ -296,6 +307,7 @@ impl App for RouterApp {
         name: Name,
         payload: Bytes,
     ) -> Result<(), CloseFrame> {
+        self.late.as_ref().map_or(Ok(()), |late| late.check(&name))?;
         let (target, metrics) = self.routes.call(&name);
         let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
@@ -316,7 +328,12 @@ impl App for RouterApp {
             let span = spans::call(context, &name);
             let handling = match target {
                 Target::Handler(route) => {
-                    route.handle(CallContext { name: name.clone(), payload, socket: socket.clone(), cancel })
+                    let handling =
+                        route.handle(CallContext { name: name.clone(), payload, socket: socket.clone(), cancel });
+                    match &self.late {
+                        Some(late) => late.enter(handling, &self.routes, socket),
+                        None => handling,
+                    }
                 }
                 Target::Room(message) => message.perform(self.routes.room_rules(), socket, payload, MessageKind::Call),
             };

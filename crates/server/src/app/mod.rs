@@ -11,6 +11,7 @@ pub(crate) mod context;
 pub(crate) mod extract;
 pub(crate) mod handler;
 pub(crate) mod handling;
+pub(crate) mod late;
 pub(crate) mod lifecycle;
 pub(crate) mod members;
 pub(crate) mod notifications;

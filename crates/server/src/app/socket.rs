@@ -43,7 +43,7 @@ impl Socket {
     /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) or the
     /// [authorizer](crate::Router::authorizer) set one.
     pub fn user(&self) -> Option<&UserId> {
-        self.context.connection.user.as_ref()
+        self.context.connection.user()
     }
 
     /// Returns who the client is and what it may do, if the router has an

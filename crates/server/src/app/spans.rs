@@ -17,7 +17,7 @@ use crate::end::{Disconnected, End};
 /// spans.
 pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientInfo) {
     let parent = client.span().and_then(Span::id);
-    let user = connection.user.as_ref().map(tracing::field::display);
+    let user = connection.user().map(tracing::field::display);
     let peer_addr = connection.peer_addr.map(tracing::field::display);
     let span = debug_span!(parent: parent, "connection", id = %connection.id, user, peer_addr);
     tracing::debug!(parent: &span, "the connection is open");

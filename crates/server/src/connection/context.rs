@@ -240,7 +240,11 @@ impl ConnectionContext {
                 let _ = self.notify(EXPIRING, json!({ "in_ms": in_ms }).to_string().into());
                 None
             }
-            ExpiryEvent::End => Some(CloseFrame::new(CloseCode::TOKEN_EXPIRED, "the credential has expired")),
+            ExpiryEvent::End => {
+                let is_pending = self.access()?.identity().is_pending;
+                let reason = if is_pending { "no credential was sent in time" } else { "the credential has expired" };
+                Some(CloseFrame::new(CloseCode::TOKEN_EXPIRED, reason))
+            }
         }
     }
 

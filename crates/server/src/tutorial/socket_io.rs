@@ -97,7 +97,7 @@ impl SocketIo {
 
     /// Returns the connection's user, if the [upgrade](crate::SocketIoUpgrade::user) set one.
     pub fn user(&self) -> Option<&UserId> {
-        self.context.connection.user.as_ref()
+        self.context.connection.user()
     }
 }
 

@@ -34,7 +34,7 @@ struct Token {
 
 /// Trusts everybody's token.
 pub struct Tokens {
-    started: SystemTime,
+    pub started: SystemTime,
 }
 
 impl Tokens {
