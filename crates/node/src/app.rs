@@ -102,14 +102,6 @@ async fn serve(
     let options = setup.options.clone().with(|options| options.max_connections = limits.connections);
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let node = join_cluster(&setup, options, &registry, &readiness)?;
-    if setup.authentication.is_some() {
-        readiness.add(NO_REVOCATIONS);
-        let (node, readiness) = (node.clone(), readiness.clone());
-        tokio::spawn(async move {
-            node.revocations_loaded().await;
-            readiness.remove(NO_REVOCATIONS);
-        });
-    }
     let guard = Guard::new(setup.api_rules(), &registry)?;
     let (tls, current_tls) = watch::channel(setup.acceptor());
     let service = Arc::new(Service {
@@ -133,7 +125,7 @@ async fn serve(
     let address = public.local_addr()?;
     tracing::info!(node = %node.id(), demo = *setup.config.demo, "listening on {scheme}://{address}");
     greet(&setup, logs, &format!("{scheme}://{}", on_this_machine(address)), api_url.as_deref());
-    tokio::spawn(finish_start(authorizer.clone(), readiness.clone()));
+    tokio::spawn(finish_start(authorizer.clone(), node.clone(), readiness.clone()));
 
     let running = Running { logs, descriptors, node: node.clone(), guard, tls, authorizer };
     let mut reloader = Reloader::new(arguments, layers, setup, running);
@@ -166,13 +158,15 @@ fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
     }
 }
 
-/// Makes the node ready once the keys of all issuers are there. If an issuer is down, this takes 5 s, and the node serves
-/// the clients of the others.
-async fn finish_start(authorizer: Option<JwtAuthorizer>, readiness: Readiness) {
-    if let Some(authorizer) = authorizer {
-        authorizer.fetch_keys().await;
-    }
+/// Makes the node ready once the keys of all issuers and the revocations are there. If an issuer is down, this takes 5 s,
+/// and the node serves the clients of the others.
+async fn finish_start(authorizer: Option<JwtAuthorizer>, node: Node, readiness: Readiness) {
+    let Some(authorizer) = authorizer else { return readiness.remove(STARTING) };
+    readiness.add(NO_REVOCATIONS);
+    authorizer.fetch_keys().await;
     readiness.remove(STARTING);
+    node.revocations_loaded().await;
+    readiness.remove(NO_REVOCATIONS);
 }
 
 /// How long connections are still accepted.
