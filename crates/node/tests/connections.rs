@@ -11,8 +11,9 @@ use support::{BINARY, http, wait_until, write_file};
 
 const SECRET: &str = "0123456789abcdef-0123456789abcdef";
 
-async fn cluster(redis: &RedisServer) -> [Node; 2] {
-    let secret_file = write_file("connections-secret", SECRET);
+/// Each test writes files of its own, because a node may read them while another test writes.
+async fn cluster(name: &str, redis: &RedisServer) -> [Node; 2] {
+    let secret_file = write_file(&format!("{name}-secret"), SECRET);
     let config = format!(
         r#"
 [[auth.issuer]]
@@ -30,7 +31,7 @@ allow = [
 ]
 "#
     );
-    let config = write_file("connections.toml", &config);
+    let config = write_file(&format!("{name}.toml"), &config);
     let start = async || {
         let mut command = Command::new(BINARY);
         support::without_options(&mut command);
@@ -66,7 +67,7 @@ async fn users(node: &Node, query: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_finds_a_connection_on_any_node() {
     let redis = RedisServer::start(RedisOptions::default()).await;
-    let [one, two] = cluster(&redis).await;
+    let [one, two] = cluster("connections", &redis).await;
     let mut clients = Vec::new();
     for (node, user) in [(&one, "ann"), (&two, "bob"), (&one, "eve"), (&two, "ann")] {
         clients.push(connect(node, user).await);
@@ -132,7 +133,7 @@ async fn an_operator_finds_a_connection_on_any_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_query_is_explained() {
     let redis = RedisServer::start(RedisOptions::default()).await;
-    let [one, _two] = cluster(&redis).await;
+    let [one, _two] = cluster("wrong-query", &redis).await;
     for (query, expected) in [
         ("limit=0", "limit must be from 1 to 1000"),
         ("limit=1001", "not 1001"),

@@ -12,8 +12,10 @@ use support::{BINARY, http, in_time, wait_until, write_file};
 
 const SECRET: &str = "0123456789abcdef-0123456789abcdef";
 
-fn config() -> String {
-    let secret_file = write_file("revocations-secret", SECRET);
+/// Writes a configuration into files of this name. Each test has its own, because a node may read
+/// them while another test writes.
+fn config(name: &str) -> String {
+    let secret_file = write_file(&format!("{name}-secret"), SECRET);
     let config = format!(
         r#"
 [[auth.issuer]]
@@ -23,7 +25,7 @@ algorithms = ["HS256"]
 secret_file = "{secret_file}"
 "#
     );
-    write_file("revocations.toml", &config)
+    write_file(&format!("{name}.toml"), &config)
 }
 
 async fn start_node(redis: &RedisServer, config: &str) -> Node {
@@ -71,7 +73,7 @@ async fn nodes_of(redis: &RedisServer, config: &str) -> Vec<Node> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_user_is_disconnected_while_a_node_is_killed_and_redis_restarts() {
-    let (mut redis, config) = (RedisServer::start(RedisOptions::default()).await, config());
+    let (mut redis, config) = (RedisServer::start(RedisOptions::default()).await, config("revocations"));
     let mut nodes = nodes_of(&redis, &config).await;
     let (mut anns, mut bobs) = (Vec::new(), Vec::new());
     for node in &nodes {
@@ -118,7 +120,7 @@ async fn a_revoked_user_is_disconnected_while_a_node_is_killed_and_redis_restart
 
 #[tokio::test(flavor = "multi_thread")]
 async fn added_rights_reach_a_user_on_another_node() {
-    let (redis, config) = (RedisServer::start(RedisOptions::default()).await, config());
+    let (redis, config) = (RedisServer::start(RedisOptions::default()).await, config("added-rights"));
     let nodes = nodes_of(&redis, &config).await;
     let mut ann = connect(&nodes[0], "ann").await;
     let denied = ann.call_text("rooms/join/team:red", b"").await.expect("the connection is open");
