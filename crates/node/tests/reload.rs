@@ -3,24 +3,18 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::process::Command;
-use std::sync::Arc;
 
 use roomcast_testkit::Node;
-use support::certificate::write_certificate;
+use support::certificate::{connect_tls, read_certificate, write_certificate};
 use support::log::{Killed, Log};
 use support::{
     BINARY, Bare, CONNECTIONS, http, in_time, message, request, wait_for_values, without_options, write_file,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// Stands in place of secrets; no line of the log may contain it.
 const SECRET: &str = "c4n4ry";
@@ -55,26 +49,12 @@ impl Reloading {
 }
 
 fn certify(name: &str) -> CertificateDer<'static> {
-    let [certificate, _] = write_certificate(name);
-    CertificateDer::from_pem_file(certificate).expect("a certificate")
-}
-
-/// Connects if the node has this certificate.
-async fn connect_tls(node: &Node, certificate: &CertificateDer<'static>) -> io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).expect("a certificate");
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has them")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = in_time("a connection is there", TcpStream::connect(&node.address)).await?;
-    let name = ServerName::try_from("127.0.0.1").expect("an address");
-    in_time("the handshake is over", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    write_certificate(name);
+    read_certificate(name)
 }
 
 async fn upgrade(node: &Node, certificate: &CertificateDer<'static>) -> Bare<TlsStream<TcpStream>> {
-    let stream = connect_tls(node, certificate).await.expect("the node has the certificate");
+    let stream = connect_tls(&node.address, certificate).await.expect("the node has the certificate");
     let mut bare = Bare::dial_over(stream, &node.address).await.complete().await;
     bare.upgraded().await;
     bare
@@ -93,7 +73,7 @@ async fn a_new_certificate_serves_new_connections_while_open_ones_go_on() {
     let log = reloading.reload(&content, "configuration reloaded");
     assert!(log.last().expect("a line").contains("the certificate in tls_cert"), "{log:#?}");
     upgrade(&reloading.node, &new).await.echo(b"new").await;
-    connect_tls(&reloading.node, &old).await.expect_err("the old certificate is no longer served");
+    connect_tls(&reloading.node.address, &old).await.expect_err("the old certificate is no longer served");
     open.echo(b"after").await;
 
     let cut = write_file("reload-tls.pem", "no certificate\n");
