@@ -38,6 +38,10 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    pub fn new() -> Self {
+        Self { started: SystemTime::now() }
+    }
+
     fn identity(&self, token: &[u8]) -> Result<Identity, CallError> {
         let token: Token =
             serde_json::from_slice(token).map_err(|error| CallError::new(Code::Unauthenticated, error.to_string()))?;
@@ -73,7 +77,7 @@ pub fn router() -> Router {
 }
 
 pub fn router_of(node: Node) -> Router {
-    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens { started: SystemTime::now() })
+    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens::new())
 }
 
 pub async fn connect<S>(router: &Router<S>, token: &Value) -> (Client, Socket) {

@@ -1,0 +1,192 @@
+//! Revocations and refreshes that meet an opening, a join, a refresh or a reconnect.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::future::IntoFuture;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::request::Parts;
+use axum::routing::get;
+use axum::serve::Listener;
+use common::broker::TestBroker;
+use common::tokens::{Tokens, connect, router_of};
+use common::{DEADLINE, wait_until};
+use roomcast::{
+    Authorizer, CallError, CloseCode, Code, Identity, Node, Options, Revocation, Revoked, Router, SocketIoUpgrade,
+    UserId,
+};
+use roomcast_protocol::SUBPROTOCOL;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Less than the head of a response.
+const PIPE: usize = 32;
+
+fn token(more: &Value) -> Value {
+    let mut token = json!({ "user": "ann", "allow": [{ "rooms": ["team:*"], "do": ["join"] }], "expires_in": 3600 });
+    token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    token
+}
+
+fn until_tomorrow(revoked: Revoked) -> Revocation {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    Revocation::new(revoked, now + 86_400).unwrap()
+}
+
+fn of_ann() -> Revocation {
+    until_tomorrow(Revoked::User { user: UserId::new("ann").unwrap(), issued_until: None })
+}
+
+/// A listener with one connection, through which few bytes pass until the client reads them.
+struct Pipe(Option<DuplexStream>);
+
+impl Listener for Pipe {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.take() {
+            Some(stream) => (stream, ()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Only open connections are found by a revocation, so this connection must find the revocation.
+#[tokio::test]
+async fn a_revocation_during_the_handshake_ends_the_connection() {
+    let revoked = [
+        Revoked::User { user: UserId::new("ann").unwrap(), issued_until: None },
+        Revoked::Credential { id: "t1".to_owned() },
+    ];
+    for revoked in revoked {
+        let node = Node::embedded(Options::default());
+        let router = router_of(node.clone());
+        let (mut client, server) = tokio::io::duplex(PIPE);
+        let app = axum::Router::new()
+            .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
+        tokio::spawn(axum::serve(Pipe(Some(server)), app).into_future());
+        let request = format!(
+            "GET /socket HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nAuthorization: {}\r\n\r\n",
+            token(&json!({ "id": "t1" }))
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut received = vec![0; 12];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, b"HTTP/1.1 101", "the token was accepted");
+        let reached = node.revoke(until_tomorrow(revoked)).await.unwrap();
+        assert_eq!(reached.connections, 0, "the connection is not open yet");
+        // A Close from the server, with the code after a header of two bytes.
+        let code = CloseCode::TOKEN_EXPIRED.0.to_be_bytes();
+        let is_closed = |received: &[u8]| {
+            let end = received.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            end.and_then(|end| received.get(end + 4..end + 8))
+                .is_some_and(|frame| frame[0] == 0x88 && frame[2..] == code)
+        };
+        while !is_closed(&received) {
+            let read = tokio::time::timeout(DEADLINE, client.read_buf(&mut received)).await;
+            let read = read.unwrap_or_else(|_| panic!("the connection stays open: {}", received.escape_ascii()));
+            assert!(read.unwrap() > 0, "{}", received.escape_ascii());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_during_a_join_leaves_no_member() {
+    let broker = Arc::new(TestBroker::new());
+    let node = Node::new(Arc::clone(&broker) as _, Options::default());
+    let (mut client, socket) = connect(&router_of(node.clone()), &token(&json!({}))).await;
+    broker.subscribes.send_replace(false);
+    client.start("rooms/join/team:a", ()).await;
+    wait_until("the join waits for its subscription", || socket.rooms().len() == 1).await;
+    node.revoke(of_ann()).await.unwrap();
+    assert_eq!(client.closed().await.code, CloseCode::TOKEN_EXPIRED);
+    broker.subscribes.send_replace(true);
+    wait_until("the connection has ended", || node.connection_count() == 0).await;
+    assert_eq!(socket.rooms(), []);
+    assert_eq!(node.room("team:a").members().await.unwrap().members.len(), 0);
+}
+
+/// An authorizer whose refreshes wait, and the test's end of it.
+struct Slow {
+    tokens: Tokens,
+    entered: UnboundedSender<oneshot::Receiver<()>>,
+    goes_on: Arc<Semaphore>,
+}
+
+impl Authorizer for Slow {
+    async fn authorize(&self, request: &Parts) -> Result<Identity, CallError> {
+        self.tokens.authorize(request).await
+    }
+
+    async fn refresh(&self, current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
+        let (_alive, dropped) = oneshot::channel();
+        let _ = self.entered.send(dropped);
+        self.goes_on.acquire().await.unwrap().forget();
+        self.tokens.refresh(current, credential).await
+    }
+}
+
+/// For each refresh that begins, the receiver gets another one, which ends with the refresh.
+fn slow(node: Node) -> (Router, UnboundedReceiver<oneshot::Receiver<()>>, Arc<Semaphore>) {
+    let (entered, begun) = mpsc::unbounded_channel();
+    let goes_on = Arc::new(Semaphore::new(0));
+    let authorizer = Slow { tokens: Tokens::new(), entered, goes_on: Arc::clone(&goes_on) };
+    (Router::new(node).authorizer(authorizer), begun, goes_on)
+}
+
+#[tokio::test]
+async fn a_refresh_to_a_credential_that_is_revoked_meanwhile_is_refused() {
+    let node = Node::embedded(Options::default());
+    let (router, mut begun, goes_on) = slow(node.clone());
+    let (mut client, _) = connect(&router, &token(&json!({ "id": "t1" }))).await;
+    let everything = json!([{ "rooms": ["**"], "do": ["join"] }]);
+    let refresh = token(&json!({ "id": "t2", "issued": 10, "allow": everything }));
+    let refresh = client.start("auth/refresh", refresh.to_string()).await;
+    begun.recv().await.unwrap();
+    node.revoke(until_tomorrow(Revoked::Credential { id: "t2".to_owned() })).await.unwrap();
+    goes_on.add_permits(1);
+    assert_eq!(client.response(refresh).await.unwrap_err().code, Code::Unauthenticated);
+    assert!(client.call("rooms/join/team:a", ()).await.is_ok(), "it keeps its old rights");
+    assert_eq!(client.call("rooms/join/other", ()).await.unwrap_err().code, Code::PermissionDenied);
+}
+
+/// The provider's response to a refresh of an earlier connection changes no later connection.
+#[tokio::test]
+async fn a_refresh_that_ends_after_the_client_has_reconnected_has_no_effect() {
+    let node = Node::embedded(Options::default());
+    let (router, mut begun, goes_on) = slow(node.clone());
+    let (mut client, earlier) = connect(&router, &token(&json!({ "id": "t1" }))).await;
+    let everything = json!([{ "rooms": ["**"], "do": ["join"] }]);
+    let refresh = token(&json!({ "id": "t2", "issued": 10, "allow": everything })).to_string();
+    client.start("auth/refresh", refresh.as_str()).await;
+    let dropped = begun.recv().await.unwrap();
+    drop(client);
+    let (mut client, socket) = connect(&router, &token(&json!({ "id": "t3" }))).await;
+    goes_on.add_permits(1);
+    // The refresh is dropped with its connection, or ends without effect.
+    let _ = tokio::time::timeout(Duration::from_secs(10), dropped).await.expect("the refresh ends");
+    wait_until("the earlier connection has ended", || node.connection_count() == 1).await;
+    let id = |socket: &roomcast::Socket| socket.identity().unwrap().credential.clone().unwrap().id;
+    assert_eq!((id(&earlier).as_deref(), id(&socket).as_deref()), (Some("t1"), Some("t3")));
+    assert!(client.call("rooms/join/team:a", ()).await.is_ok());
+    assert_eq!(client.call("rooms/join/other", ()).await.unwrap_err().code, Code::PermissionDenied);
+    // An older token does not replace the current one either.
+    goes_on.add_permits(1);
+    client.call("auth/refresh", token(&json!({ "id": "t4", "issued": 20 })).to_string()).await.unwrap();
+    goes_on.add_permits(1);
+    assert_eq!(client.call("auth/refresh", refresh).await.unwrap_err().code, Code::Unauthenticated);
+    assert_eq!(id(&socket).as_deref(), Some("t4"));
+}
