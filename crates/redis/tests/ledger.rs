@@ -80,6 +80,27 @@ async fn a_full_ledger_removes_what_has_expired_and_accepts_no_more_than_its_lim
     assert_eq!(exchange(&broker, None, vec![record(0, later)]).await, Err(BrokerError::LedgerFull));
 }
 
+/// After a loss, each node adds what it misses, so a record is added many times.
+#[tokio::test]
+async fn a_record_that_is_added_many_times_takes_one_place() {
+    let server = RedisServer::start(ServerOptions::default()).await;
+    let broker = RedisBroker::start(RedisOptions::new(server.url())).unwrap();
+    let later = now() + 600;
+    let records: Vec<_> = (0..500).map(|number| record(number, later)).collect();
+    exchange_when_up(&broker, None, records.clone()).await;
+    for _ in 0..MAX_LEDGER_RECORDS / records.len() {
+        exchange(&broker, None, records.clone()).await.unwrap();
+    }
+    let mut page = exchange(&broker, None, vec![record(500, later)]).await.unwrap();
+    let mut read = page.records.clone();
+    while page.has_more {
+        page = exchange(&broker, Some(page.position), Vec::new()).await.unwrap();
+        read.extend(page.records.clone());
+    }
+    assert_eq!(read[..500], records);
+    assert_eq!(read.last(), Some(&record(500, later)));
+}
+
 #[tokio::test]
 async fn records_that_the_cluster_has_not_signed_are_left_out() {
     let server = RedisServer::start(ServerOptions::default()).await;

@@ -92,7 +92,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// Returns [`LedgerFull`](BrokerError::LedgerFull) if the ledger has
-    /// [`MAX_LEDGER_RECORDS`](crate::MAX_LEDGER_RECORDS), and adds nothing. After
+    /// [`MAX_LEDGER_RECORDS`](crate::MAX_LEDGER_RECORDS), not counting repeated ones, and adds
+    /// nothing. After
     /// [`Unavailable`](BrokerError::Unavailable), the records may have been added nevertheless.
     ///
     /// # Cancel safety

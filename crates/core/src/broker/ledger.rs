@@ -9,7 +9,7 @@ pub const MAX_LEDGER_RECORDS: usize = 10_000;
 pub const MAX_LEDGER_PAGE: usize = 1_000;
 
 /// A record of the ledger. Its content means nothing to the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LedgerRecord {
     /// The second since 1970 at which the broker may remove the record.

@@ -1,6 +1,6 @@
 //! The broker in memory, which connects the nodes of one process without a network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -55,7 +55,8 @@ struct Ledger {
 impl Ledger {
     fn exchange(&mut self, exchange: Exchange, now: u64) -> Result<LedgerPage, BrokerError> {
         if self.records.len() + exchange.add.len() > MAX_LEDGER_RECORDS {
-            self.records.retain(|record| record.until > now);
+            let mut kept = HashSet::new();
+            self.records.retain(|record| record.until > now && kept.insert(record.clone()));
             self.epoch += 1; // the records have other places now
             if self.records.len() + exchange.add.len() > MAX_LEDGER_RECORDS {
                 return Err(BrokerError::LedgerFull);

@@ -42,9 +42,12 @@ local function store()
 end
 
 if added > 0 and count + added > max then
-  local kept = {}
+  -- A record can occur several times: after a loss, each node adds what it misses.
+  local kept, is_kept = {}, {}
   for _, item in ipairs(call('LRANGE', KEYS[2], 0, -1)) do
-    if tonumber(match(item, '^%d+')) > now then kept[#kept + 1] = item end
+    if tonumber(match(item, '^%d+')) > now and not is_kept[item] then
+      kept[#kept + 1], is_kept[item] = item, true
+    end
   end
   if #kept + added > max then return redis.error_reply('LEDGERFULL the ledger accepts no more records') end
   call('DEL', KEYS[2])
