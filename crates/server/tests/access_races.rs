@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::request::Parts;
 use axum::routing::get;
 use axum::serve::Listener;
-use common::broker::TestBroker;
+use common::broker::{Stream, TestBroker};
 use common::tokens::{Tokens, connect, router_of};
 use common::{DEADLINE, wait_until};
 use roomcast::{
-    Authorizer, CallError, CloseCode, Code, Identity, Node, Options, Revocation, Revoked, Router, SocketIoUpgrade,
-    UserId,
+    Authorizer, CallError, CloseCode, Code, Identity, MemoryBus, Node, Options, Revocation, Revoked, Router,
+    SocketIoUpgrade, UserId,
 };
 use roomcast_protocol::SUBPROTOCOL;
 use serde_json::{Value, json};
@@ -119,6 +119,24 @@ async fn a_revocation_during_a_join_leaves_no_member() {
     assert_eq!(node.room("team:a").members().await.unwrap().members.len(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_lost_while_other_nodes_list_their_members_is_lost() {
+    let bus = MemoryBus::new();
+    let brokers = [bus.attach(), bus.attach()].map(|broker| Arc::new(TestBroker::over(broker)));
+    let nodes = brokers.each_ref().map(|broker| Node::new(Arc::clone(broker) as _, Options::default()));
+    while nodes.iter().any(|node| node.nodes().len() < nodes.len()) {
+        tokio::task::yield_now().await;
+    }
+    let may = |right: &str| token(&json!({ "allow": [{ "rooms": ["team:*"], "do": [right] }] })).to_string();
+    let (mut client, _) = connect(&router_of(nodes[0].clone()), &token(&json!({}))).await;
+    client.call("auth/refresh", may("members")).await.unwrap();
+    // The other node does not respond.
+    brokers[1].stream.send_replace(Stream::Ends);
+    let list = client.start("rooms/members/team:a", ()).await;
+    client.call("auth/refresh", may("join")).await.unwrap();
+    assert_eq!(client.response(list).await.unwrap_err().code, Code::PermissionDenied);
+}
+
 /// An authorizer whose refreshes wait, and the test's end of it.
 struct Slow {
     tokens: Tokens,
@@ -143,7 +161,7 @@ impl Authorizer for Slow {
 fn slow(node: Node) -> (Router, UnboundedReceiver<oneshot::Receiver<()>>, Arc<Semaphore>) {
     let (entered, begun) = mpsc::unbounded_channel();
     let goes_on = Arc::new(Semaphore::new(0));
-    let authorizer = Slow { tokens: Tokens::new(), entered, goes_on: Arc::clone(&goes_on) };
+    let authorizer = Slow { tokens: Tokens::starting_now(), entered, goes_on: Arc::clone(&goes_on) };
     (Router::new(node).authorizer(authorizer), begun, goes_on)
 }
 

@@ -176,7 +176,10 @@ impl<'a> RoomMessage<'a> {
                 }
                 (RoomAction::Members, _) => {
                     let request = PageRequest::parse(&payload)?;
-                    return members::page(&*hub.cluster().members(&room).await?, &request);
+                    let members = hub.cluster().members(&room).await?;
+                    // The right may have been taken away while other nodes responded.
+                    context.check_right(Right::Members, &room)?;
+                    return members::page(&members, &request);
                 }
             }
             Ok(Bytes::new())

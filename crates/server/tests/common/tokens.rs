@@ -38,7 +38,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn new() -> Self {
+    pub fn starting_now() -> Self {
         Self { started: SystemTime::now() }
     }
 
@@ -77,7 +77,7 @@ pub fn router() -> Router {
 }
 
 pub fn router_of(node: Node) -> Router {
-    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens::new())
+    Router::new(node).call("chat.send", async || "sent").authorizer(Tokens::starting_now())
 }
 
 pub async fn connect<S>(router: &Router<S>, token: &Value) -> (Client, Socket) {
