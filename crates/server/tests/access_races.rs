@@ -7,6 +7,7 @@ mod common;
 use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::request::Parts;
@@ -14,12 +15,13 @@ use axum::routing::get;
 use axum::serve::Listener;
 use common::broker::{Stream, TestBroker};
 use common::tokens::{Tokens, connect, router_of};
-use common::{DEADLINE, wait_until};
+use common::{DEADLINE, serve, wait_until};
 use roomcast::{
     Authorizer, CallError, CloseCode, Code, Identity, MemoryBus, Node, Options, Revocation, Revoked, Router,
     SocketIoUpgrade, UserId,
 };
 use roomcast_protocol::SUBPROTOCOL;
+use roomcast_testkit::ClientError;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -27,6 +29,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// Less than the head of a response.
 const PIPE: usize = 32;
+
+/// So many refreshes meet their revocation in all orders.
+const ATTEMPTS: usize = 1000;
+
+const TOKEN_EXPIRED: u16 = CloseCode::TOKEN_EXPIRED.0;
 
 fn token(more: &Value) -> Value {
     let mut token = json!({ "user": "ann", "allow": [{ "rooms": ["team:*"], "do": ["join"] }], "expires_in": 3600 });
@@ -207,4 +214,55 @@ async fn a_refresh_that_ends_after_the_client_has_reconnected_has_no_effect() {
     goes_on.add_permits(1);
     assert_eq!(client.call("auth/refresh", refresh).await.unwrap_err().code, Code::Unauthenticated);
     assert_eq!(id(&socket).as_deref(), Some("t4"));
+}
+
+/// An authorizer whose refreshes end at the moment that the test chooses.
+struct Punctual {
+    tokens: Tokens,
+    waits: Arc<AtomicBool>,
+    spins: Arc<AtomicUsize>,
+}
+
+impl Authorizer for Punctual {
+    async fn authorize(&self, request: &Parts) -> Result<Identity, CallError> {
+        self.tokens.authorize(request).await
+    }
+
+    async fn refresh(&self, current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
+        let next = self.tokens.refresh(current, credential).await;
+        self.waits.store(true, Ordering::Release);
+        while self.waits.load(Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
+        (0..self.spins.load(Ordering::Acquire)).for_each(|_| std::hint::spin_loop());
+        next
+    }
+}
+
+/// The check of a credential and its entry at the connection are two steps. A revocation can come between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_at_the_moment_of_a_refresh_is_never_overtaken() {
+    let node = Node::embedded(Options::default());
+    let (waits, spins) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let authorizer = Punctual { tokens: Tokens::starting_now(), waits: Arc::clone(&waits), spins: Arc::clone(&spins) };
+    let url = serve(Router::new(node.clone()).authorizer(authorizer)).await;
+    for attempt in 0..ATTEMPTS {
+        let first = token(&json!({ "id": "first" })).to_string();
+        let mut client = roomcast_testkit::Client::connect_with(&url, &[("authorization", &first)]).await.unwrap();
+        let next = format!("next-{attempt}");
+        spins.store(attempt % 100 * 20, Ordering::Release);
+        let refresh = client.start("auth/refresh", token(&json!({ "id": next })).to_string()).await.unwrap();
+        while !waits.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        let revocation = until_tomorrow(Revoked::Credential { id: next });
+        waits.store(false, Ordering::Release);
+        node.revoke(revocation).await.unwrap();
+        match client.answer(refresh).await {
+            // The close can overtake the response.
+            Err(ClientError::Closed(close)) => assert_eq!(close.map(|close| close.0), Some(TOKEN_EXPIRED)),
+            Ok(response) if response.is_empty() => assert_eq!(client.closed().await.unwrap().0, TOKEN_EXPIRED),
+            refused => assert!(String::from_utf8_lossy(&refused.unwrap()).contains("UNAUTHENTICATED")),
+        }
+    }
 }
