@@ -49,7 +49,7 @@ const HTTP_PORT: u16 = 80;
 /// assert!("http://id.example.org/jwks.json".parse::<JwksUrl>().is_err());
 /// # Ok::<(), roomcast_auth::InvalidJwksUrl>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct JwksUrl {
     uri: Uri,
@@ -114,6 +114,13 @@ impl fmt::Display for JwksUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let uri = self.uri.to_string();
         f.write_str(uri.split('?').next().unwrap_or_default())
+    }
+}
+
+/// Like [`Display`](fmt::Display).
+impl fmt::Debug for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JwksUrl({self})")
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 
 use jsonwebtoken::{EncodingKey, Header};
-use roomcast_auth::Keys;
+use roomcast_auth::{Algorithm, JwksUrl, Keys, SigningKey};
 use roomcast_redis::RedisOptions as NodeRedis;
 use roomcast_testkit::{Client, Node, RedisOptions, RedisServer};
 use serde_json::{Value, json};
@@ -54,6 +54,14 @@ audience = ["roomcast"]
 algorithms = ["HS256"]
 secret_file = "{secret}"
 previous_secret_file = "{previous}"
+user_prefix = "id-"
+
+[[auth.issuer]]
+issuer = "https://unreachable.example"
+audience = ["roomcast"]
+algorithms = ["ES256"]
+jwks = "http://127.0.0.1:1/jwks?key=c4n4ry-jwks-key"
+user_prefix = "unreachable-"
 
 [auth.anonymous]
 allow = [{{ rooms = ["public:*"], do = ["join"] }}]
@@ -179,7 +187,7 @@ async fn use_api(node: &Node, search: &mut Search) {
         ("POST", "/v1/rooms/team:a/events/said", READ_KEY),
         ("POST", "/v1/rooms/team:a/events/said", "c4n4ry"),
         ("POST", "/v1/rooms/team:a/events/said", API_KEY),
-        ("DELETE", "/v1/users/ann", API_KEY),
+        ("DELETE", "/v1/users/id-ann", API_KEY),
     ] {
         let answer = http(&node.internal, method, path, &format!("Authorization: Bearer {key}\r\n"), b"").await;
         search.saw("responses", format!("{answer:?}"));
@@ -187,6 +195,28 @@ async fn use_api(node: &Node, search: &mut Search) {
     let (code, reason) = in_time("it is disconnected", ann.closed()).await.expect("it closes in order");
     assert_eq!(code, 4409);
     search.saw("close reasons", reason);
+}
+
+/// Checks tokens, signs one, and reads it.
+fn use_commands(file: &str, secret_file: &str, search: &mut Search) {
+    let valid = search.token(ISSUER_SECRET, &json!({}));
+    let forged = search.token("c4n4ry-forged-secret-0123456789abcdef", &json!({}));
+    let unreachable = search.token(ISSUER_SECRET, &json!({ "iss": "https://unreachable.example" }));
+    for token in [&valid, &forged, &unreachable, "c4n4ry", "c4n4ry.c4n4ry.c4n4ry"] {
+        let token_file = write_file("canary-token", token);
+        let check = ["check", "--config", file, "--token", &token_file];
+        search.saw("check --token", format!("{:?}", run(&check, &[])));
+        search.saw("check --token", format!("{:?}", run(&[&check[..], &["--room", "team:a"]].concat(), &[])));
+        search.saw("token inspect", format!("{:?}", run(&["token", "inspect", &token_file], &[])));
+        // The token itself instead of a file with it.
+        search.saw("check --token", format!("{:?}", run(&["check", "--config", file, "--token", token], &[])));
+        search.saw("token inspect", format!("{:?}", run(&["token", "inspect", token], &[])));
+    }
+    let mint = ["token", "mint", "--issuer", "https://id.example", "--audience", "roomcast", "--user", "ann"];
+    let minted = run(&[&mint[..], &["--secret-file", secret_file]].concat(), &[]);
+    let token = String::from_utf8(minted.stdout).expect("a token");
+    search.tokens.push(token.trim().to_owned());
+    search.saw("token mint", String::from_utf8(minted.stderr).expect("text"));
 }
 
 /// What other users of the machine can read of a process, and of the processes that it started.
@@ -219,6 +249,7 @@ async fn a_node_with_all_secrets_and_all_logs_shows_none() {
     reject_tokens(&node, &mut search).await;
     use_tokens(&node, &mut search).await;
     use_api(&node, &mut search).await;
+    use_commands(&file, secrets[0], &mut search);
 
     for (changed, outcome) in [("c4n4ry-new-api-key-0123456789", "configuration reloaded"), ("c4n4ry", "cannot reload")]
     {
@@ -247,8 +278,14 @@ async fn a_node_with_all_secrets_and_all_logs_shows_none() {
     in_time("the node ends", node.exit()).await;
     search.saw("log", log.rest().join("\n"));
 
-    search.assert_seen("log", &["the token's signature is not valid", "TRACE", "WRONGPASS", "drained"]);
+    search.assert_seen(
+        "log",
+        &["the token's signature is not valid", "cannot fetch the keys", "TRACE", "WRONGPASS", "drained"],
+    );
     search.assert_seen("check", &["(hidden)", "WRONGPASS"]);
+    search.assert_seen("check --token", &["valid for", "signature is not valid", "cannot connect", "team:a"]);
+    search.assert_seen("token inspect", &["not been verified"]);
+    search.assert_seen("token mint", &["for experiments"]);
     search.assert_seen("/readyz", &["WRONGPASS"]);
     search.assert_seen("the process list", &["roomcast", FILE]);
     search.assert_nothing_found();
@@ -307,7 +344,10 @@ fn secrets_are_not_in_the_debug_output_of_what_contains_them() {
     // Bytes could be printed as numbers.
     let numbers = format!("{:?}", CANARY.as_bytes());
     let numbers = numbers.trim_matches(['[', ']']);
-    for output in [format!("{keys:?}"), format!("{redis:?}"), format!("{:#?}", (&keys, &redis))] {
+    let signing = SigningKey::from_secret(ISSUER_SECRET.as_bytes(), Algorithm::HS256).expect("it is long enough");
+    let url: JwksUrl = "https://id.example/jwks?key=c4n4ry".parse().expect("a URL");
+    let all = (&keys, &redis, &signing, &url);
+    for output in [format!("{all:?}"), format!("{all:#?}")] {
         assert!(
             !output.contains(CANARY) && !output.replace(char::is_whitespace, "").contains(&numbers.replace(' ', "")),
             "{output}"
