@@ -10,6 +10,10 @@ const MIN_NOTICE: Duration = Duration::from_secs(30);
 /// refreshes are spread, too.
 const NOTICE_SPREAD: Duration = Duration::from_secs(30);
 
+/// The longest time that is added to the current time. A longer one stands for "never", and could
+/// overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// What to do for a connection whose credential expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiryEvent {
@@ -48,13 +52,14 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// Creates the times of a credential that expires in `expires_in`. `seed` determines the time
-    /// of
-    /// the reminder. Different seeds, even consecutive ones, spread the reminders.
+    /// Creates the times of a credential that expires in `expires_in`, or after 100 years if this is
+    /// longer. `seed` determines the time of the reminder. Different seeds, even consecutive ones,
+    /// spread the reminders.
     pub fn new(now: Instant, expires_in: Duration, grace: Duration, seed: u64) -> Self {
         // Fibonacci hashing spreads the top 16 bits evenly, even for consecutive seeds.
         let fraction = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u32;
         let notice = MIN_NOTICE + NOTICE_SPREAD - NOTICE_SPREAD * fraction / (1 << 16);
+        let (expires_in, grace) = (expires_in.min(FOREVER), grace.min(FOREVER));
         let expires_at = now + expires_in;
         Self { remind_at: Some(now + expires_in.saturating_sub(notice)), expires_at, ends_at: expires_at + grace }
     }
@@ -96,6 +101,15 @@ mod tests {
             per_second[(wait - 3540 * SECOND).as_secs() as usize] += 1;
         }
         assert!(per_second.iter().all(|reminders| (3_200..=3_500).contains(reminders)), "{per_second:?}");
+    }
+
+    #[test]
+    fn a_credential_that_never_expires_has_times_that_never_come() {
+        let now = Instant::now();
+        for (expires_in, grace) in [(Duration::MAX, SECOND), (SECOND, Duration::MAX), (Duration::MAX, Duration::MAX)] {
+            let mut expiry = Expiry::new(now, expires_in, grace, 1);
+            assert_ne!(expiry.on_time(now + Duration::from_secs(90 * 366 * 86_400)), Some(ExpiryEvent::End));
+        }
     }
 
     #[test]
