@@ -8,7 +8,7 @@ use roomcast_testkit::{Client, ClientError, Node};
 use serde_json::{Value, json};
 use support::log::Log;
 use support::tokens::token;
-use support::{BINARY, error_of, http, run, write_file};
+use support::{BINARY, error_of, http, run, without_options, write_file};
 
 /// Stands in place of secrets; no line of the log may contain it.
 const SECRET: &str = "c4n4ry-0123456789abcdef-0123456789";
@@ -103,6 +103,38 @@ async fn tokens_and_roles_decide_and_a_reload_changes_them() {
     for line in &lines {
         let parts = [&old, &forged].map(|token| &token[token.len() - 20..]);
         assert!(!line.contains("c4n4ry") && parts.iter().all(|part| !line.contains(part)), "{line}");
+    }
+}
+
+/// Names in calls and tokens are not encoded, and names in URLs are decoded once.
+#[tokio::test]
+async fn percent_encoding_never_makes_one_name_of_another() {
+    let secret_file = write_file("percent-secret", SECRET);
+    let file = write_file("percent.toml", &config(&secret_file, "user:{user}"));
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let node = Node::start_by(command, &["--config", &file]).await;
+    let mut clients = Vec::new();
+    for (user, own) in [("ann", "user:ann"), ("%61nn", "user:%61nn"), ("%2A", "user:%2A")] {
+        let mut client = connect(&node, &token(SECRET, &json!({ "sub": user }))).await.expect("the token is valid");
+        for room in ["user:ann", "user:%61nn", "user:%2561nn", "user:%2A", "user:*", "user%3Aann"] {
+            assert_eq!(may_join(&mut client, room).await, room == own, "{user} and {room}");
+        }
+        clients.push(client);
+    }
+    for (path, status) in [
+        ("/v1/users/*", 404),
+        ("/v1/users/%2A", 404),
+        ("/v1/users/%2Fann", 400),
+        ("/v1/users/ann%0A", 400),
+        ("/v1/users/%252A", 200),
+        ("/v1/users/%2561nn", 200),
+    ] {
+        assert_eq!(http(&node.internal, "DELETE", path, "", b"").await.status, status, "{path}");
+    }
+    assert!(may_join(&mut clients[0], "user:ann").await, "ann is still connected");
+    for client in &mut clients[1..] {
+        assert_eq!(client.closed().await.expect("a Close").0, 4409);
     }
 }
 
