@@ -192,6 +192,13 @@ async fn use_api(node: &Node, search: &mut Search) {
         let answer = http(&node.internal, method, path, &format!("Authorization: Bearer {key}\r\n"), b"").await;
         search.saw("responses", format!("{answer:?}"));
     }
+    let forged = search.token("c4n4ry-forged-secret-0123456789abcdef", &json!({}));
+    for token in [&token, &forged, "c4n4ry"] {
+        let body = json!({ "token": token, "room": "team:a" }).to_string();
+        let key = format!("Authorization: Bearer {API_KEY}\r\n");
+        let answer = http(&node.internal, "POST", "/v1/explain", &key, body.as_bytes()).await;
+        search.saw("/v1/explain", format!("{answer:?}"));
+    }
     let (code, reason) = in_time("it is disconnected", ann.closed()).await.expect("it closes in order");
     assert_eq!(code, 4409);
     search.saw("close reasons", reason);
@@ -284,6 +291,7 @@ async fn a_node_with_all_secrets_and_all_logs_shows_none() {
     );
     search.assert_seen("check", &["(hidden)", "WRONGPASS"]);
     search.assert_seen("check --token", &["valid for", "signature is not valid", "cannot connect", "team:a"]);
+    search.assert_seen("/v1/explain", &["signature is not valid", "team:*"]);
     search.assert_seen("token inspect", &["not been verified"]);
     search.assert_seen("token mint", &["for experiments"]);
     search.assert_seen("/readyz", &["WRONGPASS"]);
