@@ -31,6 +31,11 @@ impl End {
         }
     }
 
+    /// Returns whether the client's credential has expired or was revoked.
+    pub(crate) fn is_for_credential(&self) -> bool {
+        matches!(self, Self::ByServer(close) if close.code == CloseCode::TOKEN_EXPIRED)
+    }
+
     /// Returns why the calls in flight are cancelled.
     pub(crate) fn cancel_cause(&self) -> CancelCause {
         match self {

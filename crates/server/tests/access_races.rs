@@ -126,6 +126,40 @@ async fn a_revocation_during_a_join_leaves_no_member() {
     assert_eq!(node.room("team:a").members().await.unwrap().members.len(), 0);
 }
 
+/// The node has read the publishes, but 256 others of the connection are under way.
+#[tokio::test]
+async fn publishes_that_wait_when_their_client_is_revoked_are_not_made() {
+    const PUBLISHES: usize = 300;
+    const UNDER_WAY: usize = 256;
+    let broker = Arc::new(TestBroker::new());
+    let node = Node::new(Arc::clone(&broker) as _, Options::default());
+    let router = router_of(node.clone());
+    let (mut reader, _) = connect(&router, &token(&json!({ "user": "bob" }))).await;
+    reader.call("rooms/join/team:a", ()).await.unwrap();
+    let rights = json!([{ "rooms": ["team:a"], "do": ["publish"] }, { "calls": ["chat.send"], "do": ["call"] }]);
+    let (mut client, _) = connect(&router, &token(&json!({ "allow": rights }))).await;
+    broker.holds.store(true, Ordering::Release);
+    for number in 0..PUBLISHES {
+        client.notify("rooms/publish/team:a/said", number.to_string()).await;
+    }
+    client.call("chat.send", ()).await.unwrap();
+    wait_until("publishes are under way", || broker.under_way("team:a").0 == UNDER_WAY).await;
+    node.revoke(of_ann()).await.unwrap();
+    assert_eq!(client.closed().await.code, CloseCode::TOKEN_EXPIRED);
+    broker.holds.store(false, Ordering::Release);
+    (0..UNDER_WAY).for_each(|_| broker.answer("team:a"));
+    wait_until("the connection has ended", || node.connection_count() == 1).await;
+    node.room("team:a").publish("end", "").await.unwrap();
+    let mut published = 0;
+    while reader.event().await.name != "end" {
+        published += 1;
+    }
+    assert!(
+        (UNDER_WAY..=UNDER_WAY + 1).contains(&published),
+        "{published} events; one was next when the client was revoked"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_right_that_is_lost_while_other_nodes_list_their_members_is_lost() {
     let bus = MemoryBus::new();

@@ -232,6 +232,10 @@ impl Open {
         spans::on_closed(&socket.context, end);
         self.entry.leave_rooms();
         let queue = queue.take()?;
+        // Their client has lost its rights, which nobody would check again.
+        if end.is_for_credential() {
+            queue.drop_waiting();
+        }
         if routes.node.hub().local().is_short_of_memory() {
             queue.abort();
             return None;

@@ -72,12 +72,17 @@ impl NotificationQueue {
         true
     }
 
+    /// Drops the notifications that wait.
+    pub(crate) fn drop_waiting(&self) {
+        self.state.lock().waiting.clear();
+    }
+
     /// Stops the running handler, and drops the notifications that wait.
     pub(crate) fn abort(self) {
-        if let Some(worker) = self.worker {
+        if let Some(worker) = &self.worker {
             worker.abort();
         }
-        self.state.lock().waiting.clear();
+        self.drop_waiting();
     }
 
     /// Waits, for a limited time, until the notifications that arrived before the connection's end
