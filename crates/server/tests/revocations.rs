@@ -118,26 +118,32 @@ async fn a_revocation_ends_and_spares_later_credentials() {
 /// Revocations reach a node that gets no requests within a second.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_cut_off_enforces_what_it_has_missed() {
-    let brokers = brokers(2);
-    let nodes = cluster(&brokers).await;
-    let router = router_of(nodes[1].clone());
-    let (mut client, _) = connect(&router, &token("ann", &json!({}))).await;
-    brokers[1].has_ledger.store(false, Ordering::Release);
-    brokers[1].subscribes.send_replace(false);
-    sleep(Duration::from_secs(1)).await;
-    // Stored, but without a request to the other node.
-    let late = of_ann();
-    brokers[0].inner().exchange(Exchange::new(None, vec![record(&late)])).await.unwrap();
-    sleep(Duration::from_secs(8)).await;
-    assert_eq!(rejected(&router, &token("ann", &json!({}))).await, None, "the node enforces what it knows");
-    sleep(Duration::from_secs(3)).await;
-    assert_eq!(rejected(&router, &token("bob", &json!({}))).await, Some(StatusCode::SERVICE_UNAVAILABLE));
-    let (reachable, began) = (&brokers[1].has_ledger, Instant::now());
-    reachable.store(true, Ordering::Release);
-    assert_revoked(&mut client).await;
-    assert!(began.elapsed() <= Duration::from_secs(1), "in virtual time");
-    assert_eq!(rejected(&router, &token("ann", &json!({}))).await, Some(StatusCode::UNAUTHORIZED));
-    assert_eq!(rejected(&router, &token("bob", &json!({}))).await, None);
+    let of_token = until_tomorrow(Revoked::Credential { id: "t1".to_owned() });
+    let of_all = until_tomorrow(Revoked::IssuedUntil { time: now() + 50 });
+    for missed in [vec![of_ann()], vec![of_token.clone()], vec![of_all.clone()], vec![of_ann(), of_token, of_all]] {
+        let brokers = brokers(2);
+        let nodes = cluster(&brokers).await;
+        let router = router_of(nodes[1].clone());
+        let (ann, bob) = (token("ann", &json!({ "id": "t1" })), token("bob", &json!({ "id": "t2", "issued": 100 })));
+        let (mut client, mut other) = (connect(&router, &ann).await.0, connect(&router, &bob).await.0);
+        brokers[1].has_ledger.store(false, Ordering::Release);
+        brokers[1].subscribes.send_replace(false);
+        sleep(Duration::from_secs(1)).await;
+        // Stored, but without a request to the other node.
+        let records = missed.iter().map(record).collect();
+        brokers[0].inner().exchange(Exchange::new(None, records)).await.unwrap();
+        sleep(Duration::from_secs(8)).await;
+        assert_eq!(rejected(&router, &ann).await, None, "the node enforces what it knows");
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(rejected(&router, &bob).await, Some(StatusCode::SERVICE_UNAVAILABLE));
+        let (reachable, began) = (&brokers[1].has_ledger, Instant::now());
+        reachable.store(true, Ordering::Release);
+        assert_revoked(&mut client).await;
+        assert!(began.elapsed() <= Duration::from_secs(1), "in virtual time");
+        assert_eq!(rejected(&router, &ann).await, Some(StatusCode::UNAUTHORIZED));
+        assert_eq!(rejected(&router, &bob).await, None);
+        assert!(other.call("chat.send", ()).await.is_err_and(|error| error.code == Code::PermissionDenied));
+    }
 }
 
 fn record(revocation: &Revocation) -> LedgerRecord {

@@ -89,11 +89,12 @@ impl Revoker {
         self.revocations.lock().apply_to(holder, seconds(SystemTime::now()))
     }
 
-    /// Closes a connection if its user or its credential was revoked.
-    pub fn enforce_on(&self, connection: &LocalConnection) {
+    /// Closes a connection if its user or its credential was revoked. Returns whether it was not
+    /// already being closed.
+    pub fn enforce_on(&self, connection: &LocalConnection) -> bool {
         let revocations = self.revocations.lock();
         let now = seconds(SystemTime::now());
-        with_holder(connection, |holder| revocations.apply_to(&holder, now)).then(|| close(connection));
+        with_holder(connection, |holder| revocations.apply_to(&holder, now)) && close(connection)
     }
 
     /// Enforces a revocation on this node. Returns how many connections it has closed.
@@ -116,6 +117,18 @@ impl Revoker {
         let closed = candidates.iter().filter(closes).count();
         self.local.metrics().connections_revoked.inc_by(closed as u64);
         closed
+    }
+
+    /// Closes all connections to which one of these revocations applies, which the node has stored.
+    /// A node that was cut off can get thousands at once, so it visits each connection only once.
+    fn close_all_of(&self, new: &[Revocation]) {
+        if new.iter().all(|revocation| matches!(revocation.revoked(), Revoked::User { .. })) {
+            new.iter().for_each(|revocation| _ = self.close_all(revocation));
+            return;
+        }
+        let connections = self.local.connections();
+        let closed = connections.iter().filter(|connection| self.enforce_on(connection)).count();
+        self.local.metrics().connections_revoked.inc_by(closed as u64);
     }
 
     /// Adds a revocation to the ledger. When this returns, every node that reaches the broker gets
@@ -142,9 +155,7 @@ impl Revoker {
                 Ok(page) => {
                     let has_more = page.has_more;
                     let new = self.revocations.lock().on_page(page, began);
-                    for revocation in &new {
-                        self.close_all(revocation);
-                    }
+                    self.close_all_of(&new);
                     self.is_loaded.send_if_modified(|loaded| !has_more && !std::mem::replace(loaded, true));
                     if !std::mem::replace(&mut reads, true) {
                         tracing::info!("the node receives revocations again");
