@@ -160,6 +160,25 @@ async fn publishes_that_wait_when_their_client_is_revoked_are_not_made() {
     );
 }
 
+/// The call waits, because 256 other publishes of the connection are under way.
+#[tokio::test]
+async fn a_right_that_is_lost_while_a_publish_waits_is_lost() {
+    let broker = Arc::new(TestBroker::new());
+    let node = Node::new(Arc::clone(&broker) as _, Options::default());
+    let rights = json!([{ "rooms": ["team:*"], "do": ["publish"] }]);
+    let (mut client, _) = connect(&router_of(node), &token(&json!({ "allow": rights }))).await;
+    broker.holds.store(true, Ordering::Release);
+    for number in 0..256 {
+        client.start("rooms/publish/team:a/said", number.to_string()).await;
+    }
+    let waiting = client.start("rooms/publish/team:b/said", "waits").await;
+    wait_until("publishes are under way", || broker.under_way("team:a").0 == 256).await;
+    client.call("auth/refresh", token(&json!({})).to_string()).await.unwrap();
+    broker.answer("team:a");
+    assert_eq!(client.response(waiting).await.unwrap_err().code, Code::PermissionDenied);
+    assert_eq!(broker.under_way("team:b").0, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_right_that_is_lost_while_other_nodes_list_their_members_is_lost() {
     let bus = MemoryBus::new();

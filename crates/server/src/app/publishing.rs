@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{Hub, PublishError, RoomName};
+use roomcast_core::{BoxFuture, Hub, Right, RoomName};
 use roomcast_protocol::Name;
 
 use crate::app::notifications::report;
@@ -19,9 +19,9 @@ pub(crate) struct ClientEvent {
 }
 
 /// Publishes for a client's call, and waits until the broker has accepted the event.
-pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<(), PublishError> {
+pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<(), CallError> {
     match start(context, hub, event).await? {
-        Some(under_way) => under_way.await,
+        Some(under_way) => Ok(under_way.await?),
         None => Ok(()),
     }
 }
@@ -34,7 +34,7 @@ pub(crate) async fn publish_unawaited(
     hub: &Hub,
     method: Name,
     event: ClientEvent,
-) -> Result<(), PublishError> {
+) -> Result<(), CallError> {
     if let Some(under_way) = start(context, hub, event).await? {
         let context = Arc::clone(context);
         tokio::spawn(async move {
@@ -45,9 +45,14 @@ pub(crate) async fn publish_unawaited(
     Ok(())
 }
 
-async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Option<UnderWay>, PublishError> {
+async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Option<UnderWay>, CallError> {
     let ClientEvent { room, event, payload } = event;
     let size = payload.len();
     let share = context.publish_share.get_or_init(|| Box::new(PublishShare::new()));
-    share.start(size, || Box::pin(hub.publish(room, event, payload))).await
+    let publish = || {
+        // The right may have been taken away while the publish waited.
+        context.check_right(Right::Publish, &room)?;
+        Ok(Box::pin(hub.publish(room, event, payload)) as BoxFuture<'static, _>)
+    };
+    share.start(size, publish).await
 }

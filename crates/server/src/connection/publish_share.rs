@@ -50,24 +50,24 @@ impl PublishShare {
     /// `publish`. Returns `None` if the broker has already accepted the event.
     ///
     /// # Errors
-    /// Returns the errors of the publish.
+    /// Returns the errors of `publish`, and those of the publish itself.
     ///
     /// # Cancel safety
     /// If the future is dropped before it is ready, the publish leaves the queue and nothing is
     /// published.
-    pub(crate) async fn start(
+    pub(crate) async fn start<E: From<PublishError>>(
         &self,
         payload: usize,
-        publish: impl FnOnce() -> Publish,
-    ) -> Result<Option<UnderWay>, PublishError> {
+        publish: impl FnOnce() -> Result<Publish, E>,
+    ) -> Result<Option<UnderWay>, E> {
         // Unconstrained, because a flood would otherwise use up its task's budget here, and be
         // handled one event at a time.
         let _turn = unconstrained(self.turn.lock()).await;
         // The semaphore is never closed.
         let parts = unconstrained(Arc::clone(&self.parts).acquire_many_owned(parts(payload))).await.ok();
-        let mut publish = publish();
+        let mut publish = publish()?;
         match (&mut publish).now_or_never() {
-            Some(result) => result.map(|()| None),
+            Some(result) => Ok(result.map(|()| None)?),
             None => Ok(Some(UnderWay { inner: Some((publish, parts)) })),
         }
     }
@@ -119,6 +119,11 @@ mod tests {
 
     use super::*;
 
+    /// A publish that the broker accepts at once.
+    fn accepted() -> Result<Publish, PublishError> {
+        Ok(Box::pin(ready(Ok(()))))
+    }
+
     #[tokio::test]
     async fn publishes_keep_their_order_when_their_task_has_used_up_its_budget() {
         let share = PublishShare::new();
@@ -127,7 +132,7 @@ mod tests {
             let begun = begun.clone();
             share.start(1, move || {
                 begun.send(number).expect("the test receives");
-                Box::pin(ready(Ok(())))
+                accepted()
             })
         };
         let (mut first, mut second) = (pin!(publish(1)), pin!(publish(2)));
@@ -149,6 +154,6 @@ mod tests {
         let share = PublishShare::new();
         let other = Semaphore::new(1);
         while other.acquire().now_or_never().is_some() {}
-        assert!(share.start(1, || Box::pin(ready(Ok(())))).now_or_never().is_some());
+        assert!(share.start(1, accepted).now_or_never().is_some());
     }
 }
