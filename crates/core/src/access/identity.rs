@@ -86,13 +86,9 @@ impl Identity {
     /// message and within this time. Otherwise, the connection is closed with 4401.
     pub fn pending(within: Duration) -> Self {
         let now = SystemTime::now();
-        let credential = Credential {
-            subject: String::new(),
-            id: None,
-            issued_at: now,
-            expires_at: now + within,
-            grace: Duration::ZERO,
-        };
+        let expires_at = now.checked_add(within).unwrap_or(now);
+        let credential =
+            Credential { subject: String::new(), id: None, issued_at: now, expires_at, grace: Duration::ZERO };
         Self { credential: Some(credential), is_pending: true, ..Self::default() }
     }
 

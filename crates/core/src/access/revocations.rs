@@ -134,6 +134,9 @@ impl Revocations {
                 None => tracing::warn!("ignored a revocation that is invalid, or that a newer version has added"),
             }
         }
+        if self.count >= MAX_REVOCATIONS {
+            tracing::warn!("the node keeps {MAX_REVOCATIONS} revocations and may ignore further ones");
+        }
         if !page.has_more {
             self.read_at = Some(began);
             self.readings += 1;

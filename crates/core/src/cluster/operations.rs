@@ -355,7 +355,7 @@ fn count_reached(responses: &Responses) -> usize {
         Response::Reached { count } => *count,
         _ => 0,
     };
-    responses.responses.iter().map(count).sum()
+    responses.responses.iter().map(count).fold(0, usize::saturating_add)
 }
 
 /// Adds up the number of connections in the responses.

@@ -214,12 +214,12 @@ impl ConnectionContext {
         if let Some(access) = self.access() {
             access.deny(right, name);
         }
-        let kind = match right.names() {
-            Names::Rooms => "room",
-            Names::Calls => "call",
+        let (kind, key) = match right.names() {
+            Names::Rooms => ("room", "room"),
+            Names::Calls => ("method", "call"),
         };
         let error = CallError::new(Code::PermissionDenied, format!("the right {right} on {kind} {name:?} is missing"));
-        error.with_details(json!({ "right": right, kind: name }))
+        error.with_details(json!({ "right": right, key: name }))
     }
 
     /// Counts a publish that was denied because the client is not in the room, and returns the error
