@@ -126,7 +126,7 @@ impl Revocations {
             self.known.values_mut().flatten().for_each(|known| known.stored = Err(self.readings));
         }
         self.position = Some(page.position);
-        let mut new = Vec::new();
+        let (mut new, is_empty) = (Vec::new(), page.records.is_empty());
         for record in page.records {
             match Revocation::from_record(&record.bytes) {
                 Some(revocation) if self.learn(&revocation, Ok(())) => new.push(revocation),
@@ -134,7 +134,7 @@ impl Revocations {
                 None => tracing::warn!("ignored a revocation that is invalid, or that a newer version has added"),
             }
         }
-        if self.count >= MAX_REVOCATIONS {
+        if self.count >= MAX_REVOCATIONS && !is_empty {
             tracing::warn!("the node keeps {MAX_REVOCATIONS} revocations and may ignore further ones");
         }
         if !page.has_more {
