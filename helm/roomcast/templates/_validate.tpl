@@ -20,7 +20,7 @@
 {{- end }}
 {{- with .Values.apiKey.existingSecret }}
   {{- if and (or .publishKey .readKey) (not .name) }}
-    {{- fail "apiKey.existingSecret.publishKey or readKey is set without apiKey.existingSecret.name; set the name of the Secret that contains these keys" }}
+    {{- fail "apiKey.existingSecret.publishKey or apiKey.existingSecret.readKey is set without apiKey.existingSecret.name; set the name of the Secret that contains these keys" }}
   {{- end }}
 {{- end }}
 {{- if include "roomcast.file" . }}
