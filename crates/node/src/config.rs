@@ -105,7 +105,7 @@ pub(crate) struct Config {
     /// Connections that may be open at the same time; further upgrades fail with status 503
     #[schemars(extend("default" = 100_000, "x-reloads" = true))]
     pub(crate) max_connections: Scalar<Count>,
-    /// Connections from one address of the internet, where an IPv6 network of 64 bits counts as one address; further
+    /// Connections from one public address, where an IPv6 network of 64 bits counts as one address; further
     /// upgrades fail with status 429
     #[schemars(extend("default" = 1000, "x-reloads" = true))]
     pub(crate) max_connections_per_address: Scalar<Option<Count>>,
@@ -201,7 +201,7 @@ pub(crate) struct Rates {
     /// Events that one client publishes; further publishes fail
     #[schemars(extend("default" = "200/s burst 1000", "x-reloads" = true))]
     pub(crate) publishes: Scalar<RateLimit>,
-    /// Connections that the clients of one address of the internet open, even if they close them or are not
+    /// Connections that the clients of one public address open, even if they close them or are not
     /// authenticated; further upgrades fail with status 429
     #[schemars(extend("default" = "50/s burst 1000", "x-reloads" = true))]
     pub(crate) connections: Scalar<RateLimit>,

@@ -74,7 +74,7 @@ pub struct Options {
     /// Most concurrent connections. The node rejects further upgrades with the status 503. Default
     /// 100,000.
     pub max_connections: usize,
-    /// Most connections from one address of the internet, where an IPv6 network of 64 bits counts as
+    /// Most connections from one public address, where an IPv6 network of 64 bits counts as
     /// one address. The node rejects further upgrades with the status 429. The limit does not apply
     /// if the address is inside a private network, or if the server does not
     /// [provide](crate::SocketIoUpgrade::peer_addr) it. Default 1,000.

@@ -53,8 +53,8 @@ pub(super) struct ExplanationBody {
 
 /// Explain why a client may or may not do something
 ///
-/// The response lists every rule of the client, and the one that decided. It does not consider the page's `Origin`
-/// and rights that were added to open connections.
+/// The response lists every rule of the client, and the one that decided. It does not consider the page's `Origin`,
+/// `members_only`, and rights that were added to open connections.
 #[utoipa::path(
     post,
     path = "/explain",
