@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use roomcast::testing::{Client, connect};
-use roomcast::{Code, Node, Options, Router};
+use roomcast::testing::{Client, ConnectError, connect};
+use roomcast::{CloseCode, Code, Node, Options, Router, Socket};
 use serde_json::{Value, json};
 
 async fn join(client: &mut Client, room: &str) -> Result<(), Code> {
@@ -23,6 +23,19 @@ async fn a_node_has_so_many_rooms_and_an_empty_one_makes_room_for_another() {
     join(&mut one, "b").await.unwrap();
     one.call("rooms/leave/a", "").await.unwrap();
     join(&mut one, "c").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_is_to_be_in_a_room_for_which_the_node_has_no_place_may_try_again() {
+    let node = Node::embedded(Options::default().with(|options| options.max_node_rooms = 1));
+    let router = Router::new(node).open_rooms().on_connect(async |socket: Socket| socket.join("hall").await);
+    let (mut first, _) = connect(&router).await.unwrap();
+    join(&mut first, "hall").await.unwrap();
+    first.call("rooms/leave/hall", "").await.unwrap();
+    join(&mut first, "attic").await.unwrap();
+    let refused = connect(&router).await.unwrap_err();
+    let ConnectError::Closed(closed) = refused else { panic!("{refused}") };
+    assert_eq!(closed.code, CloseCode::TRY_AGAIN_LATER, "{}", closed.reason);
 }
 
 async fn members(client: &mut Client, payload: &str) -> Value {

@@ -255,8 +255,9 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// Runs a handler first on each connection. The client's messages wait until it returns.
     ///
     /// If the handler returns an error, the connection is closed with the error's message and the
-    /// code 1008, or 1013 if the error is `UNAVAILABLE`. If it panics, the connection is closed
-    /// with 1011; if it takes longer than 10 s, with 1013. Any other return value is ignored.
+    /// code 1008, or 1013 if the error is `UNAVAILABLE` or `RESOURCE_EXHAUSTED`. If it panics, the
+    /// connection is closed with 1011; if it takes longer than 10 s, with 1013. Any other return
+    /// value is ignored.
     ///
     /// ```
     /// use axum::http::HeaderMap;

@@ -229,7 +229,7 @@ impl Routes {
         }));
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Handled::Returned(Ok(_))) => Ok(()),
-            Ok(Handled::Returned(Err(error))) if error.code == Code::Unavailable => {
+            Ok(Handled::Returned(Err(error))) if matches!(error.code, Code::Unavailable | Code::ResourceExhausted) => {
                 Err(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, error.message))
             }
             Ok(Handled::Returned(Err(error))) => Err(CloseFrame::new(CloseCode::POLICY_VIOLATION, error.message)),
