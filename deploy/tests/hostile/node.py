@@ -20,6 +20,9 @@ START_DEADLINE = 30
 # The node divides these among its sockets: 224 for clients before their upgrade.
 DESCRIPTORS = 4096
 
+# Of the node, Redis and the normal clients: as high as the test needs to be independent of other work.
+PRIORITY = -15
+
 MAX_PAYLOAD = 256 * KIB
 
 # Low enough that one hostile client reaches each of them, even on a busy machine.
@@ -110,6 +113,25 @@ def free_ports(count):
     return ports
 
 
+def preferred():
+    """Runs in a new process. Other work on this machine would make every p99 as long as a time slice."""
+    # Linux can share CPU time between sessions before it does between processes.
+    os.setsid()
+    autogroup = Path("/proc/self/autogroup")
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        if autogroup.exists():
+            autogroup.write_text(str(PRIORITY))
+    except PermissionError:
+        pass  # Only root may prefer its processes. Without, the comparison needs a machine without other work.
+
+
+def limited():
+    """Runs in the new process of the node."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    preferred()
+
+
 class Node:
     """A node and its Redis server. Use it with `with`."""
 
@@ -136,14 +158,15 @@ class Node:
         self.log = self.directory / "node.log"
 
     def __enter__(self):
-        self.redis = subprocess.Popen(["redis-server", self.directory / "redis.conf"], stdout=subprocess.DEVNULL)
+        configuration = self.directory / "redis.conf"
+        self.redis = subprocess.Popen(["redis-server", configuration], stdout=subprocess.DEVNULL, preexec_fn=preferred)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [self.binary, "serve", "--config", self.directory / "node.toml"],
                 stdout=log,
                 stderr=log,
                 env={name: value for name, value in os.environ.items() if not name.startswith("ROOMCAST_")},
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),
+                preexec_fn=limited,
             )
         ends = time.monotonic() + START_DEADLINE
         while not self.is_ready():
