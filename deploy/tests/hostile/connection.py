@@ -6,6 +6,7 @@ functions in between.
 """
 
 import asyncio
+import functools
 import json
 import socket
 import ssl
@@ -93,6 +94,7 @@ class Target:
         return Connection(reader, writer)
 
 
+@functools.cache
 def unverified():
     """TLS that accepts every certificate, because the hostile client has nothing to lose."""
     context = ssl.create_default_context()

@@ -145,7 +145,8 @@ class Node:
         (self.directory / "jwks.json").write_text(json.dumps({"keys": [tokens.jwk(self.directory / "issuer.pem")]}))
         options = [f"{name} = {value}" for name, value in OPTIONS.items()]
         if tls:
-            certificate = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes")
+            not_ca = ("-addext", "basicConstraints=critical,CA:FALSE")
+            certificate = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", *not_ca, "-days", "2", "-nodes")
             new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
             files = ("-keyout", self.directory / "tls.key", "-out", self.directory / "tls.pem")
             tokens.openssl("req", "-x509", *new_key, *certificate, *files)
