@@ -66,7 +66,7 @@ impl Expiry {
 
     /// Creates the times of a connection that ends in `ends_in` without a reminder.
     pub fn without_reminder(now: Instant, ends_in: Duration) -> Self {
-        Self { remind_at: None, expires_at: now + ends_in, ends_at: now + ends_in }
+        Self { remind_at: None, ..Self::new(now, ends_in, Duration::ZERO, 0) }
     }
 
     /// Returns the time of the next event.
