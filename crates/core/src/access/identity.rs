@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::access::grants::{Grants, Right};
+use crate::access::grants::Grants;
 use crate::id::{RoomName, UserId};
 
 /// A grace time for [`Credential::grace`] that suits most applications: a refresh may still be on
@@ -104,13 +104,6 @@ impl Identity {
     pub fn with_credential(mut self, credential: Credential) -> Self {
         self.credential = Some(credential);
         self
-    }
-
-    /// Returns whether the client may be in a room, because of a grant or because the node joins
-    /// the
-    /// room for the client.
-    pub fn may_be_in(&self, room: &RoomName) -> bool {
-        self.grants.allow(Right::Join, room) || self.join.contains(room)
     }
 
     /// Checks that another identity may replace this one on an open connection.
