@@ -30,6 +30,7 @@ mod id;
 mod metrics;
 mod options;
 mod rooms;
+mod unix_time;
 
 pub use access::claims::claim;
 pub use access::connection::{Access, Denial, PermissionChange};

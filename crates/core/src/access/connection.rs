@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::access::expiry::{Expiry, ExpiryEvent};
 use crate::access::grants::{Grants, Right};
 use crate::access::identity::{Identity, RefreshError};
 use crate::id::RoomName;
+use crate::unix_time::millis;
 
 /// The largest number of refreshes that a connection can begin in a second. Each one can cost the
 /// verification of a signature.
@@ -119,8 +120,7 @@ impl Access {
 
     /// Records that a request was denied.
     pub fn deny(&self, right: Right, name: &str) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = millis(SystemTime::now());
         let mut denials = self.denials.lock();
         if denials.len() == MAX_DENIALS {
             denials.pop_front();

@@ -1,6 +1,6 @@
 //! Credentials and users that are no longer accepted.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::access::identity::Credential;
 use crate::id::UserId;
+use crate::unix_time::seconds;
 
 /// The longest id of a credential that can be revoked, in bytes.
 pub const MAX_CREDENTIAL_ID: usize = 255;
@@ -157,13 +158,10 @@ impl Revocation {
     }
 }
 
-/// Returns a time as whole seconds since 1970. Times before 1970 are 0.
-pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn user(name: &str) -> UserId {

@@ -14,6 +14,7 @@ use crate::broker::ledger::{Exchange, LedgerPage, LedgerPosition, LedgerRecord, 
 use crate::broker::publication::{Position, Publication, Publish};
 use crate::broker::publication_queue::PublicationQueue;
 use crate::id::RoomName;
+use crate::unix_time::seconds;
 
 /// Connects the nodes of one process. One lock over all of them gives all events one order.
 ///
@@ -222,7 +223,7 @@ impl Broker for MemoryBroker {
     }
 
     fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, Result<LedgerPage, BrokerError>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = seconds(SystemTime::now());
         Box::pin(ready(self.bus.state.lock().ledger.exchange(exchange, now)))
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use crate::access::grants::Grant;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::rooms::local_connection::LocalConnection;
 use crate::rooms::local_node::LocalNode;
+use crate::unix_time::millis;
 
 /// How many connections a list has at most.
 pub const MAX_LISTED_CONNECTIONS: usize = 1000;
@@ -175,12 +176,11 @@ pub struct Connections {
 
 impl ConnectionSummary {
     fn of(connection: &LocalConnection) -> Self {
-        let connected = connection.connected_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             connection: connection.id,
             user: connection.user().cloned(),
             address: connection.peer_addr.map(|address| address.ip()),
-            connected_ms: u64::try_from(connected.as_millis()).unwrap_or(u64::MAX),
+            connected_ms: millis(connection.connected_at),
             rooms: connection.rooms().len(),
             outbound_bytes: connection.outbox.bytes(),
             inbound_bytes: connection.inbound(),
@@ -250,12 +250,10 @@ pub(crate) fn describe(connection: &Arc<LocalConnection>) -> ConnectionDetails {
     let access = connection.access.as_ref().map(|access| {
         let identity = access.identity();
         let credential = identity.credential.as_ref();
-        let expires_at =
-            credential.map(|credential| credential.expires_at.duration_since(UNIX_EPOCH).unwrap_or_default());
         AccessDetails {
             grants: identity.grants.list(),
             added_grants: access.added_grants().list(),
-            expires_ms: expires_at.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
+            expires_ms: credential.map(|credential| millis(credential.expires_at)),
             credential: credential.and_then(|credential| credential.id.clone()),
             denials: access.denials(),
         }

@@ -8,12 +8,13 @@ use roomcast_protocol::{CloseCode, CloseFrame};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::access::revocation::{Holder, Revocation, Revoked, seconds};
+use crate::access::revocation::{Holder, Revocation, Revoked};
 use crate::access::revocations::{MAX_LEDGER_AGE, Revocations, record};
 use crate::broker::contract::{Broker, BrokerError};
 use crate::broker::ledger::{Exchange, LedgerPage};
 use crate::rooms::local_connection::LocalConnection;
 use crate::rooms::local_node::LocalNode;
+use crate::unix_time::seconds;
 
 /// How often a node reads the ledger. A revocation that did not reach the node as a request takes
 /// effect after this time at the latest.
