@@ -6,30 +6,20 @@ use std::process::Command;
 
 use roomcast_testkit::{Client, Node, RedisOptions, RedisServer};
 use serde_json::{Value, json};
-use support::tokens::token;
+use support::tokens::{SECRET, issuer, token};
 use support::{BINARY, http, wait_until, write_file};
 
-const SECRET: &str = "0123456789abcdef-0123456789abcdef";
-
-/// Each test writes files of its own, because a node may read them while another test writes.
 async fn cluster(name: &str, redis: &RedisServer) -> [Node; 2] {
-    let secret_file = write_file(&format!("{name}-secret"), SECRET);
     let config = format!(
-        r#"
-[[auth.issuer]]
-issuer = "https://id.example"
-audience = ["roomcast"]
-algorithms = ["HS256"]
-secret_file = "{secret_file}"
-roles_claim = "roles"
-
+        r#"{}
 [[role]]
 name = "member"
 allow = [
     {{ rooms = ["user:{{user}}", "lobby"], do = ["join", "publish"] }},
     {{ calls = ["**"], do = ["call"] }},
 ]
-"#
+"#,
+        issuer(name)
     );
     let config = write_file(&format!("{name}.toml"), &config);
     let start = async || {

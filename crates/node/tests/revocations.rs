@@ -7,25 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use roomcast_testkit::{Client, Node, RedisOptions, RedisServer};
 use serde_json::{Value, json};
-use support::tokens::token;
+use support::tokens::{SECRET, issuer, token};
 use support::{BINARY, http, in_time, wait_until, write_file};
 
-const SECRET: &str = "0123456789abcdef-0123456789abcdef";
-
-/// Writes a configuration into files of this name. Each test has its own, because a node may read
-/// them while another test writes.
+/// Writes a configuration into a file of this name.
 fn config(name: &str) -> String {
-    let secret_file = write_file(&format!("{name}-secret"), SECRET);
-    let config = format!(
-        r#"
-[[auth.issuer]]
-issuer = "https://id.example"
-audience = ["roomcast"]
-algorithms = ["HS256"]
-secret_file = "{secret_file}"
-"#
-    );
-    write_file(&format!("{name}.toml"), &config)
+    write_file(&format!("{name}.toml"), &issuer(name))
 }
 
 async fn start_node(redis: &RedisServer, config: &str) -> Node {

@@ -5,15 +5,14 @@
 mod common;
 
 use std::future::IntoFuture;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::request::Parts;
 use axum::routing::get;
-use axum::serve::Listener;
 use common::broker::{Stream, TestBroker};
+use common::one::One;
 use common::tokens::{Tokens, connect, router_of};
 use common::{DEADLINE, serve, wait_until};
 use roomcast::{
@@ -23,7 +22,7 @@ use roomcast::{
 use roomcast_protocol::SUBPROTOCOL;
 use roomcast_testkit::ClientError;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -50,25 +49,6 @@ fn of_ann() -> Revocation {
     until_tomorrow(Revoked::User { user: UserId::new("ann").unwrap(), issued_until: None })
 }
 
-/// A listener with one connection, through which few bytes pass until the client reads them.
-struct Pipe(Option<DuplexStream>);
-
-impl Listener for Pipe {
-    type Io = DuplexStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (DuplexStream, ()) {
-        match self.0.take() {
-            Some(stream) => (stream, ()),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Only open connections are found by a revocation, so this connection must find the revocation.
 #[tokio::test]
 async fn a_revocation_during_the_handshake_ends_the_connection() {
@@ -82,7 +62,7 @@ async fn a_revocation_during_the_handshake_ends_the_connection() {
         let (mut client, server) = tokio::io::duplex(PIPE);
         let app = axum::Router::new()
             .route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await));
-        tokio::spawn(axum::serve(Pipe(Some(server)), app).into_future());
+        tokio::spawn(axum::serve(One(Some(server)), app).into_future());
         let request = format!(
             "GET /socket HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::io;
 use std::time::Duration;
 
 use axum::routing::get;
-use axum::serve::Listener;
+use common::one::One;
 use roomcast::{Node, Options, Router, SUBPROTOCOL, SocketIoUpgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
@@ -14,25 +16,6 @@ use tokio::time::Instant;
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE: u8 = 0x88;
 const BINARY: u8 = 0x82;
-
-/// Whom a server accepts: one client, over a stream in memory, so that nothing waits for real time.
-struct One(Option<DuplexStream>);
-
-impl Listener for One {
-    type Io = DuplexStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (DuplexStream, ()) {
-        match self.0.take() {
-            Some(stream) => (stream, ()),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 struct Client(DuplexStream);
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 pub mod broker;
+pub mod one;
 pub mod tokens;
 
 use std::future::Future;
