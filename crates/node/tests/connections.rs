@@ -3,6 +3,7 @@
 mod support;
 
 use std::process::Command;
+use std::time::Duration;
 
 use roomcast_testkit::{Client, Node, RedisOptions, RedisServer};
 use serde_json::{Value, json};
@@ -95,7 +96,13 @@ async fn an_operator_finds_a_connection_on_any_node() {
 
     let noisy = tokio::spawn({
         let mut eve = clients.remove(2);
-        async move { while eve.call("echo", b"").await.is_ok() {} }
+        // Half of the calls that a client may make per second.
+        let mut pace = tokio::time::interval(Duration::from_millis(2));
+        async move {
+            while eve.call("echo", b"").await.is_ok() {
+                pace.tick().await;
+            }
+        }
     });
     let noisiest = list(&two, "sort=message_rate&limit=1").await;
     assert!(noisiest[0]["user"] == "eve" && noisiest[0]["message_rate"].as_u64() > Some(0), "{noisiest:?}");
