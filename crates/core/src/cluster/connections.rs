@@ -180,7 +180,7 @@ impl ConnectionSummary {
             connection: connection.id,
             user: connection.user().cloned(),
             address: connection.peer_addr.map(|address| address.ip()),
-            connected_ms: millis(connection.connected_at),
+            connected_ms: connection.connected_ms,
             rooms: connection.rooms().len(),
             outbound_bytes: connection.outbox.bytes(),
             inbound_bytes: connection.inbound(),

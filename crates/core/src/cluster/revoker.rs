@@ -1,7 +1,7 @@
 //! Enforces revocations on one node, and keeps the node up to date with the ledger.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use roomcast_protocol::{CloseCode, CloseFrame};
@@ -203,7 +203,7 @@ fn with_holder<T>(connection: &LocalConnection, apply: impl FnOnce(Holder<'_>) -
     apply(Holder {
         user: connection.user(),
         credential: identity.as_ref().and_then(|identity| identity.credential.as_ref()),
-        connected_at: connection.connected_at,
+        connected_at: UNIX_EPOCH + Duration::from_millis(connection.connected_ms),
     })
 }
 

@@ -16,6 +16,7 @@ use crate::id::{ConnectionId, RoomName, UserId};
 use crate::rooms::batch::Batch;
 use crate::rooms::codec::Codec;
 use crate::rooms::outbox::{Outbox, Outgoing, Rejected};
+use crate::unix_time::millis;
 
 /// A connection of this node: its identity, its outbox, and the rooms that it is in.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct LocalConnection {
     pub access: Option<Box<Access>>,
     /// The client's address, if the server provides it.
     pub peer_addr: Option<SocketAddr>,
-    /// When the connection opened.
-    pub connected_at: SystemTime,
+    /// When the connection opened, in milliseconds since 1970.
+    pub connected_ms: u64,
     /// The connection's output.
     pub outbox: Outbox,
     codec: Codec,
@@ -80,7 +81,7 @@ impl LocalConnection {
             user: user.map(OnceLock::from).unwrap_or_default(),
             access,
             peer_addr,
-            connected_at: SystemTime::now(),
+            connected_ms: millis(SystemTime::now()),
             outbox,
             codec,
             inbound: AtomicUsize::new(0),

@@ -37,7 +37,8 @@ pub(crate) struct ConnectionContext {
     pub(crate) options: Arc<Options>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) calls: Calls,
-    rates: Rates,
+    /// Created for the first message.
+    rates: OnceLock<Box<Rates>>,
     /// Created for the first publish. Most connections never publish.
     pub(crate) publish_share: OnceLock<Box<PublishShare>>,
     ended: OnceLock<Instant>,
@@ -56,7 +57,7 @@ impl ConnectionContext {
     ) -> Arc<Self> {
         Arc::new(Self {
             calls: Calls::new(options.max_calls, Arc::clone(&connection)),
-            rates: Rates::new(tokio::time::Instant::now().into_std()),
+            rates: OnceLock::new(),
             connection,
             client,
             options,
@@ -190,7 +191,7 @@ impl ConnectionContext {
     /// # Errors
     /// Returns [`TooOften`] if the client does it too often.
     pub(crate) fn take(&self, action: Action, now: Instant) -> Result<(), TooOften> {
-        let taken = self.rates.take(action, &self.options.rates, now);
+        let taken = self.rates.get_or_init(|| Box::new(Rates::new(now))).take(action, &self.options.rates, now);
         if taken.is_err() {
             self.metrics.on_limit_reached(action.limit_name());
         }
