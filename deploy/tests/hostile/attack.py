@@ -1,6 +1,7 @@
 """What an attack is, and how the hostile client repeats it."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,8 @@ class Client:
 
 @dataclass
 class Attack:
-    """`at_once` workers repeat `run`, each with a pause of `every` seconds, which bounds the CPU time that they take.
+    """`at_once` workers repeat `run`, each with a pause of `every` seconds, which bounds the CPU time that they take. They
+    begin at different times, so that the node's load is the same all the time.
 
     At least one run must end with an outcome in `expected`; `allowed` are outcomes that may occur, too. All others mean
     that the attack succeeded.
@@ -47,6 +49,7 @@ class Attack:
     outcomes: Counter = field(default_factory=Counter)
 
     async def repeat(self, client, ends):
+        await asyncio.sleep(random.uniform(0, self.every))
         while time.monotonic() < ends:
             try:
                 async with asyncio.timeout(PATIENCE):
