@@ -6,6 +6,7 @@ ROOMCAST_BIN names the node.
 import json
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -55,3 +56,15 @@ def test_the_example_has_every_option_with_its_default():
 def test_the_guide_shows_what_is_active_in_the_example():
     shown = re.search(r"```toml\n(.*?)```", GUIDE.read_text(), re.DOTALL)[1]
     assert tomllib.loads(shown) == tomllib.loads(EXAMPLE.read_text())
+
+
+def test_the_nodes_of_compose_accept_the_token_that_its_command_mints(tmp_path):
+    mint = re.search(r"exec node1 roomcast (token mint .*?)\n#\n", (ROOT / "deploy/compose.auth.yaml").read_text(), re.DOTALL)[1]
+    secret, config, token = (tmp_path / name for name in ("secret", "tokens.toml", "token"))
+    secret.write_text(os.urandom(32).hex())
+    tokens = (ROOT / "deploy/examples/tokens.toml").read_text()
+    config.write_text(tokens.replace("/run/secrets/token_secret", str(secret)))
+    arguments = shlex.split(mint.replace("\\\n#", "").replace("/run/secrets/token_secret", str(secret)))
+    token.write_text(roomcast(*arguments))
+    report = roomcast("check", "--config", str(config), "--token", str(token), "--room", "user:ann", "--do", "join")
+    assert "granted by rule 1" in report
