@@ -197,8 +197,17 @@ impl CallError {
         Self::new(Code::InvalidArgument, message)
     }
 
-    /// Returns the error in a Response's payload, if the payload is an error.
-    pub(crate) fn from_payload(payload: &[u8]) -> Option<Self> {
+    /// Returns the error that a Response's payload contains, or `None` if the payload is something
+    /// else.
+    ///
+    /// ```
+    /// use roomcast::{CallError, Code};
+    ///
+    /// let error = CallError::from_payload(br#"{"error":{"code":"NOT_FOUND","message":"no such cup"}}"#);
+    /// assert_eq!(error, Some(CallError::new(Code::NotFound, "no such cup")));
+    /// assert_eq!(CallError::from_payload(b"a cup"), None);
+    /// ```
+    pub fn from_payload(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Body {
             error: Error,

@@ -14,6 +14,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("roomcast-redis", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast-auth", &["roomcast"]),
+    ("roomcast-backends", &["roomcast"]),
     ("roomcast-node", &["roomcast", "roomcast-auth", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
     ("roomcast-loadtest", &["roomcast-protocol"]),
     ("roomcast-testkit", &["roomcast", "roomcast-core", "roomcast-protocol"]),
@@ -21,9 +22,9 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 
 /// Libraries with the only crates that may name them.
 const ONLY_USED_BY: &[(&str, &[&str])] = &[
-    ("axum", &["roomcast", "roomcast-auth", "roomcast-node"]),
-    ("hyper", &["roomcast", "roomcast-auth", "roomcast-node"]),
-    ("hyper-util", &["roomcast", "roomcast-auth", "roomcast-node"]),
+    ("axum", &["roomcast", "roomcast-auth", "roomcast-backends", "roomcast-node"]),
+    ("hyper", &["roomcast", "roomcast-auth", "roomcast-backends", "roomcast-node"]),
+    ("hyper-util", &["roomcast", "roomcast-auth", "roomcast-backends", "roomcast-node"]),
     ("fred", &["roomcast-redis"]),
     ("jsonwebtoken", &["roomcast-auth", "roomcast-loadtest"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),
