@@ -84,8 +84,8 @@ pub mod tutorial;
 
 pub use app::authorizer::Authorizer;
 pub use app::context::{
-    CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, RoomAction,
-    RoomContext,
+    CallContext, ConnectContext, Context, DisconnectContext, MessageContext, NotificationContext, PublishContext,
+    RoomAction, RoomContext,
 };
 pub use app::extract::{FromContext, Text};
 pub use app::handler::Handler;

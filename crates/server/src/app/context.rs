@@ -25,7 +25,7 @@ pub trait Context: Send + Sync + 'static {
     }
 }
 
-/// The context of a client's message: a call or a notification.
+/// The context of a client's message: a call, a notification, or an event that it publishes.
 ///
 /// ```
 /// use roomcast::{CallError, FromContext, MessageContext};
@@ -117,6 +117,24 @@ impl RoomContext {
     }
 }
 
+/// The context of a handler that decides on a client's event before it is published. Its
+/// [name](MessageContext::name) is the event's. See
+/// [`Router::on_publish`](crate::Router::on_publish) for an example.
+#[derive(Debug)]
+pub struct PublishContext {
+    pub(crate) socket: Socket,
+    pub(crate) room: RoomName,
+    pub(crate) name: Name,
+    pub(crate) payload: Bytes,
+}
+
+impl PublishContext {
+    /// Returns the room's name.
+    pub fn room(&self) -> &RoomName {
+        &self.room
+    }
+}
+
 /// What a client requests for a room. See [`Router::client_rooms`](crate::Router::client_rooms) for
 /// an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,7 +181,7 @@ macro_rules! context {
         }
     )*};
 }
-context!(CallContext, NotificationContext, DisconnectContext, RoomContext);
+context!(CallContext, NotificationContext, DisconnectContext, RoomContext, PublishContext);
 
 impl Context for ConnectContext {
     fn socket(&self) -> &Socket {
@@ -188,4 +206,4 @@ macro_rules! message_context {
         }
     )*};
 }
-message_context!(CallContext, NotificationContext);
+message_context!(CallContext, NotificationContext, PublishContext);

@@ -10,7 +10,9 @@ use roomcast_core::{RoomName, UserId};
 use roomcast_protocol::Name;
 use serde::de::DeserializeOwned;
 
-use crate::app::context::{CallContext, Context, DisconnectContext, MessageContext, RoomAction, RoomContext};
+use crate::app::context::{
+    CallContext, Context, DisconnectContext, MessageContext, PublishContext, RoomAction, RoomContext,
+};
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::end::Disconnected;
@@ -28,11 +30,12 @@ use crate::error::{CallError, Code};
 /// | `Option<UserId>` | the connection's user, if it has one | all |
 /// | `Result<T, CallError>` | another argument `T`, or the error of creating it | those that can take `T` |
 /// | [`HeaderMap`], [`Uri`] | the headers and the URI of the request that opened the connection, if the upgrade [keeps the request](crate::SocketIoUpgrade::keep_request) | all |
-/// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | call and notification handlers |
-/// | [`Name`] | the name of the method or event | call and notification handlers |
+/// | [`Bytes`], [`Text`], [`Json<T>`] | the payload | handlers of calls, notifications and [publishes](crate::Router::on_publish) |
+/// | [`Name`] | the name of the method or event | the same |
 /// | [`Cancel`] | the call's cancellation | call handlers |
 /// | [`Disconnected`] | how the connection ended | disconnect handlers |
-/// | [`RoomAction`], [`RoomName`] | what the client requests, and for which room | handlers of [`client_rooms`](crate::Router::client_rooms) |
+/// | [`RoomName`] | the room | handlers of [`client_rooms`](crate::Router::client_rooms) and of publishes |
+/// | [`RoomAction`] | what the client requests for the room | handlers of [`client_rooms`](crate::Router::client_rooms) |
 ///
 /// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's types. Connect
 /// handlers always have the request.
@@ -149,6 +152,12 @@ impl<S: Sync> FromContext<RoomContext, S> for RoomAction {
 
 impl<S: Sync> FromContext<RoomContext, S> for RoomName {
     async fn from_context(context: &RoomContext, _state: &S) -> Result<Self, CallError> {
+        Ok(context.room.clone())
+    }
+}
+
+impl<S: Sync> FromContext<PublishContext, S> for RoomName {
+    async fn from_context(context: &PublishContext, _state: &S) -> Result<Self, CallError> {
         Ok(context.room.clone())
     }
 }

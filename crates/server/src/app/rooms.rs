@@ -7,7 +7,7 @@ use bytes::Bytes;
 use roomcast_core::{JoinError, Right, RoomName, RoomPatterns, check_event};
 use roomcast_protocol::Name;
 
-use crate::app::context::{RoomAction, RoomContext};
+use crate::app::context::{PublishContext, RoomAction, RoomContext};
 use crate::app::handling::Handling;
 use crate::app::members::{self, PageRequest};
 use crate::app::publishing::{self, ClientEvent};
@@ -54,6 +54,20 @@ pub(crate) struct RoomRules {
     pub(crate) access: RoomAccess,
     /// Rooms to which only members may publish.
     pub(crate) members_only: Arc<RoomPatterns>,
+    /// The application's handler for events of clients, if there is one.
+    pub(crate) on_publish: Option<Arc<PublishHandler>>,
+}
+
+/// A handler that decides on the events that clients publish to some rooms.
+pub(crate) struct PublishHandler {
+    pub(crate) rooms: RoomPatterns,
+    pub(crate) handle: Arc<dyn Fn(PublishContext) -> Handling + Send + Sync>,
+}
+
+impl fmt::Debug for PublishHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishHandler").field("rooms", &self.rooms).finish_non_exhaustive()
+    }
 }
 
 impl RoomRules {
@@ -64,6 +78,19 @@ impl RoomRules {
         match needs_membership && !socket.context.connection.is_in(room) {
             true => Err(socket.context.is_not_a_member(room)),
             false => Ok(()),
+        }
+    }
+
+    /// Lets the application decide on an event. Returns the payload to publish in place of the
+    /// client's, if the application has decided.
+    async fn decide(&self, socket: &Socket, event: &ClientEvent) -> Result<Option<Bytes>, CallError> {
+        match &self.on_publish {
+            Some(handler) if handler.rooms.match_room(&event.room) => {
+                let ClientEvent { room, event: name, payload } = event;
+                let (room, name, payload) = (room.clone(), name.clone(), payload.clone());
+                (handler.handle)(PublishContext { socket: socket.clone(), room, name, payload }).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 }
@@ -168,11 +195,17 @@ impl<'a> RoomMessage<'a> {
                     }
                 }
                 (RoomAction::Leave, _) => hub.local().leave(&context.connection, &room),
-                (RoomAction::Publish, MessageKind::Call) => {
-                    publishing::publish(context, hub, ClientEvent { room, event, payload }).await?;
-                }
-                (RoomAction::Publish, MessageKind::Notification(method)) => {
-                    publishing::publish_unawaited(context, hub, method, ClientEvent { room, event, payload }).await?;
+                (RoomAction::Publish, kind) => {
+                    let mut event = ClientEvent { room, event, payload };
+                    if let Some(payload) = rules.decide(&socket, &event).await? {
+                        event.payload = payload;
+                    }
+                    match kind {
+                        MessageKind::Call => publishing::publish(context, hub, event).await?,
+                        MessageKind::Notification(method) => {
+                            publishing::publish_unawaited(context, hub, method, event).await?;
+                        }
+                    }
                 }
                 (RoomAction::Members, _) => {
                     let request = PageRequest::parse(&payload)?;

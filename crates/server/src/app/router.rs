@@ -9,10 +9,12 @@ use roomcast_core::RoomPatterns;
 use roomcast_protocol::Name;
 
 use crate::app::authorizer::{Authorizer, SharedAuthorizer};
-use crate::app::context::{CallContext, ConnectContext, DisconnectContext, NotificationContext, RoomContext};
+use crate::app::context::{
+    CallContext, ConnectContext, DisconnectContext, NotificationContext, PublishContext, RoomContext,
+};
 use crate::app::handler::Handler;
 use crate::app::handling::Start;
-use crate::app::rooms::RoomAccess;
+use crate::app::rooms::{PublishHandler, RoomAccess};
 use crate::app::routes::{CallRoute, RESERVED, Route, Routes, erase, is_reserved};
 use crate::node::handle::Node;
 
@@ -228,6 +230,34 @@ impl<S: Send + Sync + 'static> Router<S> {
         self.change(|routes, _| routes.rooms.rules.members_only = Arc::new(rooms))
     }
 
+    /// Runs a handler on each event that a client publishes to a room that matches one of these
+    /// patterns, before the event is published. The members receive what the handler returns as the
+    /// event's payload. If the handler returns an error, nothing is published and the client
+    /// receives the error. The handler runs after all other checks.
+    ///
+    /// Events that handlers, other code and the HTTP API publish do not run the handler.
+    ///
+    /// ```
+    /// use roomcast::{CallError, Code, Node, Options, PatternError, Router, Text};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), PatternError> {
+    /// let router = Router::new(Node::embedded(Options::default())).open_rooms().on_publish(
+    ///     "chat:*".parse()?,
+    ///     async |Text(text): Text| match text.is_empty() {
+    ///         true => Err(CallError::new(Code::InvalidArgument, "the message is empty")),
+    ///         false => Ok(text.replace("darn", "****")),
+    ///     },
+    /// );
+    /// # let _ = router; Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn on_publish<A>(self, rooms: RoomPatterns, handler: impl Handler<PublishContext, A, S>) -> Self {
+        self.change(|routes, state| {
+            let handle = erase(handler, state);
+            routes.rooms.rules.on_publish = Some(Arc::new(PublishHandler { rooms, handle }));
+        })
+    }
+
     /// Sets the [`Authorizer`], which decides who may connect and what each client may do. Its
     /// [`Identity`](crate::Identity) sets the connection's user. The grants of the identity apply
     /// to everything that the client requests:
@@ -307,7 +337,8 @@ impl<S: Send + Sync + 'static> Router<S> {
                 && other.on_connect.is_none()
                 && other.on_disconnect.is_none()
                 && matches!(other.rooms.rules.access, RoomAccess::Nobody)
-                && other.rooms.rules.members_only.is_empty(),
+                && other.rooms.rules.members_only.is_empty()
+                && other.rooms.rules.on_publish.is_none(),
             "a router with an authorizer, a rule for rooms, a connect handler or a disconnect handler cannot be merged into another"
         );
         self.change(|routes, _| {

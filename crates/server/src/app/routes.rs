@@ -73,7 +73,7 @@ impl RoomMethods {
     fn new(node: &Node) -> Self {
         let metrics = |action: RoomAction| node.metrics().method(action.method());
         Self {
-            rules: RoomRules { access: RoomAccess::Nobody, members_only: Arc::default() },
+            rules: RoomRules { access: RoomAccess::Nobody, members_only: Arc::default(), on_publish: None },
             join: metrics(RoomAction::Join),
             leave: metrics(RoomAction::Leave),
             publish: metrics(RoomAction::Publish),
