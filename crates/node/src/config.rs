@@ -30,7 +30,7 @@ pub(crate) use schema::{Setting, of_file as file_schema, settings};
 use crate::api::ApiKeys;
 use crate::client_address::TrustedProxies;
 use crate::config::auth::{Auth, RoleTable};
-use crate::config::quantity::{NonZeroTime, PayloadSize, Rate, Size, Threads};
+use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::telemetry::LogFormat;
 
@@ -74,6 +74,9 @@ pub(crate) struct Config {
     /// room whose name begins with chat-, and 100 events for 30 s in all other rooms
     #[schemars(extend("default" = "100/30s"))]
     pub(crate) redis_history: Scalar<HistoryRules>,
+    /// Bytes of events that Redis keeps for each room at most; beyond that, it drops the oldest events
+    #[schemars(extend("default" = "1MiB"))]
+    pub(crate) redis_history_bytes: Scalar<HistorySize>,
     /// How long a node stays subscribed to a room after the last member on this node has left
     #[schemars(extend("default" = "5s"))]
     pub(crate) redis_unsubscribe_delay: Scalar<Duration>,

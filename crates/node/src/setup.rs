@@ -149,6 +149,7 @@ fn redis(config: &Config, layers: &Layers) -> Result<Option<RedisOptions>, Confi
     let mut options = RedisOptions::new(url.as_str());
     options.prefix = config.redis_prefix.as_str().to_owned();
     options.history = config.redis_history.clone();
+    options.history_bytes = config.redis_history_bytes.bytes();
     options.unsubscribe_delay = *config.redis_unsubscribe_delay;
     options.cluster_secrets = config.cluster_secret.as_ref().map(|secrets| secrets.0.clone()).unwrap_or_default();
     options.ca_certificates = ca_certificates;

@@ -137,7 +137,7 @@ async fn options_that_need_a_restart_are_named_each_time_and_stay_as_they_are() 
                     api_read_key = \"c4n4ry-0123456789\"\napi_rate = 1\nmax_connections = 1\nmax_payload = 1\nmax_inbound = 1\n\
                     max_calls = 1\nping_interval = \"1s\"\npong_timeout = \"1s\"\ncall_timeout = \"1s\"\n";
     let restart = "trusted_proxies = \"10.0.0.1\"\nredis = \"redis://u:c4n4ry@127.0.0.1:1\"\nredis_ca = \"/dev/null\"\n\
-                   redis_prefix = \"x\"\nredis_history = \"1/1s\"\nredis_unsubscribe_delay = \"1s\"\n\
+                   redis_prefix = \"x\"\nredis_history = \"1/1s\"\nredis_history_bytes = \"2MiB\"\nredis_unsubscribe_delay = \"1s\"\n\
                    cluster_secret = \"c4n4ry-c4n4ry-c4n4ry\"\nredis_unready_after = \"1s\"\nmax_outbound = 1\n\
                    inbound_memory = 1\noutbound_memory = 1\nmax_rooms = 1\nworker_threads = 1\nlog_format = \"json\"\n";
     let drain = "[drain]\ndelay = \"1s\"\nduration = \"1s\"\ntimeout = \"2s\"\n";

@@ -31,4 +31,4 @@ mod state;
 
 pub use io::broker::{RedisBroker, RedisError, check};
 pub use metrics::RedisMetrics;
-pub use options::{BadRule, HistoryRules, RedisOptions, Retention, check_url};
+pub use options::{BadRule, HistoryRules, MAX_HISTORY_BYTES, MIN_HISTORY_BYTES, RedisOptions, Retention, check_url};

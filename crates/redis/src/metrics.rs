@@ -30,6 +30,9 @@ pub struct RedisMetrics {
     pub duplicates: IntCounter,
     /// Rooms whose last events Redis no longer had.
     pub history_resets: IntCounter,
+    /// Events that this node's publishes removed from histories that had too many bytes, although the
+    /// limit of events would have kept them.
+    pub history_dropped: IntCounter,
     /// Messages on the channels of rooms that were dropped, because they could not be decoded or
     /// had no valid MAC.
     pub decode_errors: IntCounter,
@@ -70,6 +73,10 @@ impl RedisMetrics {
                 "roomcast_broker_history_resets_total",
                 "Rooms whose last events Redis no longer had: it lost its last writes, or nothing was published in the room for two hours",
             ),
+            history_dropped: new(
+                "roomcast_broker_history_events_dropped_total",
+                "Room events that left a history early because it had more bytes than redis_history_bytes",
+            ),
             decode_errors: new(
                 "roomcast_broker_decode_errors_total",
                 "Messages on the channels of rooms that were dropped: their format is unknown, or their MAC is missing or wrong",
@@ -96,6 +103,7 @@ impl RedisMetrics {
             &self.lost,
             &self.duplicates,
             &self.history_resets,
+            &self.history_dropped,
             &self.decode_errors,
             &self.probes_lost,
         ];

@@ -33,6 +33,10 @@ pub struct RedisOptions {
     /// How many of a room's events Redis keeps, and for how long. By default, it keeps the last 100
     /// events, for 30 s.
     pub history: HistoryRules,
+    /// How many bytes of messages the history of a room has at most, from [`MIN_HISTORY_BYTES`] to
+    /// [`MAX_HISTORY_BYTES`]. Beyond that, a publish removes the oldest messages. Give all nodes the
+    /// same number. Default 1 MiB.
+    pub history_bytes: usize,
     /// How long a node stays subscribed to a room after its last local member has left. Default 5
     /// s.
     pub unsubscribe_delay: Duration,
@@ -54,12 +58,31 @@ impl RedisOptions {
             url: url.into(),
             prefix: "roomcast".into(),
             history: HistoryRules::default(),
+            history_bytes: 1024 * 1024,
             unsubscribe_delay: Duration::from_secs(5),
             cluster_secrets: Vec::new(),
             ca_certificates: None,
         }
     }
+
+    pub(crate) fn check_history_bytes(&self) -> Result<(), String> {
+        let allowed = MIN_HISTORY_BYTES..=MAX_HISTORY_BYTES;
+        if allowed.contains(&self.history_bytes) {
+            return Ok(());
+        }
+        let Self { history_bytes, .. } = self;
+        Err(format!("history_bytes is {history_bytes}; it must be from {MIN_HISTORY_BYTES} to {MAX_HISTORY_BYTES}"))
+    }
 }
+
+/// The fewest bytes to which [`RedisOptions::history_bytes`] can limit a history, 256 KiB. A history
+/// then has room for each message that is kept at all.
+pub const MIN_HISTORY_BYTES: usize = 256 * 1024;
+
+/// The most bytes to which [`RedisOptions::history_bytes`] can limit a history, 16 MiB. After an
+/// interruption, Redis returns the whole history in one reply, and it closes a subscriber's
+/// connection if more than 32 MiB wait there.
+pub const MAX_HISTORY_BYTES: usize = 16 * 1024 * 1024;
 
 impl fmt::Debug for RedisOptions {
     /// Omits the URL, which may contain a password.
@@ -147,7 +170,8 @@ fn take_apart(url: &str) -> Option<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// Redis keeps at least this many of the last events. 0 means none.
+    /// Redis keeps at least this many of the last events, if they have at most
+    /// [`RedisOptions::history_bytes`]. 0 means none.
     pub events: u32,
     /// How long Redis keeps the events after the last one.
     pub age: Duration,

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use roomcast::{MAX_PAYLOAD, RateLimit};
+use roomcast_redis::{MAX_HISTORY_BYTES, MIN_HISTORY_BYTES};
 use schemars::{Schema, json_schema};
 
 use crate::config::value::{OFF, Value, or};
@@ -140,6 +141,31 @@ impl Value for PayloadSize {
         json_schema!({ "title": "size", "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": MAX_PAYLOAD },
             { "type": "string", "pattern": "^([1-9][0-9]{0,7}( ?B)?|[1-9][0-9]{0,4} ?KiB|([1-9]|[1-5][0-9]|6[0-4]) ?MiB)$" },
+        ] })
+    }
+}
+
+/// What `redis_history_bytes` may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HistorySize(usize);
+
+impl HistorySize {
+    pub(crate) fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl Value for HistorySize {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = "it must be a size from 256KiB to 16MiB, such as 262144, 512KiB or 1MiB";
+        let is_allowed = |size: &usize| (MIN_HISTORY_BYTES..=MAX_HISTORY_BYTES).contains(size);
+        parse_size(text).filter(is_allowed).map(Self).ok_or_else(|| allowed.to_owned())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "size", "anyOf": [
+            { "type": "integer", "minimum": MIN_HISTORY_BYTES, "maximum": MAX_HISTORY_BYTES },
+            { "type": "string", "pattern": "^([1-9][0-9]{5,7}( ?B)?|[1-9][0-9]{2,4} ?KiB|([1-9]|1[0-6]) ?MiB)$" },
         ] })
     }
 }

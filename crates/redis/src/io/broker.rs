@@ -79,11 +79,19 @@ impl RedisBroker {
     /// Panics if it is called outside a tokio runtime.
     pub fn start(options: RedisOptions) -> Result<Self, RedisError> {
         let config = config(&options)?;
+        options.check_history_bytes().map_err(RedisError)?;
         let metrics = RedisMetrics::new();
         let keys = Keys::new(&options.prefix, config.database.unwrap_or(0));
         let seal = Seal::new(&options.cluster_secrets);
         let commands = Arc::new(Commands::new(config.clone()));
-        let publisher = Publisher::new(Arc::clone(&commands), keys.clone(), seal.clone(), options.history);
+        let publisher = Publisher::new(
+            Arc::clone(&commands),
+            keys.clone(),
+            seal.clone(),
+            options.history,
+            options.history_bytes,
+            metrics.clone(),
+        );
         let ledger = Ledger::new(Arc::clone(&commands), Arc::clone(&publisher), &keys, seal.clone());
         let shared = Arc::new(Shared {
             subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.unsubscribe_delay, metrics.clone())),

@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::state::attempts::{Attempt, Failed, Ran};
+use crate::state::attempts::{Attempt, Failed};
 use crate::state::topology::Topology;
 
 /// The beginning of the error of a server that is not a master.
@@ -53,6 +53,14 @@ pub(crate) struct Script<'a> {
     pub(crate) digest: &'a str,
     pub(crate) keys: Vec<String>,
     pub(crate) arguments: Vec<Value>,
+}
+
+/// The reply of the publish script.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) failed: Failed,
+    /// How many events left histories only because these had too many bytes.
+    pub(crate) dropped: u64,
 }
 
 /// The clients of servers and sentinels.
@@ -90,17 +98,17 @@ impl Commands {
         }
     }
 
-    /// Runs a script on a server. If the slot belongs to another server, the error begins with `MOVED` or `ASK`.
+    /// Runs the publish script on a server. If the slot belongs to another server, the error begins with `MOVED` or `ASK`.
     /// Returns within the attempt's time.
-    pub(crate) async fn run(&self, script: &Script<'_>, attempt: &Attempt) -> Ran {
-        let failed = failed(self.evaluate(script, attempt).await?)?;
-        if failed.values().any(|reason| reason.starts_with(READONLY)) {
+    pub(crate) async fn publish(&self, script: &Script<'_>, attempt: &Attempt) -> Result<Published, Error> {
+        let published = published(self.evaluate(script, attempt).await?)?;
+        if published.failed.values().any(|reason| reason.starts_with(READONLY)) {
             self.reconnect(&attempt.server);
         }
-        Ok(failed)
+        Ok(published)
     }
 
-    /// Like [`run`](Self::run), but returns the script's reply, whatever it is.
+    /// Runs a script like [`publish`](Self::publish), but returns the script's reply, whatever it is.
     pub(crate) async fn evaluate(&self, script: &Script<'_>, attempt: &Attempt) -> Result<Value, Error> {
         let client = self.client_of(&attempt.server)?;
         let reply = match attempt.asking {
@@ -244,17 +252,20 @@ fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, confi
     Ok(client)
 }
 
-/// Returns the messages that failed. In the script's reply, places (counted from 1) and reasons
-/// alternate.
-fn failed(answer: Value) -> Ran {
-    let parts = answer.into_array();
-    let pairs = parts.chunks_exact(2).map(|pair| {
-        let place = pair[0].as_usize().and_then(|place| place.checked_sub(1));
-        place.zip(pair[1].as_string())
-    });
-    pairs
-        .collect::<Option<Failed>>()
-        .ok_or_else(|| Error::new(ErrorKind::Protocol, "unexpected reply to the publish script"))
+/// Reads the reply of the publish script, in which places and reasons alternate. Places are counted
+/// from 1. The place 0 precedes a number of dropped events.
+fn published(answer: Value) -> Result<Published, Error> {
+    let unexpected = || Error::new(ErrorKind::Protocol, "unexpected reply to the publish script");
+    let mut published = Published::default();
+    for pair in answer.into_array().chunks_exact(2) {
+        match pair[0].as_usize().ok_or_else(unexpected)?.checked_sub(1) {
+            None => published.dropped += pair[1].as_u64().ok_or_else(unexpected)?,
+            Some(place) => {
+                published.failed.insert(place, pair[1].as_string().ok_or_else(unexpected)?);
+            }
+        }
+    }
+    Ok(published)
 }
 
 impl Script<'_> {

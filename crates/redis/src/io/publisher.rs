@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::io::commands::{Commands, Script, digest};
+use crate::metrics::RedisMetrics;
 use crate::options::{HistoryRules, Retention};
 use crate::state::attempts::{Attempts, Outcome, Step};
 use crate::state::keys::{Keys, PROBES};
@@ -45,6 +46,8 @@ pub(crate) struct Publisher {
     keys: Keys,
     seal: Seal,
     history: HistoryRules,
+    history_bytes: usize,
+    metrics: RedisMetrics,
     digest: String,
     runtime: Handle,
     queue: Mutex<PublishQueue>,
@@ -55,10 +58,27 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(commands: Arc<Commands>, keys: Keys, seal: Seal, history: HistoryRules) -> Arc<Self> {
-        let digest = digest(PUBLISH);
-        let (runtime, queue, topology_wanted) = (Handle::current(), Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { commands, keys, seal, history, digest, runtime, queue, topology_wanted, failed: Notify::new() })
+    pub(crate) fn new(
+        commands: Arc<Commands>,
+        keys: Keys,
+        seal: Seal,
+        history: HistoryRules,
+        history_bytes: usize,
+        metrics: RedisMetrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            commands,
+            keys,
+            seal,
+            history,
+            history_bytes,
+            metrics,
+            digest: digest(PUBLISH),
+            runtime: Handle::current(),
+            queue: Mutex::default(),
+            topology_wanted: AtomicBool::new(false),
+            failed: Notify::new(),
+        })
     }
 
     /// Accepts a publish, and gives it its place in the order.
@@ -116,7 +136,11 @@ impl Publisher {
                         step = attempts.next(owner(), Instant::now());
                         continue;
                     }
-                    let ran = self.commands.run(script, &attempt).await;
+                    let published = self.commands.publish(script, &attempt).await;
+                    let ran = published.map(|published| {
+                        self.metrics.history_dropped.inc_by(published.dropped);
+                        published.failed
+                    });
                     attempts.on_result(ran, owner(), Instant::now())
                 }
                 Step::Pause(time) => {
@@ -151,8 +175,9 @@ impl Publisher {
             message_of.push(index);
         }
         let mut keys = Vec::with_capacity(messages.len() * 2);
-        let mut arguments = Vec::with_capacity(2 + messages.len() * 7);
-        arguments.extend([millis(POSITION_AGE), millis(UNREAD_POSITION_AGE)]);
+        let mut arguments = Vec::with_capacity(3 + messages.len() * 7);
+        let history_bytes = Value::Integer(i64::try_from(self.history_bytes).unwrap_or(i64::MAX));
+        arguments.extend([millis(POSITION_AGE), millis(UNREAD_POSITION_AGE), history_bytes]);
         for (room, encoder) in messages {
             let retention = self.retention_of(room);
             let kept = if encoder.len() > MAX_KEPT_BYTES { 0 } else { retention.events };

@@ -89,15 +89,22 @@ fn any_op_of_members() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The number of rooms, and the retention of each.
-fn any_rooms() -> impl Strategy<Value = Vec<(u64, u64)>> {
+/// The number of rooms, and how many messages each keeps, and for how long.
+fn any_retentions() -> impl Strategy<Value = Vec<(u64, u64)>> {
     let events = prop_oneof![3 => Just(1000_u64), 1 => Just(4), 1 => Just(1), 1 => Just(0)];
     vec((events, prop_oneof![3 => Just(3_600_000_u64), 1 => Just(2000)]), 1..4)
 }
 
-fn run(is_cluster: bool, is_ready: bool, rooms: &[(u64, u64)], ops: &[Op]) {
-    let mut world = if is_ready { World::ready(is_cluster, rooms) } else { World::new(is_cluster, rooms) };
-    (0..rooms.len()).for_each(|room| world.subscribe(room));
+/// The rooms, and how many bytes the history of each has at most: enough for all events, or for two
+/// or three.
+fn any_rooms() -> impl Strategy<Value = (Vec<(u64, u64)>, u64)> {
+    (any_retentions(), prop_oneof![3 => Just(1024 * 1024_u64), 1 => Just(200)])
+}
+
+fn run(is_cluster: bool, is_ready: bool, (retentions, history_bytes): &(Vec<(u64, u64)>, u64), ops: &[Op]) {
+    let mut world = if is_ready { World::ready(is_cluster, retentions) } else { World::new(is_cluster, retentions) };
+    world.history_bytes = *history_bytes;
+    (0..retentions.len()).for_each(|room| world.subscribe(room));
     for op in ops {
         op.apply(&mut world);
     }

@@ -27,7 +27,8 @@ fn send(encoder: Encoder) -> Bytes {
 fn send_sealed(encoder: Encoder, seal: &Seal) -> Bytes {
     let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, encoder.count);
     let events = encoder.finish(CHANNEL, seal);
-    let publish = PublishedMessage { origin, number, count, kept: 0, kept_ms: 0, position_ms: 1, unread_ms: 1, events };
+    let (kept, kept_ms, max_bytes, position_ms, unread_ms) = (0, 0, 0, 1, 1);
+    let publish = PublishedMessage { origin, number, count, kept, kept_ms, max_bytes, position_ms, unread_ms, events };
     let moment = Moment { micros: 1_700_000_000_000_000, writer: "0" };
     RoomKeys::default().publish(moment, &publish, true).expect("it is new")
 }

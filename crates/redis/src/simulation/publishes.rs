@@ -190,6 +190,7 @@ impl Way {
                     count: under_way.batch.len() as u64,
                     kept: 0,
                     kept_ms: 0,
+                    max_bytes: 0,
                     position_ms: u64::MAX / 2,
                     unread_ms: 0,
                     events: Bytes::new(),

@@ -195,6 +195,8 @@ fn a_position_is_read_as_the_script_writes_it() {
     let origins = vec![(NodeId::from_u64(0xab), 52), (NodeId::from_u64(1), 7)];
     let with_origins = b"7 1 52 0123456789abcdef 1 00000000000000ab:52 0000000000000001:7";
     assert_eq!(Stored::parse(with_origins), Some(Stored { origins, ..stored(7, 1, 52) }));
+    let with_bytes = b"7 1 52 0123456789abcdef 1 0000000000000000:4096 00000000000000ab:52 0000000000000001:7";
+    assert_eq!(Stored::parse(with_bytes), Stored::parse(with_origins));
     for bad in [
         &b""[..],
         b"7 1 52",

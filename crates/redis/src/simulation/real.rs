@@ -23,6 +23,8 @@ use crate::state::stored::{PUBLISH, READ_HISTORY, Stored};
 const DEADLINE: Duration = Duration::from_secs(20);
 const POSITION_MS: u64 = 7_200_000;
 const UNREAD_MS: u64 = 300_000;
+/// No test publishes as many bytes.
+const ENOUGH_BYTES: u64 = 1024 * 1024;
 
 /// A batch. Each message has a room, a number of events, and a retention: how many events are kept,
 /// and for how long.
@@ -65,6 +67,56 @@ async fn the_model_publishes_as_redis_does() {
     both.publish(BEFORE[1]).await;
 }
 
+/// A message with one event has about 80 bytes. If a history keeps 4 messages, its bytes are counted from the first
+/// message with 3 events or more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_limits_bytes_as_redis_does() {
+    const ONE: (usize, u64, u64, u64) = (1, 1, 4, 30_000);
+    const SIX: (usize, u64, u64, u64) = (1, 6, 4, 30_000);
+    const OF_MANY: (usize, u64, u64, u64) = (0, 2, 100, 30_000);
+    let mut both = Both::start().await;
+    both.max_bytes = 600;
+    both.publish(&[ONE, ONE, OF_MANY, ONE, OF_MANY, ONE, ONE]).await;
+    assert_eq!(both.rooms[1].1.dropped, 0, "the limit of messages is sufficient");
+    both.publish(&[SIX]).await;
+    both.publish(&[ONE, OF_MANY, ONE, ONE, ONE, ONE]).await;
+    both.publish(&[SIX, OF_MANY]).await;
+    both.publish(&[OF_MANY, SIX, ONE, OF_MANY, (1, 2, 0, 0), ONE, OF_MANY, ONE]).await;
+    both.publish_again().await;
+    assert!(both.rooms[..2].iter().all(|(_, keys)| keys.dropped > 0), "both limits are reached");
+    // A message that is too large for the limit is not kept, and leaves nothing of the history.
+    both.publish(&[(1, 40, 4, 30_000), ONE]).await;
+    // The history expires, and its bytes with it.
+    both.server.command(&["DEL", &both.keys.history(&both.rooms[1].0)]).await;
+    both.rooms[1].1.forget_history();
+    both.publish(&[ONE, ONE]).await;
+    both.publish(&[SIX, ONE]).await;
+    both.server.command(&["DEL", &both.keys.position(&both.rooms[1].0)]).await;
+    both.rooms[1].1.forget_position();
+    both.publish(&[ONE, SIX]).await;
+}
+
+/// During a rolling upgrade, a node that does not count the bytes writes the position, too. It puts its origin first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_count_bytes_ends_the_count() {
+    let mut both = Both::start().await;
+    both.max_bytes = 700;
+    both.publish(&[(1, 6, 4, 30_000)]).await;
+    let key = both.keys.position(&both.rooms[1].0);
+    let counted = both.server.command(&["GET", &key]).await;
+    assert!(counted.contains(" 1 0000000000000000:"), "{counted}");
+    let uncounted = counted.replace(" 0000000000000000:", " 00000000000000ab:7 0000000000000000:");
+    both.server.command(&["SET", &key, &uncounted]).await;
+    for count in [1, 6] {
+        let messages = [(1, both.message(&(1, count, 4, 30_000)))];
+        both.run(&messages).await;
+        let stored = both.server.command(&["GET", &key]).await;
+        assert_eq!(stored.matches(" 0000000000000000:").count(), 1, "{stored}");
+        let stored = Stored::parse(stored.as_bytes()).expect("a position");
+        assert_eq!(stored.origins, [(NodeId::from_u64(1), both.number), (NodeId::from_u64(0xab), 7)]);
+    }
+}
+
 /// What fails in one room, for whatever reason, fails only there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_that_redis_refuses_does_not_fail_others() {
@@ -104,6 +156,7 @@ struct Both {
     keys: Keys,
     rooms: Vec<(RoomName, RoomKeys)>,
     number: u64,
+    max_bytes: u64,
     /// The number of rooms that are subscribed to.
     subscribed: usize,
     /// The last batch that was published.
@@ -122,7 +175,16 @@ impl Both {
         for (room, _) in &rooms[..UNREAD] {
             connection.ask(&[b"SSUBSCRIBE", keys.channel(room).as_bytes()]).await;
         }
-        Self { server, connection, keys, rooms, number: 0, subscribed: UNREAD, last: Vec::new() }
+        Self {
+            server,
+            connection,
+            keys,
+            rooms,
+            number: 0,
+            max_bytes: ENOUGH_BYTES,
+            subscribed: UNREAD,
+            last: Vec::new(),
+        }
     }
 
     /// Subscribes to one more room.
@@ -144,8 +206,7 @@ impl Both {
         let id = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
         let writer = id.trim()[..16].to_owned();
         let (reply, received) = self.run(&messages).await;
-        assert_eq!(strings_of(reply), Some(vec![]), "nothing failed");
-        let mut expected = Vec::new();
+        let (mut expected, mut dropped) = (Vec::new(), 0);
         for (room, publish) in messages {
             let is_subscribed = room < self.subscribed;
             let (name, keys) = &mut self.rooms[room];
@@ -153,10 +214,13 @@ impl Both {
             // contains that time.
             let real = self.server.command(&["GET", &self.keys.position(name)]).await;
             let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
+            let dropped_before = keys.dropped;
             let sent = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);
+            dropped += keys.dropped - dropped_before;
             expected.extend(sent.filter(|_| is_subscribed).map(|sent| (Bytes::from(self.keys.channel(name)), sent)));
         }
         assert_eq!(received, expected, "what is sent");
+        assert_eq!(dropped_of(reply), dropped, "dropped events");
         for room in 0..self.rooms.len() {
             self.compare(room).await;
         }
@@ -170,7 +234,7 @@ impl Both {
         });
         let mut words = vec![b"EVAL".to_vec(), PUBLISH.into(), (messages.len() * 2).to_string().into()];
         words.extend(keys);
-        words.extend([POSITION_MS, UNREAD_MS].map(|millis| millis.to_string().into_bytes()));
+        words.extend([POSITION_MS, UNREAD_MS, self.max_bytes].map(|number| number.to_string().into_bytes()));
         for (room, PublishedMessage { origin, number, count, kept, kept_ms, events, .. }) in messages {
             words.push(self.keys.channel(&self.rooms[*room].0).into());
             words.push(format!(" {origin:016x}:").into());
@@ -190,8 +254,9 @@ impl Both {
         let (origin, number, count) = (encoder.origin.as_u64(), encoder.last_number, *count);
         // The script does not read the events.
         let events = encoder.finish("", &Seal::default());
+        let (kept, kept_ms, max_bytes) = (*kept, *kept_ms, self.max_bytes);
         let (position_ms, unread_ms) = (POSITION_MS, UNREAD_MS);
-        PublishedMessage { origin, number, count, kept: *kept, kept_ms: *kept_ms, position_ms, unread_ms, events }
+        PublishedMessage { origin, number, count, kept, kept_ms, max_bytes, position_ms, unread_ms, events }
     }
 
     async fn compare(&mut self, room: usize) {
@@ -215,6 +280,16 @@ impl Both {
             assert!(left.map_or(real == -2, is_near), "{key} lives for {real} ms, not {left:?}");
         }
     }
+}
+
+/// Returns how many events were dropped, according to the script's reply. Checks that no message failed.
+fn dropped_of(reply: BytesFrame) -> u64 {
+    let BytesFrame::Array { data, .. } = reply else { panic!("{reply:?}") };
+    let pair = |pair: &[BytesFrame]| match pair {
+        [BytesFrame::Number { data: 0, .. }, BytesFrame::Number { data, .. }] => data.cast_unsigned(),
+        _ => panic!("a message failed: {pair:?}"),
+    };
+    data.chunks(2).map(pair).sum()
 }
 
 /// A connection that can subscribe and run any command.

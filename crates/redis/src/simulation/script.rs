@@ -15,6 +15,8 @@ pub(super) struct PublishedMessage {
     pub(super) kept: u64,
     /// How long the history keeps them.
     pub(super) kept_ms: u64,
+    /// How many bytes the history has at most.
+    pub(super) max_bytes: u64,
     /// How long the position is kept. The next field is the same for a room that no node has read.
     pub(super) position_ms: u64,
     pub(super) unread_ms: u64,
@@ -45,6 +47,8 @@ struct Position {
     offset: u64,
     writer: String,
     is_read: bool,
+    /// The bytes of the history, if they are counted.
+    bytes: Option<u64>,
     /// The last number of each origin, the most recent first.
     origins: Vec<(u64, u64)>,
     expires: u64,
@@ -62,6 +66,8 @@ pub(super) struct RoomKeys {
     pub(super) timeline: Vec<usize>,
     /// Whether an event of the timeline is no longer in the history.
     pub(super) trimmed: bool,
+    /// How many events were dropped from the history only because it had too many bytes.
+    pub(super) dropped: u64,
 }
 
 impl RoomKeys {
@@ -89,42 +95,60 @@ impl RoomKeys {
             stored => (moment.micros.max(stored.as_ref().map_or(0, |stored| stored.epoch) + 1), first),
         };
         let is_read = is_subscribed || stored.as_ref().is_some_and(|stored| stored.is_read);
-        let mut origins = stored.map(|stored| stored.origins).unwrap_or_default();
+        let (mut origins, mut bytes) = stored.map(|stored| (stored.origins, stored.bytes)).unwrap_or_default();
         origins.retain(|(origin, _)| *origin != publish.origin);
         origins.insert(0, (publish.origin, publish.number));
-        let last = first + publish.count - 1;
-        self.position = Some(Position {
-            epoch,
-            start,
-            offset: last,
-            writer: moment.writer.to_owned(),
-            is_read,
-            origins,
-            expires: moment.millis() + if is_read { publish.position_ms } else { publish.unread_ms },
-        });
         let mut sent = format!("{epoch} {start} {first} {}\n", publish.count).into_bytes();
         sent.extend_from_slice(&publish.events);
         let sent = Bytes::from(sent);
         if publish.kept > 0 {
-            self.history.push(sent.clone());
-            let kept = usize::try_from(publish.kept).expect("a small number");
-            if self.history.len() * 8 > kept * 9 {
-                self.history.drain(..self.history.len() - kept);
-                self.trimmed = true;
-            }
+            bytes = self.keep(&sent, publish, bytes.is_some());
             self.history_expires = moment.millis() + publish.kept_ms;
         } else {
             self.trimmed = true;
         }
+        self.position = Some(Position {
+            epoch,
+            start,
+            offset: first + publish.count - 1,
+            writer: moment.writer.to_owned(),
+            is_read,
+            bytes,
+            origins,
+            expires: moment.millis() + if is_read { publish.position_ms } else { publish.unread_ms },
+        });
         Some(sent)
+    }
+
+    /// Adds a message to the history, and trims the history. Returns the history's bytes, if they are
+    /// counted from now on.
+    fn keep(&mut self, sent: &Bytes, publish: &PublishedMessage, was_counted: bool) -> Option<u64> {
+        let kept = usize::try_from(publish.kept).expect("a small number");
+        let is_large = sent.len() as u64 * publish.kept * 9 > publish.max_bytes * 8;
+        let is_counted = is_large || (was_counted && !self.history.is_empty());
+        self.history.push(sent.clone());
+        if self.history.len() * 8 > kept * 9 {
+            self.history.drain(..self.history.len() - kept);
+            self.trimmed = true;
+        }
+        let bytes = |history: &[Bytes]| history.iter().map(|message| message.len() as u64).sum();
+        while is_counted && bytes(&self.history) > publish.max_bytes {
+            let oldest = self.history.remove(0);
+            self.trimmed = true;
+            if self.history.len() < kept {
+                self.dropped += events_of(&oldest);
+            }
+        }
+        is_counted.then(|| bytes(&self.history))
     }
 
     /// Returns the reply to GET of the position.
     pub(super) fn position(&mut self, millis: u64) -> Option<String> {
         self.expire(millis);
-        self.position.as_ref().map(|Position { epoch, start, offset, writer, is_read, origins, .. }| {
+        self.position.as_ref().map(|Position { epoch, start, offset, writer, is_read, bytes, origins, .. }| {
+            let bytes = bytes.map_or_else(String::new, |bytes| format!(" {:016x}:{bytes}", 0));
             let origins: String = origins.iter().map(|(origin, number)| format!(" {origin:016x}:{number}")).collect();
-            format!("{epoch} {start} {offset} {writer} {}{origins}", u8::from(*is_read))
+            format!("{epoch} {start} {offset} {writer} {}{bytes}{origins}", u8::from(*is_read))
         })
     }
 
@@ -146,6 +170,12 @@ impl RoomKeys {
         self.timeline.clear();
     }
 
+    /// Drops the history, as if it had expired.
+    pub(super) fn forget_history(&mut self) {
+        self.history.clear();
+        self.trimmed = true;
+    }
+
     /// Returns how long the position and the history are kept, in milliseconds from the beginning
     /// of the epoch, if they exist.
     pub(super) fn live_for(&self) -> (Option<u64>, Option<u64>) {
@@ -164,4 +194,10 @@ impl RoomKeys {
             self.trimmed = true;
         }
     }
+}
+
+/// Returns how many events a message of a history has, according to its header.
+fn events_of(message: &[u8]) -> u64 {
+    let header = message.split(|byte| *byte == b'\n').next().and_then(|header| std::str::from_utf8(header).ok());
+    header.and_then(|header| header.split(' ').nth(3)?.parse().ok()).expect("a header")
 }

@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) subscriptions: Subscriptions,
     pub(super) metrics: RedisMetrics,
     pub(super) rooms: Vec<Room>,
+    /// How many bytes the history of each room has at most.
+    pub(super) history_bytes: u64,
     topologies: Vec<Topology>,
     began: Instant,
     elapsed_ms: u64,
@@ -98,6 +100,7 @@ impl World {
             subscriptions,
             metrics,
             rooms,
+            history_bytes: 1024 * 1024,
             topologies,
             began,
             elapsed_ms: 0,
@@ -174,9 +177,18 @@ impl World {
         let number = encoder.last_number;
         // Messages are not signed here, so the channel does not matter.
         let encoded = encoder.finish("", &Seal::default());
-        let (position_ms, unread_ms) = (7_200_000, 300_000);
-        let publish =
-            PublishedMessage { origin, number, count, kept, kept_ms, position_ms, unread_ms, events: encoded };
+        let (max_bytes, position_ms, unread_ms) = (self.history_bytes, 7_200_000, 300_000);
+        let publish = PublishedMessage {
+            origin,
+            number,
+            count,
+            kept,
+            kept_ms,
+            max_bytes,
+            position_ms,
+            unread_ms,
+            events: encoded,
+        };
         self.last.insert((room, origin), (self.elapsed_ms, publish, events));
         self.publish_last(room, origin);
     }

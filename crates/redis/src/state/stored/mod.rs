@@ -3,7 +3,7 @@
 //!
 //! | key | value | time to live |
 //! |---|---|---|
-//! | position | `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as [`Stored`] describes | 2 h after the last publish, or 5 min if no node has read the room |
+//! | position | `<epoch> <start> <offset> <writer> <read> <origin>:<number> …`, as [`Stored`] and `publish.lua` describe | 2 h after the last publish, or 5 min if no node has read the room |
 //! | history | a list of the last messages, exactly as they were sent to the room's channel (`message`) | the age in the room's history rule |
 //!
 //! `publish.lua` writes both keys. `position` interprets them.
@@ -32,6 +32,10 @@ pub(crate) const LEDGER: &str = include_str!("ledger.lua");
 /// repeated publish. The least recent origin is dropped.
 pub(crate) const MAX_ORIGINS: usize = 64;
 
+/// The origin whose number is not that of an event, but how many bytes the history has. No node has this id. A node of an
+/// earlier release therefore reads the position, too.
+const BYTES_OF_HISTORY: NodeId = NodeId::from_u64(0);
+
 /// The value of a room's position key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
@@ -56,7 +60,8 @@ impl Stored {
             let (origin, number) = part.split_once(':')?;
             Some((origin.parse().ok()?, number.parse().ok()?))
         };
-        let origins = parts.take(MAX_ORIGINS).map(origin).collect::<Option<_>>()?;
+        let is_of_node = |origin: &Option<(NodeId, u64)>| !matches!(origin, Some((BYTES_OF_HISTORY, _)));
+        let origins = parts.map(origin).filter(is_of_node).take(MAX_ORIGINS).collect::<Option<_>>()?;
         (start >= 1).then_some(Self { epoch, start, offset, origins })
     }
 }

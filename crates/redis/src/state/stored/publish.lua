@@ -2,7 +2,8 @@
 --
 -- KEYS: position and history (or the position again, if the room has no history) of each message's room. In a
 --       cluster, all are in one slot.
--- ARGV: how long a position is kept, in ms, and how long if nobody ever read the room; then for each message:
+-- ARGV: how long a position is kept, in ms, and how long if nobody ever read the room; how many bytes a history has
+--       at most; then for each message:
 --       1 its room's channel (not a key: Redis would miss it while its slot moves)
 --       2 its origin, as ' <id>:'
 --       3 the number that the origin gave to the message's last event
@@ -11,12 +12,21 @@
 --       6 for how long it keeps them, in ms
 --       7 the encoded events
 --
--- A position is '<epoch> <start> <offset> <writer> <read> <origin>:<number> ...'.
+-- A position is '<epoch> <start> <offset> <writer> <read> <origin>:<number> ...'. If the bytes of the history are
+-- counted, their number comes first among the origins, as that of origin 0.
 -- The writer is this server's replication id: when another server wrote the position, or nobody, a new epoch
 -- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
 -- The origins come most recent first, each with the number of the last event that it published. An origin's numbers
 -- grow, so a message whose number is not larger was published before: its publisher missed the reply and tries again,
 -- or gave up on it long ago. It is not published again.
+--
+-- The bytes of a history are counted from the first message that is so large that the history would have too many bytes
+-- if all its messages were as large. Until then, the limit of messages is sufficient, and counting would make each
+-- publish slower. The count ends with the history. A node that does not count puts its origin before the number, which
+-- ends the count, too.
+--
+-- The reply: pairs of a failed message's place and the error. For each history that had too many bytes, it also has the
+-- pair of 0 and how many events were dropped for that reason alone.
 --
 -- Lua writes numbers with 14 digits, so offsets are exact up to 10^14. Epochs are larger and need
 -- '%.0f'.
@@ -37,13 +47,18 @@ end
 
 local function publish(message)
   local position, history = KEYS[message * 2 - 1], KEYS[message * 2]
-  local at = message * 7 - 4
+  local at = message * 7 - 3
   local origin, number, count, kept = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
 
   local epoch_and_start, offset, last_writer, is_read, origins =
     match(call('GET', position) or '', '^(%d+ %d+ )(%d+) (%x+) ([01])(.*)$')
+  local bytes, dropped
   if offset then
     local from, to = find(origins, origin, 1, true)
+    if from ~= 1 and sub(origins, 1, 18) == ' 0000000000000000:' then
+      bytes, origins = match(origins, '^(%d+)(.*)', 19)
+      from, to = find(origins, origin, 1, true)
+    end
     if from then
       local published, less_recent = match(origins, '^(%d+)(.*)', to + 1)
       if tonumber(published) >= tonumber(number) then return end
@@ -71,23 +86,54 @@ local function publish(message)
   -- again.
   if kept > 0 then
     -- Messages beyond the last `kept` are removed a few at a time: that costs less.
-    if call('RPUSH', history, sent) > kept * 1.125 then call('LTRIM', history, -kept, -1) end
+    local length, most = call('RPUSH', history, sent), kept * 1.125
+    if length == 1 then bytes = nil end -- they were the bytes of a history that has expired
+    if bytes or #sent * most > ARGV[3] + 0 then
+      -- A function for this would cost every publish 3 %, because each run of the script would create it.
+      if bytes then
+        bytes = bytes + #sent
+      else
+        origins = string.gsub(origins, ' 0000000000000000:%d+', '') -- of a count that a node has ended
+        bytes = 0
+        for _, one in ipairs(call('LRANGE', history, 0, -1)) do bytes = bytes + #one end
+      end
+      local max_bytes, excess = tonumber(ARGV[3]), length > most and length - kept or 0
+      local removed, page = 0, math.max(excess, 1)
+      dropped = 0
+      while removed < excess or bytes > max_bytes and removed < length do
+        for _, oldest in ipairs(call('LRANGE', history, removed, removed + page - 1)) do
+          if removed >= excess and bytes <= max_bytes then break end
+          removed, bytes = removed + 1, bytes - #oldest
+          -- The limit of messages would have kept these events.
+          if removed > length - kept then dropped = dropped + match(oldest, '^%d+ %d+ %d+ (%d+)') end
+        end
+        page = page * 2
+      end
+      if removed > 0 then call('LTRIM', history, removed, -1) end
+    elseif length > most then
+      call('LTRIM', history, -kept, -1)
+    end
     call('PEXPIRE', history, ARGV[at + 5])
   end
   origins = origin .. number .. origins
+  if bytes then origins = ' 0000000000000000:' .. bytes .. origins end
   store(position, epoch_and_start, last, is_read, origins)
   if call('SPUBLISH', ARGV[at], sent) > 0 and is_read == '0' then
     store(position, epoch_and_start, last, '1', origins)
   end
+  return dropped
 end
 
--- A failure in one room does not affect the others. The reply has the failed messages' places and errors.
-local failed = {}
+-- A failure in one room does not affect the others.
+local reply = {}
 for message = 1, #KEYS / 2 do
-  local ok, reason = pcall(publish, message)
+  local ok, result = pcall(publish, message)
   if not ok then
-    failed[#failed + 1] = message
-    failed[#failed + 1] = type(reason) == 'table' and reason.err or reason
+    reply[#reply + 1] = message
+    reply[#reply + 1] = type(result) == 'table' and result.err or result
+  elseif result and result > 0 then
+    reply[#reply + 1] = 0
+    reply[#reply + 1] = result
   end
 end
-return failed
+return reply
