@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use roomcast_protocol::Name;
+use roomcast_protocol::{CloseCode, CloseFrame, Name};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::broker::contract::{self, Broker, BrokerError, BrokerStatus};
 use crate::broker::publication::Publish;
 use crate::cluster::operations::Cluster;
-use crate::id::{RoomName, UserId};
+use crate::events::metrics::EventMetrics;
+use crate::events::reporter::{EventOptions, Events};
+use crate::id::{ConnectionId, RoomName, UserId};
 use crate::metrics::HubMetrics;
 use crate::options::HubOptions;
 use crate::rooms::fan_out::FanOut;
@@ -146,6 +148,41 @@ impl Hub {
             () = self.cluster.peers().keep_in_touch() => {}
             () = self.cluster.revoker().keep_up() => {}
             () = watch_memory(&self.local) => {}
+            () = self.run_events() => {}
+        }
+    }
+
+    /// Reports lifecycle events from now on. Call this before the node accepts connections. Only the
+    /// first call has an effect.
+    pub fn report_events(&self, options: EventOptions, metrics: EventMetrics) {
+        let events = Events::new(self.local.id(), options, metrics);
+        if self.local.events.set(events).is_err() {
+            tracing::warn!("the node reports lifecycle events already");
+        }
+    }
+
+    /// Waits until the store has all lifecycle events of this node, and lets another node deliver
+    /// them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost if the future is dropped.
+    pub async fn flush_events(&self) {
+        if let Some(events) = self.local.events() {
+            events.flush().await;
+        }
+    }
+
+    async fn run_events(&self) {
+        let events = self.local.events.wait().await;
+        tokio::join!(events.report(|connection| self.close_reported(connection)), events.deliver());
+    }
+
+    /// Closes a connection whose end another node has reported, because it cannot have a second
+    /// end.
+    fn close_reported(&self, connection: ConnectionId) {
+        if let Some(connection) = self.local.connection(connection) {
+            let reason = "this node was cut off from its cluster; reconnect";
+            connection.outbox.close(CloseFrame::new(CloseCode::TRY_AGAIN_LATER, reason));
         }
     }
 

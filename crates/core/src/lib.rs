@@ -14,7 +14,8 @@
 //! | folder | what it contains | what it imports |
 //! |---|---|---|
 //! | `broker` | the broker's contract, and the broker in memory | `id` |
-//! | `rooms` | this node's connections, rooms and output | `broker`, `access` |
+//! | `events` | lifecycle events: their records, their store in memory, and their delivery | `broker`, `access` |
+//! | `rooms` | this node's connections, rooms and output | `broker`, `access`, `events` |
 //! | `cluster` | the other nodes, requests to them, and operations on all nodes | `rooms`, `broker` |
 //! | `access` | who a client is and what it may do | `id`, `broker` |
 //! | `hub` | one node, which combines all of these | everything |
@@ -25,6 +26,7 @@
 mod access;
 mod broker;
 mod cluster;
+mod events;
 mod hub;
 mod id;
 mod metrics;
@@ -58,6 +60,18 @@ pub use cluster::operations::Cluster;
 pub use cluster::pending::{MAX_REQUESTS, REQUEST_TIMEOUT};
 pub use cluster::results::{Members, Reached, RequestError, RoomCount, Rooms, RoomsQuery};
 pub use cluster::revoker::{NotAccepted, Revoker};
+pub use events::delivery::{DELIVERY_TIMEOUT, MAX_EVENT_AGE};
+pub use events::event::{
+    EVENTS_CONTENT_TYPE, EventBatch, EventContent, EventKind, EventKinds, LifecycleEvent, UnknownEventKind,
+};
+pub use events::memory::MemoryEvents;
+pub use events::metrics::EventMetrics;
+pub use events::recorder::{Ending, MAX_KEPT, MAX_UNSENT};
+pub use events::reporter::{EventOptions, Events};
+pub use events::store::{
+    Accepted, Change, Draft, EventRules, EventSink, EventStore, Held, MAX_BATCH_EVENTS, MAX_DEAD_EVENTS, MAX_REPORTED,
+    Record, Report, Reported, Take, WaitingEvent,
+};
 pub use hub::{Hub, PublishError};
 pub use id::{ConnectionId, InvalidId, InvalidName, MAX_ROOM_NAME_LEN, NodeId, RoomName, UserId, check_event};
 pub use metrics::HubMetrics;

@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 use roomcast_protocol::Name;
 use serde_json::json;
 use thiserror::Error;
+use tokio::sync::SetOnce;
 
 use crate::access::connection::PermissionChange;
 use crate::broker::contract::{Broker, BrokerError, BrokerStatus};
+use crate::events::reporter::Events;
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::metrics::HubMetrics;
 use crate::options::HubOptions;
@@ -107,6 +109,7 @@ pub struct LocalNode {
     places_taken: AtomicUsize,
     draining: AtomicBool,
     pub(crate) load: Arc<NodeLoad>,
+    pub(crate) events: SetOnce<Events>,
     metrics: Arc<HubMetrics>,
 }
 
@@ -128,6 +131,7 @@ impl LocalNode {
                 Budget::new(metrics.inbound_memory.clone(), options.inbound_memory),
                 Budget::new(metrics.outbound_memory.clone(), options.outbound_memory),
             ),
+            events: SetOnce::new(),
             metrics,
         })
     }
@@ -179,6 +183,7 @@ impl LocalNode {
     pub(crate) fn disconnect(&self, connection: &LocalConnection) {
         connection.outbox.seal();
         self.leave_all(connection);
+        self.report_lost(connection);
         self.connections.lock().remove(&connection.id.serial);
     }
 
@@ -235,7 +240,10 @@ impl LocalNode {
     /// If you drop the future, the membership stays in place. [`leave`](Self::leave) ends it.
     pub async fn join(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
         let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
-        let Some(subscription) = self.add_member(connection, room, join)? else { return Ok(()) };
+        let Some(subscription) = self.add_member(connection, room, join)? else {
+            self.report_joined(connection, room);
+            return Ok(());
+        };
         if let Err(error) = subscription.answered().await {
             // The subscription stays pending while the room has members, so that the room does not
             // count as subscribed.
@@ -243,6 +251,7 @@ impl LocalNode {
             return Err(error.into());
         }
         self.shard(room).lock().subscriptions.confirm(room, &subscription);
+        self.report_joined(connection, room);
         Ok(())
     }
 
@@ -258,7 +267,9 @@ impl LocalNode {
     /// As for [`join`](Self::join).
     pub async fn join_eventually(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
         let mut status = self.broker.status();
-        let Some(subscription) = self.add_member(connection, room, None)? else { return Ok(()) };
+        let pending = self.add_member(connection, room, None)?;
+        self.report_joined(connection, room);
+        let Some(subscription) = pending else { return Ok(()) };
         // If the subscription failed or is still pending, `renew_subscriptions` continues with it.
         tokio::select! {
             _ = subscription.answered() => {}
@@ -344,6 +355,7 @@ impl LocalNode {
         if let Some(index) = rooms.iter().position(is_meant) {
             let Membership { room, slot, .. } = rooms.swap_remove(index);
             self.remove_member(&room, slot);
+            self.report_left(connection, &room);
         }
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod local_node;
 pub(crate) mod membership;
 pub(crate) mod outbox;
 pub(crate) mod pacing;
+mod reports;
 pub(crate) mod shedding;
 pub(crate) mod subscription;
 
