@@ -30,5 +30,6 @@ mod simulation;
 mod state;
 
 pub use io::broker::{RedisBroker, RedisError, check};
+pub use io::events::RedisEvents;
 pub use metrics::RedisMetrics;
 pub use options::{BadRule, HistoryRules, MAX_HISTORY_BYTES, MIN_HISTORY_BYTES, RedisOptions, Retention, check_url};

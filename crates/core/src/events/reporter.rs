@@ -200,7 +200,7 @@ impl Events {
     async fn deliver_batch(&self, delivery: &mut Delivery, waiting: Vec<WaitingEvent>) -> Duration {
         let count = waiting.len();
         let batch = EventBatch::new(waiting.iter().map(|waiting| &waiting.event));
-        let Some(batch) = batch else { return Duration::ZERO };
+        let Some(batch) = batch.filter(|batch| batch.events > 0) else { return delivery.on_accepted(waiting) };
         let delivered = tokio::time::timeout(DELIVERY_TIMEOUT, self.sink.deliver(batch)).await;
         let late = |_| Err(format!("it did not respond within {DELIVERY_TIMEOUT:?}"));
         match delivered.unwrap_or_else(late) {

@@ -147,6 +147,13 @@ pub struct Held {
     pub overflowed: u64,
 }
 
+impl Held {
+    /// Creates a value.
+    pub fn new(waiting: u64, lag: Duration, dead: u64, overflowed: u64) -> Self {
+        Self { waiting, lag, dead, overflowed }
+    }
+}
+
 /// A request for the events to deliver. Only one node at a time gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, Exchange, LedgerPage, Publication, PublicationQueue, Publish,
-    RoomName,
+    BoxFuture, Broker, BrokerError, BrokerStatus, EventRules, Exchange, LedgerPage, Publication, PublicationQueue,
+    Publish, RoomName,
 };
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
@@ -20,6 +20,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::io::commands::Commands;
 use crate::io::connection::Credentials;
+use crate::io::events::RedisEvents;
 use crate::io::ledger::Ledger;
 use crate::io::publisher::Publisher;
 use crate::io::subscriber::{Shared, Subscriber};
@@ -66,6 +67,8 @@ pub struct RedisBroker {
     publisher: Arc<Publisher>,
     commands: Arc<Commands>,
     ledger: Arc<Ledger>,
+    keys: Keys,
+    seal: Seal,
 }
 
 impl RedisBroker {
@@ -94,7 +97,12 @@ impl RedisBroker {
         );
         let ledger = Ledger::new(Arc::clone(&commands), Arc::clone(&publisher), &keys, seal.clone());
         let shared = Arc::new(Shared {
-            subscriptions: Mutex::new(Subscriptions::new(keys, seal, options.unsubscribe_delay, metrics.clone())),
+            subscriptions: Mutex::new(Subscriptions::new(
+                keys.clone(),
+                seal.clone(),
+                options.unsubscribe_delay,
+                metrics.clone(),
+            )),
             events: Mutex::new(PublicationQueue::default()),
             wake: Notify::new(),
             taken: Notify::new(),
@@ -114,7 +122,13 @@ impl RedisBroker {
         let subscriber =
             Subscriber::new(Arc::clone(&shared), Arc::clone(&publisher), Arc::clone(&commands), credentials);
         tokio::spawn(subscriber.run());
-        Ok(Self { shared, publisher, commands, ledger: Arc::new(ledger) })
+        Ok(Self { shared, publisher, commands, ledger: Arc::new(ledger), keys, seal })
+    }
+
+    /// Returns the store of the cluster's lifecycle events.
+    pub fn events(&self, rules: EventRules) -> RedisEvents {
+        let (commands, publisher) = (Arc::clone(&self.commands), Arc::clone(&self.publisher));
+        RedisEvents::new(commands, publisher, &self.keys, self.seal.clone(), rules)
     }
 
     /// Returns why Redis cannot be used, without secrets, while the status is

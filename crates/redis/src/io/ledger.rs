@@ -1,9 +1,7 @@
 //! The ledger in Redis: a list of records, to which a script adds and from which it reads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use roomcast_core::{
     BrokerError, Exchange, LedgerPage, LedgerPosition, LedgerRecord, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, RoomName,
@@ -11,13 +9,10 @@ use roomcast_core::{
 
 use crate::io::commands::{Commands, Script, digest};
 use crate::io::publisher::Publisher;
-use crate::state::attempts::{Attempts, Failed, Step};
+use crate::io::scripts::{Scripts, unexpected};
 use crate::state::keys::Keys;
 use crate::state::seal::{MAC_LEN, Seal};
 use crate::state::stored::LEDGER;
-
-/// How long an exchange may take. The node repeats it twice a second.
-const DEADLINE: Duration = Duration::from_millis(1500);
 
 /// The position of a node that has not read the ledger.
 const NOWHERE: &str = "-";
@@ -27,8 +22,7 @@ const LATEST: u64 = 253_402_300_799;
 
 /// The ledger of a cluster.
 pub(crate) struct Ledger {
-    commands: Arc<Commands>,
-    publisher: Arc<Publisher>,
+    scripts: Scripts,
     keys: [String; 2],
     seal: Seal,
     digest: String,
@@ -36,18 +30,18 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(commands: Arc<Commands>, publisher: Arc<Publisher>, keys: &Keys, seal: Seal) -> Self {
-        Self { commands, publisher, keys: keys.ledger(), seal, digest: digest(LEDGER) }
+        let scripts = Scripts::new(commands, publisher, RoomName::internal("nodes", "ledger"));
+        Self { scripts, keys: keys.ledger(), seal, digest: digest(LEDGER) }
     }
 
     /// Adds the records of an exchange, and returns what follows its position.
     pub(crate) async fn exchange(&self, exchange: Exchange) -> Result<LedgerPage, BrokerError> {
         let script = self.script(&exchange);
-        let reply = self.run(&script).await.map_err(|error| match error.details() {
+        let reply = self.scripts.run(&script).await.map_err(|error| match error.details() {
             full if full.starts_with("LEDGERFULL") => BrokerError::LedgerFull,
             reason => BrokerError::Unavailable { reason: reason.to_owned() },
         })?;
-        let unexpected = || BrokerError::Unavailable { reason: "unexpected reply to the ledger's script".to_owned() };
-        self.page(reply).ok_or_else(unexpected)
+        self.page(reply).ok_or_else(|| unexpected("ledger"))
     }
 
     fn script(&self, exchange: &Exchange) -> Script<'_> {
@@ -65,29 +59,6 @@ impl Ledger {
             arguments.extend([Value::from(until), Value::Bytes(content.into())]);
         }
         Script { text: LEDGER, digest: &self.digest, keys: self.keys.to_vec(), arguments }
-    }
-
-    async fn run(&self, script: &Script<'_>) -> Result<Value, Error> {
-        let room = RoomName::internal("nodes", "ledger");
-        let owner = || self.publisher.owner_of(&room);
-        let mut attempts = Attempts::until(Instant::now() + DEADLINE);
-        let mut step = attempts.next(owner(), Instant::now());
-        let mut last = Err(Error::new(ErrorKind::Timeout, "Redis did not reply in time"));
-        loop {
-            step = match step {
-                Step::Send(attempt) => {
-                    last = self.commands.evaluate(script, &attempt).await;
-                    let ran = last.as_ref().map(|_| Failed::new()).map_err(Clone::clone);
-                    attempts.on_result(ran, owner(), Instant::now())
-                }
-                Step::Pause(time) => {
-                    self.publisher.request_topology();
-                    tokio::time::sleep(time).await;
-                    attempts.next(owner(), Instant::now())
-                }
-                Step::Finish(outcome) => return outcome.result.and(last),
-            };
-        }
     }
 
     /// Reads the script's reply. Records that no node of this cluster has signed are left out.

@@ -7,14 +7,16 @@
 //!
 //! Read the modules in this order: `commands` (scripts and topology, with fred), `publisher`
 //! (publishes), `connection` (a subscriber connection), `links` (the connections to all servers),
-//! `topology_requests`, `subscriber` (the task that uses these), `broker` (all of them as a
-//! `Broker`).
+//! `topology_requests`, `subscriber` (the task that uses these), `scripts` (single scripts), `ledger` and
+//! `events` (which use them), `broker` (all of them as a `Broker`).
 
 pub(crate) mod broker;
 pub(crate) mod commands;
 pub(crate) mod connection;
+pub(crate) mod events;
 mod ledger;
 mod links;
 mod publisher;
+mod scripts;
 mod subscriber;
 mod topology_requests;

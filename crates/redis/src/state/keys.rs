@@ -1,6 +1,6 @@
 //! The place of a room in Redis: its slot, its channel and its keys.
 
-use roomcast_core::RoomName;
+use roomcast_core::{NodeId, RoomName};
 
 /// How many hash slots a Redis Cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
@@ -55,8 +55,51 @@ impl Keys {
         ["lp", "l"].map(|kind| self.name(kind, &RoomName::internal("nodes", "ledger")))
     }
 
+    /// Returns the keys of lifecycle events.
+    pub(crate) fn events(&self) -> EventKeys {
+        EventKeys(self.name("e", &EventKeys::room()))
+    }
+
     fn name(&self, kind: &str, room: &RoomName) -> String {
         format!("{}:{{{}}}:{kind}:{room}", self.prefix, tag(room))
+    }
+}
+
+/// The keys of lifecycle events. `stored/events_report.lua` describes their values.
+pub(crate) struct EventKeys(String);
+
+impl EventKeys {
+    /// Returns the room whose slot contains the keys.
+    pub(crate) fn room() -> RoomName {
+        RoomName::internal("nodes", "events")
+    }
+
+    /// Returns the keys of a node's report.
+    pub(crate) fn report(&self, node: NodeId, lost: NodeId) -> Vec<String> {
+        let single = ["waiting", "dead", "nodes", "applied", "delivered", "groups", "due", "state"];
+        let open = [node, lost].map(|node| format!("{}:open:{node}", self.0));
+        single.into_iter().map(|name| self.named(name)).chain(open).collect()
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        ["waiting", "dead", "delivered", "state"].map(|name| self.named(name)).into()
+    }
+
+    pub(crate) fn replay(&self) -> Vec<String> {
+        ["waiting", "dead"].map(|name| self.named(name)).into()
+    }
+
+    pub(crate) fn dead(&self) -> Vec<String> {
+        vec![self.named("dead")]
+    }
+
+    /// Returns the text to which MACs bind the events.
+    pub(crate) fn seal_channel(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}:{name}", self.0)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What Redis keeps of a room, with the two scripts that write and read it, and the ledger, whose
-//! script describes it.
+//! What Redis keeps of a room, with the two scripts that write and read it, the ledger, and
+//! lifecycle events, whose scripts describe them.
 //!
 //! | key | value | time to live |
 //! |---|---|---|
@@ -27,6 +27,26 @@ pub(crate) const READ_HISTORY: &str = "\
 
 /// Adds records to the ledger, and reads it.
 pub(crate) const LEDGER: &str = include_str!("ledger.lua");
+
+/// Applies a node's records of lifecycle events.
+pub(crate) const EVENTS_REPORT: &str = include_str!("events_report.lua");
+
+/// Removes the lifecycle events that were accepted, and returns the next ones.
+pub(crate) const EVENTS_TAKE: &str = include_str!("events_take.lua");
+
+/// Makes dead lifecycle events wait again.
+pub(crate) const EVENTS_REPLAY: &str = include_str!("events_replay.lua");
+
+/// Returns the `ARGV[1]` oldest dead lifecycle events of the stream `KEYS[1]`, each as its place, id,
+/// time and content.
+pub(crate) const DEAD_EVENTS: &str = "\
+    local events = {} \
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])) do \
+        local fields = {} \
+        for at = 1, #entry[2], 2 do fields[entry[2][at]] = entry[2][at + 1] end \
+        events[#events + 1] = {entry[1], fields.i, fields.t, fields.c} \
+    end \
+    return events";
 
 /// How many origins a position contains, and how many a reader remembers, in order to recognise a
 /// repeated publish. The least recent origin is dropped.
