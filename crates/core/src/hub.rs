@@ -64,6 +64,7 @@ pub struct Hub {
     local: Arc<LocalNode>,
     cluster: Cluster,
     metrics: Arc<HubMetrics>,
+    event_metrics: EventMetrics,
     closed: AtomicBool,
 }
 
@@ -73,7 +74,8 @@ impl Hub {
         let metrics = Arc::new(HubMetrics::new(&options));
         let local = LocalNode::new(Arc::clone(&broker), options, Arc::clone(&metrics));
         let cluster = Cluster::new(Arc::clone(&local), Arc::clone(&broker));
-        Arc::new(Self { broker, local, cluster, metrics, closed: AtomicBool::new(false) })
+        let event_metrics = EventMetrics::new();
+        Arc::new(Self { broker, local, cluster, metrics, event_metrics, closed: AtomicBool::new(false) })
     }
 
     /// Returns the local part of the node: its connections and their rooms.
@@ -89,6 +91,11 @@ impl Hub {
     /// Returns the hub's metrics.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
+    }
+
+    /// Returns the metrics of lifecycle events.
+    pub fn event_metrics(&self) -> &EventMetrics {
+        &self.event_metrics
     }
 
     /// Publishes an event to a room, on all nodes. The call itself fixes the event's place in the
@@ -154,8 +161,8 @@ impl Hub {
 
     /// Reports lifecycle events from now on. Call this before the node accepts connections. Only the
     /// first call has an effect.
-    pub fn report_events(&self, options: EventOptions, metrics: EventMetrics) {
-        let events = Events::new(self.local.id(), options, metrics);
+    pub fn report_events(&self, options: EventOptions) {
+        let events = Events::new(self.local.id(), options, self.event_metrics.clone());
         if self.local.events.set(events).is_err() {
             tracing::warn!("the node reports lifecycle events already");
         }

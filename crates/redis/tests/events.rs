@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerStatus, Codec, ConnectionGuard, Ending, EventBatch, EventKind, EventMetrics, EventOptions,
-    EventRules, EventSink, EventStore, Hub, HubOptions, LifecycleEvent, MemoryBroker, MemoryEvents, RoomName, UserId,
+    BoxFuture, Broker, BrokerStatus, Codec, ConnectionGuard, Ending, EventBatch, EventKind, EventOptions, EventRules,
+    EventSink, EventStore, Hub, HubOptions, LifecycleEvent, MemoryBroker, MemoryEvents, RoomName, UserId,
 };
 use roomcast_redis::{RedisBroker, RedisOptions};
 use roomcast_testkit::{RedisOptions as ServerOptions, RedisServer};

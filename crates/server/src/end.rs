@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use roomcast_core::Ending;
 use roomcast_protocol::{CloseCode, CloseFrame};
 use thiserror::Error;
 
@@ -29,6 +30,16 @@ impl End {
             Self::ByClient(None) => Disconnected::new(CloseCode(1005), "closed by the client"),
             Self::Lost(reason) => Disconnected::new(CloseCode(1006), reason.clone()),
         }
+    }
+
+    /// Returns how the connection ended, for lifecycle events.
+    pub(crate) fn ending(&self) -> Ending {
+        let cause = match self {
+            Self::ByClient(_) => "client",
+            Self::ByServer(_) => "server",
+            Self::Lost(_) => "lost",
+        };
+        Ending::new(cause, self.disconnected().code.0)
     }
 
     /// Returns whether the client's credential has expired or was revoked.

@@ -61,7 +61,10 @@ impl LateClient {
             let Some(request) = state.request.lock().take() else { return Ok(response) };
             let entering = tokio::spawn(async move {
                 match routes.connect(socket.clone(), request).await {
-                    Ok(()) => state.has_entered.store(true, Ordering::Release),
+                    Ok(()) => {
+                        state.has_entered.store(true, Ordering::Release);
+                        socket.node.hub().local().report_connected(&socket.context.connection);
+                    }
                     Err(close) => drop(socket.context.connection.outbox.close(close)),
                 }
             });

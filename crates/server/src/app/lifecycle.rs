@@ -173,7 +173,12 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
     let open = Open { driver, held: Box::new(Held { entry, counted, _places: places }) };
     match accepted {
-        Ok(()) => Some(open),
+        Ok(()) => {
+            if !is_pending {
+                open.socket().node.hub().local().report_connected(&open.held.entry);
+            }
+            Some(open)
+        }
         Err(close) => {
             open.refuse(close).await;
             None
@@ -238,6 +243,7 @@ impl Open {
         socket.context.end(end.cancel_cause());
         spans::on_closed(&socket.context, end);
         self.held.entry.leave_rooms();
+        routes.node.hub().local().report_disconnected(&self.held.entry, &end.ending());
         let queue = queue.take()?;
         // Their client has lost its rights, which nobody would check again.
         if end.is_for_credential() {

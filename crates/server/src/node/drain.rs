@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roomcast_core::Hub;
 use roomcast_protocol::{CloseCode, CloseFrame};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::options::FAR;
 
@@ -17,6 +17,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long after a drain's time-out connections may take to deliver their last output and Close.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the store may take to accept the last lifecycle events.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The schedule of a [drain](crate::Node::drain), from its start. See [`Node`](crate::Node) for an
 /// example.
@@ -50,20 +53,21 @@ pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
     let started = Instant::now();
     hub.local().start_drain();
     let connections = hub.local().connections();
-    let timeout = plan.timeout.min(FAR);
+    let longest = plan.timeout.min(FAR);
     let pause = plan.pause(connections.len());
     for (index, connection) in (0..).zip(&connections) {
         sleep_until(started + pause.saturating_mul(index)).await;
         connection.outbox.drain();
     }
     drop(connections);
-    none_left(hub, started + timeout).await;
+    none_left(hub, started + longest).await;
     for connection in hub.local().connections() {
         let close = CloseFrame::new(CloseCode::GOING_AWAY, "the node is shutting down; calls were cancelled");
         connection.outbox.close(close);
     }
     none_left(hub, Instant::now() + FLUSH_TIMEOUT).await;
-    hub.cluster().leave().await;
+    // If the store does not accept the last events in time, another node reports them.
+    let _ = tokio::join!(timeout(EVENTS_TIMEOUT, hub.flush_events()), hub.cluster().leave());
 }
 
 /// Waits until the node has no connections, but not longer than until the deadline.

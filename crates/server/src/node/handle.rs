@@ -368,6 +368,7 @@ impl Node {
     /// [`prometheus::Error`]: https://docs.rs/prometheus/0.14/prometheus/enum.Error.html
     pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         self.metrics().register(registry)?;
+        self.hub().event_metrics().register(registry)?;
         self.hub().metrics().register(registry)
     }
 

@@ -6,4 +6,5 @@
 pub(crate) mod address;
 pub(crate) mod addresses;
 pub(crate) mod drain;
+mod events;
 pub(crate) mod handle;

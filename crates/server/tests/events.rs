@@ -1,0 +1,123 @@
+//! Which lifecycle events the connections of a router cause.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use common::tokens::Tokens;
+use common::wait_until;
+use parking_lot::Mutex;
+use roomcast::testing::{ClientBuilder, connect};
+use roomcast::{
+    Authorizer, BoxFuture, CallError, CloseCode, Code, EventBatch, EventKind, EventOptions, EventRules, EventSink,
+    Identity, MemoryEvents, Node, Options, Router, Socket, UserId,
+};
+use serde_json::{Value, json};
+
+/// A backend that accepts everything.
+#[derive(Debug, Default)]
+struct Backend(Mutex<Vec<Value>>);
+
+impl EventSink for Backend {
+    fn deliver(&self, batch: EventBatch) -> BoxFuture<'static, Result<(), String>> {
+        self.0.lock().extend(serde_json::from_slice::<Vec<Value>>(&batch.body).unwrap());
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Backend {
+    /// Returns what has happened, each as the last part of the type, the user, and the room or the
+    /// cause.
+    fn happened(&self) -> Vec<String> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        let describe = |event: &Value| {
+            let data = &event["data"];
+            let kind = event["type"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
+            let rest = ["user", "room", "cause", "code"].iter().filter_map(|key| data.get(key));
+            std::iter::once(kind).chain(rest.map(text)).collect::<Vec<_>>().join(" ")
+        };
+        self.0.lock().iter().map(describe).collect()
+    }
+
+    async fn expect(&self, expected: &[&str]) {
+        wait_until(&format!("{expected:?} has happened"), || self.happened().len() >= expected.len()).await;
+        assert_eq!(self.happened(), expected);
+    }
+}
+
+fn node() -> (Node, Arc<Backend>) {
+    let (node, backend) = (Node::embedded(Options::default()), Arc::new(Backend::default()));
+    let mut rules = EventRules::default();
+    rules.return_time = Duration::from_millis(200);
+    let (store, sink) = (Arc::new(MemoryEvents::new(rules)), Arc::clone(&backend) as Arc<dyn EventSink>);
+    let mut options = EventOptions::new(EventKind::ALL.into_iter().collect(), store, sink);
+    options.occupancy = "game:*".parse().unwrap();
+    node.report_events(options);
+    (node, backend)
+}
+
+fn ann() -> ClientBuilder {
+    ClientBuilder::default().user(UserId::new("ann").unwrap())
+}
+
+#[tokio::test]
+async fn what_a_connection_does_is_reported_in_order() {
+    let (node, backend) = node();
+    let router = Router::new(node).open_rooms().on_connect(async |socket: Socket| socket.join("lobby").await);
+    let (mut client, _socket) = ann().connect(&router).await.unwrap();
+    client.call("rooms/join/game:1", ()).await.unwrap();
+    client.call("rooms/join/game:1", ()).await.unwrap();
+    let mut expected = vec!["connected ann", "joined ann lobby", "joined ann game:1", "occupied game:1"];
+    backend.expect(&expected).await;
+    client.call("rooms/leave/game:1", ()).await.unwrap();
+    expected.extend(["left ann game:1", "vacated game:1"]);
+    wait_until("both have happened", || backend.happened().len() == expected.len()).await;
+    assert!(expected.iter().all(|event| backend.happened().iter().any(|happened| happened == event)));
+    backend.0.lock().clear();
+    client.close().await;
+    backend.expect(&["disconnected ann client 1000", "left ann lobby"]).await;
+}
+
+#[tokio::test]
+async fn anonymous_clients_leave_at_once_and_refused_ones_never_come() {
+    let (node, backend) = node();
+    let refuse = Router::new(node.clone())
+        .on_connect(async || Err::<(), _>(CallError::new(Code::PermissionDenied, "not today")));
+    assert!(connect(&refuse).await.is_err());
+    let router = Router::new(node).open_rooms();
+    let (mut client, socket) = connect(&router).await.unwrap();
+    client.call("rooms/join/lobby", ()).await.unwrap();
+    socket.close(CloseCode::DISCONNECTED, "enough").unwrap();
+    assert_eq!(client.closed().await.code, CloseCode::DISCONNECTED);
+    backend.expect(&["connected null", "joined null lobby", "left null lobby", "disconnected null server 4409"]).await;
+}
+
+/// Accepts clients that send their credential later.
+struct Late(Tokens);
+
+impl Authorizer for Late {
+    async fn authorize(&self, _request: &Parts) -> Result<Identity, CallError> {
+        Ok(Identity::pending(Duration::from_secs(60)))
+    }
+
+    async fn refresh(&self, current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
+        self.0.refresh(current, credential).await
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_credential_late_connects_with_it() {
+    let (node, backend) = node();
+    let router = Router::new(node).authorizer(Late(Tokens::starting_now()));
+    let (without, _socket) = connect(&router).await.unwrap();
+    without.close().await;
+    let (mut client, _socket) = connect(&router).await.unwrap();
+    let token = json!({ "user": "ann", "allow": [], "expires_in": 3600 });
+    client.call("auth/refresh", token.to_string()).await.unwrap();
+    drop(client);
+    backend.expect(&["connected ann", "disconnected ann lost 1006"]).await;
+}
