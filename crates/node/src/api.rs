@@ -6,6 +6,7 @@ mod body;
 mod browser;
 mod connection_body;
 mod connections;
+mod events;
 mod explain;
 mod failure;
 mod guard;
@@ -69,6 +70,8 @@ fn described_routes() -> OpenApiRouter<Node> {
         (Scope::Publish, routes!(connections::notify)),
         (Scope::Read, routes!(connections::describe)),
         (Scope::Admin, routes!(connections::disconnect)),
+        (Scope::Read, routes!(events::dead)),
+        (Scope::Admin, routes!(events::replay)),
         (Scope::Read, routes!(nodes::list)),
         (Scope::Read, routes!(description)),
     ];
@@ -89,6 +92,7 @@ fn described_routes() -> OpenApiRouter<Node> {
         (name = "users", description = "All connections of a user"),
         (name = "connections", description = "Connections of any node"),
         (name = "access", description = "Why clients may do something, and tokens that are no longer accepted"),
+        (name = "events", description = "Lifecycle events that are no longer delivered"),
         (name = "cluster", description = "The nodes, and this description"),
     ),
     components(schemas(failure::ErrorBody)),

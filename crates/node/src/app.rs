@@ -222,13 +222,23 @@ fn join_cluster(setup: &Setup, options: Options, registry: &Registry, readiness:
     let Some(redis) = &setup.redis else {
         // So that dashboards find them all at zero.
         RedisMetrics::new().register(registry)?;
-        return Ok(Node::embedded(options));
+        let node = Node::embedded(options);
+        report_events(setup, &node, None);
+        return Ok(node);
     };
     let broker = Arc::new(RedisBroker::start(redis.clone())?);
     broker.metrics().register(registry)?;
     readiness.add(CUT_OFF);
     tokio::spawn(watch_broker(Arc::clone(&broker), *setup.config.redis_unready_after, readiness.clone()));
-    Ok(Node::new(broker, options))
+    let node = Node::new(Arc::clone(&broker) as _, options);
+    report_events(setup, &node, Some(&broker));
+    Ok(node)
+}
+
+fn report_events(setup: &Setup, node: &Node, broker: Option<&RedisBroker>) {
+    if let Some(events) = &setup.events {
+        node.report_events(events.options(broker));
+    }
 }
 
 /// Keeps the node unready until Redis is proven to work, and again whenever Redis has not worked for `patience`.

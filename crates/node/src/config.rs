@@ -3,6 +3,7 @@
 //! look like, `error` what is reported about wrong ones. What the values refer to, such as certificates, is read in `setup`.
 
 mod auth;
+mod backend;
 mod error;
 mod file;
 mod layers;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
 pub(crate) use auth::IssuerTable;
+pub(crate) use backend::{BackendTable, EventsTable};
 pub(crate) use error::{ConfigError, unreadable};
 pub(crate) use layers::{CONFIG, Layers};
 pub(crate) use quantity::{Count, Memory};
@@ -30,6 +32,7 @@ pub(crate) use schema::{Setting, of_file as file_schema, settings};
 use crate::api::ApiKeys;
 use crate::client_address::TrustedProxies;
 use crate::config::auth::{Auth, RoleTable};
+use crate::config::backend::Hooks;
 use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::telemetry::LogFormat;
@@ -159,6 +162,10 @@ pub(crate) struct Config {
     /// What clients whose tokens name a role may do
     #[serde(default)]
     pub(crate) role: Vec<RoleTable>,
+    /// The services to which the node sends requests
+    #[serde(default)]
+    pub(crate) backend: Vec<BackendTable>,
+    pub(crate) hooks: Hooks,
     /// Threads that serve connections; 0 starts one thread per CPU
     #[schemars(extend("default" = 0))]
     pub(crate) worker_threads: Scalar<Threads>,

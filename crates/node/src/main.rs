@@ -15,6 +15,7 @@ mod client_lines;
 mod config;
 mod demo;
 mod descriptors;
+mod events;
 mod health;
 mod http;
 mod internal;

@@ -10,6 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
 use crate::config::{Config, ConfigError, Count, Layers, Memory, unreadable};
+use crate::events::LifecycleEvents;
 use crate::machine;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{self, Tls};
@@ -27,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) redis: Option<RedisOptions>,
     /// `None`: clients are not authenticated.
     pub(crate) authentication: Option<Authentication>,
+    /// `None`: no lifecycle events.
+    pub(crate) events: Option<LifecycleEvents>,
     /// What a connection may do.
     pub(crate) options: Options,
 }
@@ -47,7 +50,8 @@ impl Setup {
         check_proxy_protocol(&config, layers)?;
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
         let authentication = Authentication::load(&config, layers)?;
-        let setup = Self { config, tls, redis, authentication, options };
+        let events = LifecycleEvents::load(&config, layers)?;
+        let setup = Self { config, tls, redis, authentication, events, options };
         setup.check_api_key(*setup.config.internal_listen, layers)?;
         Ok(setup)
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 pub mod certificate;
+pub mod event_backend;
 pub mod log;
 pub mod tokens;
 

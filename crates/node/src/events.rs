@@ -1,0 +1,79 @@
+//! The lifecycle events that the tables `hooks` and `backend` describe.
+
+use std::sync::Arc;
+
+use roomcast::{EventKind, EventOptions, EventRules, EventStore, MemoryEvents, RoomPatterns};
+use roomcast_backends::{EventDelivery, SigningSecrets};
+use roomcast_redis::RedisBroker;
+
+use crate::config::{BackendTable, Config, ConfigError, EventsTable, Layers, unreadable};
+
+/// Where the table of events is in the configuration.
+const EVENTS: &str = "hooks.events";
+
+/// Which lifecycle events the node reports, and to whom.
+pub(crate) struct LifecycleEvents {
+    kinds: Vec<EventKind>,
+    occupancy: RoomPatterns,
+    rules: EventRules,
+    delivery: Arc<EventDelivery>,
+}
+
+impl LifecycleEvents {
+    /// Returns `None` if the configuration has no events.
+    pub(crate) fn load(config: &Config, layers: &Layers) -> Result<Option<Self>, ConfigError> {
+        let Some(table) = &config.hooks.events else { return Ok(None) };
+        let wrong = |key: &str, problem: String| layers.wrong(format!("{EVENTS}.{key}"), problem);
+        let kinds: Vec<_> = table.kinds.iter().map(|kind| kind.0).collect();
+        if kinds.is_empty() {
+            return Err(wrong(
+                "kinds",
+                format!("it is empty; name some of {}", EventKind::ALL.map(EventKind::as_str).join(", ")),
+            ));
+        }
+        let backend = config.backend.iter().position(|backend| backend.name == table.backend).ok_or_else(|| {
+            let name = &table.backend;
+            wrong("backend", format!("there is no backend {name:?}; add a table [[backend]] with this name"))
+        })?;
+        let mut rules = EventRules::default();
+        rules.max_waiting = config.hooks.events_max.get();
+        let occupancy = occupancy(table, &kinds).map_err(|problem| wrong("rooms", problem))?;
+        let delivery = Arc::new(delivery(&config.backend[backend], &format!("backend.{backend}"), layers)?);
+        Ok(Some(Self { kinds, occupancy, rules, delivery }))
+    }
+
+    /// Returns the options of a node that shares the events with the other nodes of its cluster, or
+    /// keeps them in memory.
+    pub(crate) fn options(&self, broker: Option<&RedisBroker>) -> EventOptions {
+        let store: Arc<dyn EventStore> = match broker {
+            Some(broker) => Arc::new(broker.events(self.rules)),
+            None => Arc::new(MemoryEvents::new(self.rules)),
+        };
+        let mut options =
+            EventOptions::new(self.kinds.iter().copied().collect(), store, Arc::clone(&self.delivery) as _);
+        options.occupancy = self.occupancy.clone();
+        options
+    }
+}
+
+fn occupancy(table: &EventsTable, kinds: &[EventKind]) -> Result<RoomPatterns, String> {
+    let needs_rooms = kinds.iter().any(|kind| matches!(kind, EventKind::Occupied | EventKind::Vacated));
+    match (needs_rooms, table.rooms.is_empty()) {
+        (true, true) => Err("the kinds occupied and vacated need patterns of rooms, such as [\"game:*\"]".to_owned()),
+        (false, false) => {
+            Err("only the kinds occupied and vacated have patterns of rooms; remove it, or add a kind".to_owned())
+        }
+        _ => table.rooms.join(",").parse().map_err(|error: roomcast::PatternError| error.to_string()),
+    }
+}
+
+fn delivery(table: &BackendTable, place: &str, layers: &Layers) -> Result<EventDelivery, ConfigError> {
+    let wrong = |key: &str, problem: String| layers.wrong(format!("{place}.{key}"), problem);
+    let secrets = table.signing_secret_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {}", path.display(), unreadable(&error)))?;
+        text.parse::<SigningSecrets>().map_err(|error| error.to_string())
+    });
+    let secrets = secrets.transpose().map_err(|problem| wrong("signing_secret_file", problem))?;
+    EventDelivery::new(&table.url, secrets).map_err(|error| wrong("url", error.to_string()))
+}
