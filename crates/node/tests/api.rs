@@ -156,6 +156,8 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("/v1/connections/{id}", "delete", "admin"),
     ("/v1/connections/{id}", "get", "read"),
     ("/v1/connections/{id}/events/{event}", "post", "publish"),
+    ("/v1/events/dead", "get", "read"),
+    ("/v1/events/dead/replay", "post", "admin"),
     ("/v1/explain", "post", "read"),
     ("/v1/nodes", "get", "read"),
     ("/v1/openapi.json", "get", "read"),

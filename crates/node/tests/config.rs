@@ -235,6 +235,30 @@ fn a_certificate_and_its_key_are_given_together_and_each_in_its_place() {
     assert_eq!(checked("tls_key", &[&cert_flag, &key_flag], &[]).0, *key);
 }
 
+// === lifecycle events ===
+
+#[test]
+fn a_wrong_table_of_lifecycle_events_is_reported_with_what_to_change() {
+    let good = "[[backend]]\nname = \"chat\"\nurl = \"http://chat:8080/rpc\"\n\n\
+                [hooks.events]\nbackend = \"chat\"\nkinds = [\"vacated\"]\nrooms = [\"game:*\"]\n";
+    let file = write_file("events-good.toml", good);
+    assert_eq!(checked("hooks.events_max", &["--config", &file], &[]).0, "100000");
+    for (name, from, to, expected) in [
+        ("backend", "backend = \"chat\"", "backend = \"chta\"", "hooks.events.backend: there is no backend \"chta\""),
+        ("kind", "\"vacated\"", "\"emptied\"", "hooks.events.kinds.0: \"emptied\" is not a kind of events"),
+        ("kinds", "\"vacated\"", "", "hooks.events.kinds: it is empty"),
+        ("rooms", "rooms = [\"game:*\"]", "", "hooks.events.rooms: the kinds occupied and vacated need patterns"),
+        ("no-rooms", "\"vacated\"", "\"left\"", "hooks.events.rooms: only the kinds occupied and vacated have"),
+        ("pattern", "game:*", "game-*", "hooks.events.rooms: pattern \"game-*\""),
+        ("url", "http:", "https:", "backend.0.url: \"https://chat:8080/rpc\" is not a URL"),
+        ("secret", "url =", "signing_secret_file = \"/nowhere\"\nurl =", "cannot read /nowhere"),
+    ] {
+        let file = write_file(&format!("events-{name}.toml"), &good.replace(from, to));
+        let error = error_of(&run(&["serve", "--config", &file], &[]), EXIT_USAGE);
+        assert!(error.contains(expected), "{expected:?} is not in: {error}");
+    }
+}
+
 // === the API's key ===
 
 #[test]

@@ -33,7 +33,9 @@ fn deadline(down: Duration) -> Duration {
 async fn start_node(config: &str, redis: &str) -> Node {
     let mut command = Command::new(BINARY);
     support::without_options(&mut command);
-    Node::start_by(command, &["--log", "error", "--config", config, "--redis", redis]).await
+    // The clients read nothing, so they answer no pings.
+    let arguments = ["--log", "error", "--ping-interval", "1h", "--config", config, "--redis", redis];
+    Node::start_by(command, &arguments).await
 }
 
 async fn connect(node: &Node, client: usize) -> Client {

@@ -63,12 +63,16 @@ tables in tables cannot be variables: roomcast.file writes them. */}}
 pod, for the same reason as the options are variables. */}}
 {{- define "roomcast.file" -}}
 {{- $tables := dict -}}
-{{- $auth := dict -}}
-{{- range $key, $value := .Values.config.auth -}}
-{{- if or (kindIs "slice" $value) (kindIs "map" $value) }}{{ $_ := set $auth $key $value }}{{ end -}}
+{{- range $name := list "auth" "hooks" -}}
+{{- $table := dict -}}
+{{- range $key, $value := get $.Values.config $name | default dict -}}
+{{- if or (kindIs "slice" $value) (kindIs "map" $value) }}{{ $_ := set $table $key $value }}{{ end -}}
 {{- end -}}
-{{- if $auth }}{{ $_ := set $tables "auth" $auth }}{{ end -}}
-{{- with .Values.config.role }}{{ $_ := set $tables "role" . }}{{ end -}}
+{{- if $table }}{{ $_ := set $tables $name $table }}{{ end -}}
+{{- end -}}
+{{- range $name := list "backend" "role" -}}
+{{- with get $.Values.config $name }}{{ $_ := set $tables $name . }}{{ end -}}
+{{- end -}}
 {{- if $tables }}{{ toToml $tables }}{{ end -}}
 {{- end }}
 

@@ -26,7 +26,7 @@
 {{- if include "roomcast.file" . }}
   {{- range .Values.extraEnv }}
     {{- if eq .name "ROOMCAST_CONFIG" }}
-      {{- fail "extraEnv sets ROOMCAST_CONFIG, but config.auth or config.role contains tables, for which the chart creates the file; move the tables of your file to config, and remove ROOMCAST_CONFIG" }}
+      {{- fail "extraEnv sets ROOMCAST_CONFIG, but config.auth, config.backend, config.hooks or config.role contains tables, for which the chart creates the file; move the tables of your file to config, and remove ROOMCAST_CONFIG" }}
     {{- end }}
   {{- end }}
 {{- end }}

@@ -238,8 +238,8 @@ mod tests {
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }
-        let error = "conected".parse::<EventKind>().unwrap_err().to_string();
-        assert!(error.starts_with("\"conected\" is not a kind of events; the kinds are connected, "), "{error}");
+        let error = "arrived".parse::<EventKind>().unwrap_err().to_string();
+        assert!(error.starts_with("\"arrived\" is not a kind of events; the kinds are connected, "), "{error}");
         let kinds = EventKinds::from_iter([EventKind::Joined, EventKind::Left]);
         assert!(kinds.contains(EventKind::Left) && !kinds.contains(EventKind::Connected));
     }

@@ -354,7 +354,7 @@ proptest! {
 
     #[test]
     fn whatever_the_store_loses_nodes_that_live_report_each_connection(
-        steps in vec(any_step().prop_filter("nodes live", |step| !matches!(step, Step::Kill { .. })), 0..120)
+        steps in vec(any_step().prop_filter("no node is killed", |step| !matches!(step, Step::Kill { .. })), 0..120)
     ) {
         let mut world = World::new();
         steps.iter().for_each(|step| world.perform(step));
