@@ -11,6 +11,11 @@ use crate::config::{BackendTable, Config, ConfigError, EventsTable, Layers, unre
 /// Where the table of events is in the configuration.
 const EVENTS: &str = "hooks.events";
 
+/// Returns the tables that describe lifecycle events, to find out whether they have changed.
+pub(crate) fn tables(layers: &Layers) -> [String; 2] {
+    [EVENTS, "backend"].map(|table| layers.text(table))
+}
+
 /// Which lifecycle events the node reports, and to whom.
 pub(crate) struct LifecycleEvents {
     kinds: Vec<EventKind>,

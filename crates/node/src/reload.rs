@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Guard;
 use crate::config::{ConfigError, Layers, Setting, settings};
 use crate::descriptors::Descriptors;
+use crate::events;
 use crate::setup::Setup;
 use crate::telemetry::Logs;
 
@@ -45,6 +46,8 @@ pub(crate) struct Reloader<'a> {
     internal_listen: Option<SocketAddr>,
     /// What the node runs with, option by option, as the user wrote it.
     in_force: BTreeMap<&'static str, String>,
+    /// The tables of lifecycle events that the node runs with.
+    events_in_force: [String; 2],
     running: Running<'a>,
 }
 
@@ -52,7 +55,8 @@ impl<'a> Reloader<'a> {
     pub(crate) fn new(arguments: ArgMatches, layers: &Layers, setup: Setup, running: Running<'a>) -> Self {
         let in_force = settings().iter().map(|setting| (&*setting.key, layers.text(&setting.key))).collect();
         let internal_listen = *setup.config.internal_listen;
-        Self { arguments: Arc::new(arguments), setup, internal_listen, in_force, running }
+        let events_in_force = events::tables(layers);
+        Self { arguments: Arc::new(arguments), setup, internal_listen, in_force, events_in_force, running }
     }
 
     /// Reloads at each signal, until the future is dropped: then it has reloaded wholly or not at all.
@@ -107,6 +111,9 @@ impl<'a> Reloader<'a> {
         let mut options: Vec<_> = waiting.iter().map(|setting| &*setting.key).collect();
         if is_switched {
             options.push("auth.issuer");
+        }
+        if events::tables(layers) != self.events_in_force {
+            options.push("hooks.events");
         }
         if !options.is_empty() {
             tracing::warn!(options = options.join(", "), "restart the node to apply changes to these options");

@@ -141,11 +141,14 @@ async fn options_that_need_a_restart_are_named_each_time_and_stay_as_they_are() 
                    cluster_secret = \"c4n4ry-c4n4ry-c4n4ry\"\nredis_unready_after = \"1s\"\nmax_outbound = 1\n\
                    inbound_memory = 1\noutbound_memory = 1\nmax_rooms = 1\nworker_threads = 1\nlog_format = \"json\"\n";
     let drain = "[drain]\ndelay = \"1s\"\nduration = \"1s\"\ntimeout = \"2s\"\n";
+    let events = "[[backend]]\nname = \"chat\"\nurl = \"http://chat\"\n\
+                  [hooks.events]\nbackend = \"chat\"\nkinds = [\"connected\"]\n";
     let keys =
         |content: &str| content.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
-    let (reloaded_keys, restart_keys): (BTreeSet<String>, BTreeSet<String>) = (keys(reloaded), keys(restart));
+    let (reloaded_keys, mut restart_keys): (BTreeSet<String>, BTreeSet<String>) = (keys(reloaded), keys(restart));
+    restart_keys.insert("hooks.events".to_owned());
 
-    let content = format!("{reloaded}{restart}{drain}");
+    let content = format!("{reloaded}{restart}{drain}{events}");
     let mut log = reloading.reload(&content, "restart the node to apply changes");
     for key in &reloaded_keys {
         assert!(log[log.len() - 2].contains(key.as_str()), "{key} is not in {log:#?}");

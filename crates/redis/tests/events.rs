@@ -13,12 +13,18 @@ use roomcast_core::{
     EventSink, EventStore, Hub, HubOptions, LifecycleEvent, MemoryBroker, MemoryEvents, RoomName, UserId,
 };
 use roomcast_redis::{RedisBroker, RedisOptions};
-use roomcast_testkit::{RedisOptions as ServerOptions, RedisServer};
+use roomcast_testkit::{RedisCluster, RedisOptions as ServerOptions, RedisServer};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
 /// No test waits longer for one thing.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// All rights of a node that reports lifecycle events, as in docs/guides/redis.md.
+const RIGHTS: &str = "~roomcast:* &roomcast:* -@all +hello +auth +client|setname +client|id +select +ping +echo \
+    +quit +role +info +time +eval +evalsha +get +set +del +rpush +ltrim +lrange +pexpire +spublish +ssubscribe +sunsubscribe \
+    +cluster|slots +asking +expire +hget +hmget +hset +hdel +hlen +hgetall +hincrby +hrandfield +xadd +xrange +xlen +xdel \
+    +zadd +zrem +zrangebyscore";
 
 /// Short times, so that the tests end soon.
 fn rules() -> EventRules {
@@ -111,7 +117,7 @@ impl Node {
         let kinds = EventKind::ALL.into_iter().collect();
         let mut options = EventOptions::new(kinds, store, Arc::clone(backend) as Arc<dyn EventSink>);
         options.occupancy = "lobby".parse().unwrap();
-        hub.report_events(options, EventMetrics::new());
+        hub.report_events(options);
         let running = tokio::spawn({
             let hub = Arc::clone(&hub);
             async move { hub.run().await }
@@ -137,8 +143,8 @@ impl Node {
     }
 }
 
-async fn redis_store(server: &RedisServer, secret: &str) -> (RedisBroker, Arc<dyn EventStore>) {
-    let mut options = RedisOptions::new(server.url());
+async fn redis_store(url: String, secret: &str) -> (RedisBroker, Arc<dyn EventStore>) {
+    let mut options = RedisOptions::new(url);
     options.cluster_secrets = vec![secret.to_owned()];
     let broker = RedisBroker::start(options).unwrap();
     tokio::time::timeout(DEADLINE, broker.status().wait_for(|status| *status == BrokerStatus::Up))
@@ -173,10 +179,13 @@ async fn a_killed_node_is_reported(stores: [Arc<dyn EventStore>; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_is_reported_by_another_and_who_returns_does_not_leave() {
-    let server = RedisServer::start(ServerOptions::default()).await;
-    let (_first, first) = redis_store(&server, "secret").await;
-    let (_second, second) = redis_store(&server, "secret").await;
-    a_killed_node_is_reported([first, second]).await;
+    let options = ServerOptions { user: Some(("app", "secret")), rights: Some(RIGHTS), ..ServerOptions::default() };
+    let (server, cluster) = (RedisServer::start(options).await, RedisCluster::start(3, 0).await);
+    for url in [server.url(), cluster.url()] {
+        let (_first, first) = redis_store(url.clone(), "secret").await;
+        let (_second, second) = redis_store(url, "secret").await;
+        a_killed_node_is_reported([first, second]).await;
+    }
     let memory: Arc<dyn EventStore> = Arc::new(MemoryEvents::new(rules()));
     a_killed_node_is_reported([Arc::clone(&memory), memory]).await;
 }
@@ -184,7 +193,7 @@ async fn a_killed_node_is_reported_by_another_and_who_returns_does_not_leave() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_restarts_empty_while_the_backend_is_down_costs_no_event() {
     let mut server = RedisServer::start(ServerOptions::default()).await;
-    let (_broker, store) = redis_store(&server, "secret").await;
+    let (_broker, store) = redis_store(server.url(), "secret").await;
     let backend = Arc::new(Backend::default());
     let node = Node::start(Arc::clone(&store), &backend);
     let early = node.connect("early", "lobby").await;
@@ -200,7 +209,7 @@ async fn a_redis_that_restarts_empty_while_the_backend_is_down_costs_no_event() 
     backend.wait("all of them", |backend| backend.ids(EventKind::Connected).len() == 4).await;
     // What the node had open before the restart is known again, so its death is reported.
     node.kill();
-    let (_survivor, store) = redis_store(&server, "secret").await;
+    let (_survivor, store) = redis_store(server.url(), "secret").await;
     let _survivor = Node::start(store, &backend);
     backend.wait_for_all_ends(4).await;
     drop((early, open, during));
@@ -209,8 +218,8 @@ async fn a_redis_that_restarts_empty_while_the_backend_is_down_costs_no_event() 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_delivers_until_it_ends_and_then_another_does() {
     let server = RedisServer::start(ServerOptions::default()).await;
-    let (_first, first) = redis_store(&server, "secret").await;
-    let (_second, second) = redis_store(&server, "secret").await;
+    let (_first, first) = redis_store(server.url(), "secret").await;
+    let (_second, second) = redis_store(server.url(), "secret").await;
     let backends = [(); 2].map(|()| Arc::new(Backend::default()));
     let one = Node::start(first, &backends[0]);
     let ann = one.connect("ann", "lobby").await;
@@ -272,7 +281,7 @@ async fn events_beyond_the_maximum_are_dead_until_they_are_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_the_cluster_has_not_signed_are_not_delivered() {
     let server = RedisServer::start(ServerOptions::default()).await;
-    let (_broker, store) = redis_store(&server, "other").await;
+    let (_broker, store) = redis_store(server.url(), "other").await;
     let forgotten = Arc::new(Backend::default());
     forgotten.set_down(true);
     let node = Node::start(store, &forgotten);
@@ -280,7 +289,7 @@ async fn events_that_the_cluster_has_not_signed_are_not_delivered() {
     forgotten.wait("an attempt", |backend| backend.0.lock().attempts > 0).await;
     node.kill();
     let backend = Arc::new(Backend::default());
-    let (_broker, store) = redis_store(&server, "secret").await;
+    let (_broker, store) = redis_store(server.url(), "secret").await;
     let node = Node::start(store, &backend);
     let bob = node.connect("bob", "lobby").await;
     backend.wait("the event", |backend| !backend.ids(EventKind::Connected).is_empty()).await;
