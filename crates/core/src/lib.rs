@@ -66,7 +66,7 @@ pub use events::event::{
 };
 pub use events::memory::MemoryEvents;
 pub use events::metrics::EventMetrics;
-pub use events::recorder::{Ending, MAX_KEPT, MAX_UNSENT};
+pub use events::recorder::{EndedCall, Ending, MAX_KEPT, MAX_UNSENT};
 pub use events::reporter::{EventOptions, Events};
 pub use events::store::{
     Accepted, Change, Draft, EventRules, EventSink, EventStore, Held, MAX_BATCH_EVENTS, MAX_DEAD_EVENTS, MAX_REPORTED,

@@ -183,8 +183,8 @@ impl Metrics {
 
     pub(crate) fn method(&self, name: &str) -> Arc<MethodMetrics> {
         Arc::new(MethodMetrics {
-            ok: self.calls.with_label_values(&[name, "ok"]),
-            cancelled: self.calls.with_label_values(&[name, "cancelled"]),
+            ok: self.calls.with_label_values(&[name, Outcome::Ok.as_str()]),
+            cancelled: self.calls.with_label_values(&[name, Outcome::Cancelled.as_str()]),
             duration: self.call_duration.with_label_values(&[name]),
             calls: self.calls.clone(),
             name: name.to_owned(),
@@ -246,6 +246,15 @@ impl Outcome {
         match result {
             Ok(_) => Self::Ok,
             Err(error) => Self::Failed(error.code),
+        }
+    }
+
+    /// Returns the outcome's name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed(code) => code.as_str(),
+            Self::Cancelled => "cancelled",
         }
     }
 }

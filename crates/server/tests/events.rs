@@ -37,7 +37,7 @@ impl Backend {
         let describe = |event: &Value| {
             let data = &event["data"];
             let kind = event["type"].as_str().unwrap().rsplit('.').next().unwrap().to_owned();
-            let rest = ["user", "room", "cause", "code"].iter().filter_map(|key| data.get(key));
+            let rest = ["user", "room", "method", "outcome", "cause", "code"].iter().filter_map(|key| data.get(key));
             std::iter::once(kind).chain(rest.map(text)).collect::<Vec<_>>().join(" ")
         };
         self.0.lock().iter().map(describe).collect()
@@ -94,6 +94,39 @@ async fn anonymous_clients_leave_at_once_and_refused_ones_never_come() {
     socket.close(CloseCode::DISCONNECTED, "enough").unwrap();
     assert_eq!(client.closed().await.code, CloseCode::DISCONNECTED);
     backend.expect(&["connected null", "joined null lobby", "left null lobby", "disconnected null server 4409"]).await;
+}
+
+#[tokio::test]
+async fn each_call_of_a_handler_ends_with_its_outcome() {
+    let (node, backend) = node();
+    let router = Router::new(node)
+        .open_rooms()
+        .call("fine", async || "")
+        .call("wrong", async || Err::<(), _>(CallError::new(Code::NotFound, "there is none")))
+        .quick_call("quick", async || "")
+        .call("endless", async || std::future::pending::<()>().await);
+    let (mut client, _socket) = ann().connect(&router).await.unwrap();
+    client.call("rooms/leave/lobby", ()).await.unwrap();
+    client.call("fine", ()).await.unwrap();
+    client.call("wrong", ()).await.unwrap_err();
+    client.call("quick", ()).await.unwrap();
+    client.call("unknown", ()).await.unwrap_err();
+    let endless = client.start("endless", ()).await;
+    client.cancel(endless).await;
+    client.start("endless", ()).await;
+    wait_until("the calls have ended", || backend.happened().len() == 5).await;
+    drop(client);
+    backend
+        .expect(&[
+            "connected ann",
+            "ended ann fine ok null",
+            "ended ann wrong NOT_FOUND null",
+            "ended ann quick ok null",
+            "ended ann endless cancelled reset",
+            "ended ann endless cancelled lost",
+            "disconnected ann lost 1006",
+        ])
+        .await;
 }
 
 /// Accepts clients that send their credential later.

@@ -39,6 +39,8 @@ pub enum EventKind {
     Occupied,
     /// A room has lost its last member.
     Vacated,
+    /// A call that a handler has begun has an outcome.
+    CallEnded,
 }
 
 /// The error of a text that is not the name of a kind of events.
@@ -54,8 +56,8 @@ fn names() -> String {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Connected, Self::Disconnected, Self::Joined, Self::Left, Self::Occupied, Self::Vacated];
+    pub const ALL: [Self; 7] =
+        [Self::Connected, Self::Disconnected, Self::Joined, Self::Left, Self::Occupied, Self::Vacated, Self::CallEnded];
 
     /// Returns the kind's name in the configuration, in metrics and in the ids of events.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +68,7 @@ impl EventKind {
             Self::Left => "left",
             Self::Occupied => "occupied",
             Self::Vacated => "vacated",
+            Self::CallEnded => "call.ended",
         }
     }
 
@@ -78,6 +81,7 @@ impl EventKind {
             Self::Left => "com.roomcast.room.left",
             Self::Occupied => "com.roomcast.room.occupied",
             Self::Vacated => "com.roomcast.room.vacated",
+            Self::CallEnded => "com.roomcast.call.ended",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! store loses data. If the store has lost older ones, too, the node reports again what it has open.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -19,8 +20,12 @@ use crate::events::store::{Change, Draft, MAX_REPORTED, Record, Report, Reported
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 
 /// How many records may wait until the store has applied them. Beyond it, what begins is not
-/// recorded, nor is its end. A record takes about 700 bytes.
+/// recorded, nor is its end. The ends of what was recorded can exceed it. A record takes about 700
+/// bytes.
 pub const MAX_UNSENT: usize = 65_536;
+
+/// How many of them may wait before a call is not recorded, so that connections always have space.
+pub(crate) const MAX_UNSENT_WITH_CALLS: usize = MAX_UNSENT / 2;
 
 /// How many applied records a node keeps until their events are delivered.
 pub const MAX_KEPT: usize = 16_384;
@@ -42,8 +47,34 @@ impl Ending {
     }
 }
 
+/// A call that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedCall<'a> {
+    /// The call's id on its connection.
+    pub id: u32,
+    /// The method.
+    pub method: &'a str,
+    /// `ok`, `cancelled`, or the code of the error.
+    pub outcome: &'a str,
+    /// Why the call was cancelled.
+    pub cause: Option<&'a str>,
+    /// How long the call took.
+    pub duration: Duration,
+}
+
+impl<'a> EndedCall<'a> {
+    /// Creates a value.
+    pub fn new(id: u32, method: &'a str, outcome: &'a str, cause: Option<&'a str>, duration: Duration) -> Self {
+        Self { id, method, outcome, cause, duration }
+    }
+}
+
 /// The `cause` of a connection whose node died.
 const NODE_LOST: &str = "node_lost";
+
+/// The key of calls, which have no beginning.
+const CALL_KEY: &str = "call";
 
 /// The records of one node.
 #[derive(Debug)]
@@ -175,6 +206,29 @@ impl Recorder {
             let event = self.draft(EventKind::Vacated, &base, || json!({ "room": &**room }));
             self.push(room_key(room), Some(room_key(room)), Change::End { event }, now);
         }
+    }
+
+    /// Records that a call has ended. Ignores the calls of a connection that was not recorded.
+    pub(crate) fn call_ended(&mut self, connection: ConnectionId, call: &EndedCall<'_>, now: u64) {
+        let Some(user) = self.open.get(&connection.serial).map(|open| open.user.clone()) else { return };
+        if !self.kinds.contains(EventKind::CallEnded) {
+            return;
+        }
+        if self.unsent() >= MAX_UNSENT_WITH_CALLS {
+            self.dropped += 1;
+            return;
+        }
+        let event = self.draft(EventKind::CallEnded, &self.base(self.next), || {
+            let mut data = of_connection(connection, user.as_ref());
+            data["call"] = call.id.into();
+            data["method"] = call.method.into();
+            data["outcome"] = call.outcome.into();
+            data["cause"] = call.cause.into();
+            data["duration_ms"] = u64::try_from(call.duration.as_millis()).unwrap_or(u64::MAX).into();
+            data
+        });
+        // Nothing that the store keeps ends with a call.
+        self.push(CALL_KEY.to_owned(), None, Change::End { event }, now);
     }
 
     // === the store ===

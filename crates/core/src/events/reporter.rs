@@ -8,9 +8,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::access::room_patterns::RoomPatterns;
 use crate::events::delivery::{DELIVERY_TIMEOUT, Delivery};
-use crate::events::event::{EventBatch, EventKinds};
+use crate::events::event::{EventBatch, EventKind, EventKinds};
 use crate::events::metrics::EventMetrics;
-use crate::events::recorder::{Ending, Recorder};
+use crate::events::recorder::{EndedCall, Ending, Recorder};
 use crate::events::store::{EventSink, EventStore, Reported, WaitingEvent};
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 use crate::unix_time::millis;
@@ -49,6 +49,7 @@ impl EventOptions {
 #[derive(Debug)]
 pub struct Events {
     node: NodeId,
+    kinds: EventKinds,
     recorder: Mutex<Recorder>,
     store: Arc<dyn EventStore>,
     sink: Arc<dyn EventSink>,
@@ -74,7 +75,17 @@ impl Events {
         let EventOptions { kinds, occupancy, store, sink } = options;
         let recorder = Mutex::new(Recorder::new(node, kinds, occupancy));
         let deliverer = watch::Sender::new(Deliverer::Runs);
-        Self { node, recorder, store, sink, recorded: Notify::new(), reported: Notify::new(), deliverer, metrics }
+        Self {
+            node,
+            kinds,
+            recorder,
+            store,
+            sink,
+            recorded: Notify::new(),
+            reported: Notify::new(),
+            deliverer,
+            metrics,
+        }
     }
 
     // === what happens ===
@@ -93,6 +104,16 @@ impl Events {
 
     pub(crate) fn left(&self, connection: ConnectionId, room: &RoomName) {
         self.record(|recorder, now| recorder.left(connection, room, now));
+    }
+
+    /// Returns whether the ends of calls are reported.
+    pub fn reports_calls(&self) -> bool {
+        self.kinds.contains(EventKind::CallEnded)
+    }
+
+    /// Records that a call has ended.
+    pub fn call_ended(&self, connection: ConnectionId, call: &EndedCall<'_>) {
+        self.record(|recorder, now| recorder.call_ended(connection, call, now));
     }
 
     fn record(&self, change: impl FnOnce(&mut Recorder, u64)) {

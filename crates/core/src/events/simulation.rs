@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::access::room_patterns::RoomPatterns;
 use crate::events::delivery::Delivery;
 use crate::events::event::{EventKind, LifecycleEvent};
 use crate::events::memory::Stored;
-use crate::events::recorder::{Ending, Recorder};
+use crate::events::recorder::{EndedCall, Ending, MAX_UNSENT, MAX_UNSENT_WITH_CALLS, Recorder};
 use crate::events::store::{EventRules, Report};
 use crate::id::{ConnectionId, NodeId, RoomName, UserId};
 
@@ -415,4 +416,21 @@ fn a_client_of_a_killed_node_that_returns_in_time_does_not_leave() {
     world.perform(&Step::Leave { connection: 0, room: 0 });
     world.settle();
     assert_eq!(kinds(&world), [EventKind::Joined, EventKind::Left]);
+}
+
+#[test]
+fn connections_have_space_when_calls_have_none() {
+    let node = NodeId::from_u64(1);
+    let mut recorder = Recorder::new(node, EventKind::ALL.into_iter().collect(), RoomPatterns::default());
+    let connection = |serial| ConnectionId { node, serial };
+    recorder.connected(connection(1), None, 0);
+    let call = EndedCall::new(1, "work", "ok", None, Duration::ZERO);
+    (0..MAX_UNSENT_WITH_CALLS + 7).for_each(|_| recorder.call_ended(connection(1), &call, 0));
+    assert_eq!((recorder.unsent(), recorder.dropped()), (MAX_UNSENT_WITH_CALLS, 8));
+    (2..=MAX_UNSENT as u64).for_each(|serial| recorder.connected(connection(serial), None, 0));
+    assert_eq!(recorder.unsent(), MAX_UNSENT);
+    // Each connection that was recorded ends, and no other.
+    (1..=MAX_UNSENT as u64)
+        .for_each(|serial| recorder.disconnected(connection(serial), &Ending::new("client", 1000), 0));
+    assert_eq!(recorder.unsent(), MAX_UNSENT + MAX_UNSENT / 2 + 1);
 }

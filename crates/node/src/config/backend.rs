@@ -42,7 +42,7 @@ pub(crate) struct Hooks {
 pub(crate) struct EventsTable {
     /// Name of the backend
     pub(crate) backend: String,
-    /// Kinds of events: connected, disconnected, joined, left, occupied and vacated
+    /// Kinds of events: connected, disconnected, joined, left, occupied, vacated and call.ended
     #[schemars(with = "Vec<String>")]
     pub(crate) kinds: Vec<Kind>,
     /// Patterns of the rooms with events of the kinds occupied and vacated, such as game:*

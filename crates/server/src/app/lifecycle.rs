@@ -24,6 +24,7 @@ use crate::app::socket::Socket;
 use crate::app::spans;
 use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
+use crate::call::report::CallReport;
 use crate::call::running::Call;
 use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
@@ -340,6 +341,11 @@ impl App for RouterApp {
             Ok(target) => target,
             Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
+        if !is_reserved(&name)
+            && let Some(report) = CallReport::new(self.routes.node.hub().local(), &context.connection, id, &name)
+        {
+            call.report(report);
+        }
         let (start, cancel, socket) = (target.start(), Cancel::new(&call), &self.socket);
         let begun = begin(start, || {
             let span = spans::call(context, &name);

@@ -6,4 +6,5 @@
 
 pub(crate) mod calls;
 pub(crate) mod cancel;
+pub(crate) mod report;
 pub(crate) mod running;

@@ -1,13 +1,14 @@
 //! A running call: its outcome, and the tasks that stop with the call.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use crate::call::report::CallReport;
 use crate::end::CancelCause;
 use crate::metrics::{MethodMetrics, Metrics, Outcome};
 
@@ -23,6 +24,8 @@ pub(crate) struct Call {
     method: Arc<MethodMetrics>,
     metrics: Arc<Metrics>,
     started: Instant,
+    /// Set if the end of the call is reported as a lifecycle event.
+    report: OnceLock<Box<CallReport>>,
 }
 
 /// The tasks that stop with a call: the handler's task, and those that it spawned, which are few or
@@ -43,18 +46,33 @@ impl Call {
             method,
             metrics,
             started: Instant::now(),
+            report: OnceLock::new(),
         })
+    }
+
+    /// Reports the end of the call as a lifecycle event.
+    pub(crate) fn report(&self, report: Box<CallReport>) {
+        // A call is reported once.
+        let _ = self.report.set(report);
     }
 
     /// Counts the call's outcome. Call this only after taking the call from the table, or if it
     /// never entered the table.
     pub(crate) fn count(&self, outcome: Outcome) {
-        self.method.on_end(outcome, self.started.elapsed());
+        self.end(outcome, None);
+    }
+
+    fn end(&self, outcome: Outcome, cause: Option<CancelCause>) {
+        let duration = self.started.elapsed();
+        self.method.on_end(outcome, duration);
+        if let Some(report) = self.report.get() {
+            report.send(outcome, cause, duration);
+        }
     }
 
     /// Stops the call's work and counts it as cancelled.
     pub(crate) fn cancel(&self, cause: CancelCause) {
-        self.count(Outcome::Cancelled);
+        self.end(Outcome::Cancelled, Some(cause));
         self.stop(cause);
     }
 
