@@ -104,10 +104,11 @@ end
 local known_nodes = call('HGETALL', nodes)
 local was_reachable = now - tonumber(call('HGET', state, 'last_report') or 0) <= outage_after
 call('HSET', state, 'last_report', now)
-local seen = {}
+local seen, stored = {}, {}
 for at = 1, #known_nodes, 2 do
   local name, kind, last = known_nodes[at], match(known_nodes[at + 1], '^(%a?)(%d+)$')
   seen[name] = { kind, was_reachable and tonumber(last) or now }
+  stored[name] = known_nodes[at + 1]
 end
 
 local own = seen[node] or { '', now }
@@ -165,7 +166,8 @@ for name, seen_node in pairs(seen) do
     call('HDEL', applied_of, name)
     call('HDEL', delivered_of, name)
   else
-    call('HSET', nodes, name, kind .. string.format('%.0f', last))
+    local text = kind .. string.format('%.0f', last)
+    if text ~= stored[name] then call('HSET', nodes, name, text) end
   end
   if kind == 'L' or (kind == '' and now - last > lost_after) then lost = name end
 end
