@@ -275,9 +275,17 @@ mod tests {
             (Format::Chunks, "", ""),
         ] {
             assert_eq!(whole(format, &format!("{before}{large}{after}")), [data(&large), Ok(Item::End)], "{format:?}");
-            assert_eq!(whole(format, &format!("{before}{large}x{after}")), [too_large.clone()], "{format:?}");
+            assert_eq!(
+                whole(format, &format!("{before}{large}x{after}")),
+                std::slice::from_ref(&too_large),
+                "{format:?}"
+            );
         }
-        assert_eq!(whole(Format::Ndjson, &"x".repeat(1000)), [too_large.clone()], "the line has not ended");
+        assert_eq!(
+            whole(Format::Ndjson, &"x".repeat(1000)),
+            std::slice::from_ref(&too_large),
+            "the line has not ended"
+        );
         assert_eq!(whole(Format::ServerSentEvents, &"data: 12345\n".repeat(4)), [too_large]);
         let invalid = [Err(StreamError::NotUtf8)];
         assert_eq!(decode(Format::Ndjson, [&b"\xff\n"[..]]), invalid);
