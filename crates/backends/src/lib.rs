@@ -5,7 +5,9 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "the handler that uses these parts is not there yet"))]
 
 mod breaker;
+mod connector;
 mod events;
+mod in_flight;
 mod response_error;
 mod signature;
 mod stream;

@@ -1,0 +1,154 @@
+//! Requests over HTTP/1.1 that can be cancelled at any time, even while the backend does not read
+//! them.
+//!
+//! When the future of a request is dropped, hyper closes the request's connection, but first writes
+//! what it has buffered of the request. If the backend does not read, this write never ends. So the
+//! node could neither reach the backend with its cancellation, nor free the memory of the request.
+//!
+//! Therefore, a request records which connection carries it, and tells apart its own use of the
+//! connection from earlier and later ones. Once the request is dropped, a write of its bytes that
+//! would wait fails, and hyper closes the connection.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use axum::http::{Extensions, Request};
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+
+/// What a connection and its requests share: which request uses the connection, and whether this
+/// request was dropped. The requests of a connection follow one another.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// The number of requests so far, of which the last one is current.
+    requests: AtomicU64,
+    /// The number of the last request that was dropped, or 0.
+    dropped: AtomicU64,
+    /// The task that writes to the connection.
+    writer: AtomicWaker,
+}
+
+impl Usage {
+    fn begin(self: Arc<Self>) -> Current {
+        let number = self.requests.fetch_add(1, Ordering::AcqRel) + 1;
+        Current { usage: self, number }
+    }
+
+    /// Returns whether the current request was dropped. If not, `context` is woken when it is.
+    pub(crate) fn is_dropped(&self, context: &Context<'_>) -> bool {
+        self.writer.register(context.waker());
+        let dropped = self.dropped.load(Ordering::Acquire);
+        dropped != 0 && dropped == self.requests.load(Ordering::Acquire)
+    }
+}
+
+/// One request's use of its connection.
+#[derive(Debug)]
+struct Current {
+    usage: Arc<Usage>,
+    number: u64,
+}
+
+impl Current {
+    fn end(&self) {
+        self.usage.dropped.store(self.number, Ordering::Release);
+        self.usage.writer.wake();
+    }
+}
+
+/// Held while a request is of interest. When it is dropped, the connection stops waiting for a
+/// backend that does not read the request.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct InFlight(Arc<OnceLock<Current>>);
+
+impl InFlight {
+    /// Prepares a request.
+    pub(crate) fn new(request: Request<Bytes>) -> (Request<RequestBody>, Self) {
+        let current = Arc::new(OnceLock::new());
+        let (head, bytes) = request.into_parts();
+        let mut request = Request::from_parts(head, ());
+        let connection = capture_connection(&mut request);
+        let body = RequestBody { bytes: Some(bytes), connection, current: Arc::clone(&current) };
+        (request.map(|()| body), Self(current))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(current) = self.0.get() {
+            current.end();
+        }
+    }
+}
+
+/// The body of a request. hyper takes it when it begins to write the request to a connection.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    /// `None` after hyper has taken it.
+    bytes: Option<Bytes>,
+    connection: CaptureConnection,
+    current: Arc<OnceLock<Current>>,
+}
+
+impl RequestBody {
+    /// Marks the request as the current one of its connection. Connections without [`Usage`], such
+    /// as those over HTTP/2, have a cancellation of their own.
+    fn begin(&self) {
+        let mut extras = Extensions::new();
+        if let Some(connection) = &*self.connection.connection_metadata() {
+            connection.get_extras(&mut extras);
+        }
+        if let Some(usage) = extras.remove::<Arc<Usage>>() {
+            self.current.get_or_init(|| usage.begin());
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
+        self.begin();
+        Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
+    }
+
+    /// Even an empty body is taken, so that every request begins.
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn only_the_current_request_of_a_connection_is_dropped() {
+        let usage = Arc::<Usage>::default();
+        let is_dropped = || usage.is_dropped(&Context::from_waker(Waker::noop()));
+        assert!(!is_dropped(), "before the first request");
+        let first = Arc::clone(&usage).begin();
+        assert!(!is_dropped());
+        let second = Arc::clone(&usage).begin();
+        first.end();
+        assert!(!is_dropped(), "the first request is over, and the second one continues");
+        second.end();
+        assert!(is_dropped());
+        let _third = Arc::clone(&usage).begin();
+        assert!(!is_dropped());
+    }
+}
