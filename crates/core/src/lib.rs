@@ -34,6 +34,7 @@ mod options;
 mod rooms;
 mod unix_time;
 
+pub use access::call_pattern::CallPattern;
 pub use access::claims::claim;
 pub use access::connection::{Access, Denial, PermissionChange};
 pub use access::expiry::{Expiry, ExpiryEvent};

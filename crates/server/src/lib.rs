@@ -106,16 +106,16 @@ pub use rate::RateLimit;
 pub use tutorial::{Message, Notifier, Procedure, Response, SocketIo};
 
 pub use roomcast_core::{
-    Accepted, AccessDetails, BoxFuture, Broker, BrokerError, BrokerStatus, Change, ConnectionDetails, ConnectionId,
-    ConnectionOrder, ConnectionPlace, ConnectionSummary, Connections, ConnectionsQuery, Credential, Denial, Draft,
-    EVENTS_CONTENT_TYPE, EXPIRY_GRACE, EventBatch, EventContent, EventKind, EventKinds, EventOptions, EventRules,
-    EventSink, EventStore, Exchange, Grant, Grants, Held, Identity, InvalidId, InvalidName, InvalidRevocation,
-    LedgerPage, LedgerPosition, LedgerRecord, LifecycleEvent, MAX_BATCH_EVENTS, MAX_CREDENTIAL_ID, MAX_DEAD_EVENTS,
-    MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, MAX_LISTED_CONNECTIONS, MAX_PATTERNS, MAX_REPORTED, MAX_REVOCATIONS,
-    MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, MemoryEvents, Names, NodeId,
-    NodeInfo, PatternError, Position, Publication, PublicationQueue, Publish, Reached, Record, Report, Reported,
-    Reservation, Revocation, Revoked, Right, RoomCount, RoomName, RoomPatterns, Rooms, RoomsQuery, Rule, RuleError,
-    Subject, Take, UnknownEventKind, UserId, Verdict, WaitingEvent, check_event, claim,
+    Accepted, AccessDetails, BoxFuture, Broker, BrokerError, BrokerStatus, CallPattern, Change, ConnectionDetails,
+    ConnectionId, ConnectionOrder, ConnectionPlace, ConnectionSummary, Connections, ConnectionsQuery, Credential,
+    Denial, Draft, EVENTS_CONTENT_TYPE, EXPIRY_GRACE, EventBatch, EventContent, EventKind, EventKinds, EventOptions,
+    EventRules, EventSink, EventStore, Exchange, Grant, Grants, Held, Identity, InvalidId, InvalidName,
+    InvalidRevocation, LedgerPage, LedgerPosition, LedgerRecord, LifecycleEvent, MAX_BATCH_EVENTS, MAX_CREDENTIAL_ID,
+    MAX_DEAD_EVENTS, MAX_LEDGER_PAGE, MAX_LEDGER_RECORDS, MAX_LISTED_CONNECTIONS, MAX_PATTERNS, MAX_REPORTED,
+    MAX_REVOCATIONS, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Member, Members, MemoryBroker, MemoryBus, MemoryEvents,
+    Names, NodeId, NodeInfo, PatternError, Position, Publication, PublicationQueue, Publish, Reached, Record, Report,
+    Reported, Reservation, Revocation, Revoked, Right, RoomCount, RoomName, RoomPatterns, Rooms, RoomsQuery, Rule,
+    RuleError, Subject, Take, UnknownEventKind, UserId, Verdict, WaitingEvent, check_event, claim,
 };
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 

@@ -12,8 +12,8 @@ use axum::{Extension, Json};
 use common::{serve, wait_until, within_deadline};
 use parking_lot::Mutex;
 use roomcast::{
-    CallError, Cancel, CloseCode, Code, Disconnected, Name, Node, Options, RoomAction, RoomName, Router, SUBPROTOCOL,
-    Socket, SocketIoUpgrade, Text, UserId,
+    CallError, CallPattern, Cancel, CloseCode, Code, Disconnected, Name, Node, Options, RoomAction, RoomName, Router,
+    SUBPROTOCOL, Socket, SocketIoUpgrade, Text, UserId, testing,
 };
 use roomcast_testkit::Client;
 use serde::{Deserialize, Serialize};
@@ -328,5 +328,21 @@ async fn a_client_that_leaves_during_its_handshake_takes_no_place() {
     let started = Instant::now();
     while Client::connect(&url).await.is_err() {
         within_deadline(started, "the place is free");
+    }
+}
+
+#[tokio::test]
+async fn the_most_specific_pattern_handles_a_call_and_a_name_of_its_own_precedes_patterns() {
+    let pattern = |text: &str| [text.parse::<CallPattern>().unwrap()];
+    let router = Router::new(Node::embedded(Options::default()))
+        .calls("all", pattern("**"), async || "all")
+        .calls("chat", pattern("chat.*"), async |name: Name| name.to_string())
+        .call("chat.send", async || "send");
+    let (mut client, _) = testing::connect(&router).await.unwrap();
+    for (method, handled) in [("chat.send", "send"), ("chat.read", "chat.read"), ("chat/read", "all")] {
+        assert_eq!(client.call(method, "").await.unwrap(), handled, "{method}");
+    }
+    for reserved in ["rooms/nothing/x", "auth/refresh"] {
+        assert_eq!(client.call(reserved, "").await.unwrap_err().code, Code::NotFound, "{reserved}");
     }
 }

@@ -4,8 +4,9 @@
 //! → `grants` (rights on names) → `identity` (a client with its grants) → `expiry` (when its
 //! credential ends) → `connection` (what one connection may do now) → `revocation` (who is
 //! no longer accepted) → `revocations` (the ones that a node enforces). `room_patterns`
-//! selects rooms, and `shared_grants` saves memory.
+//! selects rooms, `call_pattern` selects methods, and `shared_grants` saves memory.
 
+pub(crate) mod call_pattern;
 pub(crate) mod claims;
 pub(crate) mod connection;
 pub(crate) mod expiry;

@@ -247,6 +247,16 @@ impl Pattern {
         self.names
     }
 
+    /// Returns how specific each segment is. Of two patterns that match the same name, the one with
+    /// the greater first difference is more specific.
+    pub(crate) fn specificity(&self) -> impl Iterator<Item = u8> {
+        self.segments.iter().map(|segment| match segment.kind {
+            Kind::Rest => 0,
+            Kind::One => 1,
+            Kind::Text(_) | Kind::Placeholder(_) => 2,
+        })
+    }
+
     /// Returns whether a name matches. No wildcard matches an empty segment.
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = split(self.names, name, |_| 0);

@@ -2,6 +2,7 @@
 //! use of a room.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -61,6 +62,11 @@ impl CallContext {
     /// Returns the handle to the call's cancellation.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// Returns when the call is cancelled, unless it ends earlier.
+    pub fn deadline(&self) -> Instant {
+        self.cancel.call().started() + self.socket.context.call_timeout()
     }
 }
 

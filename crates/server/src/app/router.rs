@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
-use roomcast_core::RoomPatterns;
+use roomcast_core::{CallPattern, RoomPatterns};
 use roomcast_protocol::Name;
 
 use crate::app::authorizer::{Authorizer, SharedAuthorizer};
@@ -113,6 +113,38 @@ impl<S: Send + Sync + 'static> Router<S> {
     #[track_caller]
     pub fn quick_call<A>(self, name: &str, handler: impl Handler<CallContext, A, S>) -> Self {
         self.add_call(name, handler, Start::Now)
+    }
+
+    /// Handles calls of the methods that match one of these patterns and have no handler of their
+    /// own. If several patterns match, the most specific one decides. Metrics count these calls under
+    /// the method `label`, because clients choose their names.
+    ///
+    /// ```
+    /// use roomcast::{Name, Node, Options, PatternError, Router};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), PatternError> {
+    /// let router = Router::new(Node::embedded(Options::default()))
+    ///     .calls("shop", ["shop.*".parse()?], async |method: Name| format!("{method} is closed"));
+    /// # let _ = router; Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if the router already has one of these patterns.
+    #[must_use]
+    #[track_caller]
+    pub fn calls<A>(
+        self,
+        label: &str,
+        patterns: impl IntoIterator<Item = CallPattern>,
+        handler: impl Handler<CallContext, A, S>,
+    ) -> Self {
+        self.change(|routes, state| {
+            let metrics = routes.node.metrics().method(label);
+            let route = CallRoute { route: Route::new(handler, state, Start::Later), metrics };
+            for pattern in patterns {
+                add_pattern(&mut routes.call_patterns, pattern, route.clone());
+            }
+        })
     }
 
     /// Handles notifications of an event, in a separate task for each connection. Because a
@@ -345,6 +377,9 @@ impl<S: Send + Sync + 'static> Router<S> {
             for (name, route) in other.calls {
                 add(&mut routes.calls, "call", name, route);
             }
+            for (pattern, route) in other.call_patterns {
+                add_pattern(&mut routes.call_patterns, pattern, route);
+            }
             for (name, route) in other.notifications {
                 add(&mut routes.notifications, "notification", name, route);
             }
@@ -381,6 +416,15 @@ fn add<R>(routes: &mut HashMap<Name, R>, what: &str, name: Name, route: R) {
         Entry::Vacant(entry) => entry.insert(route),
         Entry::Occupied(entry) => panic!("the router has a {what} {:?} already", entry.key()),
     };
+}
+
+/// Keeps the most specific pattern first.
+#[track_caller]
+fn add_pattern(routes: &mut Vec<(CallPattern, CallRoute)>, pattern: CallPattern, route: CallRoute) {
+    match routes.binary_search_by(|(other, _)| pattern.cmp(other)) {
+        Ok(_) => panic!("the router has the pattern {pattern} already"),
+        Err(at) => routes.insert(at, (pattern, route)),
+    }
 }
 
 #[track_caller]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use bytes::Bytes;
+use roomcast_core::CallPattern;
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::app::authorizer::{self, SharedAuthorizer};
@@ -32,6 +33,8 @@ pub(crate) struct Routes {
     pub(crate) node: Node,
     pub(crate) unknown: Arc<MethodMetrics>,
     pub(crate) calls: HashMap<Name, CallRoute>,
+    /// For calls without a handler of their own. The most specific pattern comes first.
+    pub(crate) call_patterns: Vec<(CallPattern, CallRoute)>,
     pub(crate) notifications: HashMap<Name, Route<NotificationContext>>,
     pub(crate) call_fallback: Option<Route<CallContext>>,
     pub(crate) notification_fallback: Option<Route<NotificationContext>>,
@@ -153,6 +156,7 @@ impl Routes {
             authorizer: None,
             node,
             calls: HashMap::new(),
+            call_patterns: Vec::new(),
             notifications: HashMap::new(),
             call_fallback: None,
             notification_fallback: None,
@@ -179,8 +183,12 @@ impl Routes {
         if let Some(call) = self.calls.get(name) {
             return (Some(Target::Handler(&call.route)), &call.metrics);
         }
-        match RoomMessage::parse(name) {
-            Some(message) => (Some(Target::Room(message)), self.rooms.metrics(message.action)),
+        if let Some(message) = RoomMessage::parse(name) {
+            return (Some(Target::Room(message)), self.rooms.metrics(message.action));
+        }
+        let matching = self.call_patterns.iter().find(|(pattern, _)| pattern.matches(name));
+        match matching.filter(|_| !is_reserved(name)) {
+            Some((_, call)) => (Some(Target::Handler(&call.route)), &call.metrics),
             None => (Self::fallback(name, &self.call_fallback), &self.unknown),
         }
     }
