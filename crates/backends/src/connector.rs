@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
+use prometheus::Histogram;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -18,11 +19,15 @@ use crate::in_flight::Usage;
 
 /// Opens connections for HTTP/1.1.
 #[derive(Debug, Clone)]
-pub(crate) struct Connector(HttpConnector);
+pub(crate) struct Connector {
+    tcp: HttpConnector,
+    stop_seconds: Histogram,
+}
 
 impl Connector {
-    pub(crate) fn new(tcp: HttpConnector) -> Self {
-        Self(tcp)
+    /// Observes how long it takes to close the connection of a request that was dropped.
+    pub(crate) fn new(tcp: HttpConnector, stop_seconds: Histogram) -> Self {
+        Self { tcp, stop_seconds }
     }
 }
 
@@ -32,12 +37,12 @@ impl Service<Uri> for Connector {
     type Future = BoxFuture<'static, Result<Socket, Self::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.tcp.poll_ready(context)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
-        Box::pin(async move { Ok(Socket { tcp: connecting.await?, usage: Arc::default() }) })
+        let (connecting, stop_seconds) = (self.tcp.call(uri), self.stop_seconds.clone());
+        Box::pin(async move { Ok(Socket { tcp: connecting.await?, usage: Arc::default(), stop_seconds }) })
     }
 }
 
@@ -46,6 +51,15 @@ impl Service<Uri> for Connector {
 pub(crate) struct Socket {
     tcp: TokioIo<TcpStream>,
     usage: Arc<Usage>,
+    stop_seconds: Histogram,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(dropped_at) = self.usage.dropped_at() {
+            self.stop_seconds.observe(dropped_at.elapsed().as_secs_f64());
+        }
+    }
 }
 
 impl Socket {
@@ -57,8 +71,12 @@ impl Socket {
         }
         // This fails only if the connection has ended.
         let _ = self.tcp.inner().set_zero_linger();
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the request was cancelled")))
+        Poll::Ready(Err(cancelled()))
     }
+}
+
+fn cancelled() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the request was cancelled")
 }
 
 impl Connection for Socket {
@@ -73,6 +91,9 @@ impl Read for Socket {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.usage.is_dropped(context) {
+            return Poll::Ready(Err(cancelled()));
+        }
         Pin::new(&mut self.tcp).poll_read(context, buffer)
     }
 }
@@ -114,6 +135,7 @@ mod tests {
     use bytes::Bytes;
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
+    use prometheus::HistogramOpts;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
     use tokio::net::TcpListener;
 
@@ -133,7 +155,9 @@ mod tests {
 
     impl Backend {
         async fn new() -> Self {
-            let client = Client::builder(TokioExecutor::new()).build(Connector::new(HttpConnector::new()));
+            let stop_seconds = Histogram::with_opts(HistogramOpts::new("stop_seconds", "for the test")).unwrap();
+            let client =
+                Client::builder(TokioExecutor::new()).build(Connector::new(HttpConnector::new(), stop_seconds));
             Self { client, listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
         }
 
@@ -143,7 +167,7 @@ mod tests {
             let response = self.client.request(request);
             tokio::spawn(async move {
                 let status = response.await.unwrap().status().as_u16();
-                drop(in_flight);
+                in_flight.finish();
                 status
             })
         }

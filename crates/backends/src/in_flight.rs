@@ -5,21 +5,27 @@
 //! what it has buffered of the request. If the backend does not read, this write never ends. So the
 //! node could neither reach the backend with its cancellation, nor free the memory of the request.
 //!
+//! Nor does hyper notice in time that the future was dropped while a backend sends `100 Continue`
+//! without end.
+//!
 //! Therefore, a request records which connection carries it, and tells apart its own use of the
-//! connection from earlier and later ones. Once the request is dropped, a write of its bytes that
-//! would wait fails, and hyper closes the connection.
+//! connection from earlier and later ones. Once the request is dropped, reads of the connection
+//! fail, and so do writes that would wait. hyper then closes the connection, and never uses it for
+//! another request.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::http::{Extensions, Request};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use parking_lot::Mutex;
 
 /// What a connection and its requests share: which request uses the connection, and whether this
 /// request was dropped. The requests of a connection follow one another.
@@ -29,8 +35,10 @@ pub(crate) struct Usage {
     requests: AtomicU64,
     /// The number of the last request that was dropped, or 0.
     dropped: AtomicU64,
-    /// The task that writes to the connection.
-    writer: AtomicWaker,
+    /// When this request was dropped.
+    dropped_at: Mutex<Option<Instant>>,
+    /// The task that reads from the connection and writes to it.
+    task: AtomicWaker,
 }
 
 impl Usage {
@@ -41,7 +49,16 @@ impl Usage {
 
     /// Returns whether the current request was dropped. If not, `context` is woken when it is.
     pub(crate) fn is_dropped(&self, context: &Context<'_>) -> bool {
-        self.writer.register(context.waker());
+        self.task.register(context.waker());
+        self.has_dropped()
+    }
+
+    /// Returns when the current request was dropped, or `None` if it was not.
+    pub(crate) fn dropped_at(&self) -> Option<Instant> {
+        self.has_dropped().then(|| *self.dropped_at.lock()).flatten()
+    }
+
+    fn has_dropped(&self) -> bool {
         let dropped = self.dropped.load(Ordering::Acquire);
         dropped != 0 && dropped == self.requests.load(Ordering::Acquire)
     }
@@ -56,13 +73,14 @@ struct Current {
 
 impl Current {
     fn end(&self) {
+        *self.usage.dropped_at.lock() = Some(Instant::now());
         self.usage.dropped.store(self.number, Ordering::Release);
-        self.usage.writer.wake();
+        self.usage.task.wake();
     }
 }
 
-/// Held while a request is of interest. When it is dropped, the connection stops waiting for a
-/// backend that does not read the request.
+/// Held while a request is of interest. When it is dropped before the whole response has arrived,
+/// the connection closes.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct InFlight(Arc<OnceLock<Current>>);
@@ -77,6 +95,11 @@ impl InFlight {
         let body = RequestBody { bytes: Some(bytes), connection, current: Arc::clone(&current) };
         (request.map(|()| body), Self(current))
     }
+
+    /// Leaves the connection to the next request, because the whole response has arrived.
+    pub(crate) fn finish(mut self) {
+        self.0 = Arc::default();
+    }
 }
 
 impl Drop for InFlight {
@@ -87,7 +110,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a request. hyper takes it when it begins to write the request to a connection.
+/// The body of a request. hyper asks for its size when it begins to write the request to a
+/// connection, even if the body is empty.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     /// `None` after hyper has taken it.
@@ -100,6 +124,9 @@ impl RequestBody {
     /// Marks the request as the current one of its connection. Connections without [`Usage`], such
     /// as those over HTTP/2, have a cancellation of their own.
     fn begin(&self) {
+        if self.current.get().is_some() {
+            return;
+        }
         let mut extras = Extensions::new();
         if let Some(connection) = &*self.connection.connection_metadata() {
             connection.get_extras(&mut extras);
@@ -115,17 +142,17 @@ impl Body for RequestBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
-        self.begin();
-        Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
+        let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 
-    /// Even an empty body is taken, so that every request begins.
+    /// Without a size, an empty body would have ended before the request begins.
     fn is_end_stream(&self) -> bool {
         self.bytes.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        self.begin();
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }

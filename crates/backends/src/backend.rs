@@ -1,0 +1,447 @@
+//! A backend: admits calls, sends them as requests, and turns responses into results.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, Response, StatusCode};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use roomcast::{BoxFuture, CallContext, CallError, Code, ConnectionId, Context, Handler, MessageContext, NodeId};
+use serde_json::json;
+use tracing::{Instrument, Span, debug_span, field};
+
+use crate::admission::{Admission, Admitted, Refusal, Slot};
+use crate::body::{BodyError, Reader};
+use crate::breaker::{self, Breaker, BreakerState, Pass};
+use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
+use crate::in_flight::InFlight;
+use crate::method;
+use crate::metrics::{BackendMetrics, OneBackend, Outcome};
+use crate::options::BackendOptions;
+use crate::request::{self, Parts};
+use crate::response_error;
+use crate::stream::Format;
+
+/// A request that was certainly not executed is sent once more, after this time.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// How much of the body of a response of failure is read, in bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How much of the body of a response of failure is logged, in bytes.
+const MAX_LOGGED: usize = 1024;
+
+/// Numbers the requests of this process.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+/// A service that answers calls over HTTP. Cheap to clone; clones share the connections, the slots
+/// and the circuit breaker.
+///
+/// A backend is a [`Handler`] of calls. Register it with
+/// [`Router::calls`](roomcast::Router::calls), next to handlers in Rust.
+#[derive(Debug, Clone)]
+pub struct Backend(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: BackendOptions,
+    client: HttpClient,
+    admission: Arc<Admission>,
+    breaker: Mutex<Breaker>,
+    metrics: OneBackend,
+    /// Whether the last request that showed anything about the backend has failed.
+    is_failing: AtomicBool,
+}
+
+/// A request that a node itself sends, such as one of a hook.
+#[derive(Debug)]
+pub struct NodeRequest {
+    /// The name that is appended to the backend's path. It consists of letters, digits, `_`, `.`, `-`
+    /// and `/`.
+    pub method: &'static str,
+    /// Headers of this request.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The connection on behalf of which the request is sent. It counts towards the connection's share
+    /// of the backend's slots.
+    pub connection: ConnectionId,
+    /// The node that sends the request.
+    pub node: NodeId,
+    /// How long the request waits for the head of the response.
+    pub timeout: Duration,
+}
+
+/// A response of success.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NodeResponse {
+    /// The status, which is 2xx.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Backend {
+    /// Creates a backend. It opens connections when it needs them.
+    ///
+    /// # Errors
+    /// Returns [`InvalidCaCertificates`] if the CA certificates cannot be read.
+    pub fn new(options: BackendOptions, metrics: &BackendMetrics) -> Result<Self, InvalidCaCertificates> {
+        let client = HttpClient::new(&options, metrics.stop_seconds(&options.name))?;
+        Ok(Self(Arc::new(Shared {
+            client,
+            admission: Admission::new(options.concurrency, options.queue),
+            breaker: Mutex::new(Breaker::new(Instant::now())),
+            metrics: metrics.of(&options.name),
+            is_failing: AtomicBool::new(false),
+            options,
+        })))
+    }
+
+    /// Returns the options.
+    pub fn options(&self) -> &BackendOptions {
+        &self.0.options
+    }
+
+    /// Sends a request of the node itself. The response's body is read whole, up to
+    /// [`max_response`](BackendOptions::max_response).
+    ///
+    /// # Errors
+    /// Returns the error that a call would get.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the request is cancelled.
+    pub async fn send(&self, request: NodeRequest) -> Result<NodeResponse, CallError> {
+        let NodeRequest { method, headers, body, connection, node, timeout } = request;
+        let id = new_id(node);
+        let slot = self.0.slot(connection).await?;
+        let parts = || Parts {
+            method,
+            headers: headers.clone(),
+            body: body.clone(),
+            id: &id,
+            node,
+            timeout,
+            timestamp: now_unix(),
+        };
+        let (head, body) = self.0.exchange(slot, timeout, parts, false).await?;
+        Ok(NodeResponse { status: head.status, headers: head.headers, body })
+    }
+
+    async fn call(self, call: CallContext) -> Result<Bytes, CallError> {
+        let shared = &self.0;
+        let (socket, method) = (call.socket(), call.name());
+        if !method::can_be_sent(method) {
+            return Err(CallError::new(Code::NotFound, format!("the method {:?} does not exist", &**method)));
+        }
+        let node = socket.node().id();
+        let id = new_id(node);
+        let mut headers = HeaderMap::new();
+        if let Some(request) = call.request() {
+            request::forward(&shared.options.forward, &request.headers, &mut headers);
+        }
+        headers.extend(request::of_client(&id, socket.id(), socket.user(), socket.identity().as_deref())?);
+
+        let slot = shared.slot(socket.id()).await?;
+        let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
+        let parts = || Parts {
+            method,
+            headers: headers.clone(),
+            body: call.payload().clone(),
+            id: &id,
+            node,
+            timeout: time_left(),
+            timestamp: now_unix(),
+        };
+        let (_, body) = shared.exchange(slot, time_left(), parts, shared.options.streams).await?;
+        Ok(body)
+    }
+}
+
+impl<S> Handler<CallContext, (), S> for Backend {
+    fn handle(self: Arc<Self>, call: CallContext, _state: &Arc<S>) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        Box::pin(Self::clone(&self).call(call))
+    }
+}
+
+impl Shared {
+    /// Waits for a slot.
+    async fn slot(&self, connection: ConnectionId) -> Result<Slot, CallError> {
+        let not_sent = |error: CallError| {
+            self.metrics.count(Outcome::NotSent);
+            error
+        };
+        let mut place = match self.admission.enter(connection) {
+            Ok(Admitted::Now(slot)) => return Ok(slot),
+            Ok(Admitted::Later(place)) => place,
+            Err(Refusal::QueueIsFull) => {
+                return Err(not_sent(CallError::new(Code::Unavailable, "too many calls wait for the backend")));
+            }
+            Err(Refusal::ConnectionHasItsShare) => {
+                let message = "too many calls of this connection wait for the backend";
+                return Err(not_sent(CallError::new(Code::ResourceExhausted, message)));
+            }
+        };
+        let _queued = Counted::new(&self.metrics.queued);
+        match tokio::time::timeout(self.options.queue_time, place.slot()).await {
+            Ok(Some(slot)) => Ok(slot),
+            _ => Err(not_sent(CallError::new(Code::Unavailable, "the backend is busy"))),
+        }
+    }
+
+    /// Sends a request, and reads the response.
+    async fn exchange<'a>(
+        &self,
+        slot: Slot,
+        timeout: Duration,
+        parts: impl Fn() -> Parts<'a>,
+        streams: bool,
+    ) -> Result<(axum::http::response::Parts, Bytes), CallError> {
+        let exchange = Exchange::begin(self, slot)?;
+        let span = self.span(parts().method);
+        let sent = tokio::time::timeout(timeout, self.send(&parts)).instrument(span.clone()).await;
+        let (in_flight, response) = match sent {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(Unsent::Request(error))) => return Err(error),
+            Ok(Err(Unsent::Http(error, text))) => {
+                return Err(exchange.end(&span, Outcome::of_send(&error), &text, error.into()));
+            }
+            Err(_elapsed) => {
+                let is_own = timeout >= self.options.timeout;
+                let outcome = if is_own { Outcome::Timeout } else { Outcome::Cancelled };
+                let message = format!("the backend did not respond within {timeout:?}");
+                return Err(exchange.end(&span, outcome, &message, CallError::new(Code::DeadlineExceeded, &*message)));
+            }
+        };
+        let (head, body) = response.into_parts();
+        span.record("http.response.status_code", head.status.as_u16());
+        let mut body = Reader::new(body, self.options.idle_timeout);
+        let read = async {
+            if !head.status.is_success() {
+                let body = body.beginning(MAX_ERROR_BODY).await;
+                return Err(BodyOrStatus::Status(body));
+            }
+            let format = Format::of(&head.headers).filter(|_| streams);
+            let read = match format {
+                Some(format) => body.items(format, self.options.max_response).await,
+                None => body.whole(self.options.max_response).await,
+            };
+            read.map_err(BodyOrStatus::Body)
+        };
+        match read.instrument(span.clone()).await {
+            Ok(body) => {
+                in_flight.finish();
+                exchange.succeed();
+                Ok((head, body))
+            }
+            Err(BodyOrStatus::Status(body)) => {
+                let error = response_error::of(head.status, &head.headers, &body, SystemTime::now());
+                let outcome = if head.status.is_client_error() { Outcome::Rejected } else { Outcome::Failed };
+                let text = String::from_utf8_lossy(&body[..body.len().min(MAX_LOGGED)]).into_owned();
+                if body.len() < MAX_ERROR_BODY {
+                    in_flight.finish();
+                }
+                Err(exchange.end(
+                    &span,
+                    outcome,
+                    &format!("status {}: {}", head.status.as_u16(), text.escape_debug()),
+                    error,
+                ))
+            }
+            Err(BodyOrStatus::Body(problem)) => {
+                let (outcome, text, error) = self.of_body(problem);
+                Err(exchange.end(&span, outcome, &text, error))
+            }
+        }
+    }
+
+    /// Sends a request until it may have been executed, at most twice.
+    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>) -> Result<(InFlight, Response<Incoming>), Unsent> {
+        let mut is_retry = false;
+        loop {
+            let request = request::build(&self.options, parts()).map_err(Unsent::Request)?;
+            let (request, in_flight) = InFlight::new(request);
+            match self.client.send(request).await {
+                Ok(response) => return Ok((in_flight, response)),
+                Err(error) => {
+                    let kind = SendError::from(&error);
+                    if is_retry || kind != SendError::NotExecuted {
+                        return Err(Unsent::Http(kind, with_causes(&error)));
+                    }
+                    is_retry = true;
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    fn of_body(&self, problem: BodyError) -> (Outcome, String, CallError) {
+        match problem {
+            BodyError::TooLarge => {
+                let message = format!("the backend's response is larger than {} bytes", self.options.max_response);
+                (Outcome::Invalid, message.clone(), CallError::new(Code::Internal, message))
+            }
+            BodyError::Lost(text) => (Outcome::Unreachable, text, SendError::Lost.into()),
+            BodyError::Timeout => {
+                let message = format!("the backend's response did not continue within {:?}", self.options.idle_timeout);
+                (Outcome::Timeout, message.clone(), CallError::new(Code::DeadlineExceeded, message))
+            }
+            BodyError::Stream(error) => (Outcome::Invalid, error.to_string(), error.into()),
+            BodyError::Error(error) => (Outcome::Rejected, error.to_string(), error),
+        }
+    }
+
+    /// A span with the fields of OpenTelemetry's conventions for HTTP clients.
+    fn span(&self, method: &str) -> Span {
+        let url = &self.options.url;
+        debug_span!(
+            "backend_request",
+            otel.name = "POST",
+            otel.kind = "client",
+            backend = self.options.name,
+            http.request.method = "POST",
+            http.response.status_code = field::Empty,
+            server.address = url.host(),
+            server.port = url.port(),
+            url.full = url.with_path(&url.path_of(method)),
+            error.type = field::Empty,
+        )
+    }
+}
+
+/// Why there is no response.
+enum Unsent {
+    /// The request is not valid, with the error for the client.
+    Request(CallError),
+    /// The HTTP client failed, with the text for the log.
+    Http(SendError, String),
+}
+
+/// Why a response has no result.
+enum BodyOrStatus {
+    /// The status is not 2xx. The beginning of the body follows.
+    Status(Bytes),
+    Body(BodyError),
+}
+
+impl Outcome {
+    fn of_send(error: &SendError) -> Self {
+        match error {
+            SendError::NotExecuted | SendError::Lost => Self::Unreachable,
+            SendError::Invalid => Self::Invalid,
+        }
+    }
+
+    /// Returns what the outcome shows about the health of the backend.
+    fn health(self) -> breaker::Outcome {
+        match self {
+            Self::Ok | Self::Rejected => breaker::Outcome::Success,
+            Self::Failed | Self::Invalid | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
+            Self::Cancelled | Self::NotSent => breaker::Outcome::Neither,
+        }
+    }
+}
+
+impl From<SendError> for CallError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::NotExecuted => Self::new(Code::Unavailable, "the backend cannot be reached"),
+            SendError::Lost => Self::new(Code::Unavailable, "the connection to the backend was lost")
+                .with_details(json!({ "maybe_executed": true })),
+            SendError::Invalid => Self::new(Code::Internal, "the backend's response is invalid"),
+        }
+    }
+}
+
+/// A request in flight. If it is dropped, its call was cancelled.
+struct Exchange<'a> {
+    shared: &'a Shared,
+    pass: Pass,
+    outcome: Outcome,
+    _slot: Slot,
+    _in_flight: Counted<'a>,
+}
+
+impl<'a> Exchange<'a> {
+    fn begin(shared: &'a Shared, slot: Slot) -> Result<Self, CallError> {
+        let pass = shared.breaker.lock().admit(Instant::now()).map_err(|wait| {
+            shared.metrics.count(Outcome::NotSent);
+            let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
+            error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 }))
+        })?;
+        let in_flight = Counted::new(&shared.metrics.in_flight);
+        Ok(Self { shared, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
+    }
+
+    fn succeed(mut self) {
+        self.outcome = Outcome::Ok;
+        self.shared.is_failing.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends with an error: `text` is for the log, and `error` for the client.
+    fn end(mut self, span: &Span, outcome: Outcome, text: &str, error: CallError) -> CallError {
+        self.outcome = outcome;
+        span.record("error.type", outcome.as_str());
+        let backend = &*self.shared.options.name;
+        let is_failure = outcome.health() == breaker::Outcome::Failure;
+        if is_failure && !self.shared.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(parent: span, backend, error = text, "a request to a backend failed; later ones are logged at debug");
+        } else {
+            tracing::debug!(parent: span, backend, error = text, "a request to a backend failed");
+        }
+        error
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        let Shared { breaker, metrics, options, .. } = self.shared;
+        metrics.count(self.outcome);
+        let now = Instant::now();
+        let mut breaker = breaker.lock();
+        let before = breaker.state(now);
+        breaker.record(&self.pass, self.outcome.health(), now);
+        let after = breaker.state(now);
+        drop(breaker);
+        metrics.breaker_open.set(i64::from(after != BreakerState::Closed));
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open) => {
+                tracing::warn!(backend = options.name, "a backend fails; it is not called for 5 s");
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => {
+                tracing::info!(backend = options.name, "a backend works again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Counts something until it is dropped.
+struct Counted<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Returns an id that is unique in the cluster.
+fn new_id(node: NodeId) -> String {
+    format!("{node}-{:x}", REQUESTS.fetch_add(1, Ordering::Relaxed))
+}
+
+fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

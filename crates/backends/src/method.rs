@@ -1,0 +1,30 @@
+//! The methods that can be sent to a backend. No I/O.
+
+/// The prefix of the methods with which a node itself calls a backend. Clients cannot call them.
+pub(crate) const RESERVED: &str = "roomcast.";
+
+/// Returns whether a client's call of this method can be sent to a backend. The name becomes a part
+/// of the URL's path, so it consists of segments that have the same meaning everywhere.
+pub(crate) fn can_be_sent(method: &str) -> bool {
+    let is_plain = |char: u8| char.is_ascii_alphanumeric() || matches!(char, b'_' | b'.' | b'-');
+    let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain);
+    !method.starts_with(RESERVED) && method.split('/').all(is_segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_a_path_of_plain_segments() {
+        for method in ["chat.send", "orders/7/cancel", "a", "...", "A_b-1", "a/.b"] {
+            assert!(can_be_sent(method), "{method}");
+        }
+        for method in
+            ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a:b", "a?b", "a#b", "a%2fb", "ä", "a b"]
+        {
+            assert!(!can_be_sent(method), "{method:?}");
+        }
+        assert!(!can_be_sent("roomcast.connect") && can_be_sent("roomcasts"));
+    }
+}

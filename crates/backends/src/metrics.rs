@@ -1,0 +1,132 @@
+//! The metrics of backends.
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+const BACKEND: &str = "backend";
+
+/// The metrics of all backends of a node. Cheap to clone; clones share the metrics.
+#[derive(Debug, Clone)]
+pub struct BackendMetrics {
+    requests: IntCounterVec,
+    in_flight: IntGaugeVec,
+    queued: IntGaugeVec,
+    breaker_open: IntGaugeVec,
+    stop_seconds: HistogramVec,
+}
+
+/// How a request ended, as the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A response of success.
+    Ok,
+    /// The backend responded with an error that the caller caused.
+    Rejected,
+    /// The backend responded with an error of its own.
+    Failed,
+    /// The response is invalid or too large.
+    Invalid,
+    /// No connection, or it was lost.
+    Unreachable,
+    Timeout,
+    /// The call ended first.
+    Cancelled,
+    /// Nothing was sent, because the breaker is open or the queue is full.
+    NotSent,
+}
+
+impl Outcome {
+    const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Rejected,
+        Self::Failed,
+        Self::Invalid,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::NotSent,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
+/// The metrics of one backend.
+#[derive(Debug)]
+pub(crate) struct OneBackend {
+    requests: IntCounterVec,
+    name: String,
+    pub(crate) in_flight: IntGauge,
+    pub(crate) queued: IntGauge,
+    pub(crate) breaker_open: IntGauge,
+}
+
+impl OneBackend {
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.requests.with_label_values(&[&self.name, outcome.as_str()]).inc();
+    }
+}
+
+impl BackendMetrics {
+    /// Creates metrics without backends.
+    ///
+    /// # Errors
+    /// Returns `prometheus::Error` if a metric is invalid, which does not happen.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let gauge = |name, help| IntGaugeVec::new(Opts::new(name, help), &[BACKEND]);
+        let help = "Time from the cancellation of a request over HTTP/1.1 until its connection was closed";
+        let stop_seconds = HistogramOpts::new("roomcast_backend_stop_seconds", help);
+        Ok(Self {
+            requests: IntCounterVec::new(
+                Opts::new("roomcast_backend_requests_total", "Requests to backends that have ended, by outcome"),
+                &[BACKEND, "outcome"],
+            )?,
+            in_flight: gauge("roomcast_backend_requests_in_flight", "Requests to backends in flight")?,
+            queued: gauge("roomcast_backend_calls_queued", "Calls that wait because a backend has no free slot")?,
+            breaker_open: gauge("roomcast_backend_breaker_open", "1 while the circuit breaker of a backend is open")?,
+            stop_seconds: HistogramVec::new(
+                stop_seconds.buckets(vec![0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
+                &[BACKEND],
+            )?,
+        })
+    }
+
+    /// Registers the metrics in a registry.
+    ///
+    /// # Errors
+    /// Returns `prometheus::Error` if the registry already has metrics with these names.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.requests.clone()))?;
+        registry.register(Box::new(self.in_flight.clone()))?;
+        registry.register(Box::new(self.queued.clone()))?;
+        registry.register(Box::new(self.breaker_open.clone()))?;
+        registry.register(Box::new(self.stop_seconds.clone()))
+    }
+
+    /// Returns the metrics of a backend. They begin at zero.
+    pub(crate) fn of(&self, name: &str) -> OneBackend {
+        for outcome in Outcome::ALL {
+            self.requests.with_label_values(&[name, outcome.as_str()]);
+        }
+        OneBackend {
+            requests: self.requests.clone(),
+            name: name.to_owned(),
+            in_flight: self.in_flight.with_label_values(&[name]),
+            queued: self.queued.with_label_values(&[name]),
+            breaker_open: self.breaker_open.with_label_values(&[name]),
+        }
+    }
+
+    pub(crate) fn stop_seconds(&self, name: &str) -> Histogram {
+        self.stop_seconds.with_label_values(&[name])
+    }
+}

@@ -1,0 +1,7 @@
+//! Backends over real sockets: calls, cancellation and limits, and backends that break HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod broken;
+mod calls;
+mod fixture;
