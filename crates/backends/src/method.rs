@@ -1,14 +1,13 @@
 //! The methods that can be sent to a backend. No I/O.
 
-/// The prefix of the methods with which a node itself calls a backend. Clients cannot call them.
-pub(crate) const RESERVED: &str = "roomcast.";
+use crate::events::HOOK_PREFIX;
 
 /// Returns whether a client's call of this method can be sent to a backend. The name becomes a part
 /// of the URL's path, so it consists of segments that have the same meaning everywhere.
 pub(crate) fn can_be_sent(method: &str) -> bool {
     let is_plain = |char: u8| char.is_ascii_alphanumeric() || matches!(char, b'_' | b'.' | b'-');
     let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain);
-    !method.starts_with(RESERVED) && method.split('/').all(is_segment)
+    !method.starts_with(HOOK_PREFIX) && method.split('/').all(is_segment)
 }
 
 #[cfg(test)]
