@@ -175,8 +175,8 @@ mod tests {
             ("webhook-id", "c1"),
             ("webhook-timestamp", "1614265330"),
             // The example of the reference.
-            ("webhook-signature", "v1,"),
-            ("roomcast-signature", "v1,"),
+            ("webhook-signature", "v1,Aa8UREcSFinn3m/24Br5m2l7s7mgrgbRMkRUvhMI2cE="),
+            ("roomcast-signature", "v1,moVd2YK+W05xdl5uz7qWMhEEwmhqA8DtPxEGy9T6sQc="),
         ] {
             assert!(header(headers, name).starts_with(value), "{name}: {}", header(headers, name));
         }

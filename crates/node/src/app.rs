@@ -148,10 +148,10 @@ async fn serve(
 
 /// Tells the person who started the node what to try, or what is missing.
 fn greet(setup: &Setup, logs: &Logs, page: &str, api_url: Option<&str>) {
-    if !*setup.config.demo && setup.authentication.is_none() {
+    if !*setup.config.demo && setup.authentication.is_none() && !setup.backends.answer_calls() {
         tracing::warn!(
-            "clients can use no methods and no rooms: grant rights in [auth], restart with --demo, or write a program that \
-             uses the library"
+            "clients can use no methods and no rooms: grant rights in [auth], add a [[backend]], restart with --demo, or write \
+             a program that uses the library"
         );
     } else if telemetry::is_read_by_a_person() && *setup.config.log_format == LogFormat::Text {
         logs.print(&demo::welcome(page, api_url, setup.needs_api_key()));
@@ -206,8 +206,9 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
         router = router.authorizer(authentication.authorizer.clone());
         authentication.authorizer.register_metrics(registry)?;
     }
+    router = setup.backends.add_to(router, registry)?;
     node.register_metrics(registry)?;
-    let mut app = public::routes(router);
+    let mut app = public::routes(router, setup.backends.forward_headers());
     if *config.demo {
         app = app.merge(public::page());
     }

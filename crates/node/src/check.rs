@@ -46,6 +46,7 @@ fn check_all(layers: &Layers, setup: &Setup) -> ExitCode {
     if let Some(summary) = auth::summary(&setup.config) {
         print(&format!("{summary}\n"));
     }
+    print(&setup.backends.summary());
     if in_runtime(check_services(setup)) == Some(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

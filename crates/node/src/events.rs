@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use roomcast::{EventKind, EventOptions, EventRules, EventStore, MemoryEvents, RoomPatterns};
-use roomcast_backends::{EventDelivery, SigningSecrets};
+use roomcast_backends::EventDelivery;
 use roomcast_redis::RedisBroker;
 
-use crate::config::{BackendTable, Config, ConfigError, EventsTable, Layers, unreadable};
+use crate::backends::signing_secrets;
+use crate::config::{BackendTable, Config, ConfigError, EventsTable, Layers};
 
 /// Where the table of events is in the configuration.
-const EVENTS: &str = "hooks.events";
-
-/// Returns the tables that describe lifecycle events, to find out whether they have changed.
-pub(crate) fn tables(layers: &Layers) -> [String; 2] {
-    [EVENTS, "backend"].map(|table| layers.text(table))
-}
+pub(crate) const EVENTS: &str = "hooks.events";
 
 /// Which lifecycle events the node reports, and to whom.
 pub(crate) struct LifecycleEvents {
@@ -74,11 +70,7 @@ fn occupancy(table: &EventsTable, kinds: &[EventKind]) -> Result<RoomPatterns, S
 
 fn delivery(table: &BackendTable, place: &str, layers: &Layers) -> Result<EventDelivery, ConfigError> {
     let wrong = |key: &str, problem: String| layers.wrong(format!("{place}.{key}"), problem);
-    let secrets = table.signing_secret_file.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {}", path.display(), unreadable(&error)))?;
-        text.parse::<SigningSecrets>().map_err(|error| error.to_string())
-    });
+    let secrets = table.signing_secret_file.as_deref().map(signing_secrets);
     let secrets = secrets.transpose().map_err(|problem| wrong("signing_secret_file", problem))?;
     EventDelivery::new(&table.url, secrets).map_err(|error| wrong("url", error.to_string()))
 }

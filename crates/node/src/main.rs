@@ -8,6 +8,7 @@
 mod api;
 mod app;
 mod auth;
+mod backends;
 mod check;
 mod check_token;
 mod client_address;

@@ -15,9 +15,13 @@ use crate::client_address::TrustedProxies;
 /// The page loads nothing from elsewhere and runs no script but its own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'";
 
-/// The WebSocket at `/socket`.
-pub(crate) fn routes(router: Router) -> axum::Router {
-    axum::Router::new().route("/socket", get(async move |upgrade: SocketIoUpgrade| upgrade.route(&router).await))
+/// The WebSocket at `/socket`. The requests that open connections are kept if a backend gets their headers.
+pub(crate) fn routes(router: Router, keep_requests: bool) -> axum::Router {
+    let open = async move |upgrade: SocketIoUpgrade| {
+        let upgrade = if keep_requests { upgrade.keep_request() } else { upgrade };
+        upgrade.route(&router).await
+    };
+    axum::Router::new().route("/socket", get(open))
 }
 
 /// The same routes, for which a request comes from the client that these proxies name, and not from a proxy.

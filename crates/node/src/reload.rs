@@ -15,9 +15,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Guard;
 use crate::config::{ConfigError, Layers, Setting, settings};
 use crate::descriptors::Descriptors;
-use crate::events;
 use crate::setup::Setup;
 use crate::telemetry::Logs;
+use crate::{backends, events};
+
+/// The tables that only a restart applies.
+const TABLES: [&str; 2] = [events::EVENTS, backends::TABLES];
 
 /// SIGHUP, which ends the process if it is not received.
 pub(crate) struct ReloadSignal(Signal);
@@ -46,8 +49,8 @@ pub(crate) struct Reloader<'a> {
     internal_listen: Option<SocketAddr>,
     /// What the node runs with, option by option, as the user wrote it.
     in_force: BTreeMap<&'static str, String>,
-    /// The tables of lifecycle events that the node runs with.
-    events_in_force: [String; 2],
+    /// The tables that the node runs with until it restarts.
+    tables_in_force: [String; TABLES.len()],
     running: Running<'a>,
 }
 
@@ -55,8 +58,8 @@ impl<'a> Reloader<'a> {
     pub(crate) fn new(arguments: ArgMatches, layers: &Layers, setup: Setup, running: Running<'a>) -> Self {
         let in_force = settings().iter().map(|setting| (&*setting.key, layers.text(&setting.key))).collect();
         let internal_listen = *setup.config.internal_listen;
-        let events_in_force = events::tables(layers);
-        Self { arguments: Arc::new(arguments), setup, internal_listen, in_force, events_in_force, running }
+        let tables_in_force = TABLES.map(|table| layers.text(table));
+        Self { arguments: Arc::new(arguments), setup, internal_listen, in_force, tables_in_force, running }
     }
 
     /// Reloads at each signal, until the future is dropped: then it has reloaded wholly or not at all.
@@ -112,9 +115,8 @@ impl<'a> Reloader<'a> {
         if is_switched {
             options.push("auth.issuer");
         }
-        if events::tables(layers) != self.events_in_force {
-            options.push("hooks.events");
-        }
+        let tables = TABLES.iter().zip(&self.tables_in_force);
+        options.extend(tables.filter(|(table, in_force)| layers.text(table) != **in_force).map(|(table, _)| table));
         if !options.is_empty() {
             tracing::warn!(options = options.join(", "), "restart the node to apply changes to these options");
         }

@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
+use crate::backends::Backends;
 use crate::config::{Config, ConfigError, Count, Layers, Memory, unreadable};
 use crate::events::LifecycleEvents;
 use crate::machine;
@@ -28,6 +29,7 @@ pub(crate) struct Setup {
     pub(crate) redis: Option<RedisOptions>,
     /// `None`: clients are not authenticated.
     pub(crate) authentication: Option<Authentication>,
+    pub(crate) backends: Backends,
     /// `None`: no lifecycle events.
     pub(crate) events: Option<LifecycleEvents>,
     /// What a connection may do.
@@ -51,7 +53,8 @@ impl Setup {
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
         let authentication = Authentication::load(&config, layers)?;
         let events = LifecycleEvents::load(&config, layers)?;
-        let setup = Self { config, tls, redis, authentication, events, options };
+        let backends = Backends::load(&config, layers)?;
+        let setup = Self { config, tls, redis, authentication, backends, events, options };
         setup.check_api_key(*setup.config.internal_listen, layers)?;
         Ok(setup)
     }

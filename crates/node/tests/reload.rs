@@ -146,7 +146,7 @@ async fn options_that_need_a_restart_are_named_each_time_and_stay_as_they_are() 
     let keys =
         |content: &str| content.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect();
     let (reloaded_keys, mut restart_keys): (BTreeSet<String>, BTreeSet<String>) = (keys(reloaded), keys(restart));
-    restart_keys.insert("hooks.events".to_owned());
+    restart_keys.extend(["backend", "hooks.events"].map(str::to_owned));
 
     let content = format!("{reloaded}{restart}{drain}{events}");
     let mut log = reloading.reload(&content, "restart the node to apply changes");

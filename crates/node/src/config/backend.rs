@@ -1,27 +1,90 @@
 //! The services to which the node sends requests: the tables `backend` and `hooks`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use roomcast::EventKind;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::config::quantity::Count;
-use crate::config::value::Scalar;
+use crate::config::quantity::{Count, NonZeroTime, Number};
+use crate::config::value::{Scalar, Value};
 
-/// A service that receives requests of the node
+/// A service that answers calls and receives other requests of the node
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackendTable {
-    /// Name of the backend, for the hooks that use it
+    /// Name of the backend in metrics and logs, and for the hooks that use it
     pub(crate) name: String,
-    /// URL of the backend, beginning with http://; the node sends lifecycle events to URL/roomcast.events
+    /// URL of the backend, beginning with http:// or https://; the node sends a call to URL/METHOD, and lifecycle events
+    /// to URL/roomcast.events, which requires http://
     pub(crate) url: String,
+    /// Patterns of the methods that the backend answers, such as chat.* or orders/**; the most specific pattern of all
+    /// backends decides
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// Whether calls use HTTP/2 instead of HTTP/1.1; over http://, the backend must support it with prior knowledge
+    #[serde(default)]
+    pub(crate) http2: bool,
+    /// File with the CA certificates (PEM) that the node trusts for https://; without it, those of the system
+    #[serde(default)]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// How long a call waits for the head of the response; 30s by default
+    #[serde(default)]
+    pub(crate) timeout: Option<String>,
+    /// How long a call waits for the next part of the response's body; 60s by default
+    #[serde(default)]
+    pub(crate) idle_timeout: Option<String>,
+    /// Concurrent calls, of which one connection has at most an eighth; 256 by default, and at most 65536
+    #[serde(default)]
+    pub(crate) concurrency: Option<usize>,
+    /// Calls that wait for others to end, of which one connection has at most an eighth; 1024 by default, and at most
+    /// 65536
+    #[serde(default)]
+    pub(crate) queue: Option<usize>,
+    /// How long a call waits for others to end; 1s by default
+    #[serde(default)]
+    pub(crate) queue_time: Option<String>,
+    /// Whether responses can be streams: auto, which is the default, decides by their content type, and off never
+    #[serde(default)]
+    pub(crate) stream: Streams,
+    /// Headers of all calls, which override those of clients
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// Headers of the request that opened the client's connection, which the backend gets with each call
+    #[serde(default)]
+    pub(crate) forward: Vec<String>,
     /// File with the secrets that sign requests, one in each line: whsec_ and the base64 of 24 to 64 bytes; without it,
     /// requests have no signature
     #[serde(default)]
     pub(crate) signing_secret_file: Option<PathBuf>,
+}
+
+/// Whether responses can be streams
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Streams {
+    #[default]
+    Auto,
+    Off,
+}
+
+impl BackendTable {
+    pub(crate) fn streams(&self) -> bool {
+        self.stream == Streams::Auto
+    }
+
+    /// Reads a time. The error completes the sentence "cannot use VALUE: ".
+    pub(crate) fn time(text: &str) -> Result<Duration, String> {
+        NonZeroTime::parse(text).map(NonZeroTime::get)
+    }
+
+    /// Checks a number of calls. The error completes the sentence "cannot use VALUE: ".
+    pub(crate) fn count(number: usize) -> Result<usize, String> {
+        Number::<1, 65_536>::parse(&number.to_string()).map(Number::get)
+    }
 }
 
 /// What backends receive besides calls
