@@ -1,0 +1,3 @@
+module example.org/backend
+
+go 1.22
