@@ -44,7 +44,7 @@ class Example:
                 "PORT": str(self.backend),
                 "ROOMCAST_LISTEN": f"127.0.0.1:{self.node}",
                 "ROOMCAST_INTERNAL_LISTEN": f"127.0.0.1:{self.internal}",
-                "ROOMCAST_API": f"http://127.0.0.1:{self.internal}",
+                "API_URL": f"http://127.0.0.1:{self.internal}",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,7 +74,7 @@ class Example:
         self.process.stdout.close()
 
 
-@pytest.fixture(params=["python", "node", "go", "php"])
+@pytest.fixture(params=["python", "node", "go", "php"], scope="module")
 def example(request):
     running = Example(request.param)
     yield running

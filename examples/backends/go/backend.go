@@ -12,6 +12,7 @@ import (
 	"log"
 	"math"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -26,9 +27,9 @@ const (
 )
 
 var (
-	api       = env("ROOMCAST_API", "http://127.0.0.1:3001")
-	apiKey    = os.Getenv("ROOMCAST_API_KEY")
-	secret    = decode(strings.TrimPrefix(os.Getenv("ROOMCAST_SIGNING_SECRET"), "whsec_"))
+	api       = env("API_URL", "http://127.0.0.1:3001")
+	apiKey    = os.Getenv("API_KEY")
+	secret    = decode(strings.TrimPrefix(os.Getenv("SIGNING_SECRET"), "whsec_"))
 	files     = env("EXAMPLE_FILES", "..") // the folder with page.html
 	forbidden = []string{"darn", "heck"}
 	answer    = strings.Fields("I am only an example , so I make up one word after another until I am done or you stop me .")
@@ -46,7 +47,7 @@ func env(name, missing string) string {
 func decode(text string) []byte {
 	decoded, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		log.Fatalf("ROOMCAST_SIGNING_SECRET is not a secret: %v", err)
+		log.Fatalf("SIGNING_SECRET is not a secret: %v", err)
 	}
 	return decoded
 }
@@ -115,8 +116,8 @@ func send(w http.ResponseWriter, r *http.Request, body []byte) {
 			return
 		}
 	}
-	from := r.Header.Get("roomcast-user")
-	if from == "" {
+	from, err := url.PathUnescape(r.Header.Get("roomcast-user"))
+	if from == "" || err != nil {
 		from = "a guest"
 	}
 	if err := publish("chat", "message", map[string]string{"from": from, "text": text}); err != nil {

@@ -5,9 +5,9 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const API = process.env.ROOMCAST_API ?? "http://127.0.0.1:3001";
-const API_KEY = process.env.ROOMCAST_API_KEY;
-const SECRET = Buffer.from(process.env.ROOMCAST_SIGNING_SECRET.replace(/^whsec_/, ""), "base64");
+const API = process.env.API_URL ?? "http://127.0.0.1:3001";
+const API_KEY = process.env.API_KEY;
+const SECRET = Buffer.from(process.env.SIGNING_SECRET.replace(/^whsec_/, ""), "base64");
 const PORT = Number(process.env.PORT ?? 8080);
 
 const MAX_AGE = 300; // seconds; an older request may be a repeated one
@@ -62,7 +62,7 @@ const methods = {
     const text = body.toString();
     const word = FORBIDDEN.find((word) => text.toLowerCase().split(/\s+/).includes(word));
     if (word) throw new CallError(400, "INVALID_ARGUMENT", `the word "${word}" is not allowed`, { word });
-    await publish("chat", "message", { from: request.headers["roomcast-user"] ?? "a guest", text });
+    await publish("chat", "message", { from: decodeURIComponent(request.headers["roomcast-user"] ?? "a guest"), text });
     response.writeHead(204).end();
   },
 

@@ -10,7 +10,7 @@ const PAUSE = 50_000; // µs between two words
 /** Whether one of the signatures is that of this text. During a rotation of the secret, there are two. */
 function is_signed(string $signatures, string $text): bool
 {
-    $secret = base64_decode(substr(getenv('ROOMCAST_SIGNING_SECRET'), strlen('whsec_')));
+    $secret = base64_decode(substr(getenv('SIGNING_SECRET'), strlen('whsec_')));
     $expected = 'v1,' . base64_encode(hash_hmac('sha256', $text, $secret, binary: true));
     foreach (explode(' ', $signatures) as $signature) {
         if (hash_equals($expected, $signature)) {
@@ -41,10 +41,10 @@ function is_from_node(array $headers, string $body): bool
 
 function publish(string $room, string $event, array $data): void
 {
-    $api = getenv('ROOMCAST_API') ?: 'http://127.0.0.1:3001';
+    $api = getenv('API_URL') ?: 'http://127.0.0.1:3001';
     $options = [
         'method' => 'POST',
-        'header' => ['Authorization: Bearer ' . getenv('ROOMCAST_API_KEY'), 'Content-Type: application/json'],
+        'header' => ['Authorization: Bearer ' . getenv('API_KEY'), 'Content-Type: application/json'],
         'content' => json_encode($data),
         'timeout' => 5,
     ];
@@ -116,7 +116,7 @@ if (!is_from_node($headers, $body)) {
 }
 header('Content-Type: text/plain; charset=utf-8');
 match ($path) {
-    '/rpc/chat.send' => send_message($body, $headers['roomcast-user'] ?? 'a guest'),
+    '/rpc/chat.send' => send_message($body, rawurldecode($headers['roomcast-user'] ?? 'a guest')),
     '/rpc/assistant.ask' => ask($running, $headers['roomcast-call']),
     '/rpc/assistant.running' => print count(glob("$running/*")),
     default => http_response_code(404),

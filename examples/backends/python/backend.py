@@ -12,10 +12,11 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
-API = os.environ.get("ROOMCAST_API", "http://127.0.0.1:3001")
-API_KEY = os.environ["ROOMCAST_API_KEY"]
-SECRET = base64.b64decode(os.environ["ROOMCAST_SIGNING_SECRET"].removeprefix("whsec_"))
+API = os.environ.get("API_URL", "http://127.0.0.1:3001")
+API_KEY = os.environ["API_KEY"]
+SECRET = base64.b64decode(os.environ["SIGNING_SECRET"].removeprefix("whsec_"))
 PORT = int(os.environ.get("PORT", "8080"))
 
 MAX_AGE = 300  # seconds; an older request may be a repeated one
@@ -94,7 +95,7 @@ class Backend(BaseHTTPRequestHandler):
         for word in FORBIDDEN:
             if word in text.lower().split():
                 raise CallError(400, "INVALID_ARGUMENT", f'the word "{word}" is not allowed', word=word)
-        publish("chat", "message", {"from": self.headers.get("roomcast-user", "a guest"), "text": text})
+        publish("chat", "message", {"from": unquote(self.headers.get("roomcast-user", "a guest")), "text": text})
         self.respond(204)
 
     def ask(self):
