@@ -148,6 +148,7 @@ impl Backend {
         headers.extend(request::of_client(&id, socket.id(), socket.user(), socket.identity().as_deref())?);
 
         let slot = shared.slot(socket.id()).await?;
+        // The node cancels the call at its deadline, if that is earlier.
         let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
         let parts = || Parts {
             method,
@@ -158,7 +159,7 @@ impl Backend {
             timeout: time_left(),
             timestamp: now_unix(),
         };
-        let (_, body) = shared.exchange(slot, time_left(), parts, shared.options.streams).await?;
+        let (_, body) = shared.exchange(slot, shared.options.timeout, parts, shared.options.streams).await?;
         Ok(body)
     }
 }
@@ -212,10 +213,13 @@ impl Shared {
                 return Err(exchange.end(&span, Outcome::of_send(&error), &text, error.into()));
             }
             Err(_elapsed) => {
-                let is_own = timeout >= self.options.timeout;
-                let outcome = if is_own { Outcome::Timeout } else { Outcome::Cancelled };
                 let message = format!("the backend did not respond within {timeout:?}");
-                return Err(exchange.end(&span, outcome, &message, CallError::new(Code::DeadlineExceeded, &*message)));
+                return Err(exchange.end(
+                    &span,
+                    Outcome::Timeout,
+                    &message,
+                    CallError::new(Code::DeadlineExceeded, &*message),
+                ));
             }
         };
         let (head, body) = response.into_parts();

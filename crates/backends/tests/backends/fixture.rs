@@ -20,6 +20,9 @@ use tokio::net::TcpListener;
 
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
+/// More than any test needs.
+const MAX_STREAMS: u32 = 10_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
@@ -61,6 +64,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     live: Arc<AtomicUsize>,
     started: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 /// Counts a request as live until its response was sent or it was cancelled.
@@ -77,7 +81,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (live, started) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let server = Self { address, live: Arc::clone(&live), started: Arc::clone(&started) };
+        let connections = Arc::<AtomicUsize>::default();
+        let server = Self {
+            address,
+            live: Arc::clone(&live),
+            started: Arc::clone(&started),
+            connections: Arc::clone(&connections),
+        };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (live, started) = (Arc::clone(&live), Arc::clone(&started));
@@ -94,14 +104,18 @@ impl Server {
                     }
                 });
                 let io = TokioIo::new(stream);
+                connections.fetch_add(1, Ordering::SeqCst);
+                let open = Live(Arc::clone(&connections));
                 tokio::spawn(async move {
+                    let _open = open;
                     // A connection that its client closes is an error.
                     let _ = match protocol {
                         Protocol::Http1 => {
                             hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
                         }
                         Protocol::Http2 => {
-                            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                            let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                            server.max_concurrent_streams(MAX_STREAMS);
                             server.serve_connection(io, service).await
                         }
                     };
@@ -113,6 +127,10 @@ impl Server {
 
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn started(&self) -> usize {
@@ -142,24 +160,29 @@ impl Calls {
 
     /// Returns the sum of a metric over its other labels.
     pub(crate) fn metric(&self, name: &str, label: Option<(&str, &str)>) -> f64 {
-        let families = self.registry.gather();
-        let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
-        let has_label = |metric: &&prometheus::proto::Metric| {
-            label.is_none_or(|(name, value)| {
-                metric.get_label().iter().any(|label| label.name() == name && label.value() == value)
-            })
-        };
-        let value = |metric: &prometheus::proto::Metric| {
-            metric.get_counter().get_value()
-                + metric.get_gauge().get_value()
-                + metric.get_histogram().get_sample_count() as f64
-        };
-        metrics.filter(has_label).map(value).sum()
+        metric(&self.registry, name, label)
     }
 
     pub(crate) fn outcome(&self, outcome: &str) -> f64 {
         self.metric("roomcast_backend_requests_total", Some(("outcome", outcome)))
     }
+}
+
+/// Returns the sum of a metric over its other labels.
+pub(crate) fn metric(registry: &prometheus::Registry, name: &str, label: Option<(&str, &str)>) -> f64 {
+    let families = registry.gather();
+    let metrics = families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric());
+    let has_label = |metric: &&prometheus::proto::Metric| {
+        label.is_none_or(|(name, value)| {
+            metric.get_label().iter().any(|label| label.name() == name && label.value() == value)
+        })
+    };
+    let value = |metric: &prometheus::proto::Metric| {
+        metric.get_counter().get_value()
+            + metric.get_gauge().get_value()
+            + metric.get_histogram().get_sample_count() as f64
+    };
+    metrics.filter(has_label).map(value).sum()
 }
 
 /// Waits until a condition holds.
