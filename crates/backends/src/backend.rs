@@ -1,24 +1,23 @@
 //! A backend: admits calls, sends them as requests, and turns responses into results.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use roomcast::{BoxFuture, CallContext, CallError, Code, ConnectionId, Context, Handler, MessageContext, NodeId};
 use serde_json::json;
 use tracing::{Instrument, Span, debug_span, field};
 
 use crate::admission::{Admission, Admitted, Refusal, Slot};
 use crate::body::{BodyError, Reader};
-use crate::breaker::{self, Breaker, BreakerState, Pass};
 use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
+use crate::health::{Counted, Health};
 use crate::in_flight::InFlight;
 use crate::method;
-use crate::metrics::{BackendMetrics, OneBackend, Outcome};
+use crate::metrics::{BackendMetrics, Outcome};
 use crate::options::BackendOptions;
 use crate::request::{self, Parts};
 use crate::response_error;
@@ -49,10 +48,7 @@ struct Shared {
     options: BackendOptions,
     client: HttpClient,
     admission: Arc<Admission>,
-    breaker: Mutex<Breaker>,
-    metrics: OneBackend,
-    /// Whether the last request that showed anything about the backend has failed.
-    is_failing: AtomicBool,
+    health: Health,
 }
 
 /// A request that a node itself sends, such as one of a hook.
@@ -96,9 +92,7 @@ impl Backend {
         Ok(Self(Arc::new(Shared {
             client,
             admission: Admission::new(options.concurrency, options.queue),
-            breaker: Mutex::new(Breaker::new(Instant::now())),
-            metrics: metrics.of(&options.name),
-            is_failing: AtomicBool::new(false),
+            health: Health::new(options.name.clone(), metrics.of(&options.name)),
             options,
         })))
     }
@@ -174,7 +168,7 @@ impl Shared {
     /// Waits for a slot.
     async fn slot(&self, connection: ConnectionId) -> Result<Slot, CallError> {
         let not_sent = |error: CallError| {
-            self.metrics.count(Outcome::NotSent);
+            self.health.metrics.count(Outcome::NotSent);
             error
         };
         let mut place = match self.admission.enter(connection) {
@@ -188,7 +182,7 @@ impl Shared {
                 return Err(not_sent(CallError::new(Code::ResourceExhausted, message)));
             }
         };
-        let _queued = Counted::new(&self.metrics.queued);
+        let _queued = Counted::new(&self.health.metrics.queued);
         match tokio::time::timeout(self.options.queue_time, place.slot()).await {
             Ok(Some(slot)) => Ok(slot),
             _ => Err(not_sent(CallError::new(Code::Unavailable, "the backend is busy"))),
@@ -203,7 +197,7 @@ impl Shared {
         parts: impl Fn() -> Parts<'a>,
         streams: bool,
     ) -> Result<(axum::http::response::Parts, Bytes), CallError> {
-        let exchange = Exchange::begin(self, slot)?;
+        let exchange = self.health.begin(slot)?;
         let span = self.span(parts().method);
         let sent = tokio::time::timeout(timeout, self.send(&parts)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
@@ -340,15 +334,6 @@ impl Outcome {
             SendError::Invalid => Self::Invalid,
         }
     }
-
-    /// Returns what the outcome shows about the health of the backend.
-    fn health(self) -> breaker::Outcome {
-        match self {
-            Self::Ok | Self::Rejected => breaker::Outcome::Success,
-            Self::Failed | Self::Invalid | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
-            Self::Cancelled | Self::NotSent => breaker::Outcome::Neither,
-        }
-    }
 }
 
 impl From<SendError> for CallError {
@@ -359,85 +344,6 @@ impl From<SendError> for CallError {
                 .with_details(json!({ "maybe_executed": true })),
             SendError::Invalid => Self::new(Code::Internal, "the backend's response is invalid"),
         }
-    }
-}
-
-/// A request in flight. If it is dropped, its call was cancelled.
-struct Exchange<'a> {
-    shared: &'a Shared,
-    pass: Pass,
-    outcome: Outcome,
-    _slot: Slot,
-    _in_flight: Counted<'a>,
-}
-
-impl<'a> Exchange<'a> {
-    fn begin(shared: &'a Shared, slot: Slot) -> Result<Self, CallError> {
-        let pass = shared.breaker.lock().admit(Instant::now()).map_err(|wait| {
-            shared.metrics.count(Outcome::NotSent);
-            let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
-            error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 }))
-        })?;
-        let in_flight = Counted::new(&shared.metrics.in_flight);
-        Ok(Self { shared, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
-    }
-
-    fn succeed(mut self) {
-        self.outcome = Outcome::Ok;
-        self.shared.is_failing.store(false, Ordering::Relaxed);
-    }
-
-    /// Ends with an error: `text` is for the log, and `error` for the client.
-    fn end(mut self, span: &Span, outcome: Outcome, text: &str, error: CallError) -> CallError {
-        self.outcome = outcome;
-        span.record("error.type", outcome.as_str());
-        let backend = &*self.shared.options.name;
-        let is_failure = outcome.health() == breaker::Outcome::Failure;
-        if is_failure && !self.shared.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(parent: span, backend, error = text, "a request to a backend failed; later ones are logged at debug");
-        } else {
-            tracing::debug!(parent: span, backend, error = text, "a request to a backend failed");
-        }
-        error
-    }
-}
-
-impl Drop for Exchange<'_> {
-    fn drop(&mut self) {
-        let Shared { breaker, metrics, options, .. } = self.shared;
-        metrics.count(self.outcome);
-        let now = Instant::now();
-        let mut breaker = breaker.lock();
-        let before = breaker.state(now);
-        breaker.record(&self.pass, self.outcome.health(), now);
-        let after = breaker.state(now);
-        drop(breaker);
-        metrics.breaker_open.set(i64::from(after != BreakerState::Closed));
-        match (before, after) {
-            (BreakerState::Closed, BreakerState::Open) => {
-                tracing::warn!(backend = options.name, "a backend fails; it is not called for 5 s");
-            }
-            (BreakerState::HalfOpen, BreakerState::Closed) => {
-                tracing::info!(backend = options.name, "a backend works again");
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Counts something until it is dropped.
-struct Counted<'a>(&'a prometheus::IntGauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -24,7 +24,7 @@
 //!
 //! Reading order, from what does no I/O to what does: `options` → `method` → `request` and `signature`
 //! → `response_error` → `stream` → `breaker` → `admission` → `in_flight` and `connector` (requests
-//! that can be cancelled at any time) → `client` → `body` → `metrics` → `backend` (all of it).
+//! that can be cancelled at any time) → `client` → `body` → `metrics` → `health` → `backend` (all of it).
 //! `events` delivers lifecycle events.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -37,6 +37,7 @@ mod breaker;
 mod client;
 mod connector;
 mod events;
+mod health;
 mod in_flight;
 mod method;
 mod metrics;

@@ -15,7 +15,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("roomcast", &["roomcast-core", "roomcast-protocol"]),
     ("roomcast-auth", &["roomcast"]),
     ("roomcast-backends", &["roomcast"]),
-    ("roomcast-node", &["roomcast", "roomcast-auth", "roomcast-backends", "roomcast-redis", "roomcast-core", "roomcast-protocol"]),
+    (
+        "roomcast-node",
+        &["roomcast", "roomcast-auth", "roomcast-backends", "roomcast-redis", "roomcast-core", "roomcast-protocol"],
+    ),
     ("roomcast-loadtest", &["roomcast-protocol"]),
     ("roomcast-testkit", &["roomcast", "roomcast-core", "roomcast-protocol"]),
 ];

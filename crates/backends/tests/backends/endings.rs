@@ -1,7 +1,7 @@
 //! 1,000 calls over 50 connections, each of which ends in one of the ways in which a call can end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::routing::get;
 use hyper::Response;
@@ -173,12 +173,7 @@ async fn however_calls_end_no_request_stays_with_the_backend_and_each_has_one_ou
                 running.link.cut();
             }
             wait_until(|| metric(&running.registry, "roomcast_calls_in_flight", None) == 0.0).await;
-            let ended = Instant::now();
             wait_until(|| server.live() == 0).await;
-            println!(
-                "{protocol:?}: the backend has no live request {:?} after the last call has ended",
-                ended.elapsed()
-            );
             if !are_drained {
                 running.link.heal(roomcast_testkit::AfterCut::Reset);
             }

@@ -1,0 +1,123 @@
+//! How well a backend works: counts how its requests end, and stops sending them while it fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use roomcast::{CallError, Code};
+use serde_json::json;
+use tracing::Span;
+
+use crate::admission::Slot;
+use crate::breaker::{self, Breaker, BreakerState, Pass};
+use crate::metrics::{OneBackend, Outcome};
+
+/// What is known about the health of a backend.
+#[derive(Debug)]
+pub(crate) struct Health {
+    name: String,
+    breaker: Mutex<Breaker>,
+    pub(crate) metrics: OneBackend,
+    /// Whether the last request that showed anything about the backend has failed.
+    is_failing: AtomicBool,
+}
+
+impl Health {
+    pub(crate) fn new(name: String, metrics: OneBackend) -> Self {
+        Self { name, breaker: Mutex::new(Breaker::new(Instant::now())), metrics, is_failing: AtomicBool::new(false) }
+    }
+
+    /// Begins a request.
+    ///
+    /// # Errors
+    /// Returns the error for the client if the breaker is open.
+    pub(crate) fn begin(&self, slot: Slot) -> Result<Exchange<'_>, CallError> {
+        let pass = self.breaker.lock().admit(Instant::now()).map_err(|wait| {
+            self.metrics.count(Outcome::NotSent);
+            let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
+            error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 }))
+        })?;
+        let in_flight = Counted::new(&self.metrics.in_flight);
+        Ok(Exchange { health: self, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
+    }
+}
+
+impl Outcome {
+    /// Returns what the outcome shows about the health of the backend.
+    fn health(self) -> breaker::Outcome {
+        match self {
+            Self::Ok | Self::Rejected => breaker::Outcome::Success,
+            Self::Failed | Self::Invalid | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
+            Self::Cancelled | Self::NotSent => breaker::Outcome::Neither,
+        }
+    }
+}
+
+/// A request in flight. If it is dropped, its call was cancelled.
+pub(crate) struct Exchange<'a> {
+    health: &'a Health,
+    pass: Pass,
+    outcome: Outcome,
+    _slot: Slot,
+    _in_flight: Counted<'a>,
+}
+
+impl Exchange<'_> {
+    pub(crate) fn succeed(mut self) {
+        self.outcome = Outcome::Ok;
+        self.health.is_failing.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends with an error: `text` is for the log, and `error` for the client.
+    pub(crate) fn end(mut self, span: &Span, outcome: Outcome, text: &str, error: CallError) -> CallError {
+        self.outcome = outcome;
+        span.record("error.type", outcome.as_str());
+        let backend = &*self.health.name;
+        let is_failure = outcome.health() == breaker::Outcome::Failure;
+        if is_failure && !self.health.is_failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(parent: span, backend, error = text, "a request to a backend failed; later ones are logged at debug");
+        } else {
+            tracing::debug!(parent: span, backend, error = text, "a request to a backend failed");
+        }
+        error
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        let Health { name, breaker, metrics, .. } = self.health;
+        metrics.count(self.outcome);
+        let now = Instant::now();
+        let mut breaker = breaker.lock();
+        let before = breaker.state(now);
+        breaker.record(&self.pass, self.outcome.health(), now);
+        let after = breaker.state(now);
+        drop(breaker);
+        metrics.breaker_open.set(i64::from(after != BreakerState::Closed));
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open) => {
+                tracing::warn!(backend = name, "a backend fails; it is not called for 5 s");
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => {
+                tracing::info!(backend = name, "a backend works again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Counts something until it is dropped.
+pub(crate) struct Counted<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
