@@ -37,7 +37,7 @@ impl Events {
     /// mean nothing, except for the end.
     pub(super) fn next(&mut self, max: usize) -> Result<Option<Item>, StreamError> {
         let max_line = max + MAX_FIELD + BYTE_ORDER_MARK.len();
-        while let Some(mut line) = self.lines.next(max_line)? {
+        while let Some(mut line) = self.lines.next(max_line).map_err(|_| StreamError::TooLarge { max })? {
             if std::mem::take(&mut self.is_first_line) && line.starts_with(BYTE_ORDER_MARK) {
                 line = line.slice(BYTE_ORDER_MARK.len()..);
             }
