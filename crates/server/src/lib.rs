@@ -76,6 +76,7 @@ mod metrics;
 mod node;
 mod options;
 mod payload;
+mod published;
 mod rate;
 #[doc(hidden)]
 pub mod raw;

@@ -90,12 +90,19 @@ fn try_queue(node: &LocalNode, batch: &Batch, given_up: &HashSet<u64>) -> Result
     if !blocked.is_empty() {
         return Err(blocked);
     }
-    node.metrics().deliveries.inc_by(shard.queue_to_members(batch) * batch.events());
+    on_delivered(node, batch, shard.queue_to_members(batch));
     Ok(())
 }
 
 /// Queues a batch to all members.
 fn queue(node: &LocalNode, batch: &Batch) {
     let reached = node.shard(&batch.room).lock().queue_to_members(batch);
-    node.metrics().deliveries.inc_by(reached * batch.events());
+    on_delivered(node, batch, reached);
+}
+
+fn on_delivered(node: &LocalNode, batch: &Batch, members: u64) {
+    node.metrics().deliveries.inc_by(members * batch.events());
+    if !batch.room.is_internal() {
+        tracing::debug!(room = %batch.room, events = batch.events(), members, "events were queued for the members here");
+    }
 }

@@ -102,6 +102,24 @@ impl LocalConnection {
         rooms.iter().flatten().map(|membership| &membership.room).filter(|room| !room.is_internal()).cloned().collect()
     }
 
+    /// Logs that the connection has become a member of a room.
+    pub(crate) fn log_joined(&self, room: &RoomName) {
+        if !room.is_internal() {
+            tracing::debug!(connection = %self.id, user = self.user_str(), %room, "a connection has joined");
+        }
+    }
+
+    /// Logs that the connection is no longer a member of a room.
+    pub(crate) fn log_left(&self, room: &RoomName) {
+        if !room.is_internal() {
+            tracing::debug!(connection = %self.id, user = self.user_str(), %room, "a connection has left");
+        }
+    }
+
+    fn user_str(&self) -> Option<&str> {
+        self.user().map(|user| &**user)
+    }
+
     /// Returns the connection's user, if it has one.
     pub fn user(&self) -> Option<&UserId> {
         self.user.get()

@@ -172,6 +172,7 @@ impl LocalNode {
 
     pub(crate) fn leave_all(&self, connection: &LocalConnection) {
         for Membership { room, slot, .. } in connection.rooms.lock().take().into_iter().flatten() {
+            connection.log_left(&room);
             self.remove_member(&room, slot);
         }
     }
@@ -329,6 +330,7 @@ impl LocalNode {
             rooms.reserve_exact(1); // most connections are in one room
         }
         rooms.push(Membership { room: room.clone(), slot: joined.slot, join });
+        connection.log_joined(room);
         self.metrics.memberships.inc();
         if joined.first {
             self.metrics.rooms.inc();
@@ -354,6 +356,7 @@ impl LocalNode {
         let Some(rooms) = rooms.as_mut() else { return };
         if let Some(index) = rooms.iter().position(is_meant) {
             let Membership { room, slot, .. } = rooms.swap_remove(index);
+            connection.log_left(&room);
             self.remove_member(&room, slot);
             self.report_left(connection, &room);
         }

@@ -122,8 +122,8 @@ pub(crate) fn report(context: &ConnectionContext, event: &Name, result: Result<B
     }
     context.metrics.on_notification_failed(error.code);
     if context.is_first_failed_notification() {
-        tracing::warn!(connection = %context.connection.id, ?event, %error, "a notification failed; later ones are logged at debug");
+        tracing::warn!(connection = %context.connection.id, user = context.user(), ?event, %error, "a notification failed; later ones are logged at debug");
     } else {
-        tracing::debug!(connection = %context.connection.id, ?event, %error, "a notification failed");
+        tracing::debug!(connection = %context.connection.id, user = context.user(), ?event, %error, "a notification failed");
     }
 }

@@ -10,6 +10,7 @@ use crate::app::notifications::report;
 use crate::connection::context::ConnectionContext;
 use crate::connection::publish_share::{PublishShare, UnderWay};
 use crate::error::CallError;
+use crate::published::{Published, Publisher};
 
 /// An event that a client publishes.
 pub(crate) struct ClientEvent {
@@ -49,10 +50,19 @@ async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Re
     let ClientEvent { room, event, payload } = event;
     let size = payload.len();
     let share = context.publish_share.get_or_init(|| Box::new(PublishShare::new()));
+    let published = Published::new(&Publisher::Client(Arc::clone(&context.connection)), &room, &event, size);
     let publish = || {
         // The right may have been taken away while the publish waited.
         context.check_right(Right::Publish, &room)?;
-        Ok(Box::pin(hub.publish(room, event, payload)) as BoxFuture<'static, _>)
+        let publishing = hub.publish(room, event, payload);
+        Ok(match published {
+            None => Box::pin(publishing) as BoxFuture<'static, _>,
+            Some(published) => Box::pin(async move {
+                let result = publishing.await;
+                published.log(&result);
+                result
+            }),
+        })
     };
     share.start(size, publish).await
 }

@@ -20,7 +20,10 @@ pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientI
     let user = connection.user().map(tracing::field::display);
     let peer_addr = connection.peer_addr.map(tracing::field::display);
     let span = debug_span!(parent: parent, "connection", id = %connection.id, user, peer_addr);
-    tracing::debug!(parent: &span, "the connection is open");
+    tracing::debug!(
+        parent: &span, connection = %connection.id, user = connection.user().map(|user| &**user),
+        peer = connection.peer_addr.map(tracing::field::display), "the connection is open"
+    );
     client.set_span(span);
 }
 
@@ -28,7 +31,9 @@ pub(crate) fn open_connection(connection: &LocalConnection, client: &mut ClientI
 pub(crate) fn on_closed(context: &ConnectionContext, end: &End) {
     let _entered = context.client.span().map(Span::enter);
     let Disconnected { code, reason } = end.disconnected();
-    tracing::debug!(connection = %context.connection.id, %code, ?reason, "the connection has ended");
+    tracing::debug!(
+        connection = %context.connection.id, user = context.user(), %code, ?reason, "the connection has ended"
+    );
 }
 
 /// Returns a call's span, or the connection's if no subscriber enables call spans.

@@ -161,11 +161,11 @@ impl ConnectionContext {
         if !error.code.is_fault() {
             return;
         }
-        let (connection, method) = (self.connection.id, call.method());
+        let (connection, user, method) = (self.connection.id, self.user(), call.method());
         if !self.logged_call.swap(true, Ordering::AcqRel) {
-            tracing::warn!(%connection, method, %error, "a call failed; later ones are logged at debug");
+            tracing::warn!(%connection, user, method, %error, "a call failed; later ones are logged at debug");
         } else {
-            tracing::debug!(%connection, method, %error, "a call failed");
+            tracing::debug!(%connection, user, method, %error, "a call failed");
         }
     }
 
@@ -180,6 +180,11 @@ impl ConnectionContext {
     }
 
     // === what the client may do ===
+
+    /// Returns the client's user, for the log.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.connection.user().map(|user| &**user)
+    }
 
     /// Returns what the client may do. `None` if the router has no authorizer.
     pub(crate) fn access(&self) -> Option<&Access> {
@@ -210,7 +215,11 @@ impl ConnectionContext {
     /// Counts a denial, and returns the error for the client.
     pub(crate) fn right_is_missing(&self, right: Right, name: &str) -> CallError {
         let connection = self.connection.id;
-        tracing::debug!(%connection, %right, name, "the client lacks a right");
+        let user = self.user();
+        match right.names() {
+            Names::Rooms => tracing::debug!(%connection, user, %right, room = name, "the client lacks a right"),
+            Names::Calls => tracing::debug!(%connection, user, %right, method = name, "the client lacks a right"),
+        }
         self.metrics.on_not_granted(right);
         if let Some(access) = self.access() {
             access.deny(right, name);
@@ -226,7 +235,7 @@ impl ConnectionContext {
     /// Counts a publish that was denied because the client is not in the room, and returns the error
     /// for the client.
     pub(crate) fn is_not_a_member(&self, room: &RoomName) -> CallError {
-        tracing::debug!(connection = %self.connection.id, %room, "only members may publish");
+        tracing::debug!(connection = %self.connection.id, user = self.user(), %room, "only members may publish");
         self.metrics.on_not_a_member();
         let error = CallError::new(Code::PermissionDenied, format!("only members may publish to room {room:?}"));
         error.with_details(json!({ "members_only": true, "room": room }))

@@ -9,6 +9,7 @@ use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
 use crate::error::{CallError, Code};
 use crate::payload::IntoPayload;
+use crate::published::{Published, Publisher};
 
 /// The longest reason that fits into a Close frame, in bytes.
 const MAX_CLOSE_REASON: usize = 123;
@@ -42,7 +43,13 @@ impl Room<'_> {
     /// Dropping the future after its first poll does not withdraw the event.
     pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
-        Ok(self.hub.publish(room, event, payload.into_payload()?).await?)
+        let payload = payload.into_payload()?;
+        let published = Published::new(&Publisher::Server, &room, &event, payload.len());
+        let result = self.hub.publish(room, event, payload).await;
+        if let Some(published) = published {
+            published.log(&result);
+        }
+        Ok(result?)
     }
 
     /// Lists the room's members, on all nodes.
