@@ -13,6 +13,7 @@ mod guard;
 mod keys;
 mod nodes;
 mod request;
+mod requests;
 mod revocations;
 mod rooms;
 mod scope;
@@ -36,19 +37,26 @@ use explain::Decider;
 pub(crate) use failure::Failure;
 pub(crate) use guard::{ApiRules, Guard};
 pub(crate) use keys::{ApiKeys, Keyring, MIN_KEY_LENGTH};
+pub(crate) use requests::RequestMetrics;
 pub(crate) use scope::Scope;
 
 /// Where the API is.
 pub(crate) const PREFIX: &str = "/v1";
 
 /// The API of a node, to be nested at [`PREFIX`].
-pub(crate) fn routes(node: Node, guard: Guard, authorizer: Option<JwtAuthorizer>) -> axum::Router {
+pub(crate) fn routes(
+    node: Node,
+    guard: Guard,
+    requests: RequestMetrics,
+    authorizer: Option<JwtAuthorizer>,
+) -> axum::Router {
     let (routes, _) = described_routes().split_for_parts();
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(guard, guard::check))
         .layer(Extension(Decider(authorizer)))
+        .layer(from_fn_with_state(requests, requests::observe))
         .with_state(node)
 }
 

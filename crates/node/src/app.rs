@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{self, Guard};
+use crate::api::{self, Guard, RequestMetrics};
 use crate::config::{Drain, Layers};
 use crate::descriptors::Descriptors;
 use crate::internal::{self, Readiness};
@@ -103,6 +103,7 @@ async fn serve(
     let readiness = Readiness::not_yet(STARTING, &registry)?;
     let node = join_cluster(&setup, options, &registry, &readiness)?;
     let guard = Guard::new(setup.api_rules(), &registry)?;
+    let requests = RequestMetrics::new(&registry)?;
     let (tls, current_tls) = watch::channel(setup.acceptor());
     let service = Arc::new(Service {
         places: places.public,
@@ -117,7 +118,7 @@ async fn serve(
     if let Some(internal) = internal {
         tracing::info!("serving health, metrics and the HTTP API on http://{}", internal.local_addr()?);
         api_url = Some(format!("http://{}", on_this_machine(internal.local_addr()?)));
-        let api = api::routes(node.clone(), guard.clone(), authorizer.clone());
+        let api = api::routes(node.clone(), guard.clone(), requests, authorizer.clone());
         internal::spawn(internal, places.internal, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;

@@ -2,14 +2,11 @@
 
 use std::io;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::RwLock;
 use prometheus::IntCounter;
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::{Level, Metadata};
 
 /// Fields of lines about one client.
 const CLIENT_FIELDS: [&str; 2] = ["connection", "peer"];
@@ -42,12 +39,8 @@ impl ClientLines {
         &self.dropped
     }
 
-    /// The layer that drops lines, for a subscriber.
-    pub(crate) fn layer(self: Arc<Self>) -> ClientLinesLayer {
-        ClientLinesLayer(self)
-    }
-
-    fn allows(&self, metadata: &Metadata<'_>) -> bool {
+    /// Whether a line may be written. Counts it if not.
+    pub(crate) fn allows(&self, metadata: &Metadata<'_>) -> bool {
         let allowed = !is_about_a_client(metadata) || self.rate.read().as_ref().is_none_or(|rate| rate.check().is_ok());
         if !allowed {
             self.dropped.inc();
@@ -62,24 +55,18 @@ fn is_about_a_client(metadata: &Metadata<'_>) -> bool {
     *metadata.level() >= Level::DEBUG || CLIENT_FIELDS.iter().any(|field| metadata.fields().field(field).is_some())
 }
 
-/// See [`ClientLines::layer`].
-pub(crate) struct ClientLinesLayer(Arc<ClientLines>);
-
-impl<S: Subscriber> Layer<S> for ClientLinesLayer {
-    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        self.0.allows(event.metadata())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
     use parking_lot::Mutex;
-    use tracing_subscriber::fmt;
+    use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::{Layer as _, fmt};
 
     use super::*;
+    use crate::log_filter::{Followed, LogFilter, LogRules};
 
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
@@ -97,15 +84,19 @@ mod tests {
 
     /// How many lines get through, and how many were dropped, when each of them is logged so often.
     fn logged(rate: Option<u32>, log: impl Fn()) -> (usize, u64) {
-        let (output, lines) =
-            (Output::default(), Arc::new(ClientLines::new(rate.and_then(NonZeroU32::new)).expect("a counter")));
+        let output = Output::default();
         let writer = output.clone();
-        let logs = tracing_subscriber::registry()
-            .with(Arc::clone(&lines).layer())
-            .with(fmt::layer().with_writer(move || writer.clone()));
+        let rules = LogRules {
+            targets: Targets::new().with_default(LevelFilter::DEBUG),
+            followed: Followed::parse("user=ann,room=lobby").expect("valid"),
+            rate: rate.and_then(NonZeroU32::new),
+        };
+        let filter = LogFilter::new(rules).expect("a counter");
+        let lines_written = fmt::layer().with_writer(move || writer.clone()).with_filter(filter.clone());
+        let logs = tracing_subscriber::registry().with(lines_written);
         tracing::subscriber::with_default(logs, || (0..10_000).for_each(|_| log()));
         let text = String::from_utf8(output.0.lock().clone()).expect("text");
-        (text.lines().count(), lines.dropped().get())
+        (text.lines().count(), filter.dropped().get())
     }
 
     #[test]
@@ -125,5 +116,18 @@ mod tests {
     fn other_lines_and_lines_without_a_rate_are_never_dropped() {
         assert_eq!(logged(Some(10), || tracing::warn!(server = 1, "Redis cannot be used")), (10_000, 0));
         assert_eq!(logged(None, || tracing::debug!("a detail")), (10_000, 0));
+    }
+
+    #[test]
+    fn lines_about_what_is_followed_are_neither_dropped_nor_counted() {
+        let followed = [
+            &(|| tracing::debug!(user = "ann", "a call failed")) as &dyn Fn(),
+            &|| tracing::debug!(room = %"lobby", "a connection has joined"),
+        ];
+        for log in followed {
+            assert_eq!(logged(Some(10), log), (10_000, 0));
+        }
+        let (written, _) = logged(Some(10), || tracing::debug!(user = "bob", room = "ann", "a call failed"));
+        assert!(written < 5_000, "{written}");
     }
 }

@@ -12,7 +12,6 @@ mod schema;
 mod value;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +34,7 @@ use crate::config::auth::{Auth, RoleTable};
 use crate::config::backend::Hooks;
 use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
+use crate::log_filter::{Followed, LogRules};
 use crate::telemetry::LogFormat;
 
 /// The configuration of a node. A field's name is its key in the file, its comment the text of `--help`, and its default
@@ -176,15 +176,20 @@ pub(crate) struct Config {
     /// counts them in a metric
     #[schemars(extend("default" = 100, "x-reloads" = true))]
     pub(crate) log_rate: Scalar<Option<Rate>>,
+    /// Users, connections and rooms whose lines down to the level debug are logged whatever log and log_rate are, such
+    /// as user=ann,room=lobby; at most 16
+    #[schemars(extend("default" = "off", "x-reloads" = true))]
+    pub(crate) log_follow: Scalar<Option<Followed>>,
     /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
 }
 
 impl Config {
-    /// Lines per second; `None` is no limit.
-    pub(crate) fn log_rate(&self) -> Option<NonZeroU32> {
-        self.log_rate.map(Rate::per_second)
+    /// Which lines are logged.
+    pub(crate) fn log_rules(&self) -> LogRules {
+        let followed = self.log_follow.clone().unwrap_or_default();
+        LogRules { targets: self.log.clone(), followed, rate: self.log_rate.map(Rate::per_second) }
     }
 }
 

@@ -21,6 +21,7 @@ mod health;
 mod http;
 mod internal;
 mod listener;
+mod log_filter;
 mod log_writer;
 mod machine;
 mod permission;
@@ -95,7 +96,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
 
 fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let config = &setup.config;
-    let logs = match telemetry::init(&config.log, config.log_rate(), *config.log_format) {
+    let logs = match telemetry::init(config.log_rules(), *config.log_format) {
         Ok(logs) => logs,
         Err(error) => {
             report(&format!("roomcast: cannot start the thread that writes logs: {error}"));

@@ -138,8 +138,7 @@ impl<'a> Reloader<'a> {
     fn apply(&self, setup: &Setup) {
         let Running { logs, descriptors, node, guard, tls, authorizer } = &self.running;
         let config = &setup.config;
-        logs.set_filter(&config.log);
-        logs.set_rate(config.log_rate());
+        logs.set_rules(config.log_rules());
         let max_connections = descriptors.divide(setup.options.max_connections).connections;
         node.set_options(setup.options.clone().with(|options| options.max_connections = max_connections));
         guard.replace(setup.api_rules());

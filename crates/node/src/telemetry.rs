@@ -2,7 +2,6 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::num::NonZeroU32;
 use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::thread;
@@ -11,9 +10,9 @@ use std::time::Duration;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Registry, fmt, reload};
+use tracing_subscriber::{Layer as _, fmt};
 
-use crate::client_lines::ClientLines;
+use crate::log_filter::{LogFilter, LogRules};
 use crate::log_writer::LogWriter;
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
@@ -32,23 +31,21 @@ pub(crate) enum LogFormat {
 #[derive(Debug)]
 pub(crate) struct Logs {
     writer: Arc<LogWriter>,
-    filter: reload::Handle<Targets, Registry>,
-    client_lines: Arc<ClientLines>,
+    filter: LogFilter,
 }
 
 /// Sets up logging for the process.
-pub(crate) fn init(filter: &Targets, rate: Option<NonZeroU32>, format: LogFormat) -> io::Result<Logs> {
+pub(crate) fn init(rules: LogRules, format: LogFormat) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(is_coloured());
-    let (layer, filter) = reload::Layer::new(filter.clone());
-    let client_lines = Arc::new(ClientLines::new(rate)?);
-    let logs = tracing_subscriber::registry().with(layer).with(Arc::clone(&client_lines).layer());
-    match format {
-        LogFormat::Text => logs.with(lines).init(),
-        LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
-    }
+    let filter = LogFilter::new(rules)?;
+    let lines = match format {
+        LogFormat::Text => lines.with_filter(filter.clone()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter.clone()).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).init();
     panic::set_hook(Box::new(log_panic));
-    Ok(Logs { writer, filter, client_lines })
+    Ok(Logs { writer, filter })
 }
 
 /// Whether a person reads the logs at a terminal.
@@ -69,21 +66,15 @@ impl Logs {
         let _ = (&*self.writer).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Replaces the filter.
-    pub(crate) fn set_filter(&self, filter: &Targets) {
-        // It fails only when the process has no subscriber any more.
-        let _ = self.filter.reload(filter.clone());
-    }
-
-    /// Replaces the number of lines per second that clients can cause.
-    pub(crate) fn set_rate(&self, rate: Option<NonZeroU32>) {
-        self.client_lines.set_rate(rate);
+    /// Replaces the rules for later lines.
+    pub(crate) fn set_rules(&self, rules: LogRules) {
+        self.filter.replace(rules);
     }
 
     /// Registers the counters of lines that were dropped.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.writer.dropped().clone()))?;
-        registry.register(Box::new(self.client_lines.dropped().clone()))
+        registry.register(Box::new(self.filter.dropped().clone()))
     }
 }
 

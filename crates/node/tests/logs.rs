@@ -7,8 +7,9 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use roomcast_testkit::Node;
-use support::{BINARY, Bare, DEADLINE, in_time, message, notify, without_options};
+use roomcast_testkit::{Client, Node};
+use support::log::Log;
+use support::{BINARY, Bare, DEADLINE, http, in_time, message, notify, without_options};
 
 /// Each of them makes the node log a line.
 const CLIENTS: usize = 300;
@@ -68,6 +69,36 @@ async fn a_client_causes_so_many_lines_in_a_second_and_the_others_are_counted() 
     client.echo(b"x").await;
     let dropped = node.metric("roomcast_client_log_lines_dropped_total").await;
     assert!(dropped > 0.0 && dropped <= CLIENTS as f64 + 10.0, "{dropped}");
+}
+
+#[tokio::test]
+async fn an_event_can_be_followed_through_a_node_that_logs_nothing_else() {
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let log = Log::of(&mut command);
+    let options = ["--demo", "--log=error", "--log-rate=1", "--log-follow=room=lobby"];
+    let node = in_time("the node is ready", Node::start_by(command, &options)).await;
+    let mut client = Client::connect(&node.url()).await.expect("the node accepts it");
+    for room in ["other", "lobby"] {
+        client.call(&format!("rooms/join/{room}"), b"").await.expect("it joins");
+        client.call(&format!("rooms/publish/{room}/said"), b"a secret").await.expect("the broker accepts it");
+    }
+    let answer = http(&node.internal, "POST", "/v1/rooms/lobby/events/told", "", b"a secret").await;
+    assert_eq!(answer.status, 204);
+    client.call("rooms/leave/lobby", b"").await.expect("it leaves");
+
+    let lines = log.until("has left");
+    let text = lines.join("\n");
+    for line in [
+        r#"a connection has joined connection="#,
+        r#"room=lobby event="said" bytes=8 source="client""#,
+        r#"room=lobby event="told" bytes=8 source="server""#,
+        "events were queued for the members here room=lobby events=1 members=1",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in {text}");
+    }
+    assert!(!text.contains("other") && !text.contains("secret"), "{text}");
+    assert_eq!(node.metric("roomcast_client_log_lines_dropped_total").await, 0.0);
 }
 
 #[tokio::test]

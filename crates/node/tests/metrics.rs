@@ -47,7 +47,7 @@ fn exposed(scrape: &Scrape) -> BTreeSet<String> {
             let sample =
                 if kind == "histogram" { format!("roomcast_{name}_count") } else { format!("roomcast_{name}") };
             let line = scrape.text.lines().find(|line| line.starts_with(&sample)).unwrap_or_default();
-            let labels = line[sample.len()..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            let labels = line[sample.len()..].strip_prefix('{').and_then(|rest| rest.rsplit_once('}'));
             let mut labels: Vec<_> = labels
                 .iter()
                 .flat_map(|(labels, _)| labels.split(',').filter_map(|label| label.split('=').next()))
@@ -132,6 +132,10 @@ async fn make_events(node: &Node, client: &mut Client) {
     wait_for_values(node, &[("roomcast_rooms", 2.0), ("roomcast_memberships", 4.0)]).await;
 }
 
+fn api_requests(route: &str, status: u16) -> String {
+    format!("roomcast_api_requests_total{{method=\"GET\",route=\"{route}\",status=\"{status}\"}}")
+}
+
 /// Ends connections in every way.
 async fn end_connections(node: &Node, first: Client, mut second: Client, mut third: Client) {
     start_long(node, &mut second).await;
@@ -160,6 +164,9 @@ async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of
     make_calls(&node, &mut first).await;
     make_events(&node, &mut first).await;
     end_connections(&node, first, second, third).await;
+    for path in ["/v1/rooms/den", "/v1/rooms/yard", "/v1/nope"] {
+        support::get(&node.internal, path).await;
+    }
 
     wait_for_values(&node, &GAUGES_AT_REST).await;
     let values = [
@@ -182,6 +189,8 @@ async fn every_metric_of_one_node_is_there_with_its_right_value_after_traffic_of
         (closed("1005"), 2.0),
         (closed("1006"), 1.0),
         (closed("other"), 1.0),
+        (api_requests("/v1/rooms/{room}", 200), 2.0),
+        (api_requests("none", 404), 1.0),
     ];
     let values: Vec<_> = values.iter().map(|(series, value)| (series.as_str(), *value)).collect();
     wait_for_values(&node, &values).await;

@@ -16,6 +16,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::api::{ApiKeys, MIN_KEY_LENGTH};
 use crate::client_address::TrustedProxies;
+use crate::log_filter::Followed;
 use crate::telemetry::{self, LogFormat};
 
 /// Stands for "no such thing".
@@ -272,6 +273,16 @@ impl Value for Targets {
 
     fn schema() -> Schema {
         json_schema!({ "title": "filter", "type": "string", "minLength": 1 })
+    }
+}
+
+impl Value for Followed {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "list", "type": "string", "pattern": "^ *(user|connection|room)=.+$" })
     }
 }
 
