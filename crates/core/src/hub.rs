@@ -21,6 +21,7 @@ use crate::options::HubOptions;
 use crate::rooms::fan_out::FanOut;
 use crate::rooms::local_node::LocalNode;
 use crate::rooms::shedding::watch_memory;
+use crate::trace;
 
 /// The error of an event that was not published.
 ///
@@ -114,7 +115,9 @@ impl Hub {
         payload: Bytes,
     ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
         let published_at = Instant::now();
-        let publish = Publish { origin: self.local.id(), room, event, payload, published_at };
+        let span = trace::publish(&room, &event, payload.len());
+        let trace = trace::context_of(&span);
+        let publish = Publish { origin: self.local.id(), room, event, payload, published_at, trace };
         let accepted = contract::publish(&*self.broker, publish);
         let metrics = Arc::clone(&self.metrics);
         async move {
@@ -122,8 +125,12 @@ impl Hub {
             metrics.broker_publish_duration.observe(published_at.elapsed().as_secs_f64());
             match &result {
                 Ok(()) => metrics.published.inc(),
-                Err(_) => metrics.publish_failed.inc(),
+                Err(error) => {
+                    metrics.publish_failed.inc();
+                    trace::failed(&span, error);
+                }
             }
+            drop(span);
             result.map_err(PublishError::from)
         }
     }

@@ -32,6 +32,7 @@ mod id;
 mod metrics;
 mod options;
 mod rooms;
+pub mod trace;
 mod unix_time;
 
 pub use access::call_pattern::CallPattern;
@@ -85,3 +86,4 @@ pub use rooms::local_connection::{LocalConnection, NewClient};
 pub use rooms::local_node::{JoinError, LocalNode, Member};
 pub use rooms::membership::{Joined, Left, RoomMembers};
 pub use rooms::outbox::{Command, FRAME_OVERHEAD, Outbox, Outgoing, Rejected};
+pub use trace::TraceContext;

@@ -491,7 +491,14 @@ impl Broker for Flood {
         }
         let published_at = Instant::now();
         let origin = NodeId::from_u64(1);
-        let publish = Publish { origin, room: room("lobby"), event: event("event"), payload: "x".into(), published_at };
+        let publish = Publish {
+            origin,
+            room: room("lobby"),
+            event: event("event"),
+            payload: "x".into(),
+            published_at,
+            trace: None,
+        };
         publications.push(publish.accepted(Position { epoch: 1, offset: 1 }));
         Box::pin(ready(true))
     }

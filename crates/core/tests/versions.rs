@@ -114,7 +114,14 @@ impl Foreign {
         let (room, payload) =
             (RoomName::internal("nodes", "all"), format!("{}\n", json!({"v": 3, "message": message})));
         let (event, published_at) = (Name::default(), Instant::now());
-        drop(self.broker.publish(Publish { origin: self.node, room, event, payload: payload.into(), published_at }));
+        drop(self.broker.publish(Publish {
+            origin: self.node,
+            room,
+            event,
+            payload: payload.into(),
+            published_at,
+            trace: None,
+        }));
     }
 
     /// The next message of another node of this kind.

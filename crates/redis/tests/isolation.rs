@@ -30,7 +30,8 @@ fn room(name: &str) -> RoomName {
 async fn publish(broker: &RedisBroker, to: &RoomName, payload: impl Into<Bytes>) -> Result<(), BrokerError> {
     let (origin, published_at) = (NodeId::from_u64(1), Instant::now());
     let event = check_event("event").expect("a valid name");
-    let published = broker.publish(Publish { origin, room: to.clone(), event, payload: payload.into(), published_at });
+    let published =
+        broker.publish(Publish { origin, room: to.clone(), event, payload: payload.into(), published_at, trace: None });
     timeout(DEADLINE, published).await.expect("an answer")
 }
 

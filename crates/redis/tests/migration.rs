@@ -27,7 +27,14 @@ async fn start(cluster: &RedisCluster) -> Arc<RedisBroker> {
 fn publish(room: &RoomName, number: usize) -> Publish {
     let event = check_event("numbered").expect("a valid name");
     let payload = number.to_string().into();
-    Publish { origin: NodeId::from_u64(1), room: room.clone(), event, payload, published_at: Instant::now() }
+    Publish {
+        origin: NodeId::from_u64(1),
+        room: room.clone(),
+        event,
+        payload,
+        published_at: Instant::now(),
+        trace: None,
+    }
 }
 
 async fn next(broker: &RedisBroker) -> Vec<String> {

@@ -56,7 +56,7 @@ async fn nobody_stays_with_a_former_master_that_does_not_step_down() {
         timeout(DEADLINE, up).await.expect("the new master works").expect("the broker lives");
         let event = check_event("event").expect("a valid name");
         let (origin, published_at) = (NodeId::from_u64(node), Instant::now());
-        let publish = Publish { origin, room: lobby.clone(), event, payload: "x".into(), published_at };
+        let publish = Publish { origin, room: lobby.clone(), event, payload: "x".into(), published_at, trace: None };
         broker.publish(publish).await.expect("the new master takes it");
     }
     for broker in &brokers {

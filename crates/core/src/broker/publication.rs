@@ -6,6 +6,7 @@ use bytes::Bytes;
 use roomcast_protocol::Name;
 
 use crate::id::{NodeId, RoomName};
+use crate::trace::TraceContext;
 
 /// A room event on its way to the broker. It has no call id, because a call and its cancellation
 /// stay on the node that owns the connection.
@@ -26,6 +27,7 @@ use crate::id::{NodeId, RoomName};
 ///     event: check_event("said")?,
 ///     payload: Bytes::from_static(b"hello"),
 ///     published_at: Instant::now(),
+///     trace: None,
 /// };
 /// let publication = publish.accepted(Position { epoch: 1, offset: 7 });
 /// assert_eq!((&*publication.room, publication.position.offset), ("lobby", 7));
@@ -44,6 +46,8 @@ pub struct Publish {
     /// When the application or a client published the event. Its delivery latency is measured from
     /// this time.
     pub published_at: Instant,
+    /// The span of the publish, if its trace is sampled.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// A room event that the broker has accepted, on its way to members. It is exhaustive for the same
@@ -61,6 +65,8 @@ pub struct Publication {
     /// When the event was published, by the clock of this process. Its delivery latency is measured
     /// from this time.
     pub published_at: Instant,
+    /// The span of the publish, if its trace is sampled.
+    pub trace: Option<Box<TraceContext>>,
     /// The event's place in its room.
     pub position: Position,
 }
@@ -94,8 +100,8 @@ impl Publish {
 
     /// Turns the event into a publication at this position.
     pub fn accepted(self, position: Position) -> Publication {
-        let Self { origin, room, event, payload, published_at } = self;
-        Publication { origin, room, event, payload, published_at, position }
+        let Self { origin, room, event, payload, published_at, trace } = self;
+        Publication { origin, room, event, payload, published_at, trace, position }
     }
 }
 

@@ -190,7 +190,8 @@ impl Peers {
     ) -> BoxFuture<'static, Result<(), BrokerError>> {
         // The message itself is in the head.
         let (event, payload) = (Name::default(), message.encode(payload));
-        let publish = Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now() };
+        let publish =
+            Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now(), trace: None };
         contract::publish(&*self.broker, publish)
     }
 

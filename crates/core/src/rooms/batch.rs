@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use tracing::Span;
 
 use crate::broker::limits::MAX_BATCH_BYTES;
 use crate::broker::publication::Publication;
-use crate::id::RoomName;
+use crate::id::{NodeId, RoomName};
 use crate::rooms::codec::Codec;
 use crate::rooms::load::NodeLoad;
 use crate::rooms::outbox::Outgoing;
+use crate::trace;
 
 /// Consecutive events of a room, which each member receives in one write.
 #[derive(Debug)]
@@ -35,6 +37,12 @@ impl Batch {
     /// Returns how many events the batch has.
     pub(crate) fn events(&self) -> u64 {
         self.publications.len() as u64
+    }
+
+    /// Returns the spans of the events' deliveries on a node, for the events whose traces are sampled.
+    pub(crate) fn delivery_spans(&self, node: NodeId) -> Vec<Span> {
+        let traces = self.publications.iter().filter_map(|publication| publication.trace.as_deref());
+        traces.map(|trace| trace::deliver(trace, &self.room, node)).collect()
     }
 
     /// Returns the memory of the events and of their encodings, in bytes.

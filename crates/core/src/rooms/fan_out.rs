@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
+use tracing::Span;
 
 use crate::broker::contract::Broker;
 use crate::broker::publication::Publication;
@@ -90,17 +91,22 @@ fn try_queue(node: &LocalNode, batch: &Batch, given_up: &HashSet<u64>) -> Result
     if !blocked.is_empty() {
         return Err(blocked);
     }
-    on_delivered(node, batch, shard.queue_to_members(batch));
+    let spans = batch.delivery_spans(node.id());
+    on_delivered(node, batch, shard.queue_to_members(batch), &spans);
     Ok(())
 }
 
 /// Queues a batch to all members.
 fn queue(node: &LocalNode, batch: &Batch) {
+    let spans = batch.delivery_spans(node.id());
     let reached = node.shard(&batch.room).lock().queue_to_members(batch);
-    on_delivered(node, batch, reached);
+    on_delivered(node, batch, reached, &spans);
 }
 
-fn on_delivered(node: &LocalNode, batch: &Batch, members: u64) {
+fn on_delivered(node: &LocalNode, batch: &Batch, members: u64, spans: &[Span]) {
+    for span in spans {
+        span.record("roomcast.members", members);
+    }
     node.metrics().deliveries.inc_by(members * batch.events());
     if !batch.room.is_internal() {
         tracing::debug!(room = %batch.room, events = batch.events(), members, "events were queued for the members here");

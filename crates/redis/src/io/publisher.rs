@@ -10,9 +10,11 @@ use fred::types::Value;
 use fred::types::config::Server;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
+use roomcast_core::trace::{CONTINUED, continued};
 use roomcast_core::{BoxFuture, BrokerError, MAX_BATCH_BYTES, Publish, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tracing::{Instrument, Span, debug_span};
 
 use crate::io::commands::{Commands, Script, digest};
 use crate::metrics::RedisMetrics;
@@ -117,7 +119,7 @@ impl Publisher {
             let next = self.queue.lock().next_batch(&lane, Instant::now());
             let Some(batch) = next else { return };
             let (script, message_of) = self.script(&batch);
-            let outcome = self.send(&batch, &script).await;
+            let outcome = self.send(&batch, &script).instrument(batch_span(&batch)).await;
             drop(script);
             self.queue.lock().settle(batch, &message_of, outcome);
         }
@@ -172,6 +174,9 @@ impl Publisher {
             });
             open.insert(&publish.room, index);
             messages[index].1.push(*number, &publish.event, &publish.payload, publish.published_at);
+            if let Some(trace) = publish.trace.as_deref() {
+                messages[index].1.trace_last(*trace);
+            }
             message_of.push(index);
         }
         let mut keys = Vec::with_capacity(messages.len() * 2);
@@ -237,6 +242,16 @@ impl Publisher {
     pub(crate) fn close(&self) {
         self.queue.lock().close();
     }
+}
+
+/// Returns the span of a batch. It belongs to the trace of the first event that is traced, or is disabled.
+fn batch_span(batch: &[Waiting]) -> Span {
+    let Some(parent) = batch.iter().find_map(|waiting| waiting.publish.trace.as_deref()) else { return Span::none() };
+    let span = debug_span!(
+        target: CONTINUED, "redis publish", otel.kind = "client", db.system.name = "redis",
+        db.operation.name = "EVALSHA", db.operation.batch.size = batch.len(),
+    );
+    continued(span, parent)
 }
 
 fn millis(time: Duration) -> Value {

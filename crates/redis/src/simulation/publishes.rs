@@ -104,6 +104,7 @@ impl Way {
             event: Name::default(),
             payload: Bytes::new(),
             published_at: self.now,
+            trace: None,
         };
         match self.queue.push(publish, is_probe, self.now) {
             Ok((answered, lane)) => {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The MAC covers the whole record except itself. It is empty in clusters without a secret. The
-//! extension is empty in this version, and readers skip it.
+//! `extension` contains the trace contexts of events that are traced. Otherwise, it is empty.
 //!
 //! How the format changes while nodes of two releases work together:
 //!
@@ -21,10 +21,11 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use roomcast_core::{NodeId, Position, Publication, RoomName};
+use roomcast_core::{NodeId, Position, Publication, RoomName, TraceContext};
 use roomcast_protocol::Name;
 use thiserror::Error;
 
+use crate::state::extension::Traces;
 use crate::state::seal::{MAC_LEN, Seal};
 
 /// The version of the format that this release writes. Versions 1 and 2 were never released.
@@ -63,6 +64,7 @@ pub(crate) struct Message {
     pub(crate) count: u64,
     /// The node that published the events.
     pub(crate) origin: NodeId,
+    traces: Traces,
     events: Bytes,
 }
 
@@ -76,6 +78,7 @@ pub(crate) struct RoomEvent {
     published_at: u64,
     pub(crate) name: Name,
     pub(crate) payload: Bytes,
+    pub(crate) trace: Option<Box<TraceContext>>,
     pub(crate) position: Position,
 }
 
@@ -98,6 +101,7 @@ pub(crate) enum DecodeError {
 #[derive(Debug)]
 pub(crate) struct Encoder {
     bytes: BytesMut,
+    traces: Traces,
     pub(crate) origin: NodeId,
     pub(crate) count: u64,
     /// The number of the event that was pushed last.
@@ -112,8 +116,8 @@ impl Encoder {
         bytes.put_u64(origin.as_u64());
         bytes.put_u8(u8::try_from(mac_len).expect("a MAC has at most 255 bytes"));
         bytes.put_bytes(0, mac_len); // filled in when the message is complete
-        bytes.put_u16(0); // no extension
-        Self { bytes, origin, count: 0, last_number: 0 }
+        bytes.put_u16(0); // the extension is inserted when the message is complete
+        Self { bytes, traces: Traces::default(), origin, count: 0, last_number: 0 }
     }
 
     /// Appends an event. The hub publishes no payload over
@@ -131,12 +135,31 @@ impl Encoder {
         self.bytes.put_slice(payload);
     }
 
+    /// Gives the event that was pushed last a trace context.
+    pub(crate) fn trace_last(&mut self, context: TraceContext) {
+        self.traces.push(self.count - 1, context);
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.traces.encoded_len()
+    }
+
+    /// Copies the message, which only traced events cause.
+    fn insert_extension(&mut self, mac_len: usize) {
+        let len = self.traces.encoded_len();
+        let events = self.bytes.split_off(PREAMBLE + mac_len + EXTENSION_LEN);
+        self.bytes.truncate(PREAMBLE + mac_len);
+        self.bytes.reserve(EXTENSION_LEN + len + events.len());
+        self.bytes.put_u16(u16::try_from(len).expect("the number of contexts is bounded"));
+        self.traces.encode(&mut self.bytes);
+        self.bytes.unsplit(events);
     }
 
     /// Returns the message for this channel.
     pub(crate) fn finish(mut self, channel: &str, seal: &Seal) -> Bytes {
+        if self.traces.encoded_len() > 0 {
+            self.insert_extension(if seal.is_active() { MAC_LEN } else { 0 });
+        }
         if seal.is_active() {
             let (preamble, rest) = self.bytes.split_at_mut(PREAMBLE);
             let (place, rest) = rest.split_at_mut(MAC_LEN);
@@ -156,9 +179,13 @@ impl Message {
         let header = bytes.split_to(end);
         bytes.advance(1);
         let [epoch, start, first, count] = numbers(&header).ok_or(DecodeError::Format)?;
-        let origin = open(&mut bytes, channel, seal)?;
+        let (origin, traces) = open(&mut bytes, channel, seal)?;
         let valid = start >= 1 && first >= start && count >= 1 && first.checked_add(count).is_some();
-        if valid { Ok(Self { epoch, start, first, count, origin, events: bytes }) } else { Err(DecodeError::Format) }
+        if valid {
+            Ok(Self { epoch, start, first, count, origin, traces, events: bytes })
+        } else {
+            Err(DecodeError::Format)
+        }
     }
 
     /// Returns the approximate memory that the message takes, in bytes.
@@ -178,14 +205,16 @@ impl Message {
         let mut events = Vec::with_capacity(capacity.min(usize::try_from(self.count).unwrap_or(capacity)));
         while !rest.is_empty() {
             let position = Position { epoch: self.epoch, offset: self.first.saturating_add(events.len() as u64) };
-            events.push(take_event(&mut rest, position).ok_or(DecodeError::Format)?);
+            let mut event = take_event(&mut rest, position).ok_or(DecodeError::Format)?;
+            event.trace = self.traces.of(events.len());
+            events.push(event);
         }
         if events.len() as u64 == self.count { Ok(events) } else { Err(DecodeError::Format) }
     }
 }
 
-/// Removes and checks what precedes the events, and returns the origin.
-fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, DecodeError> {
+/// Removes and checks what precedes the events, and returns the origin and the trace contexts.
+fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<(NodeId, Traces), DecodeError> {
     let (preamble, rest) = bytes.split_at_checked(PREAMBLE).ok_or(DecodeError::Format)?;
     let mut fields = preamble;
     let (version, origin, mac_len) = (fields.get_u8(), fields.get_u64(), usize::from(fields.get_u8()));
@@ -205,8 +234,10 @@ fn open(bytes: &mut Bytes, channel: &[u8], seal: &Seal) -> Result<NodeId, Decode
     if bytes.len() < events_at {
         return Err(DecodeError::Format);
     }
+    let extension_at = PREAMBLE + mac_len + EXTENSION_LEN;
+    let traces = Traces::decode(&bytes[extension_at..events_at]);
     bytes.advance(events_at);
-    Ok(NodeId::from_u64(origin))
+    Ok((NodeId::from_u64(origin), traces))
 }
 
 fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
@@ -224,6 +255,7 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
         published_at,
         name,
         payload: rest.split_to(payload_len),
+        trace: None,
         position,
     })
 }
@@ -231,8 +263,8 @@ fn take_event(rest: &mut Bytes, position: Position) -> Option<RoomEvent> {
 impl RoomEvent {
     /// Returns the event in the form that the hub receives.
     pub(crate) fn into_publication(self, origin: NodeId, room: RoomName) -> Publication {
-        let Self { name: event, payload, position, .. } = self;
-        Publication { origin, room, event, payload, published_at: instant_of(self.published_at), position }
+        let Self { name: event, payload, trace, position, .. } = self;
+        Publication { origin, room, event, payload, published_at: instant_of(self.published_at), trace, position }
     }
 }
 

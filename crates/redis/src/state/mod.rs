@@ -25,6 +25,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod delivery;
+pub(crate) mod extension;
 pub(crate) mod keys;
 pub(crate) mod message;
 pub(crate) mod position;

@@ -128,6 +128,7 @@ impl Probes {
                 event: Name::default(),
                 payload: Bytes::new(),
                 published_at: now,
+                trace: None,
             });
             if probe.missing_since.is_some_and(|since| now.duration_since(since) > PROBE_PATIENCE) {
                 probe.missing_since = None;

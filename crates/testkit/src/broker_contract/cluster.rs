@@ -61,7 +61,7 @@ impl Handle {
 
     pub(super) fn event(&self, room: &RoomName, event: &str, payload: Bytes) -> Publish {
         let (room, event) = (room.clone(), check_event(event).expect("a valid event name"));
-        Publish { origin: self.origin, room, event, payload, published_at: Instant::now() }
+        Publish { origin: self.origin, room, event, payload, published_at: Instant::now(), trace: None }
     }
 
     pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {

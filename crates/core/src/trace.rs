@@ -1,0 +1,132 @@
+//! The trace contexts that events carry, so that the spans of one publish on several nodes belong to one trace.
+//!
+//! All spans of this crate and of those above it are spans of the crate `tracing`. Their targets are
+//! [`TARGET`] and [`CONTINUED`]. A subscriber that exports them, for example over OpenTelemetry,
+//! [installs](set_propagator) a [`Propagator`].
+
+use std::fmt::Debug;
+use std::sync::OnceLock;
+
+use roomcast_protocol::Name;
+use tracing::field::{Empty, display};
+use tracing::{Span, debug_span};
+
+use crate::broker::contract::BrokerError;
+use crate::id::{NodeId, RoomName};
+
+/// The target of spans that begin a trace or belong to the current span's trace.
+pub const TARGET: &str = "roomcast::trace";
+
+/// The target of spans that belong to a trace that began elsewhere. They exist only if that trace is
+/// sampled, so a subscriber must enable them all.
+pub const CONTINUED: &str = "roomcast::trace::continued";
+
+/// A span of a sampled trace, as in the W3C Trace Context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace's id.
+    pub trace: [u8; 16],
+    /// The span's id.
+    pub span: [u8; 8],
+}
+
+impl TraceContext {
+    /// The size of a context in messages, in bytes.
+    pub const LEN: usize = 16 + 8;
+
+    /// Parses the value of a `traceparent` header. Returns `None` if the value is invalid, or if the
+    /// trace is not sampled.
+    ///
+    /// ```
+    /// use roomcast_core::TraceContext;
+    ///
+    /// let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// assert!(TraceContext::parse(sampled).is_some());
+    /// assert!(TraceContext::parse(&sampled.replace("-01", "-00")).is_none());
+    /// assert!(TraceContext::parse(&sampled.replace("00f067aa0ba902b7", "0000000000000000")).is_none());
+    /// ```
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut fields = traceparent.split('-');
+        let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let [version] = hex(version)?;
+        let [flags] = hex(flags)?;
+        // Later versions may append fields; version 255 is invalid.
+        if version == u8::MAX || (version == 0 && fields.next().is_some()) || flags & 1 == 0 {
+            return None;
+        }
+        let context = Self { trace: hex(trace)?, span: hex(span)? };
+        (context.trace != [0; 16] && context.span != [0; 8]).then_some(context)
+    }
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() != 2 * N || !text.bytes().all(is_lower_hex) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Connects spans to traces that cross processes.
+pub trait Propagator: Debug + Send + Sync {
+    /// Returns a span's context if its trace is sampled.
+    fn context_of(&self, span: &Span) -> Option<TraceContext>;
+
+    /// Makes a new span the child of a span that another process has created.
+    fn set_parent(&self, span: &Span, parent: TraceContext);
+}
+
+static PROPAGATOR: OnceLock<Box<dyn Propagator>> = OnceLock::new();
+
+/// Installs the propagator of the process. Without one, events carry no contexts.
+///
+/// # Errors
+/// Returns the propagator if the process already has one.
+pub fn set_propagator(propagator: Box<dyn Propagator>) -> Result<(), Box<dyn Propagator>> {
+    PROPAGATOR.set(propagator)
+}
+
+/// Returns a span's context if its trace is sampled.
+pub fn context_of(span: &Span) -> Option<Box<TraceContext>> {
+    if span.is_disabled() {
+        return None;
+    }
+    PROPAGATOR.get()?.context_of(span).map(Box::new)
+}
+
+/// Makes a new span, which has the target [`CONTINUED`], the child of this one.
+#[must_use]
+pub fn continued(span: Span, parent: &TraceContext) -> Span {
+    if let Some(propagator) = PROPAGATOR.get() {
+        propagator.set_parent(&span, *parent);
+    }
+    span
+}
+
+/// Returns the span of a publish.
+pub(crate) fn publish(room: &RoomName, event: &Name, bytes: usize) -> Span {
+    debug_span!(
+        target: TARGET, "publish", otel.kind = "producer", otel.status_code = Empty, otel.status_description = Empty,
+        messaging.system = "roomcast", messaging.operation.r#type = "send", messaging.operation.name = "publish",
+        messaging.destination.name = &**room, messaging.message.body.size = bytes, roomcast.event = &**event,
+    )
+}
+
+/// Records why a publish has failed.
+pub(crate) fn failed(span: &Span, error: &BrokerError) {
+    span.record("otel.status_code", "ERROR").record("otel.status_description", display(error));
+}
+
+/// Returns the span of an event's delivery to the members on a node.
+pub(crate) fn deliver(parent: &TraceContext, room: &RoomName, node: NodeId) -> Span {
+    let span = debug_span!(
+        target: CONTINUED, "deliver", otel.kind = "consumer", messaging.system = "roomcast",
+        messaging.operation.r#type = "process", messaging.operation.name = "deliver",
+        messaging.destination.name = &**room, roomcast.node.id = %node, roomcast.members = Empty,
+    );
+    continued(span, parent)
+}
