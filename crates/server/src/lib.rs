@@ -118,6 +118,7 @@ pub use roomcast_core::{
     Reported, Reservation, Revocation, Revoked, Right, RoomCount, RoomName, RoomPatterns, Rooms, RoomsQuery, Rule,
     RuleError, Subject, Take, UnknownEventKind, UserId, Verdict, WaitingEvent, check_event, claim,
 };
+pub use roomcast_core::{TraceContext, trace};
 pub use roomcast_protocol::{CallId, CloseCode, CloseFrame, MAX_PAYLOAD, Name, NameError, SUBPROTOCOL};
 
 /// The crate `prometheus`. [`Node::register_metrics`] registers a node's metrics in one of its

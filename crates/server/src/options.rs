@@ -87,6 +87,9 @@ pub struct Options {
     /// How long a call may run before it is cancelled and fails with `DEADLINE_EXCEEDED`. It also
     /// limits how long the handling of one notification may delay later ones. Default 15 minutes.
     pub call_timeout: Duration,
+    /// Whether the trace of a handshake may continue the trace that the client names in the header
+    /// `traceparent`. A client then decides that its handshakes are sampled. Default `false`.
+    pub trace_clients: bool,
 }
 
 /// How often one client may do what costs the node work. Beyond a limit, a call fails with
@@ -173,6 +176,7 @@ impl Default for Options {
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(15 * 60),
+            trace_clients: false,
         }
     }
 }

@@ -10,9 +10,10 @@ use axum::extract::ConnectInfo;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use bytes::Bytes;
+use roomcast_core::trace;
 use roomcast_core::{Codec, ConnectionGuard, Identity, NewClient, Place, Right, UserId};
 use roomcast_protocol::{CallId, CloseFrame, Name};
-use tracing::Span;
+use tracing::{Instrument, Span};
 
 use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
@@ -21,7 +22,7 @@ use crate::app::notifications::{NotificationQueue, report};
 use crate::app::rooms::MessageKind;
 use crate::app::routes::{Routes, Target, is_reserved};
 use crate::app::socket::Socket;
-use crate::app::spans;
+use crate::app::{spans, traces};
 use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
 use crate::call::report::CallReport;
@@ -156,8 +157,10 @@ struct Places {
 /// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
     let Opening { routes, client, mut info, request, places } = opening;
-    let transport = upgraded.await?;
     let node = routes.node.clone();
+    let span = traces::connect(&request, &node.options());
+    info.set_trace(trace::context_of(&span));
+    let transport = upgraded.await?;
     let entry = node.hub().local().connect_client(client, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());
     let connection = Arc::clone(entry.shared());
@@ -167,8 +170,13 @@ pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option
     let is_pending = context.access().is_some_and(|access| access.identity().is_pending);
     let (accepted, late) = match is_pending {
         true => (Ok(()), Some(LateClient::new(request))),
-        false => (spans::within(&context, routes.connect(socket.clone(), request)).await, None),
+        false => {
+            let connecting = routes.connect(socket.clone(), request).instrument(span.clone());
+            (spans::within(&context, connecting).await, None)
+        }
     };
+    traces::on_connected(&span, &context, accepted.as_ref().err());
+    drop(span);
     let delivery_latency = socket.node.hub().metrics().delivery_latency.clone();
     let app = RouterApp { routes, socket, queue: None, late };
     let driver = Driver::new(transport, Arc::clone(&context), Rpc::new(&context, app), delivery_latency);
@@ -243,6 +251,7 @@ impl Open {
         let RouterApp { routes, socket, queue, .. } = &mut self.driver.session.app;
         socket.context.end(end.cancel_cause());
         spans::on_closed(&socket.context, end);
+        traces::disconnect(&socket.context, end);
         self.held.entry.leave_rooms();
         routes.node.hub().local().report_disconnected(&self.held.entry, &end.ending());
         let queue = queue.take()?;
@@ -349,6 +358,7 @@ impl App for RouterApp {
         let (start, cancel, socket) = (target.start(), Cancel::new(&call), &self.socket);
         let begun = begin(start, || {
             let span = spans::call(context, &name);
+            let traced = traces::call(context, &call, &name);
             let handling = match target {
                 Target::Handler(route) => {
                     let handling =
@@ -360,7 +370,7 @@ impl App for RouterApp {
                 }
                 Target::Room(message) => message.perform(self.routes.room_rules(), socket, payload, MessageKind::Call),
             };
-            spans::instrument(handling, span)
+            traces::follow(spans::instrument(handling, span), traced, &call)
         });
         // A call that a quick handler answers at once never enters the table, because no Reset can
         // arrive meanwhile.

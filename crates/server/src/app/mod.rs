@@ -21,4 +21,5 @@ pub(crate) mod router;
 pub(crate) mod routes;
 pub(crate) mod socket;
 pub(crate) mod spans;
+pub(crate) mod traces;
 pub(crate) mod upgrade;

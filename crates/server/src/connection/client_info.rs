@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::Extensions;
 use axum::http::request::Parts;
+use roomcast_core::TraceContext;
 use tracing::Span;
 
 /// What a connection keeps of its upgrade.
@@ -20,6 +21,9 @@ struct KeptRequest(Arc<Parts>);
 #[derive(Debug, Clone)]
 struct ConnectionSpan(Span);
 
+#[derive(Debug, Clone)]
+struct ConnectionTrace(TraceContext);
+
 impl ClientInfo {
     pub(crate) fn keep_request(&mut self, request: Arc<Parts>) {
         self.extensions.insert(KeptRequest(request));
@@ -35,6 +39,17 @@ impl ClientInfo {
         if !span.is_disabled() {
             self.extensions.insert(ConnectionSpan(span));
         }
+    }
+
+    /// Keeps the context of the handshake's span, if its trace is sampled.
+    pub(crate) fn set_trace(&mut self, context: Option<Box<TraceContext>>) {
+        if let Some(context) = context {
+            self.extensions.insert(ConnectionTrace(*context));
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<&TraceContext> {
+        self.extensions.get().map(|ConnectionTrace(context)| context)
     }
 
     pub(crate) fn span(&self) -> Option<&Span> {

@@ -1,0 +1,137 @@
+//! The spans of handshakes, closes and calls that subscribers export as traces.
+//!
+//! `spans` has those that describe log lines. A connection has no span that lasts as long as the
+//! connection: an exporter sends a span only when it ends, and idle connections would need memory
+//! for it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::http::request::Parts;
+use roomcast_core::TraceContext;
+use roomcast_core::trace::{CONTINUED, TARGET, continued};
+use roomcast_protocol::{CloseFrame, Name};
+use tracing::field::{Empty, display};
+use tracing::{Span, debug_span};
+
+use crate::app::handling::Handling;
+use crate::call::running::Call;
+use crate::connection::context::ConnectionContext;
+use crate::end::{CancelCause, End};
+use crate::error::{CallError, Code};
+use crate::options::Options;
+
+/// The header in which a client sends the context of its trace (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
+
+/// Returns the span of a handshake and of the connect handler. It belongs to the client's trace if
+/// the options allow this and the client samples its trace.
+pub(crate) fn connect(request: &Parts, options: &Options) -> Span {
+    let header = request.headers.get(TRACEPARENT).filter(|_| options.trace_clients);
+    match header.and_then(|value| value.to_str().ok()).and_then(TraceContext::parse) {
+        Some(parent) => continued(
+            debug_span!(
+                target: CONTINUED, "connect", otel.kind = "server", otel.status_code = Empty,
+                roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
+            ),
+            &parent,
+        ),
+        None => debug_span!(
+            target: TARGET, "connect", otel.kind = "server", otel.status_code = Empty,
+            roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
+        ),
+    }
+}
+
+/// Records which connection has opened, or the Close with which it was refused.
+pub(crate) fn on_connected(span: &Span, context: &ConnectionContext, refused: Option<&CloseFrame>) {
+    if span.is_disabled() {
+        return;
+    }
+    let connection = &context.connection;
+    span.record("roomcast.connection.id", display(connection.id));
+    if let Some(user) = connection.user() {
+        span.record("user.id", &**user);
+    }
+    if let Some(address) = connection.peer_addr {
+        span.record("client.address", display(address.ip()));
+    }
+    if let Some(close) = refused {
+        span.record("roomcast.close.code", close.code.0).record("otel.status_code", "ERROR");
+    }
+}
+
+/// Creates the span of a connection's end, if its handshake was traced.
+pub(crate) fn disconnect(context: &ConnectionContext, end: &End) {
+    let Some(parent) = context.client.trace() else { return };
+    let span = debug_span!(
+        target: CONTINUED, "disconnect", otel.kind = "server", roomcast.connection.id = %context.connection.id,
+        roomcast.close.code = end.disconnected().code.0, roomcast.cancel.cause = end.cancel_cause().as_str(),
+    );
+    drop(continued(span, parent));
+}
+
+/// Returns the span of a call.
+pub(crate) fn call(context: &ConnectionContext, call: &Call, method: &Name) -> Span {
+    let connection = &context.connection;
+    debug_span!(
+        target: TARGET, "call", otel.name = call.method(), otel.kind = "server", otel.status_code = Empty,
+        rpc.system.name = "roomcast", rpc.method = &**method, rpc.response.status_code = Empty,
+        roomcast.connection.id = %connection.id, user.id = connection.user().map(|user| &**user),
+        roomcast.cancel.cause = Empty,
+    )
+}
+
+/// Runs a call's handler in its span, and records how the call ends.
+pub(crate) fn follow(handling: Handling, span: Span, call: &Arc<Call>) -> Handling {
+    if span.is_disabled() {
+        return handling;
+    }
+    Box::pin(Traced { handling: Some(handling), span, call: Arc::clone(call) })
+}
+
+/// A handler in the span of its call.
+struct Traced {
+    /// `None` after the handler has returned.
+    handling: Option<Handling>,
+    span: Span,
+    call: Arc<Call>,
+}
+
+impl Future for Traced {
+    type Output = <Handling as Future>::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let _entered = this.span.enter();
+        let Some(handling) = &mut this.handling else { return Poll::Pending };
+        let result = std::task::ready!(handling.as_mut().poll(cx));
+        this.handling = None;
+        let code = result.as_ref().err().map(|error: &CallError| error.code);
+        this.span.record("rpc.response.status_code", code.map_or("OK", Code::as_str));
+        if code.is_some_and(Code::is_fault) {
+            this.span.record("otel.status_code", "ERROR");
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Traced {
+    /// Records why the handler was dropped before it returned.
+    fn drop(&mut self) {
+        let Some(handling) = self.handling.take() else { return };
+        self.span.in_scope(|| drop(handling));
+        // A handler that nothing has cancelled was dropped by its panic.
+        let cause = self.call.cause().unwrap_or(CancelCause::Panic);
+        let code = match cause {
+            CancelCause::Deadline => Code::DeadlineExceeded,
+            CancelCause::Panic => Code::Internal,
+            _ => Code::Cancelled,
+        };
+        self.span.record("rpc.response.status_code", code.as_str()).record("roomcast.cancel.cause", cause.as_str());
+        if code.is_fault() {
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+}
