@@ -36,6 +36,7 @@ use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size,
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::log_filter::{Followed, LogRules};
 use crate::telemetry::LogFormat;
+use crate::traces::{TraceEndpoint, TraceOptions, TraceProtocol, TraceRatio};
 
 /// The configuration of a node. A field's name is its key in the file, its comment the text of `--help`, and its default
 /// what a user would write. `x-reloads`: `reload` takes over a new value. A table is a struct of its own.
@@ -180,12 +181,31 @@ pub(crate) struct Config {
     /// as user=ann,room=lobby; at most 16
     #[schemars(extend("default" = "off", "x-reloads" = true))]
     pub(crate) log_follow: Scalar<Option<Followed>>,
+    /// URL of a collector to which traces are sent over OTLP, such as http://127.0.0.1:4317; 'off' disables traces
+    #[schemars(extend("default" = "off"))]
+    pub(crate) trace_endpoint: Scalar<Option<TraceEndpoint>>,
+    /// Protocol of the collector: grpc, usually on port 4317, or http, usually on port 4318
+    #[schemars(extend("default" = "grpc"))]
+    pub(crate) trace_protocol: Scalar<TraceProtocol>,
+    /// Part of all traces that are sampled, from 0 to 1
+    #[schemars(extend("default" = 0.01))]
+    pub(crate) trace_ratio: Scalar<TraceRatio>,
+    /// Continue the sampled traces of clients that send the header traceparent with their handshakes, whatever
+    /// trace_ratio is
+    #[schemars(extend("default" = false, "x-reloads" = true))]
+    pub(crate) trace_clients: Scalar<bool>,
     /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
 }
 
 impl Config {
+    /// Where traces go. `None`: there are none.
+    pub(crate) fn traces(&self) -> Option<TraceOptions> {
+        let endpoint = self.trace_endpoint.clone()?;
+        Some(TraceOptions { endpoint, protocol: *self.trace_protocol, ratio: *self.trace_ratio })
+    }
+
     /// Which lines are logged.
     pub(crate) fn log_rules(&self) -> LogRules {
         let followed = self.log_follow.clone().unwrap_or_default();

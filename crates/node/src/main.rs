@@ -34,6 +34,7 @@ mod setup;
 mod telemetry;
 mod tls;
 mod token_command;
+mod traces;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -96,10 +97,10 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
 
 fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let config = &setup.config;
-    let logs = match telemetry::init(config.log_rules(), *config.log_format) {
+    let logs = match telemetry::init(config.log_rules(), *config.log_format, config.traces().as_ref()) {
         Ok(logs) => logs,
         Err(error) => {
-            report(&format!("roomcast: cannot start the thread that writes logs: {error}"));
+            report(&format!("roomcast: cannot set up logs and traces: {error}"));
             return ExitCode::FAILURE;
         }
     };

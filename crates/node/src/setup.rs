@@ -190,5 +190,6 @@ fn options(config: &Config) -> Options {
         options.ping_interval = config.ping_interval.get();
         options.pong_timeout = config.pong_timeout.get();
         options.call_timeout = config.call_timeout.get();
+        options.trace_clients = *config.trace_clients;
     })
 }

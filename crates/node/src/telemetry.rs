@@ -1,4 +1,4 @@
-//! Logs, to standard error.
+//! Logs, to standard error, and traces.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,9 +14,16 @@ use tracing_subscriber::{Layer as _, fmt};
 
 use crate::log_filter::{LogFilter, LogRules};
 use crate::log_writer::LogWriter;
+use crate::traces::{TraceOptions, Traces};
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
 const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
+
+/// Spans for traces describe no log lines: there are others for these.
+const TRACES: (&str, LevelFilter) = (roomcast::trace::TARGET, LevelFilter::OFF);
+
+/// The libraries that export traces log each request at debug. The exporter logs failures in its own words.
+const EXPORTERS: [(&str, LevelFilter); 2] = [("opentelemetry", LevelFilter::OFF), ("h2", LevelFilter::WARN)];
 
 /// How long the exiting process waits for its last log lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,15 +34,17 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The process' logs. Dropping this writes the last lines.
+/// The process' logs and traces. Dropping this exports the last spans and writes the last lines.
 #[derive(Debug)]
 pub(crate) struct Logs {
     writer: Arc<LogWriter>,
     filter: LogFilter,
+    /// `None`: there are no traces.
+    traces: Option<Traces>,
 }
 
-/// Sets up logging for the process.
-pub(crate) fn init(rules: LogRules, format: LogFormat) -> io::Result<Logs> {
+/// Sets up logs and traces for the process.
+pub(crate) fn init(rules: LogRules, format: LogFormat, traces: Option<&TraceOptions>) -> io::Result<Logs> {
     let writer = LogWriter::start(io::stderr())?;
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(is_coloured());
     let filter = LogFilter::new(rules)?;
@@ -43,9 +52,10 @@ pub(crate) fn init(rules: LogRules, format: LogFormat) -> io::Result<Logs> {
         LogFormat::Text => lines.with_filter(filter.clone()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter.clone()).boxed(),
     };
-    tracing_subscriber::registry().with(lines).init();
+    let (traces, layer) = traces.map(Traces::start).transpose()?.unzip();
+    tracing_subscriber::registry().with(lines).with(layer).init();
     panic::set_hook(Box::new(log_panic));
-    Ok(Logs { writer, filter })
+    Ok(Logs { writer, filter, traces })
 }
 
 /// Whether a person reads the logs at a terminal.
@@ -74,12 +84,15 @@ impl Logs {
     /// Registers the counters of lines that were dropped.
     pub(crate) fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
         registry.register(Box::new(self.writer.dropped().clone()))?;
-        registry.register(Box::new(self.filter.dropped().clone()))
+        registry.register(Box::new(self.filter.dropped().clone()))?;
+        self.traces.as_ref().map_or(Ok(()), |traces| traces.register(registry))
     }
 }
 
 impl Drop for Logs {
     fn drop(&mut self) {
+        // It may log that the last spans were dropped.
+        drop(self.traces.take());
         self.writer.flush_within(FLUSH_TIMEOUT);
     }
 }
@@ -103,7 +116,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// # Errors
 /// Which word is not a level.
 pub(crate) fn parse_filter(text: &str) -> Result<Targets, String> {
-    let mut filter = Targets::new().with_target(QUIET.0, QUIET.1);
+    let mut filter = Targets::new().with_targets([QUIET, TRACES]).with_targets(EXPORTERS);
     for directive in text.split(',').map(str::trim) {
         let (target, name) =
             directive.rsplit_once('=').map_or((None, directive), |(target, name)| (Some(target), name));

@@ -32,6 +32,9 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["roomcast-auth", "roomcast-loadtest"]),
     ("clap", &["roomcast-node", "roomcast-loadtest"]),
     ("figment", &["roomcast-node"]),
+    ("opentelemetry", &["roomcast-node"]),
+    ("opentelemetry_sdk", &["roomcast-node"]),
+    ("tracing-opentelemetry", &["roomcast-node"]),
     ("toml", &["roomcast-node", "roomcast-loadtest"]),
 ];
 

@@ -1,4 +1,4 @@
-//! Counts and logs the requests to the API, those that are refused included.
+//! Counts, logs and traces the requests to the API, those that are refused included.
 
 use std::time::Instant;
 
@@ -7,6 +7,9 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use roomcast::{TraceContext, trace};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span};
 
 /// The route of requests for which the API has none. Clients must not be able to create label values.
 const NO_ROUTE: &str = "none";
@@ -45,13 +48,38 @@ pub(super) async fn observe(
     let started = Instant::now();
     let method = name_of(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
     let route = path.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let span = span(&request, method, route);
+    let response = next.run(request).instrument(span.clone()).await;
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     metrics.requests.with_label_values(&[method, route, &status.to_string()]).inc();
     metrics.duration.with_label_values(&[route]).observe(elapsed.as_secs_f64());
+    span.record("http.response.status_code", status);
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     tracing::debug!(method, route, status, ?elapsed, "a request to the HTTP API was answered");
     response
+}
+
+/// The span of a request. It belongs to the trace of the backend that has sent the request, if the backend samples it.
+fn span(request: &Request, method: &str, route: &str) -> Span {
+    let header = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    match header.and_then(TraceContext::parse) {
+        Some(parent) => trace::continued(
+            debug_span!(
+                target: trace::CONTINUED, "api request", otel.name = format_args!("{method} {route}"),
+                otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,
+                http.response.status_code = Empty,
+            ),
+            &parent,
+        ),
+        None => debug_span!(
+            target: trace::TARGET, "api request", otel.name = format_args!("{method} {route}"),
+            otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,
+            http.response.status_code = Empty,
+        ),
+    }
 }
 
 /// The label of a method. The API uses no others.

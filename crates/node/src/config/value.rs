@@ -18,6 +18,7 @@ use crate::api::{ApiKeys, MIN_KEY_LENGTH};
 use crate::client_address::TrustedProxies;
 use crate::log_filter::Followed;
 use crate::telemetry::{self, LogFormat};
+use crate::traces::{TraceEndpoint, TraceProtocol, TraceRatio};
 
 /// Stands for "no such thing".
 pub(crate) const OFF: &str = "off";
@@ -283,6 +284,40 @@ impl Value for Followed {
 
     fn schema() -> Schema {
         json_schema!({ "title": "list", "type": "string", "pattern": "^ *(user|connection|room)=.+$" })
+    }
+}
+
+impl Value for TraceEndpoint {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "url", "type": "string", "pattern": "^https?://.+$" })
+    }
+}
+
+impl Value for TraceProtocol {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "grpc" => Ok(Self::Grpc),
+            "http" => Ok(Self::Http),
+            _ => Err("it must be grpc or http".to_owned()),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "protocol", "enum": ["grpc", "http"] })
+    }
+}
+
+impl Value for TraceRatio {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "title": "ratio", "type": "number", "minimum": 0, "maximum": 1 })
     }
 }
 

@@ -1,0 +1,67 @@
+//! Decides which spans are built.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use roomcast::trace::{CONTINUED, TARGET};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// 2^64 divided by the golden ratio. Multiples of it, modulo 2^64, are spread evenly.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Enables the spans of sampled traces. A span of another trace is never built, and costs one addition.
+#[derive(Debug)]
+pub(crate) struct SpanSampler {
+    /// Traces whose number is below this are sampled. `None` samples all.
+    threshold: Option<u64>,
+    next: AtomicU64,
+}
+
+impl SpanSampler {
+    /// Samples this part of all traces.
+    pub(crate) fn new(ratio: f64) -> Self {
+        let threshold = (ratio < 1.0).then_some((ratio * u64::MAX as f64) as u64);
+        Self { threshold, next: AtomicU64::new(0) }
+    }
+
+    fn samples_next(&self) -> bool {
+        self.threshold.is_none_or(|threshold| self.next.fetch_add(STEP, Ordering::Relaxed) < threshold)
+    }
+}
+
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && [TARGET, CONTINUED].contains(&metadata.target())
+}
+
+impl<S: Subscriber + for<'span> LookupSpan<'span>> Filter<S> for SpanSampler {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        is_traced(metadata)
+            && (metadata.target() == CONTINUED || context.lookup_current().is_some() || self.samples_next())
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_traced(metadata) { Interest::sometimes() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(Level::DEBUG.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_of_all_traces_is_sampled() {
+        let sampled = |ratio| {
+            let sampler = SpanSampler::new(ratio);
+            (0..10_000).filter(|_| sampler.samples_next()).count()
+        };
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 10_000));
+        assert!((95..=105).contains(&sampled(0.01)) && (4_990..=5_010).contains(&sampled(0.5)));
+    }
+}
