@@ -40,10 +40,10 @@ impl TraceContext {
     /// ```
     /// use roomcast_core::TraceContext;
     ///
-    /// let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-1234567812345678-01";
     /// assert!(TraceContext::parse(sampled).is_some());
     /// assert!(TraceContext::parse(&sampled.replace("-01", "-00")).is_none());
-    /// assert!(TraceContext::parse(&sampled.replace("00f067aa0ba902b7", "0000000000000000")).is_none());
+    /// assert!(TraceContext::parse(&sampled.replace("1234567812345678", "0000000000000000")).is_none());
     /// ```
     pub fn parse(traceparent: &str) -> Option<Self> {
         let mut fields = traceparent.split('-');

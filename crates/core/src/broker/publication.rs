@@ -11,8 +11,8 @@ use crate::trace::TraceContext;
 /// A room event on its way to the broker. It has no call id, because a call and its cancellation
 /// stay on the node that owns the connection.
 ///
-/// A broker must carry all fields except `published_at`, which is meaningful only in the process
-/// that set it. The struct is exhaustive, so that if a field is added, a broker that does not carry
+/// A broker must carry all fields except two: `published_at` is meaningful only in the process that
+/// set it, and without `trace`, deliveries on other nodes do not belong to the trace of the publish. The struct is exhaustive, so that if a field is added, a broker that does not carry
 /// it no longer compiles.
 ///
 /// ```

@@ -13,10 +13,10 @@ use support::{BINARY, http, in_time, start_node, wait_until, without_options};
 use tokio::net::TcpListener;
 
 /// A span whose trace is sampled, and the ids in it.
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-1234567812345678-01";
 
 const TRACE_ID: [u8; 16] = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
-const SPAN_ID: [u8; 8] = 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes();
+const SPAN_ID: [u8; 8] = 0x1234_5678_1234_5678_u64.to_be_bytes();
 
 async fn connect(node: &Node) -> Client {
     Client::connect(&node.url()).await.expect("the node accepts it")
