@@ -30,7 +30,7 @@ async fn publish(broker: &RedisBroker, room: &RoomName, byte: u8) {
     let (origin, published_at) = (NodeId::from_u64(1), Instant::now());
     let event = check_event("event").expect("a valid name");
     let payload = Bytes::from(vec![byte; EVENT_BYTES]);
-    let published = broker.publish(Publish { origin, room: room.clone(), event, payload, published_at });
+    let published = broker.publish(Publish { origin, room: room.clone(), event, payload, published_at, trace: None });
     timeout(DEADLINE, published).await.expect("an outcome").expect("Redis accepts it");
 }
 
