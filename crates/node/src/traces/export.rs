@@ -20,6 +20,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use tokio::runtime::Handle;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::traces::queue::SpanMetrics;
 use crate::traces::{TraceOptions, TraceProtocol};
@@ -104,17 +106,20 @@ impl RuntimeClient {
     fn new(is_tls: bool) -> io::Result<Self> {
         let builder = HttpsConnectorBuilder::new();
         let connector = match is_tls {
-            true => builder.with_native_roots()?.https_only().enable_http1().build(),
+            true => {
+                builder.with_provider_and_native_roots(ring::default_provider())?.https_only().enable_http1().build()
+            }
             // It never uses TLS, so a machine without CA certificates can run it.
-            false => builder.with_tls_config(without_roots()).https_or_http().enable_http1().build(),
+            false => builder.with_tls_config(without_roots()?).https_or_http().enable_http1().build(),
         };
         Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
     }
 }
 
-fn without_roots() -> tokio_rustls::rustls::ClientConfig {
-    let roots = tokio_rustls::rustls::RootCertStore::empty();
-    tokio_rustls::rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+fn without_roots() -> io::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 #[async_trait::async_trait]
