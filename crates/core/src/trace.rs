@@ -4,14 +4,13 @@
 //! [`TARGET`] and [`CONTINUED`]. A subscriber that exports them, for example over OpenTelemetry,
 //! [installs](set_propagator) a [`Propagator`].
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::sync::OnceLock;
 
 use roomcast_protocol::Name;
 use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
 
-use crate::broker::contract::BrokerError;
 use crate::id::{NodeId, RoomName};
 
 /// The target of spans that begin a trace or belong to the current span's trace.
@@ -117,7 +116,7 @@ pub(crate) fn publish(room: &RoomName, event: &Name, bytes: usize) -> Span {
 }
 
 /// Records why a publish has failed.
-pub(crate) fn failed(span: &Span, error: &BrokerError) {
+pub(crate) fn failed(span: &Span, error: &impl Display) {
     span.record("otel.status_code", "ERROR").record("otel.status_description", display(error));
 }
 

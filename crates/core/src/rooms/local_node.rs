@@ -241,17 +241,15 @@ impl LocalNode {
     /// If you drop the future, the membership stays in place. [`leave`](Self::leave) ends it.
     pub async fn join(&self, connection: &Arc<LocalConnection>, room: &RoomName) -> Result<(), JoinError> {
         let join = NonZeroU64::new(self.next_join.fetch_add(1, Ordering::Relaxed));
-        let Some(subscription) = self.add_member(connection, room, join)? else {
-            self.report_joined(connection, room);
-            return Ok(());
-        };
-        if let Err(error) = subscription.answered().await {
-            // The subscription stays pending while the room has members, so that the room does not
-            // count as subscribed.
-            self.leave_if(connection, |membership| membership.room == *room && membership.join == join);
-            return Err(error.into());
+        if let Some(subscription) = self.add_member(connection, room, join)? {
+            if let Err(error) = subscription.answered().await {
+                // The subscription stays pending while the room has members, so that the room does not
+                // count as subscribed.
+                self.leave_if(connection, |membership| membership.room == *room && membership.join == join);
+                return Err(error.into());
+            }
+            self.shard(room).lock().subscriptions.confirm(room, &subscription);
         }
-        self.shard(room).lock().subscriptions.confirm(room, &subscription);
         self.report_joined(connection, room);
         Ok(())
     }
@@ -356,7 +354,6 @@ impl LocalNode {
         let Some(rooms) = rooms.as_mut() else { return };
         if let Some(index) = rooms.iter().position(is_meant) {
             let Membership { room, slot, .. } = rooms.swap_remove(index);
-            connection.log_left(&room);
             self.remove_member(&room, slot);
             self.report_left(connection, &room);
         }

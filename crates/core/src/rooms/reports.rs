@@ -52,8 +52,9 @@ impl LocalNode {
         }
     }
 
-    /// Records that a connection has left a room. The caller holds the lock of its rooms.
+    /// Logs and records that a connection has left a room. The caller holds the lock of its rooms.
     pub(crate) fn report_left(&self, connection: &LocalConnection, room: &RoomName) {
+        connection.log_left(room);
         if let Some(events) = self.events().filter(|_| !room.is_internal()) {
             events.left(connection.id, room);
         }
