@@ -104,7 +104,7 @@ fn builder(concurrency: usize) -> Builder {
     builder
 }
 
-fn tls(ca_certificates: Option<&[u8]>) -> Result<ClientConfig, InvalidCaCertificates> {
+pub(crate) fn tls(ca_certificates: Option<&[u8]>) -> Result<ClientConfig, InvalidCaCertificates> {
     let mut roots = RootCertStore::empty();
     match ca_certificates {
         // Without any, each handshake fails with an error that shows the reason.

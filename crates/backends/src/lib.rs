@@ -25,7 +25,7 @@
 //! Reading order, from what does no I/O to what does: `options` → `method` → `request` and `signature`
 //! → `response_error` → `stream` → `breaker` → `admission` → `in_flight` and `connector` (requests
 //! that can be cancelled at any time) → `client` → `body` → `metrics` → `health` → `backend` (all of it).
-//! `events` delivers lifecycle events.
+//! `events` delivers lifecycle events. `check` finds out whether a backend notices a cancellation.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
@@ -34,6 +34,7 @@ mod admission;
 mod backend;
 mod body;
 mod breaker;
+mod check;
 mod client;
 mod connector;
 mod events;
@@ -48,6 +49,7 @@ mod signature;
 mod stream;
 
 pub use backend::{Backend, NodeRequest, NodeResponse};
+pub use check::{CancelCheck, CancelCheckError, CancelFinding};
 pub use client::InvalidCaCertificates;
 pub use events::{EventDelivery, HOOK_PREFIX, InvalidEventUrl};
 pub use metrics::BackendMetrics;

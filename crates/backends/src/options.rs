@@ -157,6 +157,10 @@ impl BackendUrl {
         &self.host
     }
 
+    pub(crate) fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

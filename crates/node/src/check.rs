@@ -89,7 +89,7 @@ async fn check_redis(options: &RedisOptions) -> bool {
 }
 
 /// Returns `None` if the system does not permit it, which is reported.
-fn in_runtime<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(crate) fn in_runtime<T>(future: impl Future<Output = T>) -> Option<T> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => Some(runtime.block_on(future)),
         Err(error) => {

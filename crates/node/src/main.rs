@@ -3,11 +3,13 @@
 //! Reading order: `config` (the options, and where they are set) → `setup` (what they refer to) → `app` (the node's
 //! life) → `reload` (what SIGHUP changes) → `listener`, `http`, `places`, `public`, `internal` (its two listeners) → `api` (what backends request of the cluster) →
 //! `demo` (the tutorial's methods). `health` checks a running node,
-//! `check` a configuration, and `check_token` a token. `token_command` signs tokens for experiments.
+//! `check` a configuration, and `check_token` a token. `token_command` signs tokens for experiments, and
+//! `backend_command` tests a service.
 
 mod api;
 mod app;
 mod auth;
+mod backend_command;
 mod backends;
 mod check;
 mod check_token;
@@ -82,6 +84,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
             print(&format!("{:#}\n", config::file_schema()));
             return Ok(ExitCode::SUCCESS);
         }
+        backend_command::NAME => return Ok(backend_command::run(arguments)),
         token_command::NAME => return Ok(token_command::run(arguments)),
         COMPLETIONS => return Ok(completions(arguments)),
         MAN => return Ok(man(arguments)),
@@ -190,6 +193,7 @@ fn command() -> Command {
                 .subcommand(Command::new("schema").about("Print the JSON Schema of the configuration file")),
         )
         .subcommand(token_command::command())
+        .subcommand(backend_command::command())
         .subcommand(
             Command::new(COMPLETIONS)
                 .about("Print the completion script for a shell")
