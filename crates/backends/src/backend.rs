@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
@@ -13,13 +13,14 @@ use tracing::{Instrument, Span, debug_span, field};
 
 use crate::admission::{Admission, Admitted, Refusal, Slot};
 use crate::body::{BodyError, Reader};
+use crate::cancel_notices::CancelNotices;
 use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
 use crate::health::{Counted, Health};
 use crate::in_flight::InFlight;
 use crate::method;
 use crate::metrics::{BackendMetrics, Outcome};
 use crate::options::BackendOptions;
-use crate::request::{self, Parts};
+use crate::request::{self, Parts, now_unix};
 use crate::response_error;
 use crate::stream::Format;
 
@@ -49,6 +50,7 @@ struct Shared {
     client: HttpClient,
     admission: Arc<Admission>,
     health: Health,
+    cancel_notices: Option<Arc<CancelNotices>>,
 }
 
 /// A request that a node itself sends, such as one of a hook.
@@ -89,7 +91,9 @@ impl Backend {
     /// Returns [`InvalidCaCertificates`] if the CA certificates cannot be read.
     pub fn new(options: BackendOptions, metrics: &BackendMetrics) -> Result<Self, InvalidCaCertificates> {
         let client = HttpClient::new(&options, metrics.stop_seconds(&options.name))?;
+        let cancel_notices = CancelNotices::new(&options, &client, metrics.cancel_notices(&options.name));
         Ok(Self(Arc::new(Shared {
+            cancel_notices,
             client,
             admission: Admission::new(options.concurrency, options.queue),
             health: Health::new(options.name.clone(), metrics.of(&options.name)),
@@ -153,8 +157,12 @@ impl Backend {
             timeout: time_left(),
             timestamp: now_unix(),
         };
-        let (_, body) = shared.exchange(slot, shared.options.timeout, parts, shared.options.streams).await?;
-        Ok(body)
+        let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
+        let result = shared.exchange(slot, shared.options.timeout, parts, shared.options.streams).await;
+        if let Some(watch) = watch {
+            watch.disarm();
+        }
+        result.map(|(_, body)| body)
     }
 }
 
@@ -350,8 +358,4 @@ impl From<SendError> for CallError {
 /// Returns an id that is unique in the cluster.
 fn new_id(node: NodeId) -> String {
     format!("{node}-{:x}", REQUESTS.fetch_add(1, Ordering::Relaxed))
-}
-
-fn now_unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,7 +1,7 @@
 //! Finds out whether a backend notices that a request is cancelled.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use bytes::{Bytes, BytesMut};
@@ -157,7 +157,6 @@ impl CancelCheck {
         let mut headers = HeaderMap::new();
         // The backend closes the connection at the end of its response.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let parts = Parts {
             method: &self.method,
             headers,
@@ -165,7 +164,7 @@ impl CancelCheck {
             id: &id,
             node,
             timeout: self.cancel_after + self.patience,
-            timestamp,
+            timestamp: request::now_unix(),
         };
         request::build(&self.options, parts)
     }

@@ -24,7 +24,8 @@
 //!
 //! Reading order, from what does no I/O to what does: `options` → `method` → `request` and `signature`
 //! → `response_error` → `stream` → `breaker` → `admission` → `in_flight` and `connector` (requests
-//! that can be cancelled at any time) → `client` → `body` → `metrics` → `health` → `backend` (all of it).
+//! that can be cancelled at any time) → `client` → `body` → `metrics` → `health` → `cancel_notices` → `backend`
+//! (all of it).
 //! `events` delivers lifecycle events. `check` finds out whether a backend notices a cancellation.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -34,6 +35,7 @@ mod admission;
 mod backend;
 mod body;
 mod breaker;
+mod cancel_notices;
 mod check;
 mod client;
 mod connector;

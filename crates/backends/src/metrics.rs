@@ -12,6 +12,7 @@ pub struct BackendMetrics {
     queued: IntGaugeVec,
     breaker_open: IntGaugeVec,
     stop_seconds: HistogramVec,
+    cancel_notices: IntCounterVec,
 }
 
 /// How a request ended, as the label `outcome`.
@@ -76,6 +77,42 @@ impl OneBackend {
     }
 }
 
+/// How the notice of a cancelled call ended, as the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoticeOutcome {
+    /// The backend accepted it.
+    Delivered,
+    /// The backend did not accept it in time.
+    Failed,
+    /// Too many notices were under way.
+    Dropped,
+}
+
+impl NoticeOutcome {
+    const ALL: [Self; 3] = [Self::Delivered, Self::Failed, Self::Dropped];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// The metrics of one backend's notices.
+#[derive(Debug)]
+pub(crate) struct CancelNoticeMetrics {
+    notices: IntCounterVec,
+    name: String,
+}
+
+impl CancelNoticeMetrics {
+    pub(crate) fn count(&self, outcome: NoticeOutcome) {
+        self.notices.with_label_values(&[&*self.name, outcome.as_str()]).inc();
+    }
+}
+
 impl BackendMetrics {
     /// Creates metrics without backends.
     ///
@@ -97,6 +134,13 @@ impl BackendMetrics {
                 stop_seconds.buckets(vec![0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
                 &[BACKEND],
             )?,
+            cancel_notices: IntCounterVec::new(
+                Opts::new(
+                    "roomcast_backend_cancel_notices_total",
+                    "Notices of cancelled calls to the cancel_url of backends, by outcome",
+                ),
+                &[BACKEND, "outcome"],
+            )?,
         })
     }
 
@@ -109,7 +153,8 @@ impl BackendMetrics {
         registry.register(Box::new(self.in_flight.clone()))?;
         registry.register(Box::new(self.queued.clone()))?;
         registry.register(Box::new(self.breaker_open.clone()))?;
-        registry.register(Box::new(self.stop_seconds.clone()))
+        registry.register(Box::new(self.stop_seconds.clone()))?;
+        registry.register(Box::new(self.cancel_notices.clone()))
     }
 
     /// Returns the metrics of a backend. They begin at zero.
@@ -124,6 +169,14 @@ impl BackendMetrics {
             queued: self.queued.with_label_values(&[name]),
             breaker_open: self.breaker_open.with_label_values(&[name]),
         }
+    }
+
+    /// Returns the metrics of a backend's notices. They begin at zero.
+    pub(crate) fn cancel_notices(&self, name: &str) -> CancelNoticeMetrics {
+        for outcome in NoticeOutcome::ALL {
+            self.cancel_notices.with_label_values(&[name, outcome.as_str()]);
+        }
+        CancelNoticeMetrics { notices: self.cancel_notices.clone(), name: name.to_owned() }
     }
 
     pub(crate) fn stop_seconds(&self, name: &str) -> Histogram {

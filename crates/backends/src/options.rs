@@ -51,6 +51,10 @@ pub struct BackendOptions {
     /// Headers of the request that opened the client's connection, which the backend gets. The
     /// upgrade must [keep the request](roomcast::SocketIoUpgrade::keep_request).
     pub forward: Vec<HeaderName>,
+    /// Where the backend gets a notice of each cancelled call whose request was in flight, for backends
+    /// that cannot see that a request has ended. The path must not be empty. `None`: there are no
+    /// notices.
+    pub cancel_url: Option<BackendUrl>,
     /// The secrets that sign requests. `None`: requests are not signed.
     pub signing_secrets: Option<SigningSecrets>,
 }
@@ -72,6 +76,7 @@ impl BackendOptions {
             streams: true,
             headers: Vec::new(),
             forward: Vec::new(),
+            cancel_url: None,
             signing_secrets: None,
         }
     }
@@ -143,6 +148,21 @@ impl std::fmt::Display for BackendUrl {
 }
 
 impl BackendUrl {
+    /// Splits the last segment from the path. Returns `None` if the path is empty.
+    ///
+    /// ```
+    /// use roomcast_backends::BackendUrl;
+    ///
+    /// let url: BackendUrl = "http://chat:8080/rpc/chat.send".parse()?;
+    /// let (backend, method) = url.split_last().expect("it has a path");
+    /// assert_eq!((backend.to_string().as_str(), method.as_str()), ("http://chat:8080/rpc", "chat.send"));
+    /// # Ok::<(), roomcast_backends::InvalidUrl>(())
+    /// ```
+    pub fn split_last(&self) -> Option<(Self, String)> {
+        let (path, last) = self.path.rsplit_once('/')?;
+        Some((Self { path: path.to_owned(), ..self.clone() }, last.to_owned()))
+    }
+
     /// Returns the path of a method, whose name is a part of a path.
     pub(crate) fn path_of(&self, method: &str) -> String {
         format!("{}/{method}", self.path)

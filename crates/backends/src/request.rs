@@ -1,6 +1,6 @@
 //! The request of a call. No I/O.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::header::{CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -68,6 +68,11 @@ pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>) -> Result<Reques
     })?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Returns the time in seconds since 1970.
+pub(crate) fn now_unix() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Returns the headers that describe a client and its call.

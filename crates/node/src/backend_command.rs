@@ -88,9 +88,7 @@ fn check_of(arguments: &ArgMatches) -> Result<CancelCheck, String> {
     let path = |name| arguments.get_one::<String>(name).map(Path::new);
     let time = |name| arguments.get_one::<Duration>(name).copied().unwrap_or_default();
     let url: BackendUrl = text("url").parse().map_err(|error| format!("URL: {error}"))?;
-    let url = url.to_string();
-    let (backend, method) = url.rsplit_once('/').unwrap_or_default();
-    let backend = backend.parse().map_err(|_| "URL: it must end with the name of a method".to_owned())?;
+    let (backend, method) = url.split_last().ok_or("URL: it must end with the name of a method")?;
     let mut options = BackendOptions::new(CHECK, backend);
     if let Some(path) = path("ca-file") {
         let pem = std::fs::read(path);
@@ -103,7 +101,7 @@ fn check_of(arguments: &ArgMatches) -> Result<CancelCheck, String> {
     }
     Ok(CancelCheck {
         options,
-        method: method.to_owned(),
+        method,
         payload: text("payload").to_owned().into(),
         cancel_after: time("after"),
         patience: time("within"),

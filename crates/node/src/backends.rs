@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use axum::http::{HeaderName, HeaderValue, header};
 use prometheus::Registry;
 use roomcast::{CallPattern, Router};
-use roomcast_backends::{Backend, BackendMetrics, BackendOptions, SigningSecrets};
+use roomcast_backends::{Backend, BackendMetrics, BackendOptions, BackendUrl, InvalidUrl, SigningSecrets};
 
 use crate::config::{BackendTable, Config, ConfigError, Layers, unreadable};
 
@@ -130,6 +130,14 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
         options.headers.push((header_name("headers", name)?, value));
     }
     options.forward = table.forward.iter().map(|name| header_name("forward", name)).collect::<Result<_, _>>()?;
+    if let Some(text) = &table.cancel_url {
+        let problem = |problem: &str| ("cancel_url", format!("cannot use {text:?}: {problem}"));
+        let url: BackendUrl = text.parse().map_err(|error: InvalidUrl| problem(&error.to_string()))?;
+        if url.split_last().is_none() {
+            return Err(problem("it must contain a path, such as /rpc/roomcast.cancel"));
+        }
+        options.cancel_url = Some(url);
+    }
     if let Some(path) = &table.ca_file {
         let pem = std::fs::read(path)
             .map_err(|error| ("ca_file", format!("cannot read {}: {}", path.display(), unreadable(&error))))?;

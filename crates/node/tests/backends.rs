@@ -103,6 +103,10 @@ fn a_wrong_table_is_reported_with_its_key_its_value_and_what_to_change() {
     let good = "[[backend]]\nname = \"chat\"\ncalls = [\"chat.*\"]\nurl = \"http://chat:8080/rpc\"\n";
     for (at, (change, expected)) in [
         ("timeout = \"soon\"", "backend.0.timeout: cannot use \"soon\": it must be a time over 0"),
+        (
+            "cancel_url = \"http://chat\"",
+            "backend.0.cancel_url: cannot use \"http://chat\": it must contain a path, such as /rpc/roomcast.cancel",
+        ),
         ("queue_time = \"0s\"", "backend.0.queue_time: cannot use \"0s\": it must be a time over 0"),
         ("concurrency = 0", "backend.0.concurrency: cannot use 0: it must be a number from 1 to 65536"),
         ("stream = \"on\"", "backend.0.stream: it must be one of auto, off"),

@@ -4,5 +4,6 @@
 
 mod broken;
 mod calls;
+mod cancel_notices;
 mod endings;
 mod fixture;

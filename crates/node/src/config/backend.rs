@@ -56,6 +56,9 @@ pub(crate) struct BackendTable {
     /// Headers of the request that opened the client's connection, which the backend gets with each call
     #[serde(default)]
     pub(crate) forward: Vec<String>,
+    /// URL that gets a notice of each cancelled call, for services that cannot see that a request has ended
+    #[serde(default)]
+    pub(crate) cancel_url: Option<String>,
     /// File with the secrets that sign requests, one in each line: whsec_ and the base64 of 24 to 64 bytes; without it,
     /// requests have no signature
     #[serde(default)]
