@@ -5,5 +5,6 @@
 mod broken;
 mod calls;
 mod cancel_notices;
+mod connections;
 mod endings;
 mod fixture;
