@@ -56,6 +56,11 @@ impl TraceContext {
         let context = Self { trace: hex(trace)?, span: hex(span)? };
         (context.trace != [0; 16] && context.span != [0; 8]).then_some(context)
     }
+
+    /// Returns the trace's id as trace viewers show it, for log lines.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace))
+    }
 }
 
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use common::wait_until;
 use parking_lot::Mutex;
-use roomcast::{CallError, Code, Node, Options, Router, testing};
-use tracing::Instrument;
+use roomcast::trace::{Propagator, set_propagator};
+use roomcast::{CallError, Code, Node, Options, Router, TraceContext, testing};
+use tracing::{Instrument, Span};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone, Default)]
@@ -35,11 +36,24 @@ impl MakeWriter<'_> for Log {
     }
 }
 
+/// All spans belong to one trace.
+#[derive(Debug)]
+struct OneTrace;
+
+impl Propagator for OneTrace {
+    fn context_of(&self, _: &Span) -> Option<TraceContext> {
+        Some(TraceContext { trace: [7; 16], span: [8; 8] })
+    }
+
+    fn set_parent(&self, _: &Span, _: TraceContext) {}
+}
+
 #[tokio::test]
 async fn what_a_handler_logs_is_in_the_spans_of_its_request_connection_and_call() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false);
     subscriber.with_max_level(tracing::Level::DEBUG).init();
+    set_propagator(Box::new(OneTrace)).unwrap();
     let router = Router::new(Node::embedded(Options::default()))
         .call("greet", async || {
             tokio::task::yield_now().await;
@@ -63,4 +77,6 @@ async fn what_a_handler_logs_is_in_the_spans_of_its_request_connection_and_call(
     }
     let failure = text.lines().find(|line| line.contains("the shop is on fire")).unwrap();
     assert!(failure.contains("WARN") && failure.contains("\"fails\""), "{failure}");
+    let trace_id = format!("trace_id=\"{}\"", "07".repeat(16));
+    assert!(failure.contains("call=") && failure.contains(&trace_id), "{failure}");
 }

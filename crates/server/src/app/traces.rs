@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use axum::http::request::Parts;
 use roomcast_core::TraceContext;
-use roomcast_core::trace::{CONTINUED, TARGET, continued};
+use roomcast_core::trace::{CONTINUED, TARGET, context_of, continued};
 use roomcast_protocol::{CloseFrame, Name};
 use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
@@ -88,6 +88,7 @@ pub(crate) fn follow(handling: Handling, span: Span, call: &Arc<Call>) -> Handli
     if span.is_disabled() {
         return handling;
     }
+    call.set_trace(context_of(&span));
     Box::pin(Traced { handling: Some(handling), span, call: Arc::clone(call) })
 }
 

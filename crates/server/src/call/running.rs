@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use roomcast_core::TraceContext;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -26,6 +27,8 @@ pub(crate) struct Call {
     started: Instant,
     /// Set if the end of the call is reported as a lifecycle event.
     report: OnceLock<Box<CallReport>>,
+    /// The context of the call's span, if its trace is sampled.
+    trace: OnceLock<Box<TraceContext>>,
 }
 
 /// The tasks that stop with a call: the handler's task, and those that it spawned, which are few or
@@ -47,6 +50,7 @@ impl Call {
             metrics,
             started: Instant::now(),
             report: OnceLock::new(),
+            trace: OnceLock::new(),
         })
     }
 
@@ -95,6 +99,18 @@ impl Call {
     /// Returns the name of the call's method in metrics.
     pub(crate) fn method(&self) -> &str {
         self.method.name()
+    }
+
+    /// Sets the context of the call's span.
+    pub(crate) fn set_trace(&self, context: Option<Box<TraceContext>>) {
+        if let Some(context) = context {
+            let _ = self.trace.set(context); // a call has one span
+        }
+    }
+
+    /// Returns the id of the call's trace, for the log.
+    pub(crate) fn trace_id(&self) -> Option<String> {
+        self.trace.get().map(|context| context.trace_id())
     }
 
     /// Returns when the call started.
