@@ -83,11 +83,13 @@ async fn an_event_can_be_followed_through_a_node_that_logs_nothing_else() {
         client.call(&format!("rooms/join/{room}"), b"").await.expect("it joins");
         client.call(&format!("rooms/publish/{room}/said"), b"a secret").await.expect("the broker accepts it");
     }
+    let mut lines = log.until("events were queued");
     let answer = http(&node.internal, "POST", "/v1/rooms/lobby/events/told", "", b"a secret").await;
     assert_eq!(answer.status, 204);
+    lines.extend(log.until("events were queued"));
     client.call("rooms/leave/lobby", b"").await.expect("it leaves");
 
-    let lines = log.until("has left");
+    lines.extend(log.until("has left"));
     let text = lines.join("\n");
     for line in [
         r#"a connection has joined connection="#,
