@@ -284,9 +284,14 @@ async fn use_strange_names_and_codes(node: &Node, names: usize, codes: impl Iter
             batch.extend(message(&request(1, &method, b"")));
         }
         client.write(&batch).await.expect("the node reads");
-        for method in STRANGE_CALLS {
-            let (_, answer) = client.frame().await.expect("every call is answered");
-            assert!(answer.starts_with(&[4, 0, 0, 0, 1]), "{method}: {answer:?}");
+        let mut answered = 0;
+        while answered < STRANGE_CALLS.len() {
+            let (_, frame) = client.frame().await.expect("every call is answered");
+            // The client is in a room for a moment, and may get the event that it publishes there.
+            match frame.starts_with(&[4, 0, 0, 0, 1]) {
+                true => answered += 1,
+                false => assert_eq!(frame, notify("e", b""), "neither a response nor the event"),
+            }
         }
     }
     client.close(None).await;
