@@ -59,13 +59,16 @@ pub struct NodeRequest {
     /// The name that is appended to the backend's path. It consists of letters, digits, `_`, `.`, `-`
     /// and `/`.
     pub method: &'static str,
+    /// The id of the request, if it is sent again when it fails. `None`: a new id.
+    pub id: Option<String>,
     /// Headers of this request.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
     /// The connection on behalf of which the request is sent. It counts towards the connection's share
-    /// of the backend's slots.
-    pub connection: ConnectionId,
+    /// of the backend's slots. `None`: the request takes no slot and never waits for one, so whoever
+    /// sends it bounds the number of such requests.
+    pub connection: Option<ConnectionId>,
     /// The node that sends the request.
     pub node: NodeId,
     /// How long the request waits for the head of the response.
@@ -115,9 +118,12 @@ impl Backend {
     /// # Cancel safety
     /// If the future is dropped, the request is cancelled.
     pub async fn send(&self, request: NodeRequest) -> Result<NodeResponse, CallError> {
-        let NodeRequest { method, headers, body, connection, node, timeout } = request;
-        let id = new_id(node);
-        let slot = self.0.slot(connection).await?;
+        let NodeRequest { method, id, headers, body, connection, node, timeout } = request;
+        let id = id.unwrap_or_else(|| new_id(node));
+        let slot = match connection {
+            Some(connection) => Some(self.0.slot(connection).await?),
+            None => None,
+        };
         let parts = || Parts {
             method,
             headers: headers.clone(),
@@ -145,7 +151,7 @@ impl Backend {
         }
         headers.extend(request::of_client(&id, socket.id(), socket.user(), socket.identity().as_deref())?);
 
-        let slot = shared.slot(socket.id()).await?;
+        let slot = Some(shared.slot(socket.id()).await?);
         // The node cancels the call at its deadline, if that is earlier.
         let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
         let parts = || Parts {
@@ -200,7 +206,7 @@ impl Shared {
     /// Sends a request, and reads the response.
     async fn exchange<'a>(
         &self,
-        slot: Slot,
+        slot: Option<Slot>,
         timeout: Duration,
         parts: impl Fn() -> Parts<'a>,
         streams: bool,

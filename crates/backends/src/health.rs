@@ -31,7 +31,7 @@ impl Health {
     ///
     /// # Errors
     /// Returns the error for the client if the breaker is open.
-    pub(crate) fn begin(&self, slot: Slot) -> Result<Exchange<'_>, CallError> {
+    pub(crate) fn begin(&self, slot: Option<Slot>) -> Result<Exchange<'_>, CallError> {
         let pass = self.breaker.lock().admit(Instant::now()).map_err(|wait| {
             self.metrics.count(Outcome::NotSent);
             let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
@@ -58,7 +58,7 @@ pub(crate) struct Exchange<'a> {
     health: &'a Health,
     pass: Pass,
     outcome: Outcome,
-    _slot: Slot,
+    _slot: Option<Slot>,
     _in_flight: Counted<'a>,
 }
 

@@ -239,7 +239,7 @@ fn join_cluster(setup: &Setup, options: Options, registry: &Registry, readiness:
 
 fn report_events(setup: &Setup, node: &Node, broker: Option<&RedisBroker>) {
     if let Some(events) = &setup.events {
-        node.report_events(events.options(broker));
+        node.report_events(events.options(node.id(), broker));
     }
 }
 

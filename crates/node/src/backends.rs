@@ -65,6 +65,11 @@ impl Backends {
         self.backends.iter().any(|(_, backend)| !backend.options().forward.is_empty())
     }
 
+    /// Returns the backend with a name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Backend> {
+        self.backends.iter().map(|(_, backend)| backend).find(|backend| backend.options().name == name)
+    }
+
     /// Adds the calls that backends answer, and registers the metrics.
     pub(crate) fn add_to(&self, mut router: Router, registry: &Registry) -> Result<Router, prometheus::Error> {
         self.metrics.register(registry)?;
@@ -150,7 +155,7 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
 }
 
 /// Reads a file with the secrets that sign requests.
-pub(crate) fn signing_secrets(path: &std::path::Path) -> Result<SigningSecrets, String> {
+fn signing_secrets(path: &std::path::Path) -> Result<SigningSecrets, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {}", path.display(), unreadable(&error)))?;
     text.parse().map_err(|error: roomcast_backends::SecretError| error.to_string())

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use roomcast::{EventKind, EventOptions, EventRules, EventStore, MemoryEvents, RoomPatterns};
-use roomcast_backends::EventDelivery;
+use roomcast::{EventKind, EventOptions, EventRules, EventStore, MemoryEvents, NodeId, RoomPatterns};
+use roomcast_backends::{Backend, EventDelivery};
 use roomcast_redis::RedisBroker;
 
-use crate::backends::signing_secrets;
-use crate::config::{BackendTable, Config, ConfigError, EventsTable, Layers};
+use crate::backends::Backends;
+use crate::config::{Config, ConfigError, EventsTable, Layers};
 
 /// Where the table of events is in the configuration.
 pub(crate) const EVENTS: &str = "hooks.events";
@@ -17,12 +17,12 @@ pub(crate) struct LifecycleEvents {
     kinds: Vec<EventKind>,
     occupancy: RoomPatterns,
     rules: EventRules,
-    delivery: Arc<EventDelivery>,
+    backend: Backend,
 }
 
 impl LifecycleEvents {
     /// Returns `None` if the configuration has no events.
-    pub(crate) fn load(config: &Config, layers: &Layers) -> Result<Option<Self>, ConfigError> {
+    pub(crate) fn load(config: &Config, backends: &Backends, layers: &Layers) -> Result<Option<Self>, ConfigError> {
         let Some(table) = &config.hooks.events else { return Ok(None) };
         let wrong = |key: &str, problem: String| layers.wrong(format!("{EVENTS}.{key}"), problem);
         let kinds: Vec<_> = table.kinds.iter().map(|kind| kind.0).collect();
@@ -32,26 +32,25 @@ impl LifecycleEvents {
                 format!("it is empty; name some of {}", EventKind::ALL.map(EventKind::as_str).join(", ")),
             ));
         }
-        let backend = config.backend.iter().position(|backend| backend.name == table.backend).ok_or_else(|| {
+        let backend = backends.find(&table.backend).ok_or_else(|| {
             let name = &table.backend;
             wrong("backend", format!("there is no backend {name:?}; add a table [[backend]] with this name"))
         })?;
         let mut rules = EventRules::default();
         rules.max_waiting = config.hooks.events_max.get();
         let occupancy = occupancy(table, &kinds).map_err(|problem| wrong("rooms", problem))?;
-        let delivery = Arc::new(delivery(&config.backend[backend], &format!("backend.{backend}"), layers)?);
-        Ok(Some(Self { kinds, occupancy, rules, delivery }))
+        Ok(Some(Self { kinds, occupancy, rules, backend: backend.clone() }))
     }
 
-    /// Returns the options of a node that shares the events with the other nodes of its cluster, or
+    /// Returns the options of this node, which shares the events with the other nodes of its cluster, or
     /// keeps them in memory.
-    pub(crate) fn options(&self, broker: Option<&RedisBroker>) -> EventOptions {
+    pub(crate) fn options(&self, node: NodeId, broker: Option<&RedisBroker>) -> EventOptions {
         let store: Arc<dyn EventStore> = match broker {
             Some(broker) => Arc::new(broker.events(self.rules)),
             None => Arc::new(MemoryEvents::new(self.rules)),
         };
-        let mut options =
-            EventOptions::new(self.kinds.iter().copied().collect(), store, Arc::clone(&self.delivery) as _);
+        let delivery = Arc::new(EventDelivery::new(self.backend.clone(), node));
+        let mut options = EventOptions::new(self.kinds.iter().copied().collect(), store, delivery);
         options.occupancy = self.occupancy.clone();
         options
     }
@@ -66,11 +65,4 @@ fn occupancy(table: &EventsTable, kinds: &[EventKind]) -> Result<RoomPatterns, S
         }
         _ => table.rooms.join(",").parse().map_err(|error: roomcast::PatternError| error.to_string()),
     }
-}
-
-fn delivery(table: &BackendTable, place: &str, layers: &Layers) -> Result<EventDelivery, ConfigError> {
-    let wrong = |key: &str, problem: String| layers.wrong(format!("{place}.{key}"), problem);
-    let secrets = table.signing_secret_file.as_deref().map(signing_secrets);
-    let secrets = secrets.transpose().map_err(|problem| wrong("signing_secret_file", problem))?;
-    EventDelivery::new(&table.url, secrets).map_err(|error| wrong("url", error.to_string()))
 }

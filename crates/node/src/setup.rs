@@ -52,8 +52,8 @@ impl Setup {
         check_proxy_protocol(&config, layers)?;
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
         let authentication = Authentication::load(&config, layers)?;
-        let events = LifecycleEvents::load(&config, layers)?;
         let backends = Backends::load(&config, layers)?;
+        let events = LifecycleEvents::load(&config, &backends, layers)?;
         let setup = Self { config, tls, redis, authentication, backends, events, options };
         setup.check_api_key(*setup.config.internal_listen, layers)?;
         Ok(setup)

@@ -7,4 +7,5 @@ mod calls;
 mod cancel_notices;
 mod connections;
 mod endings;
+mod events;
 mod fixture;

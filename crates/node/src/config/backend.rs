@@ -19,13 +19,13 @@ pub(crate) struct BackendTable {
     /// Name of the backend in metrics and logs, and for the hooks that use it
     pub(crate) name: String,
     /// URL of the backend, beginning with http:// or https://; the node sends a call to URL/METHOD, and lifecycle events
-    /// to URL/roomcast.events, which requires http://
+    /// to URL/roomcast.events
     pub(crate) url: String,
     /// Patterns of the methods that the backend answers, such as chat.* or orders/**; the most specific pattern of all
     /// backends decides
     #[serde(default)]
     pub(crate) calls: Vec<String>,
-    /// Whether calls use HTTP/2 instead of HTTP/1.1; over http://, the backend must support it with prior knowledge
+    /// Whether requests use HTTP/2 instead of HTTP/1.1; over http://, the backend must support it with prior knowledge
     #[serde(default)]
     pub(crate) http2: bool,
     /// File with the CA certificates (PEM) that the node trusts for https://; without it, those of the system
@@ -50,7 +50,7 @@ pub(crate) struct BackendTable {
     /// Whether responses can be streams: auto, which is the default, decides by their content type, and off never
     #[serde(default)]
     pub(crate) stream: Streams,
-    /// Headers of all calls, which override those of clients
+    /// Headers of all requests, which override those of clients
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
     /// Headers of the request that opened the client's connection, which the backend gets with each call
