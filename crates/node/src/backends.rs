@@ -155,7 +155,7 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
 }
 
 /// Reads a file with the secrets that sign requests.
-fn signing_secrets(path: &std::path::Path) -> Result<SigningSecrets, String> {
+pub(crate) fn signing_secrets(path: &std::path::Path) -> Result<SigningSecrets, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("cannot read {}: {}", path.display(), unreadable(&error)))?;
     text.parse().map_err(|error: roomcast_backends::SecretError| error.to_string())
