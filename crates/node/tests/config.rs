@@ -250,7 +250,6 @@ fn a_wrong_table_of_lifecycle_events_is_reported_with_what_to_change() {
         ("rooms", "rooms = [\"game:*\"]", "", "hooks.events.rooms: the kinds occupied and vacated need patterns"),
         ("no-rooms", "\"vacated\"", "\"left\"", "hooks.events.rooms: only the kinds occupied and vacated have"),
         ("pattern", "game:*", "game-*", "hooks.events.rooms: pattern \"game-*\""),
-        ("url", "http:", "https:", "backend.0.url: \"https://chat:8080/rpc\" is not a URL"),
         ("secret", "url =", "signing_secret_file = \"/nowhere\"\nurl =", "cannot read /nowhere"),
     ] {
         let file = write_file(&format!("events-{name}.toml"), &good.replace(from, to));
