@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 ARCHIVE = pathlib.Path(os.environ["IMAGE"])
-LARGEST = 25_000_000
+LARGEST = 30_000_000
 PUBLIC = "127.82.0.1:3000"
 INTERNAL = "127.82.0.1:3001"
 
