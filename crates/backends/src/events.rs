@@ -8,10 +8,6 @@ use roomcast::{BoxFuture, EVENTS_CONTENT_TYPE, EventBatch, EventSink, NodeId};
 
 use crate::backend::{Backend, NodeRequest};
 
-/// How the names of hooks begin. A backend never gets a call of a method whose name begins with it,
-/// because a client could otherwise forge a hook.
-pub const HOOK_PREFIX: &str = "roomcast.";
-
 /// The name of this hook. A batch is POSTed to the backend's URL, followed by `/` and this name.
 const HOOK: &str = "roomcast.events";
 

@@ -53,7 +53,7 @@ mod stream;
 pub use backend::{Backend, NodeRequest, NodeResponse};
 pub use check::{CancelCheck, CancelCheckError, CancelFinding};
 pub use client::InvalidCaCertificates;
-pub use events::{EventDelivery, HOOK_PREFIX};
+pub use events::EventDelivery;
 pub use metrics::BackendMetrics;
 pub use options::{BackendOptions, BackendUrl, InvalidUrl};
 pub use signature::{SecretError, SigningSecrets};

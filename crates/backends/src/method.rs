@@ -1,6 +1,8 @@
 //! The methods that can be sent to a backend. No I/O.
 
-use crate::events::HOOK_PREFIX;
+/// How the names of hooks begin. A backend never gets a call of a method whose name begins with it,
+/// because a client could otherwise forge a hook.
+pub(crate) const HOOK_PREFIX: &str = "roomcast.";
 
 /// Returns whether a client's call of this method can be sent to a backend. The name becomes a part
 /// of the URL's path, so it consists of segments that have the same meaning everywhere.

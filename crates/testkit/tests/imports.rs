@@ -10,6 +10,7 @@ const SOURCES: &[&str] = &[
     "crates/redis/src",
     "crates/server/src",
     "crates/auth/src",
+    "crates/backends/src",
     "crates/node/src",
     "crates/testkit/src",
     "loadtest/src",
