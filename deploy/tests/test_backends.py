@@ -39,7 +39,8 @@ class Example:
         self.node, self.internal, self.backend = free_ports(3)
         self.process = subprocess.Popen(
             [ROOT / "examples/backends/run", language],
-            env=os.environ
+            # The node reads each ROOMCAST_ variable as an option of its own, and rejects those of the other tests.
+            env={name: value for name, value in os.environ.items() if name == "ROOMCAST_BIN" or not name.startswith("ROOMCAST_")}
             | {
                 "PORT": str(self.backend),
                 "ROOMCAST_LISTEN": f"127.0.0.1:{self.node}",
