@@ -5,16 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// No test waits longer than this for a process.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// How often conditions of other processes are checked.
-const POLL: Duration = Duration::from_millis(10);
+use crate::program::{DEADLINE, POLL, PORT_ATTEMPTS};
 
 /// A running node. It is killed when dropped.
 #[derive(Debug)]
@@ -53,20 +49,31 @@ impl Node {
     /// Panics if it does not.
     pub async fn start_until(mut command: Command, arguments: &[&str], path: &str) -> Self {
         remove_inherited_options(&mut command);
-        let address = format!("127.0.0.1:{}", free_port());
-        let internal = format!("127.0.0.1:{}", free_port());
-        let child = command
-            .args(["serve", "--listen", &address, "--internal-listen", &internal])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the node's binary starts");
-        let node = Self { child, address, internal };
-        node.wait_until("it is ready", async || {
-            http_get(&node.internal, path).await.is_some_and(|(status, _)| status == 200)
-        })
-        .await;
-        node
+        command.arg("serve").args(arguments).stdin(Stdio::null());
+        for _ in 0..PORT_ATTEMPTS {
+            let [address, internal] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+            let command = command.env("ROOMCAST_LISTEN", &address).env("ROOMCAST_INTERNAL_LISTEN", &internal);
+            let child = command.spawn().expect("the node's binary starts");
+            let mut node = Self { child, address, internal };
+            if node.becomes_ready(path).await {
+                return node;
+            }
+        }
+        panic!("no attempt to start the node succeeds");
+    }
+
+    /// Waits until a path of the internal listener responds with the status 200. Returns `false` if
+    /// the node ends, for example because another program has taken its port meanwhile.
+    async fn becomes_ready(&mut self, path: &str) -> bool {
+        let started = Instant::now();
+        while http_get(&self.internal, path).await.is_none_or(|(status, _)| status != 200) {
+            if self.child.try_wait().expect("a child of this process").is_some() {
+                return false;
+            }
+            assert!(started.elapsed() < DEADLINE, "waited in vain until the node is ready");
+            tokio::time::sleep(POLL).await;
+        }
+        true
     }
 
     /// Returns the URL of the node's socket.
