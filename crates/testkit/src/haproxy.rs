@@ -1,6 +1,7 @@
 //! HAProxy in front of nodes.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Instant;
 
@@ -35,6 +36,15 @@ impl HaProxy {
     /// Panics if it does not start.
     pub async fn start_tcp(node: &Node, options: &str) -> Self {
         Self::start_with(|port| tcp_configuration(port, node, options)).await
+    }
+
+    /// Starts a proxy that forwards requests to a server, over HTTP/2 with prior knowledge or over
+    /// HTTP/1.1 on both sides. It passes on the end of a request whose client has gone.
+    ///
+    /// # Panics
+    /// Panics if it does not start.
+    pub async fn start_http(server: SocketAddr, http2: bool) -> Self {
+        Self::start_with(|port| http_configuration(port, server, http2)).await
     }
 
     async fn start_with(configuration: impl Fn(u16) -> String) -> Self {
@@ -91,6 +101,15 @@ fn tcp_configuration(port: u16, node: &Node, options: &str) -> String {
         "global\n  fd-hard-limit 20000\n\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          listen clients\n  bind 127.0.0.1:{port}\n  server node {address} {options}\n"
+    )
+}
+
+fn http_configuration(port: u16, server: SocketAddr, http2: bool) -> String {
+    let version = if http2 { "proto h2" } else { "" };
+    format!(
+        "global\n  fd-hard-limit 20000\n  tune.h2.max-concurrent-streams 10000\n\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option abortonclose\n\
+         listen clients\n  bind 127.0.0.1:{port} {version}\n  server server {server} {version}\n"
     )
 }
 
