@@ -102,8 +102,9 @@ impl DisconnectContext {
     }
 }
 
-/// The context of a handler that decides whether a client may use a room. See
-/// [`Router::client_rooms`](crate::Router::client_rooms) for an example.
+/// The context of a handler that decides whether a client may use or join a room. See
+/// [`Router::client_rooms`](crate::Router::client_rooms) and
+/// [`Router::on_join`](crate::Router::on_join) for examples.
 #[derive(Debug)]
 pub struct RoomContext {
     pub(crate) socket: Socket,

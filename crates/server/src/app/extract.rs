@@ -34,8 +34,8 @@ use crate::error::{CallError, Code};
 /// | [`Name`] | the name of the method or event | the same |
 /// | [`Cancel`] | the call's cancellation | call handlers |
 /// | [`Disconnected`] | how the connection ended | disconnect handlers |
-/// | [`RoomName`] | the room | handlers of [`client_rooms`](crate::Router::client_rooms) and of publishes |
-/// | [`RoomAction`] | what the client requests for the room | handlers of [`client_rooms`](crate::Router::client_rooms) |
+/// | [`RoomName`] | the room | handlers of [`client_rooms`](crate::Router::client_rooms), of [joins](crate::Router::on_join) and of publishes |
+/// | [`RoomAction`] | what the client requests for the room | handlers of [`client_rooms`](crate::Router::client_rooms) and of joins |
 ///
 /// [`State`], [`Extension`], [`Json`], [`HeaderMap`] and [`Uri`] are axum's types. Connect
 /// handlers always have the request.

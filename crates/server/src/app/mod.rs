@@ -18,6 +18,7 @@ pub(crate) mod notifications;
 pub(crate) mod publishing;
 pub(crate) mod rooms;
 pub(crate) mod router;
+mod router_rooms;
 pub(crate) mod routes;
 pub(crate) mod socket;
 pub(crate) mod spans;

@@ -54,19 +54,21 @@ pub(crate) struct RoomRules {
     pub(crate) access: RoomAccess,
     /// Rooms to which only members may publish.
     pub(crate) members_only: Arc<RoomPatterns>,
+    /// The application's handler for joins of clients, if there is one.
+    pub(crate) on_join: Option<Arc<RoomHandler<RoomContext>>>,
     /// The application's handler for events of clients, if there is one.
-    pub(crate) on_publish: Option<Arc<PublishHandler>>,
+    pub(crate) on_publish: Option<Arc<RoomHandler<PublishContext>>>,
 }
 
-/// A handler that decides on the events that clients publish to some rooms.
-pub(crate) struct PublishHandler {
+/// A handler that decides on what clients do in some rooms.
+pub(crate) struct RoomHandler<C> {
     pub(crate) rooms: RoomPatterns,
-    pub(crate) handle: Arc<dyn Fn(PublishContext) -> Handling + Send + Sync>,
+    pub(crate) handle: Arc<dyn Fn(C) -> Handling + Send + Sync>,
 }
 
-impl fmt::Debug for PublishHandler {
+impl<C> fmt::Debug for RoomHandler<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishHandler").field("rooms", &self.rooms).finish_non_exhaustive()
+        f.debug_struct("RoomHandler").field("rooms", &self.rooms).finish_non_exhaustive()
     }
 }
 
@@ -81,9 +83,20 @@ impl RoomRules {
         }
     }
 
+    /// Lets the application decide on a join.
+    async fn decide_join(&self, socket: &Socket, room: &RoomName) -> Result<(), CallError> {
+        match &self.on_join {
+            Some(handler) if handler.rooms.match_room(room) => {
+                let context = RoomContext { socket: socket.clone(), action: RoomAction::Join, room: room.clone() };
+                (handler.handle)(context).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lets the application decide on an event. Returns the payload to publish in place of the
     /// client's, if the application has decided.
-    async fn decide(&self, socket: &Socket, event: &ClientEvent) -> Result<Option<Bytes>, CallError> {
+    async fn decide_publish(&self, socket: &Socket, event: &ClientEvent) -> Result<Option<Bytes>, CallError> {
         match &self.on_publish {
             Some(handler) if handler.rooms.match_room(&event.room) => {
                 let ClientEvent { room, event: name, payload } = event;
@@ -184,6 +197,7 @@ impl<'a> RoomMessage<'a> {
             match (action, kind) {
                 (RoomAction::Join, kind) => {
                     admit_new_room(&socket, &room, &kind)?;
+                    rules.decide_join(&socket, &room).await?;
                     let joining = Joining { socket: &socket, room: &room };
                     hub.local().join(&context.connection, &room).await.inspect_err(|error| {
                         if matches!(error, JoinError::NodeFull { .. }) {
@@ -197,7 +211,7 @@ impl<'a> RoomMessage<'a> {
                 (RoomAction::Leave, _) => hub.local().leave(&context.connection, &room),
                 (RoomAction::Publish, kind) => {
                     let mut event = ClientEvent { room, event, payload };
-                    if let Some(payload) = rules.decide(&socket, &event).await? {
+                    if let Some(payload) = rules.decide_publish(&socket, &event).await? {
                         event.payload = payload;
                     }
                     match kind {

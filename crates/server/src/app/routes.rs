@@ -76,7 +76,12 @@ impl RoomMethods {
     fn new(node: &Node) -> Self {
         let metrics = |action: RoomAction| node.metrics().method(action.method());
         Self {
-            rules: RoomRules { access: RoomAccess::Nobody, members_only: Arc::default(), on_publish: None },
+            rules: RoomRules {
+                access: RoomAccess::Nobody,
+                members_only: Arc::default(),
+                on_join: None,
+                on_publish: None,
+            },
             join: metrics(RoomAction::Join),
             leave: metrics(RoomAction::Leave),
             publish: metrics(RoomAction::Publish),
