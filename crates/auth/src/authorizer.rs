@@ -53,6 +53,7 @@ struct Rules {
     origins: Origins,
     token_in_query: bool,
     late: bool,
+    anonymous_apps: bool,
     expiry_grace: Duration,
 }
 
@@ -85,6 +86,7 @@ impl JwtAuthorizer {
             origins: Origins::default(),
             token_in_query: false,
             late: false,
+            anonymous_apps: false,
             expiry_grace: EXPIRY_GRACE,
         };
         Ok(Self { rules: Arc::new(RwLock::new(Arc::new(rules))) })
@@ -115,6 +117,13 @@ impl JwtAuthorizer {
     #[must_use]
     pub fn late_tokens(self) -> Self {
         self.change(|rules| rules.late = true)
+    }
+
+    /// Also treats clients that send neither a token nor `Origin`, such as apps, as anonymous. Anybody
+    /// can send such a request, so use this only if another check follows.
+    #[must_use]
+    pub fn anonymous_apps(self) -> Self {
+        self.change(|rules| rules.anonymous_apps = true)
     }
 
     /// Sets how long a connection stays open after its token has expired. Default: 25 s.
@@ -234,7 +243,7 @@ impl Authorizer for JwtAuthorizer {
         match request::token(request, rules.token_in_query) {
             Some(token) => rules.identity(token).await,
             // Without a token, only a page of an allowed origin may connect.
-            None if from_page.is_none() => rules.late(),
+            None if from_page.is_none() && !rules.anonymous_apps => rules.late(),
             None => rules.anonymous().or_else(|_| rules.late()),
         }
     }

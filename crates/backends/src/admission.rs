@@ -1,7 +1,8 @@
 //! How many requests a backend gets at the same time, and which calls wait. No I/O.
 //!
 //! One connection has at most an eighth of the slots, and at most an eighth of the places in the
-//! queue, so that one client cannot keep a backend from the others.
+//! queue, so that one client cannot keep a backend from the others. All handshakes together have at
+//! most a half, so that clients that connect cannot keep a backend from those that are connected.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,8 +11,24 @@ use parking_lot::Mutex;
 use roomcast::ConnectionId;
 use tokio::sync::oneshot;
 
-/// One connection has at most one part in this many.
-const SHARE: usize = 8;
+/// On whose behalf a request is sent, and whose share of the slots it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A connection, which has at most an eighth of the slots.
+    Connection(ConnectionId),
+    /// A client that connects. All of them together have at most half of the slots.
+    Handshake,
+}
+
+impl Owner {
+    /// The owner has at most one part in this many.
+    fn share(self) -> usize {
+        match self {
+            Self::Connection(_) => 8,
+            Self::Handshake => 2,
+        }
+    }
+}
 
 /// The slots and the queue of a backend.
 #[derive(Debug)]
@@ -29,8 +46,8 @@ struct State {
     waiting: VecDeque<Waiter>,
     /// Numbers the calls that wait.
     last_waiter: u64,
-    /// The connections that have slots or wait.
-    connections: HashMap<ConnectionId, Use>,
+    /// Those that have slots or wait.
+    owners: HashMap<Owner, Use>,
 }
 
 #[derive(Debug, Default)]
@@ -42,14 +59,14 @@ struct Use {
 #[derive(Debug)]
 struct Waiter {
     number: u64,
-    connection: ConnectionId,
+    owner: Owner,
     slot: oneshot::Sender<Slot>,
 }
 
 /// The permission for one request. When it is dropped, the next call gets it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    connection: ConnectionId,
+    owner: Owner,
     admission: Arc<Admission>,
 }
 
@@ -72,7 +89,7 @@ pub(crate) enum Admitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     QueueIsFull,
-    ConnectionHasItsShare,
+    OwnerHasItsShare,
 }
 
 impl Admission {
@@ -80,12 +97,12 @@ impl Admission {
         Arc::new(Self { concurrency, queue, state: Mutex::default() })
     }
 
-    fn slots_of_one(&self) -> usize {
-        (self.concurrency / SHARE).max(1)
+    fn slots_of(&self, owner: Owner) -> usize {
+        (self.concurrency / owner.share()).max(1)
     }
 
-    fn places_of_one(&self) -> usize {
-        (self.queue / SHARE).max(1)
+    fn places_of(&self, owner: Owner) -> usize {
+        (self.queue / owner.share()).max(1)
     }
 
     #[cfg(test)]
@@ -93,37 +110,37 @@ impl Admission {
         self.state.lock().waiting.len()
     }
 
-    pub(crate) fn enter(self: &Arc<Self>, connection: ConnectionId) -> Result<Admitted, Refusal> {
+    pub(crate) fn enter(self: &Arc<Self>, owner: Owner) -> Result<Admitted, Refusal> {
         let mut state = self.state.lock();
         let is_free = state.taken < self.concurrency;
         let is_full = state.waiting.len() >= self.queue;
-        let one = state.connections.entry(connection).or_default();
-        if is_free && one.taken < self.slots_of_one() {
+        let one = state.owners.entry(owner).or_default();
+        if is_free && one.taken < self.slots_of(owner) {
             one.taken += 1;
             state.taken += 1;
-            return Ok(Admitted::Now(self.slot(connection)));
+            return Ok(Admitted::Now(self.slot(owner)));
         }
-        let refusal = match one.waiting >= self.places_of_one() {
-            true => Some(Refusal::ConnectionHasItsShare),
+        let refusal = match one.waiting >= self.places_of(owner) {
+            true => Some(Refusal::OwnerHasItsShare),
             false => is_full.then_some(Refusal::QueueIsFull),
         };
         if let Some(refusal) = refusal {
-            state.forget_unused(connection);
+            state.forget_unused(owner);
             return Err(refusal);
         }
         one.waiting += 1;
         let (sender, slot) = oneshot::channel();
         state.last_waiter += 1;
         let number = state.last_waiter;
-        state.waiting.push_back(Waiter { number, connection, slot: sender });
+        state.waiting.push_back(Waiter { number, owner, slot: sender });
         Ok(Admitted::Later(Place { number, admission: Arc::clone(self), slot }))
     }
 
-    fn slot(self: &Arc<Self>, connection: ConnectionId) -> Slot {
-        Slot { connection, admission: Arc::clone(self) }
+    fn slot(self: &Arc<Self>, owner: Owner) -> Slot {
+        Slot { owner, admission: Arc::clone(self) }
     }
 
-    /// Gives free slots to the calls that have waited longest, except for those of connections that
+    /// Gives free slots to the calls that have waited longest, except for those of owners that
     /// have their share.
     fn give(self: &Arc<Self>) {
         loop {
@@ -131,26 +148,27 @@ impl Admission {
             if state.taken >= self.concurrency {
                 return;
             }
-            let share = self.slots_of_one();
-            let may_go =
-                |waiter: &Waiter| state.connections.get(&waiter.connection).is_none_or(|one| one.taken < share);
+            let may_go = |waiter: &Waiter| {
+                let one = state.owners.get(&waiter.owner);
+                one.is_none_or(|one| one.taken < self.slots_of(waiter.owner))
+            };
             let Some(at) = state.waiting.iter().position(may_go) else { return };
-            let Some(Waiter { connection, slot, .. }) = state.waiting.remove(at) else { return };
+            let Some(Waiter { owner, slot, .. }) = state.waiting.remove(at) else { return };
             state.taken += 1;
-            let one = state.connections.entry(connection).or_default();
+            let one = state.owners.entry(owner).or_default();
             one.taken += 1;
             one.waiting = one.waiting.saturating_sub(1);
             drop(state);
             // If the call has just stopped waiting, its slot is dropped, and given to another one.
-            drop(slot.send(self.slot(connection)));
+            drop(slot.send(self.slot(owner)));
         }
     }
 }
 
 impl State {
-    fn forget_unused(&mut self, connection: ConnectionId) {
-        if self.connections.get(&connection).is_some_and(|one| one.taken == 0 && one.waiting == 0) {
-            self.connections.remove(&connection);
+    fn forget_unused(&mut self, owner: Owner) {
+        if self.owners.get(&owner).is_some_and(|one| one.taken == 0 && one.waiting == 0) {
+            self.owners.remove(&owner);
         }
     }
 }
@@ -159,10 +177,10 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         state.taken = state.taken.saturating_sub(1);
-        if let Some(one) = state.connections.get_mut(&self.connection) {
+        if let Some(one) = state.owners.get_mut(&self.owner) {
             one.taken = one.taken.saturating_sub(1);
         }
-        state.forget_unused(self.connection);
+        state.forget_unused(self.owner);
         drop(state);
         self.admission.give();
     }
@@ -181,11 +199,11 @@ impl Drop for Place {
         // The numbers are in order. A call that has got a slot no longer waits, and a slot that it
         // has not taken is dropped with the receiver.
         let Ok(at) = state.waiting.binary_search_by_key(&self.number, |waiter| waiter.number) else { return };
-        let Some(Waiter { connection, .. }) = state.waiting.remove(at) else { return };
-        if let Some(one) = state.connections.get_mut(&connection) {
+        let Some(Waiter { owner, .. }) = state.waiting.remove(at) else { return };
+        if let Some(one) = state.owners.get_mut(&owner) {
             one.waiting = one.waiting.saturating_sub(1);
         }
-        state.forget_unused(connection);
+        state.forget_unused(owner);
     }
 }
 
@@ -193,8 +211,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn connection(number: u64) -> ConnectionId {
-        format!("{:016x}-{number:x}", 1).parse().unwrap()
+    fn connection(number: u64) -> Owner {
+        Owner::Connection(format!("{:016x}-{number:x}", 1).parse().unwrap())
     }
 
     fn now(admission: &Arc<Admission>, number: u64) -> Option<Slot> {
@@ -244,14 +262,25 @@ mod tests {
         let admission = Admission::new(16, 16);
         let slots = [now(&admission, 1).unwrap(), now(&admission, 1).unwrap()];
         let mut places = [later(&admission, 1).unwrap(), later(&admission, 1).unwrap()];
-        assert_eq!(admission.enter(connection(1)).unwrap_err(), Refusal::ConnectionHasItsShare);
+        assert_eq!(admission.enter(connection(1)).unwrap_err(), Refusal::OwnerHasItsShare);
         assert!(now(&admission, 2).is_some(), "others have slots");
         drop(slots);
         for place in &mut places {
             assert!(place.slot().await.is_some(), "it gets its share again");
         }
         drop(places);
-        assert!(admission.state.lock().connections.is_empty(), "nothing is left behind");
+        assert!(admission.state.lock().owners.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn handshakes_have_at_most_half_of_the_slots() {
+        let admission = Admission::new(4, 2);
+        let enter = || admission.enter(Owner::Handshake);
+        let _taken = [enter().unwrap(), enter().unwrap()];
+        let waiting = enter().unwrap();
+        assert!(matches!(waiting, Admitted::Later(_)));
+        assert_eq!(enter().unwrap_err(), Refusal::OwnerHasItsShare);
+        assert!(now(&admission, 1).is_some(), "connections have the others");
     }
 
     #[test]
@@ -260,6 +289,6 @@ mod tests {
         let _slot = now(&admission, 1);
         let _places = [later(&admission, 2), later(&admission, 3)];
         assert_eq!(admission.enter(connection(4)).unwrap_err(), Refusal::QueueIsFull);
-        assert_eq!(admission.state.lock().connections.len(), 3);
+        assert_eq!(admission.state.lock().owners.len(), 3);
     }
 }

@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use roomcast::{BoxFuture, CallContext, CallError, Code, ConnectionId, Context, Handler, MessageContext, NodeId};
+use roomcast::{BoxFuture, CallContext, CallError, Code, Context, Handler, MessageContext, NodeId};
 use serde_json::json;
 use tracing::{Instrument, Span, debug_span, field};
 
-use crate::admission::{Admission, Admitted, Refusal, Slot};
+use crate::admission::{Admission, Admitted, Owner, Refusal, Slot};
 use crate::body::{BodyError, Reader};
 use crate::cancel_notices::CancelNotices;
 use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
+use crate::failure::Failure;
 use crate::health::{Counted, Health};
 use crate::in_flight::InFlight;
 use crate::method;
 use crate::metrics::{BackendMetrics, Outcome};
+use crate::node_request::{NodeRequest, NodeRequestError, NodeResponse};
 use crate::options::BackendOptions;
 use crate::request::{self, Parts, now_unix};
 use crate::response_error;
@@ -53,40 +55,6 @@ struct Shared {
     cancel_notices: Option<Arc<CancelNotices>>,
 }
 
-/// A request that a node itself sends, such as one of a hook.
-#[derive(Debug)]
-pub struct NodeRequest {
-    /// The name that is appended to the backend's path. It consists of letters, digits, `_`, `.`, `-`
-    /// and `/`.
-    pub method: &'static str,
-    /// The id of the request, if it is sent again when it fails. `None`: a new id.
-    pub id: Option<String>,
-    /// Headers of this request.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-    /// The connection on behalf of which the request is sent. It counts towards the connection's share
-    /// of the backend's slots. `None`: the request takes no slot and never waits for one, so whoever
-    /// sends it bounds the number of such requests.
-    pub connection: Option<ConnectionId>,
-    /// The node that sends the request.
-    pub node: NodeId,
-    /// How long the request waits for the head of the response.
-    pub timeout: Duration,
-}
-
-/// A response of success.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct NodeResponse {
-    /// The status, which is 2xx.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
 impl Backend {
     /// Creates a backend. It opens connections when it needs them.
     ///
@@ -113,15 +81,15 @@ impl Backend {
     /// [`max_response`](BackendOptions::max_response).
     ///
     /// # Errors
-    /// Returns the error that a call would get.
+    /// Returns [`NodeRequestError`] if there is no response of success.
     ///
     /// # Cancel safety
     /// If the future is dropped, the request is cancelled.
-    pub async fn send(&self, request: NodeRequest) -> Result<NodeResponse, CallError> {
-        let NodeRequest { method, id, headers, body, connection, node, timeout } = request;
+    pub async fn send(&self, request: NodeRequest) -> Result<NodeResponse, NodeRequestError> {
+        let NodeRequest { method, id, headers, body, owner, node, timeout } = request;
         let id = id.unwrap_or_else(|| new_id(node));
-        let slot = match connection {
-            Some(connection) => Some(self.0.slot(connection).await?),
+        let slot = match owner {
+            Some(owner) => Some(self.0.slot(owner).await?),
             None => None,
         };
         let parts = || Parts {
@@ -149,9 +117,10 @@ impl Backend {
         if let Some(request) = call.request() {
             request::forward(&shared.options.forward, &request.headers, &mut headers);
         }
-        headers.extend(request::of_client(&id, socket.id(), socket.user(), socket.identity().as_deref())?);
+        request::identify_call(&id, &mut headers)?;
+        request::identify_client(Some(socket.id()), socket.user(), socket.identity().as_deref(), &mut headers)?;
 
-        let slot = Some(shared.slot(socket.id()).await?);
+        let slot = shared.slot(Owner::Connection(socket.id())).await.map_err(|failure| failure.error)?;
         // The node cancels the call at its deadline, if that is earlier.
         let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
         let parts = || Parts {
@@ -164,11 +133,11 @@ impl Backend {
             timestamp: now_unix(),
         };
         let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
-        let result = shared.exchange(slot, shared.options.timeout, parts, shared.options.streams).await;
+        let result = shared.exchange(Some(slot), shared.options.timeout, parts, shared.options.streams).await;
         if let Some(watch) = watch {
             watch.disarm();
         }
-        result.map(|(_, body)| body)
+        result.map(|(_, body)| body).map_err(|failure| failure.error)
     }
 }
 
@@ -180,26 +149,30 @@ impl<S> Handler<CallContext, (), S> for Backend {
 
 impl Shared {
     /// Waits for a slot.
-    async fn slot(&self, connection: ConnectionId) -> Result<Slot, CallError> {
-        let not_sent = |error: CallError| {
+    async fn slot(&self, owner: Owner) -> Result<Slot, Failure> {
+        let not_sent = |code: Code, message: &'static str| {
             self.health.metrics.count(Outcome::NotSent);
-            error
+            Failure::not_sent(CallError::new(code, message))
         };
-        let mut place = match self.admission.enter(connection) {
+        let mut place = match self.admission.enter(owner) {
             Ok(Admitted::Now(slot)) => return Ok(slot),
             Ok(Admitted::Later(place)) => place,
             Err(Refusal::QueueIsFull) => {
-                return Err(not_sent(CallError::new(Code::Unavailable, "too many calls wait for the backend")));
+                return Err(not_sent(Code::Unavailable, "too many calls wait for the backend"));
             }
-            Err(Refusal::ConnectionHasItsShare) => {
-                let message = "too many calls of this connection wait for the backend";
-                return Err(not_sent(CallError::new(Code::ResourceExhausted, message)));
+            Err(Refusal::OwnerHasItsShare) => {
+                return Err(match owner {
+                    Owner::Connection(_) => {
+                        not_sent(Code::ResourceExhausted, "too many calls of this connection wait for the backend")
+                    }
+                    Owner::Handshake => not_sent(Code::Unavailable, "too many clients connect at the moment"),
+                });
             }
         };
         let _queued = Counted::new(&self.health.metrics.queued);
         match tokio::time::timeout(self.options.queue_time, place.slot()).await {
             Ok(Some(slot)) => Ok(slot),
-            _ => Err(not_sent(CallError::new(Code::Unavailable, "the backend is busy"))),
+            _ => Err(not_sent(Code::Unavailable, "the backend is busy")),
         }
     }
 
@@ -210,24 +183,16 @@ impl Shared {
         timeout: Duration,
         parts: impl Fn() -> Parts<'a>,
         streams: bool,
-    ) -> Result<(axum::http::response::Parts, Bytes), CallError> {
+    ) -> Result<(axum::http::response::Parts, Bytes), Failure> {
         let exchange = self.health.begin(slot)?;
         let span = self.span(parts().method);
         let sent = tokio::time::timeout(timeout, self.send(&parts)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
             Ok(Ok(sent)) => sent,
-            Ok(Err(Unsent::Request(error))) => return Err(error),
-            Ok(Err(Unsent::Http(error, text))) => {
-                return Err(exchange.end(&span, Outcome::of_send(&error), &text, error.into()));
-            }
+            Ok(Err(failure)) => return Err(exchange.end(&span, failure)),
             Err(_elapsed) => {
                 let message = format!("the backend did not respond within {timeout:?}");
-                return Err(exchange.end(
-                    &span,
-                    Outcome::Timeout,
-                    &message,
-                    CallError::new(Code::DeadlineExceeded, &*message),
-                ));
+                return Err(exchange.end(&span, Failure::timeout(message)));
             }
         };
         let (head, body) = response.into_parts();
@@ -252,38 +217,32 @@ impl Shared {
                 Ok((head, body))
             }
             Err(BodyOrStatus::Status(body)) => {
-                let error = response_error::of(head.status, &head.headers, &body, SystemTime::now());
                 let outcome = if head.status.is_client_error() { Outcome::Rejected } else { Outcome::Failed };
                 let text = String::from_utf8_lossy(&body[..body.len().min(MAX_LOGGED)]).into_owned();
+                let reason = format!("status {}: {}", head.status.as_u16(), text.escape_debug());
+                let error = response_error::of(head.status, &head.headers, &body, SystemTime::now());
                 if body.len() < MAX_ERROR_BODY {
                     in_flight.finish();
                 }
-                Err(exchange.end(
-                    &span,
-                    outcome,
-                    &format!("status {}: {}", head.status.as_u16(), text.escape_debug()),
-                    error,
-                ))
+                Err(exchange.end(&span, Failure { outcome, reason, error }))
             }
-            Err(BodyOrStatus::Body(problem)) => {
-                let (outcome, text, error) = self.of_body(problem);
-                Err(exchange.end(&span, outcome, &text, error))
-            }
+            Err(BodyOrStatus::Body(problem)) => Err(exchange.end(&span, self.of_body(problem))),
         }
     }
 
     /// Sends a request until it may have been executed, at most twice.
-    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>) -> Result<(InFlight, Response<Incoming>), Unsent> {
+    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>) -> Result<(InFlight, Response<Incoming>), Failure> {
         let mut is_retry = false;
         loop {
-            let request = request::build(&self.options, parts()).map_err(Unsent::Request)?;
+            let request = request::build(&self.options, parts()).map_err(Failure::not_sent)?;
             let (request, in_flight) = InFlight::new(request);
             match self.client.send(request).await {
                 Ok(response) => return Ok((in_flight, response)),
                 Err(error) => {
                     let kind = SendError::from(&error);
                     if is_retry || kind != SendError::NotExecuted {
-                        return Err(Unsent::Http(kind, with_causes(&error)));
+                        let (outcome, reason) = (Outcome::of_send(&kind), with_causes(&error));
+                        return Err(Failure { outcome, reason, error: kind.into() });
                     }
                     is_retry = true;
                     tokio::time::sleep(RETRY_AFTER).await;
@@ -292,19 +251,22 @@ impl Shared {
         }
     }
 
-    fn of_body(&self, problem: BodyError) -> (Outcome, String, CallError) {
+    fn of_body(&self, problem: BodyError) -> Failure {
         match problem {
             BodyError::TooLarge => {
                 let message = format!("the backend's response is larger than {} bytes", self.options.max_response);
-                (Outcome::Invalid, message.clone(), CallError::new(Code::Internal, message))
+                let error = CallError::new(Code::Internal, &*message);
+                Failure { outcome: Outcome::Invalid, reason: message, error }
             }
-            BodyError::Lost(text) => (Outcome::Unreachable, text, SendError::Lost.into()),
+            BodyError::Lost(reason) => Failure { outcome: Outcome::Unreachable, reason, error: SendError::Lost.into() },
             BodyError::Timeout => {
-                let message = format!("the backend's response did not continue within {:?}", self.options.idle_timeout);
-                (Outcome::Timeout, message.clone(), CallError::new(Code::DeadlineExceeded, message))
+                let waited = self.options.idle_timeout;
+                Failure::timeout(format!("the backend's response did not continue within {waited:?}"))
             }
-            BodyError::Stream(error) => (Outcome::Invalid, error.to_string(), error.into()),
-            BodyError::Error(error) => (Outcome::Rejected, error.to_string(), error),
+            BodyError::Stream(error) => {
+                Failure { outcome: Outcome::Invalid, reason: error.to_string(), error: error.into() }
+            }
+            BodyError::Error(error) => Failure { outcome: Outcome::Rejected, reason: error.to_string(), error },
         }
     }
 
@@ -324,14 +286,6 @@ impl Shared {
             error.type = field::Empty,
         )
     }
-}
-
-/// Why there is no response.
-enum Unsent {
-    /// The request is not valid, with the error for the client.
-    Request(CallError),
-    /// The HTTP client failed, with the text for the log.
-    Http(SendError, String),
 }
 
 /// Why a response has no result.

@@ -95,7 +95,7 @@ impl CancelNotices {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("roomcast-call", value(call)?);
-        headers.insert("roomcast-hook", HeaderValue::from_static("cancel"));
+        headers.insert(request::HOOK_HEADER, HeaderValue::from_static("cancel"));
         // The same for each attempt, so that the backend can recognize a repetition.
         let id = format!("{call}-cancel");
         let parts = Parts {

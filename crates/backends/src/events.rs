@@ -6,12 +6,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use roomcast::{BoxFuture, EVENTS_CONTENT_TYPE, EventBatch, EventSink, NodeId};
 
-use crate::backend::{Backend, NodeRequest};
+use crate::backend::Backend;
+use crate::node_request::NodeRequest;
+use crate::request::HOOK_HEADER;
 
 /// The name of this hook. A batch is POSTed to the backend's URL, followed by `/` and this name.
 const HOOK: &str = "roomcast.events";
-
-const HOOK_HEADER: HeaderName = HeaderName::from_static("roomcast-hook");
 
 /// The id of a batch. The header exists even if requests are not signed, because a backend recognises a
 /// repeated batch by it.
@@ -64,7 +64,7 @@ impl EventDelivery {
             id: Some(batch.id),
             headers,
             body: batch.body,
-            connection: None,
+            owner: None,
             node: self.node,
             timeout: self.backend.options().timeout.min(TIMEOUT),
         })

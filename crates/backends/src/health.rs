@@ -10,6 +10,7 @@ use tracing::Span;
 
 use crate::admission::Slot;
 use crate::breaker::{self, Breaker, BreakerState, Pass};
+use crate::failure::Failure;
 use crate::metrics::{OneBackend, Outcome};
 
 /// What is known about the health of a backend.
@@ -30,12 +31,12 @@ impl Health {
     /// Begins a request.
     ///
     /// # Errors
-    /// Returns the error for the client if the breaker is open.
-    pub(crate) fn begin(&self, slot: Option<Slot>) -> Result<Exchange<'_>, CallError> {
+    /// Returns a failure if the breaker is open.
+    pub(crate) fn begin(&self, slot: Option<Slot>) -> Result<Exchange<'_>, Failure> {
         let pass = self.breaker.lock().admit(Instant::now()).map_err(|wait| {
             self.metrics.count(Outcome::NotSent);
             let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
-            error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 }))
+            Failure::not_sent(error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 })))
         })?;
         let in_flight = Counted::new(&self.metrics.in_flight);
         Ok(Exchange { health: self, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
@@ -68,18 +69,19 @@ impl Exchange<'_> {
         self.health.is_failing.store(false, Ordering::Relaxed);
     }
 
-    /// Ends with an error: `text` is for the log, and `error` for the client.
-    pub(crate) fn end(mut self, span: &Span, outcome: Outcome, text: &str, error: CallError) -> CallError {
-        self.outcome = outcome;
+    /// Ends with a failure, which is logged.
+    pub(crate) fn end(mut self, span: &Span, failure: Failure) -> Failure {
+        let Failure { outcome, reason, .. } = &failure;
+        self.outcome = *outcome;
         span.record("error.type", outcome.as_str());
         let backend = &*self.health.name;
         let is_failure = outcome.health() == breaker::Outcome::Failure;
         if is_failure && !self.health.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(parent: span, backend, error = text, "a request to a backend failed; later ones are logged at debug");
+            tracing::warn!(parent: span, backend, error = reason, "a request to a backend failed; later ones are logged at debug");
         } else {
-            tracing::debug!(parent: span, backend, error = text, "a request to a backend failed");
+            tracing::debug!(parent: span, backend, error = reason, "a request to a backend failed");
         }
-        error
+        failure
     }
 }
 

@@ -24,9 +24,9 @@
 //!
 //! Reading order, from what does no I/O to what does: `options` → `method` → `request` and `signature`
 //! → `response_error` → `stream` → `breaker` → `admission` → `in_flight` and `connector` (requests
-//! that can be cancelled at any time) → `client` → `body` → `metrics` → `health` → `cancel_notices` → `backend`
-//! (all of it).
-//! `events` delivers lifecycle events. `check` finds out whether a backend notices a cancellation.
+//! that can be cancelled at any time) → `client` → `body` → `metrics` → `failure` → `health` →
+//! `cancel_notices` → `node_request` → `backend` (all of it). `hook_metrics` → `hooks` let a backend
+//! decide about what clients do. `events` delivers lifecycle events. `check` finds out whether a backend notices a cancellation.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
@@ -40,20 +40,28 @@ mod check;
 mod client;
 mod connector;
 mod events;
+mod failure;
 mod health;
+mod hook_metrics;
+mod hooks;
 mod in_flight;
 mod method;
 mod metrics;
+mod node_request;
 mod options;
 mod request;
 mod response_error;
 mod signature;
 mod stream;
 
-pub use backend::{Backend, NodeRequest, NodeResponse};
+pub use admission::Owner;
+pub use backend::Backend;
 pub use check::{CancelCheck, CancelCheckError, CancelFinding};
 pub use client::InvalidCaCertificates;
 pub use events::EventDelivery;
+pub use hook_metrics::HookMetrics;
+pub use hooks::Hook;
 pub use metrics::BackendMetrics;
+pub use node_request::{NodeRequest, NodeRequestError, NodeResponse};
 pub use options::{BackendOptions, BackendUrl, InvalidUrl};
 pub use signature::{SecretError, SigningSecrets};

@@ -1,4 +1,4 @@
-//! The request of a call. No I/O.
+//! What a request to a backend consists of. No I/O.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,9 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// The largest identity data that fits into a header, in bytes before the encoding.
 const MAX_META: usize = 4 * 1024;
+
+/// The header with the kind of a request that is not a call.
+pub(crate) const HOOK_HEADER: HeaderName = HeaderName::from_static("roomcast-hook");
 
 /// What a request consists of.
 #[derive(Debug)]
@@ -75,18 +78,23 @@ pub(crate) fn now_unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Returns the headers that describe a client and its call.
-pub(crate) fn of_client(
-    id: &str,
-    connection: ConnectionId,
+/// Sets the header that names a call.
+pub(crate) fn identify_call(id: &str, headers: &mut HeaderMap) -> Result<(), CallError> {
+    set(headers, "roomcast-call", id)
+}
+
+/// Sets the headers that describe a client. A client that connects has no connection yet.
+pub(crate) fn identify_client(
+    connection: Option<ConnectionId>,
     user: Option<&UserId>,
     identity: Option<&Identity>,
-) -> Result<HeaderMap, CallError> {
-    let mut headers = HeaderMap::new();
-    set(&mut headers, "roomcast-call", id)?;
-    set(&mut headers, "roomcast-connection", &connection.to_string())?;
+    headers: &mut HeaderMap,
+) -> Result<(), CallError> {
+    if let Some(connection) = connection {
+        set(headers, "roomcast-connection", &connection.to_string())?;
+    }
     if let Some(user) = user {
-        set(&mut headers, "roomcast-user", &percent_encoded(user))?;
+        set(headers, "roomcast-user", &percent_encoded(user))?;
     }
     if let Some(meta) = identity.map(|identity| &identity.meta).filter(|meta| !meta.is_null()) {
         let json = meta.to_string();
@@ -95,9 +103,9 @@ pub(crate) fn of_client(
                 format!("the data of the client's identity take {} bytes; at most {MAX_META} can be sent", json.len());
             return Err(CallError::new(Code::ResourceExhausted, message));
         }
-        set(&mut headers, "roomcast-meta", &URL_SAFE_NO_PAD.encode(json))?;
+        set(headers, "roomcast-meta", &URL_SAFE_NO_PAD.encode(json))?;
     }
-    Ok(headers)
+    Ok(())
 }
 
 /// Copies the headers that a backend gets from the request that opened the connection.
@@ -115,7 +123,8 @@ pub(crate) fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), CallError> {
+/// Sets a header of a request.
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), CallError> {
     let value = HeaderValue::from_str(value).map_err(|_| {
         CallError::invalid_argument(format!("the value of the header {name} contains a control character"))
     })?;
@@ -139,14 +148,16 @@ mod tests {
         identity.meta = json!({ "team": "ü" });
         let user = UserId::new("josé5%").unwrap();
         let connection: ConnectionId = "0000000000000001-7".parse().unwrap();
-        let headers = of_client("c1", connection, Some(&user), Some(&identity)).unwrap();
+        let mut headers = HeaderMap::new();
+        identify_client(Some(connection), Some(&user), Some(&identity), &mut headers).unwrap();
         assert_eq!(header(&headers, "roomcast-user"), "jos%C3%A95%25");
         assert_eq!(header(&headers, "roomcast-connection"), connection.to_string());
         let meta = URL_SAFE_NO_PAD.decode(header(&headers, "roomcast-meta")).unwrap();
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&meta).unwrap(), identity.meta);
 
         identity.meta = json!("x".repeat(MAX_META));
-        assert_eq!(of_client("c1", connection, None, Some(&identity)).unwrap_err().code, Code::ResourceExhausted);
+        let error = identify_client(None, None, Some(&identity), &mut headers).unwrap_err();
+        assert_eq!(error.code, Code::ResourceExhausted);
     }
 
     #[test]

@@ -203,10 +203,11 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
     if let Some(rooms) = &*config.members_only {
         router = router.members_only(rooms.clone());
     }
-    if let Some(authentication) = &setup.authentication {
-        router = router.authorizer(authentication.authorizer.clone());
-        authentication.authorizer.register_metrics(registry)?;
+    let tokens = setup.authentication.as_ref().map(|authentication| &authentication.authorizer);
+    if let Some(tokens) = tokens {
+        tokens.register_metrics(registry)?;
     }
+    router = setup.hooks.add_to(router, tokens, registry)?;
     router = setup.backends.add_to(router, registry)?;
     node.register_metrics(registry)?;
     let mut app = public::routes(router, setup.backends.forward_headers());

@@ -51,6 +51,7 @@ impl Authentication {
         let authorizer = authorizer.origins(auth.origins.clone()).token_rules(tokens).expiry_grace(*auth.expiry_grace);
         let authorizer = if *auth.query_token { authorizer.token_in_query() } else { authorizer };
         let authorizer = if *auth.late { authorizer.late_tokens() } else { authorizer };
+        let authorizer = if config.hooks.connect.is_some() { authorizer.anonymous_apps() } else { authorizer };
         Ok(Some(Self { authorizer, digest: files.digest.finalize().into() }))
     }
 }

@@ -66,8 +66,14 @@ impl Backends {
     }
 
     /// Returns the backend with a name.
-    pub(crate) fn find(&self, name: &str) -> Option<&Backend> {
-        self.backends.iter().map(|(_, backend)| backend).find(|backend| backend.options().name == name)
+    ///
+    /// # Errors
+    /// Returns what is wrong if there is no such backend.
+    pub(crate) fn find(&self, name: &str) -> Result<&Backend, String> {
+        let mut backends = self.backends.iter().map(|(_, backend)| backend);
+        backends
+            .find(|backend| backend.options().name == name)
+            .ok_or_else(|| format!("there is no backend {name:?}; add a table [[backend]] with this name"))
     }
 
     /// Adds the calls that backends answer, and registers the metrics.

@@ -47,6 +47,7 @@ fn check_all(layers: &Layers, setup: &Setup) -> ExitCode {
         print(&format!("{summary}\n"));
     }
     print(&setup.backends.summary());
+    print(&setup.hooks.summary());
     if in_runtime(check_services(setup)) == Some(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -32,10 +32,7 @@ impl LifecycleEvents {
                 format!("it is empty; name some of {}", EventKind::ALL.map(EventKind::as_str).join(", ")),
             ));
         }
-        let backend = backends.find(&table.backend).ok_or_else(|| {
-            let name = &table.backend;
-            wrong("backend", format!("there is no backend {name:?}; add a table [[backend]] with this name"))
-        })?;
+        let backend = backends.find(&table.backend).map_err(|problem| wrong("backend", problem))?;
         let mut rules = EventRules::default();
         rules.max_waiting = config.hooks.events_max.get();
         let occupancy = occupancy(table, &kinds).map_err(|problem| wrong("rooms", problem))?;

@@ -20,6 +20,7 @@ mod demo;
 mod descriptors;
 mod events;
 mod health;
+mod hooks;
 mod http;
 mod internal;
 mod listener;

@@ -17,10 +17,10 @@ use crate::config::{ConfigError, Layers, Setting, settings};
 use crate::descriptors::Descriptors;
 use crate::setup::Setup;
 use crate::telemetry::Logs;
-use crate::{backends, events};
+use crate::{backends, events, hooks};
 
 /// The tables that only a restart applies.
-const TABLES: [&str; 2] = [events::EVENTS, backends::TABLES];
+const TABLES: [&str; 5] = [events::EVENTS, hooks::CONNECT, hooks::JOIN, hooks::PUBLISH, backends::TABLES];
 
 /// SIGHUP, which ends the process if it is not received.
 pub(crate) struct ReloadSignal(Signal);

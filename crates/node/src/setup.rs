@@ -12,6 +12,7 @@ use crate::auth::Authentication;
 use crate::backends::Backends;
 use crate::config::{Config, ConfigError, Count, Layers, Memory, unreadable};
 use crate::events::LifecycleEvents;
+use crate::hooks::Hooks;
 use crate::machine;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::tls::{self, Tls};
@@ -30,6 +31,7 @@ pub(crate) struct Setup {
     /// `None`: clients are not authenticated.
     pub(crate) authentication: Option<Authentication>,
     pub(crate) backends: Backends,
+    pub(crate) hooks: Hooks,
     /// `None`: no lifecycle events.
     pub(crate) events: Option<LifecycleEvents>,
     /// What a connection may do.
@@ -53,8 +55,9 @@ impl Setup {
         let (tls, redis, options) = (tls(&config, layers)?, redis(&config, layers)?, options(&config));
         let authentication = Authentication::load(&config, layers)?;
         let backends = Backends::load(&config, layers)?;
+        let hooks = Hooks::load(&config, &backends, layers)?;
         let events = LifecycleEvents::load(&config, &backends, layers)?;
-        let setup = Self { config, tls, redis, authentication, backends, events, options };
+        let setup = Self { config, tls, redis, authentication, backends, hooks, events, options };
         setup.check_api_key(*setup.config.internal_listen, layers)?;
         Ok(setup)
     }

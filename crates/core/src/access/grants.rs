@@ -348,6 +348,22 @@ impl Grants {
         Self { allowed: allowed.into_iter().map(|(pattern, rights)| Allowed { pattern, rights }).collect() }
     }
 
+    /// Returns what these or the other grants permit, with at most [`MAX_PATTERNS`] different
+    /// patterns, of which these come first.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut allowed: BTreeMap<_, _> =
+            self.allowed.iter().map(|allowed| (allowed.pattern.clone(), allowed.rights)).collect();
+        for Allowed { pattern, rights } in &*other.allowed {
+            if let Some(own) = allowed.get_mut(pattern) {
+                *own |= rights;
+            } else if allowed.len() < MAX_PATTERNS {
+                allowed.insert(pattern.clone(), *rights);
+            }
+        }
+        Self { allowed: allowed.into_iter().map(|(pattern, rights)| Allowed { pattern, rights }).collect() }
+    }
+
     /// Lists the grants.
     pub fn list(&self) -> Vec<Grant> {
         let grant = |allowed: &Allowed| Grant {
@@ -401,6 +417,19 @@ mod tests {
             assert!(grants.allow(Right::Join, room) && grants.allow(Right::Publish, room), "{room}");
             assert!(!grants.allow(Right::Members, room), "{room}");
         }
+    }
+
+    #[test]
+    fn a_union_permits_what_one_of_both_permits_up_to_the_limit() {
+        let rule = |rooms: &[&str], right: &str| grants(&serde_json::json!([{ "rooms": rooms, "do": [right] }]));
+        let union = rule(&["a", "b"], "join").union(&rule(&["b", "c"], "publish"));
+        assert_eq!(union.allowed.len(), 3);
+        assert!(union.allow(Right::Join, "b") && union.allow(Right::Publish, "b") && union.allow(Right::Publish, "c"));
+        assert!(!union.allow(Right::Publish, "a") && !union.allow(Right::Join, "c"));
+
+        let rooms: Vec<_> = (0..MAX_PATTERNS).map(|room| format!("room{room}")).collect();
+        let all = grants(&serde_json::json!([{ "rooms": rooms, "do": ["join"] }]));
+        assert_eq!(all.union(&rule(&["a"], "join")), all);
     }
 
     #[test]

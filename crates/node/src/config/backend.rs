@@ -100,6 +100,39 @@ pub(crate) struct Hooks {
     /// The lifecycle events that a backend receives; without this table, there are none
     #[serde(default)]
     pub(crate) events: Option<EventsTable>,
+    /// Asks a backend about each client that connects; without this table, only the table auth decides
+    #[serde(default)]
+    pub(crate) connect: Option<ConnectTable>,
+    /// Asks a backend before a client joins some rooms
+    #[serde(default)]
+    pub(crate) join: Option<RoomHookTable>,
+    /// Asks a backend before an event that a client publishes to some rooms is published
+    #[serde(default)]
+    pub(crate) publish: Option<RoomHookTable>,
+}
+
+/// A hook that decides about clients that connect
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectTable {
+    /// Name of the backend
+    pub(crate) backend: String,
+    /// How long the node waits for a response; 2s by default, and at most 4s
+    #[serde(default)]
+    pub(crate) timeout: Option<String>,
+}
+
+/// A hook that decides about what clients do in some rooms
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoomHookTable {
+    /// Patterns of the rooms, such as private:**
+    pub(crate) rooms: Vec<String>,
+    /// Name of the backend
+    pub(crate) backend: String,
+    /// How long the node waits for a response; 2s by default
+    #[serde(default)]
+    pub(crate) timeout: Option<String>,
 }
 
 /// The lifecycle events that a backend receives
