@@ -9,9 +9,19 @@ use roomcast::{CallPattern, Router};
 use roomcast_backends::{Backend, BackendMetrics, BackendOptions, BackendUrl, InvalidUrl, SigningSecrets};
 
 use crate::config::{BackendTable, Config, ConfigError, Layers, unreadable};
+use crate::permission::BUILT_IN;
 
 /// Where the tables are in the configuration.
 pub(crate) const TABLES: &str = "backend";
+
+/// The largest number of backends. Each has its own connections, queue and series of metrics.
+const MAX_BACKENDS: usize = 64;
+
+/// The largest number of patterns of all backends together. Each call looks at all of them.
+const MAX_PATTERNS: usize = 1000;
+
+/// The largest number of configured headers of a backend, and of headers that it gets from clients.
+const MAX_HEADERS: usize = 32;
 
 /// The headers that describe the connection or the body, or that only a node may set.
 const FORBIDDEN: [HeaderName; 7] = [
@@ -34,6 +44,10 @@ impl Backends {
     pub(crate) fn load(config: &Config, layers: &Layers) -> Result<Self, ConfigError> {
         let metrics = BackendMetrics::new().map_err(|error| layers.wrong(TABLES, error.to_string()))?;
         let (mut names, mut known) = (BTreeSet::new(), BTreeSet::new());
+        if config.backend.len() > MAX_BACKENDS {
+            let problem = format!("there are {} backends; at most {MAX_BACKENDS} are allowed", config.backend.len());
+            return Err(layers.wrong(TABLES, problem));
+        }
         let mut backends = Vec::new();
         for (at, table) in config.backend.iter().enumerate() {
             let wrong = |key: &str, problem: String| layers.wrong(format!("{TABLES}.{at}.{key}"), problem);
@@ -43,10 +57,17 @@ impl Backends {
             let mut patterns = Vec::new();
             for text in &table.calls {
                 let pattern: CallPattern = text.parse().map_err(|error| wrong("calls", format!("{error}")))?;
+                if let Some(built_in) = BUILT_IN.iter().find(|name| text.starts_with(**name)) {
+                    let problem = format!("the node itself answers all methods {built_in}…; remove {text:?}");
+                    return Err(wrong("calls", problem));
+                }
                 if !known.insert(text) {
                     return Err(wrong("calls", format!("the pattern {text:?} is configured twice")));
                 }
                 patterns.push(pattern);
+            }
+            if known.len() > MAX_PATTERNS {
+                return Err(wrong("calls", format!("all backends have more than {MAX_PATTERNS} patterns together")));
             }
             let options = options(table, config).map_err(|(key, problem)| wrong(key, problem))?;
             let backend = Backend::new(options, &metrics).map_err(|error| wrong("ca_file", error.to_string()))?;
@@ -133,6 +154,11 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
     for (key, given, count) in counts {
         if let Some(given) = given {
             *count = BackendTable::count(given).map_err(|allowed| (key, format!("cannot use {given}: {allowed}")))?;
+        }
+    }
+    for (key, count) in [("headers", table.headers.len()), ("forward", table.forward.len())] {
+        if count > MAX_HEADERS {
+            return Err((key, format!("there are {count} headers; at most {MAX_HEADERS} are allowed")));
         }
     }
     for (name, value) in &table.headers {

@@ -2,8 +2,9 @@
 
 use roomcast::{Name, Names, Right, RoomName};
 
-/// How the names of built-in methods begin. Grants on calls do not apply to them.
-const BUILT_IN: [&str; 2] = ["rooms/", "auth/"];
+/// How the names of built-in methods begin. Grants on calls do not apply to them, and no backend
+/// answers them.
+pub(crate) const BUILT_IN: [&str; 2] = ["rooms/", "auth/"];
 
 /// A right on a room or on a method.
 #[derive(Debug)]

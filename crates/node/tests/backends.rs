@@ -101,6 +101,7 @@ fn check_shows_the_backends() {
 #[test]
 fn a_wrong_table_is_reported_with_its_key_its_value_and_what_to_change() {
     let good = "[[backend]]\nname = \"chat\"\ncalls = [\"chat.*\"]\nurl = \"http://chat:8080/rpc\"\n";
+    let patterns = format!("calls = {:?}", (0..1000).map(|at| format!("m{at}")).collect::<Vec<_>>());
     for (at, (change, expected)) in [
         ("timeout = \"soon\"", "backend.0.timeout: cannot use \"soon\": it must be a time over 0"),
         (
@@ -128,6 +129,19 @@ fn a_wrong_table_is_reported_with_its_key_its_value_and_what_to_change() {
             "backend.1.calls: the pattern \"chat.*\" is configured twice",
         ),
         ("[[backend]]\nname = \"b\"\nurl = \"http://x\"\ncalls = [\"chat*\"]", "backend.1.calls: pattern \"chat*\""),
+        (
+            "[[backend]]\nname = \"b\"\nurl = \"http://x\"\ncalls = [\"rooms/**\"]",
+            "backend.1.calls: the node itself answers all methods rooms/…; remove \"rooms/**\"",
+        ),
+        (&format!("forward = {:?}", ["x"; 33]), "backend.0.forward: there are 33 headers; at most 32 are allowed"),
+        (
+            &"[[backend]]\nname = \"b\"\nurl = \"http://x\"\n".repeat(64),
+            "backend: there are 65 backends; at most 64 are allowed",
+        ),
+        (
+            &format!("[[backend]]\nname = \"b\"\nurl = \"http://x\"\n{patterns}"),
+            "backend.1.calls: all backends have more than 1000 patterns together",
+        ),
     ]
     .into_iter()
     .enumerate()
