@@ -57,7 +57,7 @@ impl HookMetrics {
     /// # Errors
     /// Returns `prometheus::Error` if a metric is invalid, which does not happen.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let help = "Time until a hook decided about what a client wants to do, by outcome";
+        let help = "Time until a hook decided about a request of a client, by outcome";
         let options = HistogramOpts::new("roomcast_hook_seconds", help);
         let buckets = vec![0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let seconds = HistogramVec::new(options.buckets(buckets), &["hook", "outcome"])?;

@@ -30,7 +30,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// [`Router::on_publish`](roomcast::Router::on_publish). An [`Authorizer`](roomcast::Authorizer) can
 /// use it to [decide about clients that connect](Self::connect).
 ///
-/// A status of 2xx permits what the client wants to do. A status of 4xx refuses it, with the error
+/// A status of 2xx permits what the client requests. A status of 4xx refuses it, with the error
 /// that a call would get. If there is no such response, the client gets `UNAVAILABLE`, and nothing
 /// happens. When a client publishes, a response with status 204 leaves the payload as it is, and the
 /// body of any other response of success replaces it.
