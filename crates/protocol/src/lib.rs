@@ -4,7 +4,7 @@
 //! arguments; bytes and events are results. The crate `roomcast` adds the I/O.
 //!
 //! Reading order: the frames, the WebSocket layer below them, then the two ends of a connection,
-//! which use both.
+//! which use both. [`v1`] contains the frames of the next version.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
@@ -17,6 +17,7 @@ mod frame;
 mod keepalive;
 mod limits;
 mod server;
+pub mod v1;
 mod websocket;
 mod websocket_client;
 
