@@ -201,10 +201,13 @@ impl JwtAuthorizer {
     /// refreshes. Open connections keep their rights until they refresh their token or close.
     ///
     /// If both authorizers fetch the keys of an issuer from the same URL, this authorizer keeps the
-    /// keys that it has already fetched.
+    /// keys that it has already fetched. It also keeps the decision about [apps without a
+    /// token](Self::anonymous_apps).
     pub fn replace(&self, other: &Self) {
         let mut rules = Arc::clone(&other.rules.read());
         let mut own = self.rules.write();
+        // What follows the authorizer does not change with its rules.
+        Arc::make_mut(&mut rules).anonymous_apps = own.anonymous_apps;
         for (issuer, keys) in &mut Arc::make_mut(&mut rules).keys {
             let fetched = own.keys.get(issuer).and_then(KeySource::remote);
             if let (Some(fetched), Some(new)) = (fetched, keys.remote()) {
@@ -243,7 +246,10 @@ impl Authorizer for JwtAuthorizer {
         match request::token(request, rules.token_in_query) {
             Some(token) => rules.identity(token).await,
             // Without a token, only a page of an allowed origin may connect.
-            None if from_page.is_none() && !rules.anonymous_apps => rules.late(),
+            None if from_page.is_none() => rules.late().or_else(|error| match rules.anonymous_apps {
+                true => rules.anonymous(),
+                false => Err(error),
+            }),
             None => rules.anonymous().or_else(|_| rules.late()),
         }
     }

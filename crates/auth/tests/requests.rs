@@ -109,6 +109,20 @@ async fn a_page_of_the_own_origin_may_be_anonymous_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_app_without_a_token_is_anonymous_only_if_another_check_follows() {
+    let strict = authorizer();
+    assert_eq!(connect(&strict, "/", &[HOST]).await.err(), Some(StatusCode::UNAUTHORIZED));
+    let followed = authorizer().anonymous_apps();
+    let (mut app, _) = connect(&followed, "/", &[HOST]).await.unwrap();
+    assert!(may_join(&mut app, "public:news").await && !may_join(&mut app, "team:red:a").await);
+    assert!(connect(&followed, "/", &[HOST, ("origin", "https://evil.example")]).await.is_err());
+
+    // New rules decide nothing about the check that follows.
+    strict.replace(&followed);
+    assert_eq!(connect(&strict, "/", &[HOST]).await.err(), Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
 async fn a_token_in_the_url_needs_to_be_allowed() {
     let uri = format!("/socket?token={}", token(&json!({})));
     assert_eq!(connect(&authorizer(), &uri, &[HOST]).await.unwrap_err(), StatusCode::UNAUTHORIZED);

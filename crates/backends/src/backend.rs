@@ -50,9 +50,18 @@ pub struct Backend(Arc<Shared>);
 struct Shared {
     options: BackendOptions,
     client: HttpClient,
+    calls: Lane,
+    /// The requests of nodes.
+    hooks: Lane,
+    cancel_notices: Option<Arc<CancelNotices>>,
+}
+
+/// The slots and the circuit breaker of one kind of requests. Calls and hooks each have their own, so
+/// that whoever calls slow or failing methods does not keep other clients from what hooks decide.
+#[derive(Debug)]
+struct Lane {
     admission: Arc<Admission>,
     health: Health,
-    cancel_notices: Option<Arc<CancelNotices>>,
 }
 
 impl Backend {
@@ -63,13 +72,12 @@ impl Backend {
     pub fn new(options: BackendOptions, metrics: &BackendMetrics) -> Result<Self, InvalidCaCertificates> {
         let client = HttpClient::new(&options, metrics.stop_seconds(&options.name))?;
         let cancel_notices = CancelNotices::new(&options, &client, metrics.cancel_notices(&options.name));
-        Ok(Self(Arc::new(Shared {
-            cancel_notices,
-            client,
+        let lane = || Lane {
             admission: Admission::new(options.concurrency, options.queue),
-            health: Health::new(options.name.clone(), metrics.of(&options.name)),
-            options,
-        })))
+            health: Health::new(&options.name, metrics.of(&options.name)),
+        };
+        let (calls, hooks) = (lane(), lane());
+        Ok(Self(Arc::new(Shared { cancel_notices, client, calls, hooks, options })))
     }
 
     /// Returns the options.
@@ -89,7 +97,7 @@ impl Backend {
         let NodeRequest { method, id, headers, body, owner, node, timeout } = request;
         let id = id.unwrap_or_else(|| new_id(node));
         let slot = match owner {
-            Some(owner) => Some(self.0.slot(owner).await?),
+            Some(owner) => Some(self.0.slot(&self.0.hooks, owner).await?),
             None => None,
         };
         let parts = || Parts {
@@ -101,7 +109,9 @@ impl Backend {
             timeout,
             timestamp: now_unix(),
         };
-        let (head, body) = self.0.exchange(slot, timeout, parts, false).await?;
+        let deadline = Some(tokio::time::Instant::now() + timeout);
+        let limits = Limits { timeout, deadline, streams: false };
+        let (head, body) = self.0.exchange(&self.0.hooks, slot, limits, parts).await?;
         Ok(NodeResponse { status: head.status, headers: head.headers, body })
     }
 
@@ -120,7 +130,7 @@ impl Backend {
         request::identify_call(&id, &mut headers)?;
         request::identify_client(Some(socket.id()), socket.user(), socket.identity().as_deref(), &mut headers)?;
 
-        let slot = shared.slot(Owner::Connection(socket.id())).await.map_err(|failure| failure.error)?;
+        let slot = shared.slot(&shared.calls, Owner::Connection(socket.id())).await.map_err(|failure| failure.error)?;
         // The node cancels the call at its deadline, if that is earlier.
         let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
         let parts = || Parts {
@@ -133,7 +143,8 @@ impl Backend {
             timestamp: now_unix(),
         };
         let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
-        let result = shared.exchange(Some(slot), shared.options.timeout, parts, shared.options.streams).await;
+        let limits = Limits { timeout: shared.options.timeout, deadline: None, streams: shared.options.streams };
+        let result = shared.exchange(&shared.calls, Some(slot), limits, parts).await;
         if let Some(watch) = watch {
             watch.disarm();
         }
@@ -149,12 +160,12 @@ impl<S> Handler<CallContext, (), S> for Backend {
 
 impl Shared {
     /// Waits for a slot.
-    async fn slot(&self, owner: Owner) -> Result<Slot, Failure> {
+    async fn slot(&self, lane: &Lane, owner: Owner) -> Result<Slot, Failure> {
         let not_sent = |code: Code, message: &'static str| {
-            self.health.metrics.count(Outcome::NotSent);
+            lane.health.metrics.count(Outcome::NotSent);
             Failure::not_sent(CallError::new(code, message))
         };
-        let mut place = match self.admission.enter(owner) {
+        let mut place = match lane.admission.enter(owner) {
             Ok(Admitted::Now(slot)) => return Ok(slot),
             Ok(Admitted::Later(place)) => place,
             Err(Refusal::QueueIsFull) => {
@@ -169,7 +180,7 @@ impl Shared {
                 });
             }
         };
-        let _queued = Counted::new(&self.health.metrics.queued);
+        let _queued = Counted::new(&lane.health.metrics.queued);
         match tokio::time::timeout(self.options.queue_time, place.slot()).await {
             Ok(Some(slot)) => Ok(slot),
             _ => Err(not_sent(Code::Unavailable, "the backend is busy")),
@@ -179,12 +190,13 @@ impl Shared {
     /// Sends a request, and reads the response.
     async fn exchange<'a>(
         &self,
+        lane: &Lane,
         slot: Option<Slot>,
-        timeout: Duration,
+        limits: Limits,
         parts: impl Fn() -> Parts<'a>,
-        streams: bool,
     ) -> Result<(axum::http::response::Parts, Bytes), Failure> {
-        let exchange = self.health.begin(slot)?;
+        let Limits { timeout, deadline, streams } = limits;
+        let exchange = lane.health.begin(slot)?;
         let span = self.span(parts().method);
         let sent = tokio::time::timeout(timeout, self.send(&parts)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
@@ -197,11 +209,12 @@ impl Shared {
         };
         let (head, body) = response.into_parts();
         span.record("http.response.status_code", head.status.as_u16());
-        let mut body = Reader::new(body, self.options.idle_timeout);
+        exchange.answered(head.status);
+        let mut body = Reader::new(body, self.options.idle_timeout, deadline);
         let read = async {
             if !head.status.is_success() {
-                let body = body.beginning(MAX_ERROR_BODY).await;
-                return Err(BodyOrStatus::Status(body));
+                let (beginning, has_ended) = body.beginning(MAX_ERROR_BODY).await;
+                return Err(BodyOrStatus::Status(beginning, has_ended));
             }
             let format = Format::of(&head.headers).filter(|_| streams);
             let read = match format {
@@ -216,12 +229,16 @@ impl Shared {
                 exchange.succeed();
                 Ok((head, body))
             }
-            Err(BodyOrStatus::Status(body)) => {
-                let outcome = if head.status.is_client_error() { Outcome::Rejected } else { Outcome::Failed };
+            Err(BodyOrStatus::Status(body, has_ended)) => {
+                let outcome = match head.status {
+                    status if status.is_client_error() => Outcome::Rejected,
+                    status if status.is_server_error() => Outcome::Failed,
+                    _ => Outcome::Invalid,
+                };
                 let text = String::from_utf8_lossy(&body[..body.len().min(MAX_LOGGED)]).into_owned();
                 let reason = format!("status {}: {}", head.status.as_u16(), text.escape_debug());
                 let error = response_error::of(head.status, &head.headers, &body, SystemTime::now());
-                if body.len() < MAX_ERROR_BODY {
+                if has_ended {
                     in_flight.finish();
                 }
                 Err(exchange.end(&span, Failure { outcome, reason, error }))
@@ -259,8 +276,7 @@ impl Shared {
                 Failure { outcome: Outcome::Invalid, reason: message, error }
             }
             BodyError::Lost(reason) => Failure { outcome: Outcome::Unreachable, reason, error: SendError::Lost.into() },
-            BodyError::Timeout => {
-                let waited = self.options.idle_timeout;
+            BodyError::Timeout(waited) => {
                 Failure::timeout(format!("the backend's response did not continue within {waited:?}"))
             }
             BodyError::Stream(error) => {
@@ -288,10 +304,20 @@ impl Shared {
     }
 }
 
+/// The limits of one request.
+struct Limits {
+    /// For the head of the response.
+    timeout: Duration,
+    /// For all of the response.
+    deadline: Option<tokio::time::Instant>,
+    /// Whether the response can be a stream.
+    streams: bool,
+}
+
 /// Why a response has no result.
 enum BodyOrStatus {
-    /// The status is not 2xx. The beginning of the body follows.
-    Status(Bytes),
+    /// The status is not 2xx. The beginning of the body follows, and whether this is all of it.
+    Status(Bytes, bool),
     Body(BodyError),
 }
 

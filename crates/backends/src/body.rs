@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use roomcast::CallError;
+use tokio::time::Instant;
 
 use crate::client::with_causes;
 use crate::stream::{Decoder, Format, Item, StreamError};
@@ -17,8 +18,8 @@ pub(crate) enum BodyError {
     TooLarge,
     /// The connection was lost, for this reason.
     Lost(String),
-    /// The next part did not arrive in time.
-    Timeout,
+    /// The next part did not arrive within this time.
+    Timeout(Duration),
     /// The stream is not valid or not complete.
     Stream(StreamError),
     /// The stream ended with this error for the client.
@@ -29,18 +30,22 @@ pub(crate) enum BodyError {
 pub(crate) struct Reader {
     body: Incoming,
     idle_timeout: Duration,
+    /// When the last part must have arrived.
+    deadline: Option<Instant>,
 }
 
 impl Reader {
-    pub(crate) fn new(body: Incoming, idle_timeout: Duration) -> Self {
-        Self { body, idle_timeout }
+    pub(crate) fn new(body: Incoming, idle_timeout: Duration, deadline: Option<Instant>) -> Self {
+        Self { body, idle_timeout, deadline }
     }
 
     /// Returns the next part, or `None` at the end. Reads from the connection only when it is called.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let frame = tokio::time::timeout(self.idle_timeout, self.body.frame()).await;
-            match frame.map_err(|_| BodyError::Timeout)? {
+            let time_left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let wait = time_left.map_or(self.idle_timeout, |left| left.min(self.idle_timeout));
+            let frame = tokio::time::timeout(wait, self.body.frame()).await;
+            match frame.map_err(|_| BodyError::Timeout(wait))? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(BodyError::Lost(with_causes(&error))),
                 // Trailers have no meaning.
@@ -65,15 +70,17 @@ impl Reader {
         Ok(whole.bytes.freeze())
     }
 
-    /// Reads at most this many bytes, until the end or an error.
-    pub(crate) async fn beginning(&mut self, max: usize) -> Bytes {
+    /// Reads at most this many bytes, until the end or an error. Also returns whether the body has
+    /// ended.
+    pub(crate) async fn beginning(&mut self, max: usize) -> (Bytes, bool) {
         let mut bytes = BytesMut::new();
-        while bytes.len() < max
-            && let Ok(Some(part)) = self.next().await
-        {
-            bytes.extend_from_slice(&part[..part.len().min(max - bytes.len())]);
+        while bytes.len() < max {
+            match self.next().await {
+                Ok(Some(part)) => bytes.extend_from_slice(&part[..part.len().min(max - bytes.len())]),
+                end => return (bytes.freeze(), end.is_ok()),
+            }
         }
-        bytes.freeze()
+        (bytes.freeze(), false)
     }
 
     /// Reads the Items of a stream, and joins them. In newline-delimited JSON, a line break follows

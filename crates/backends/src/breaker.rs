@@ -60,6 +60,13 @@ pub(crate) enum Outcome {
     Neither,
 }
 
+impl Pass {
+    /// Returns whether the outcome decides if the breaker closes.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+}
+
 impl Breaker {
     pub(crate) fn new(now: Instant) -> Self {
         Self { state: State::Closed(Window::new(now)), changes: 0 }
@@ -73,7 +80,7 @@ impl Breaker {
         let is_probe = match &mut self.state {
             State::Closed(_) => false,
             State::Open { until, .. } if now < *until => return Err(*until - now),
-            // The probe ends after the backend's timeout at the latest.
+            // The head of its response arrives within the backend's timeout, and decides.
             State::Open { is_probing: true, .. } => return Err(PART),
             State::Open { is_probing, .. } => {
                 *is_probing = true;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use axum::http::StatusCode;
 use parking_lot::Mutex;
 use roomcast::{CallError, Code};
 use serde_json::json;
@@ -24,8 +25,9 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(name: String, metrics: OneBackend) -> Self {
-        Self { name, breaker: Mutex::new(Breaker::new(Instant::now())), metrics, is_failing: AtomicBool::new(false) }
+    pub(crate) fn new(name: &str, metrics: OneBackend) -> Self {
+        let breaker = Mutex::new(Breaker::new(Instant::now()));
+        Self { name: name.to_owned(), breaker, metrics, is_failing: AtomicBool::new(false) }
     }
 
     /// Begins a request.
@@ -47,8 +49,9 @@ impl Outcome {
     /// Returns what the outcome shows about the health of the backend.
     fn health(self) -> breaker::Outcome {
         match self {
-            Self::Ok | Self::Rejected => breaker::Outcome::Success,
-            Self::Failed | Self::Invalid | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
+            // A client may know how to make a backend respond with too much. The backend itself works.
+            Self::Ok | Self::Rejected | Self::Invalid => breaker::Outcome::Success,
+            Self::Failed | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
             Self::Cancelled | Self::NotSent => breaker::Outcome::Neither,
         }
     }
@@ -64,6 +67,35 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// The head of the response has arrived. If the breaker is open, it closes unless the backend has
+    /// failed, because the body of a stream may take any time.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        if self.pass.is_probe() && !status.is_server_error() {
+            self.record(breaker::Outcome::Success);
+        }
+    }
+
+    fn record(&self, outcome: breaker::Outcome) {
+        let Health { name, breaker, metrics, .. } = self.health;
+        let now = Instant::now();
+        let mut breaker = breaker.lock();
+        let before = breaker.state(now);
+        breaker.record(&self.pass, outcome, now);
+        let after = breaker.state(now);
+        drop(breaker);
+        let [was_open, is_open] = [before, after].map(|state| i64::from(state != BreakerState::Closed));
+        metrics.breakers_open.add(is_open - was_open);
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open) => {
+                tracing::warn!(backend = name, "a backend fails; it is not called for 5 s");
+            }
+            (BreakerState::HalfOpen, BreakerState::Closed) => {
+                tracing::info!(backend = name, "a backend works again");
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn succeed(mut self) {
         self.outcome = Outcome::Ok;
         self.health.is_failing.store(false, Ordering::Relaxed);
@@ -87,24 +119,8 @@ impl Exchange<'_> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        let Health { name, breaker, metrics, .. } = self.health;
-        metrics.count(self.outcome);
-        let now = Instant::now();
-        let mut breaker = breaker.lock();
-        let before = breaker.state(now);
-        breaker.record(&self.pass, self.outcome.health(), now);
-        let after = breaker.state(now);
-        drop(breaker);
-        metrics.breaker_open.set(i64::from(after != BreakerState::Closed));
-        match (before, after) {
-            (BreakerState::Closed, BreakerState::Open) => {
-                tracing::warn!(backend = name, "a backend fails; it is not called for 5 s");
-            }
-            (BreakerState::HalfOpen, BreakerState::Closed) => {
-                tracing::info!(backend = name, "a backend works again");
-            }
-            _ => {}
-        }
+        self.health.metrics.count(self.outcome);
+        self.record(self.outcome.health());
     }
 }
 

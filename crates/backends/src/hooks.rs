@@ -22,6 +22,12 @@ use crate::hook_metrics::{HookKind, HookMetrics, HookOutcome};
 use crate::node_request::{NodeRequest, NodeRequestError, NodeResponse};
 use crate::request;
 
+/// The largest number of rooms that a connect hook can add.
+const MAX_JOIN: usize = 100;
+
+/// The largest number of rules that a connect hook can add.
+const MAX_RULES: usize = 100;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A backend that decides about what clients do. Cheap to clone.
@@ -84,8 +90,8 @@ impl Refusal {
 }
 
 impl Hook {
-    /// Creates a hook. It waits for the head of a response for at most `timeout`, and for the whole
-    /// response for at most twice this time.
+    /// Creates a hook. It waits at most `timeout` for a response, after it has waited for a slot for at
+    /// most [`queue_time`](crate::BackendOptions::queue_time).
     pub fn new(backend: Backend, timeout: Duration, metrics: &HookMetrics) -> Self {
         Self { backend, timeout, metrics: metrics.clone() }
     }
@@ -185,13 +191,12 @@ impl Hook {
         headers.insert(request::HOOK_HEADER, HeaderValue::from_static(kind.as_str()));
         let (method, owner, timeout) = (method(kind), Some(owner), self.timeout);
         let request = NodeRequest { method, id: None, headers, body, owner, node, timeout };
-        match tokio::time::timeout(2 * timeout, self.backend.send(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(NodeRequestError::Rejected(error))) => Err(Refusal::Refused(error)),
-            Ok(Err(NodeRequestError::NotSent(error))) => Err(Refusal::Undecided(error)),
-            // The client of the backend has logged the reason.
-            Ok(Err(NodeRequestError::Failed(_))) | Err(_) => Err(Refusal::failed()),
-        }
+        self.backend.send(request).await.map_err(|error| match error {
+            NodeRequestError::Rejected(error) => Refusal::Refused(error),
+            NodeRequestError::NotSent(error) => Refusal::Undecided(error),
+            // The reason has been logged.
+            NodeRequestError::Failed(_) => Refusal::failed(),
+        })
     }
 
     async fn measure<T>(
@@ -249,6 +254,16 @@ fn headers(socket: &Socket, room: &RoomName) -> Result<HeaderMap, CallError> {
 /// Extends an identity by what the body of a response adds.
 fn extend(mut identity: Identity, body: &[u8]) -> Result<Identity, String> {
     let additions: Additions = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let meta_len = if additions.meta.is_null() { 0 } else { additions.meta.to_string().len() };
+    for (member, size, max) in [
+        ("join", additions.join.len(), MAX_JOIN),
+        ("allow", additions.allow.len(), MAX_RULES),
+        ("the bytes of meta", meta_len, request::MAX_META),
+    ] {
+        if size > max {
+            return Err(format!("the size of {member} is {size}; at most {max} is allowed"));
+        }
+    }
     if let Some(user) = &additions.user {
         identity.user = Some(UserId::new(user).map_err(|error| error.to_string())?);
     }
@@ -295,6 +310,8 @@ mod tests {
             ("[]", "invalid length"),
             (r#"{"grants": []}"#, "unknown field"),
             (r#"{"user": ""}"#, "not 0"),
+            (&json!({ "join": vec!["a"; 101] }).to_string(), "the size of join is 101"),
+            (&json!({ "meta": "x".repeat(4096) }).to_string(), "the bytes of meta is 4098"),
             (r#"{"join": ["a:*"]}"#, "a:*"),
             (r#"{"join": ["{user}"]}"#, "user"),
             (r#"{"allow": [{"rooms": ["a-*"], "do": ["join"]}]}"#, "not a wildcard"),

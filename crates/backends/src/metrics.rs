@@ -10,7 +10,7 @@ pub struct BackendMetrics {
     requests: IntCounterVec,
     in_flight: IntGaugeVec,
     queued: IntGaugeVec,
-    breaker_open: IntGaugeVec,
+    breakers_open: IntGaugeVec,
     stop_seconds: HistogramVec,
     cancel_notices: IntCounterVec,
 }
@@ -68,7 +68,7 @@ pub(crate) struct OneBackend {
     name: String,
     pub(crate) in_flight: IntGauge,
     pub(crate) queued: IntGauge,
-    pub(crate) breaker_open: IntGauge,
+    pub(crate) breakers_open: IntGauge,
 }
 
 impl OneBackend {
@@ -129,7 +129,10 @@ impl BackendMetrics {
             )?,
             in_flight: gauge("roomcast_backend_requests_in_flight", "Requests to backends in flight")?,
             queued: gauge("roomcast_backend_calls_queued", "Calls that wait because a backend has no free slot")?,
-            breaker_open: gauge("roomcast_backend_breaker_open", "1 while the circuit breaker of a backend is open")?,
+            breakers_open: gauge(
+                "roomcast_backend_breaker_open",
+                "Circuit breakers of a backend that are open, for its calls and for its hooks",
+            )?,
             stop_seconds: HistogramVec::new(
                 stop_seconds.buckets(vec![0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
                 &[BACKEND],
@@ -152,7 +155,7 @@ impl BackendMetrics {
         registry.register(Box::new(self.requests.clone()))?;
         registry.register(Box::new(self.in_flight.clone()))?;
         registry.register(Box::new(self.queued.clone()))?;
-        registry.register(Box::new(self.breaker_open.clone()))?;
+        registry.register(Box::new(self.breakers_open.clone()))?;
         registry.register(Box::new(self.stop_seconds.clone()))?;
         registry.register(Box::new(self.cancel_notices.clone()))
     }
@@ -167,7 +170,7 @@ impl BackendMetrics {
             name: name.to_owned(),
             in_flight: self.in_flight.with_label_values(&[name]),
             queued: self.queued.with_label_values(&[name]),
-            breaker_open: self.breaker_open.with_label_values(&[name]),
+            breakers_open: self.breakers_open.with_label_values(&[name]),
         }
     }
 

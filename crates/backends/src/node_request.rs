@@ -23,12 +23,12 @@ pub struct NodeRequest {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// Whose share of the backend's slots the request takes. `None`: the request takes no slot and
+    /// Whose share of the backend's slots for hooks the request takes. `None`: the request takes no slot and
     /// never waits for one, so whoever sends it bounds the number of such requests.
     pub owner: Option<Owner>,
     /// The node that sends the request.
     pub node: NodeId,
-    /// How long the request waits for the head of the response.
+    /// How long the request waits for the response, once it has a slot.
     pub timeout: Duration,
 }
 

@@ -17,7 +17,7 @@ use crate::signature;
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// The largest identity data that fits into a header, in bytes before the encoding.
-const MAX_META: usize = 4 * 1024;
+pub(crate) const MAX_META: usize = 4 * 1024;
 
 /// The header with the kind of a request that is not a call.
 pub(crate) const HOOK_HEADER: HeaderName = HeaderName::from_static("roomcast-hook");
@@ -43,7 +43,8 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>) -> Result<Request<Bytes>, CallError> {
     let Parts { method, mut headers, body, id, node, timeout, timestamp } = parts;
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("roomcast/", env!("CARGO_PKG_VERSION"))));
+    let user_agent = HeaderValue::from_static(concat!("roomcast/", env!("CARGO_PKG_VERSION")));
+    headers.entry(USER_AGENT).or_insert(user_agent);
     set(&mut headers, "roomcast-node", &node.to_string())?;
     set(&mut headers, "roomcast-timeout-ms", &timeout.as_millis().to_string())?;
     for (name, value) in &options.headers {

@@ -37,7 +37,7 @@ mod unix_time;
 
 pub use access::call_pattern::CallPattern;
 pub use access::claims::claim;
-pub use access::connection::{Access, Denial, PermissionChange};
+pub use access::connection::{Access, Denial, PermissionChange, Refreshing};
 pub use access::expiry::{Expiry, ExpiryEvent};
 pub use access::grants::{Grant, Grants, MAX_PATTERNS, Right, Rule, RuleError, Subject, Verdict};
 pub use access::identity::{Credential, EXPIRY_GRACE, Identity, RefreshError};

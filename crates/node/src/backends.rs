@@ -167,6 +167,9 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
         options.headers.push((header_name("headers", name)?, value));
     }
     options.forward = table.forward.iter().map(|name| header_name("forward", name)).collect::<Result<_, _>>()?;
+    if options.forward.contains(&header::CONTENT_TYPE) {
+        return Err(("forward", "\"content-type\" describes the body of a call, which clients cannot do".to_owned()));
+    }
     if let Some(text) = &table.cancel_url {
         let problem = |problem: &str| ("cancel_url", format!("cannot use {text:?}: {problem}"));
         let url: BackendUrl = text.parse().map_err(|error: InvalidUrl| problem(&error.to_string()))?;

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 
 pub(crate) use auth::IssuerTable;
-pub(crate) use backend::{BackendTable, EventsTable, RoomHookTable};
+pub(crate) use backend::{BackendTable, EventsTable, RoomHookTable, room_patterns};
 pub(crate) use error::{ConfigError, unreadable};
 pub(crate) use layers::{CONFIG, Layers};
 pub(crate) use quantity::{Count, Memory};

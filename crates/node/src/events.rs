@@ -7,7 +7,7 @@ use roomcast_backends::{Backend, EventDelivery};
 use roomcast_redis::RedisBroker;
 
 use crate::backends::Backends;
-use crate::config::{Config, ConfigError, EventsTable, Layers};
+use crate::config::{Config, ConfigError, EventsTable, Layers, room_patterns};
 
 /// Where the table of events is in the configuration.
 pub(crate) const EVENTS: &str = "hooks.events";
@@ -60,6 +60,6 @@ fn occupancy(table: &EventsTable, kinds: &[EventKind]) -> Result<RoomPatterns, S
         (false, false) => {
             Err("only the kinds occupied and vacated have patterns of rooms; remove it, or add a kind".to_owned())
         }
-        _ => table.rooms.join(",").parse().map_err(|error: roomcast::PatternError| error.to_string()),
+        _ => room_patterns(&table.rooms),
     }
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use prometheus::Registry;
-use roomcast::{Authorizer, CallError, Identity, NodeId, RoomPatterns, Router};
+use roomcast::{Authorizer, CallError, Code, Identity, NodeId, RoomPatterns, Router};
 use roomcast_auth::JwtAuthorizer;
 use roomcast_backends::{Hook, HookMetrics};
 
 use crate::backends::Backends;
-use crate::config::{BackendTable, Config, ConfigError, Layers, RoomHookTable};
+use crate::config::{BackendTable, Config, ConfigError, Layers, RoomHookTable, room_patterns};
 
 /// Where the tables are in the configuration.
 pub(crate) const CONNECT: &str = "hooks.connect";
@@ -110,7 +110,14 @@ impl Authorizer for HookedAuthorizer {
     }
 
     async fn refresh(&self, current: &Identity, credential: &[u8]) -> Result<Identity, CallError> {
-        let identity = self.tokens.refresh(current, credential).await?;
+        let mut identity = self.tokens.refresh(current, credential).await?;
+        if !current.is_pending {
+            // The hook may have named the user. The subject of the token must stay the same.
+            identity.user.clone_from(&current.user);
+            if let Err(error) = current.check_refresh(&identity) {
+                return Err(CallError::new(Code::Unauthenticated, error.to_string()));
+            }
+        }
         self.hook.connect(self.node, None, identity).await
     }
 }
@@ -143,7 +150,7 @@ impl Tables<'_> {
         if table.rooms.is_empty() {
             return Err(wrong("it is empty; name patterns of rooms, such as [\"private:**\"]".to_owned()));
         }
-        let rooms = table.rooms.join(",").parse().map_err(|error: roomcast::PatternError| wrong(error.to_string()))?;
+        let rooms = room_patterns(&table.rooms).map_err(wrong)?;
         let hook = self.hook(name, &table.backend, table.timeout.as_deref(), Duration::MAX)?;
         Ok((rooms, hook))
     }

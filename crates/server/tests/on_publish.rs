@@ -55,3 +55,20 @@ async fn notifications_stay_in_order_however_long_the_handler_takes() {
         assert_eq!(client.event().await.payload, format!("chat:1 said None after {pause}"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_removed_while_the_handler_decides_publishes_nothing() {
+    let node = Node::embedded(Options::default());
+    let router = router(node.clone()).members_only("chat:*".parse().unwrap());
+    let mut member = testing::connect(&router).await.unwrap().0;
+    let (mut client, socket) = testing::connect(&router).await.unwrap();
+    for client in [&mut member, &mut client] {
+        client.call("rooms/join/chat:1", ()).await.unwrap();
+    }
+    let publish = tokio::spawn(async move { client.call("rooms/publish/chat:1/said", "after 500").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    socket.leave("chat:1").unwrap();
+    assert_eq!(publish.await.unwrap().unwrap_err().code, Code::PermissionDenied);
+    node.room("chat:1").publish("said", "last").await.unwrap();
+    assert_eq!(member.event().await.payload, "last");
+}

@@ -70,7 +70,8 @@ async fn a_status_of_failure_is_an_error_and_what_a_backend_that_fails_writes_st
     }
     let error = calls.client.call("503", "").await.unwrap_err();
     assert_eq!(error.details(), Some(&json!({ "retry_after_ms": 2000 })));
-    assert_eq!((calls.outcome("rejected"), calls.outcome("failed")), (1.0, 4.0));
+    let outcomes = ["rejected", "failed", "invalid"].map(|outcome| calls.outcome(outcome));
+    assert_eq!(outcomes, [1.0, 3.0, 1.0]);
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod connections;
 mod endings;
 mod events;
 mod fixture;
+mod hooks;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +29,8 @@ pub struct Access {
     seed: u64,
     /// The begin of the current second, and the refreshes that have begun in it.
     refreshes: Mutex<(Instant, u32)>,
+    /// Whether a refresh is under way.
+    is_refreshing: AtomicBool,
     /// The most recent denials, the latest last. At most [`MAX_DENIALS`].
     denials: Mutex<VecDeque<Denial>>,
 }
@@ -42,6 +45,17 @@ pub struct Denial {
     pub name: String,
     /// When the request was denied, in milliseconds since 1970.
     pub at_ms: u64,
+}
+
+/// A refresh under way, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Refreshing<'a>(&'a Access);
+
+impl Drop for Refreshing<'_> {
+    fn drop(&mut self) {
+        self.0.is_refreshing.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +107,7 @@ impl Access {
             state: RwLock::new(State { permissions, expiry }),
             seed,
             refreshes: Mutex::new((now, 0)),
+            is_refreshing: AtomicBool::new(false),
             denials: Mutex::default(),
         }
     }
@@ -133,14 +148,16 @@ impl Access {
         self.denials.lock().iter().cloned().collect()
     }
 
-    /// Returns whether another refresh may begin.
-    pub fn begin_refresh(&self, now: Instant) -> bool {
+    /// Begins a refresh. Returns `None` if another one is under way, or if too many have begun in this
+    /// second.
+    pub fn begin_refresh(&self, now: Instant) -> Option<Refreshing<'_>> {
         let mut refreshes = self.refreshes.lock();
         if now.duration_since(refreshes.0) >= Duration::from_secs(1) {
             *refreshes = (now, 0);
         }
         refreshes.1 += 1;
-        refreshes.1 <= MAX_REFRESHES_PER_SECOND
+        let may_begin = refreshes.1 <= MAX_REFRESHES_PER_SECOND;
+        (may_begin && !self.is_refreshing.swap(true, Ordering::AcqRel)).then_some(Refreshing(self))
     }
 
     /// Replaces the identity. The check belongs under the lock, because one refresh can overtake

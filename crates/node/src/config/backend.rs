@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use roomcast::EventKind;
+use roomcast::{EventKind, PatternError, RoomPatterns};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -147,6 +147,17 @@ pub(crate) struct EventsTable {
     /// Patterns of the rooms with events of the kinds occupied and vacated, such as game:*
     #[serde(default)]
     pub(crate) rooms: Vec<String>,
+}
+
+/// Reads a list of patterns.
+///
+/// # Errors
+/// Returns what is wrong with a pattern.
+pub(crate) fn room_patterns(list: &[String]) -> Result<RoomPatterns, String> {
+    if let Some(pattern) = list.iter().find(|pattern| pattern.contains(',')) {
+        return Err(format!("the pattern {pattern:?} contains a comma; write two patterns"));
+    }
+    list.join(",").parse().map_err(|error: PatternError| error.to_string())
 }
 
 /// A kind of events, by its name.

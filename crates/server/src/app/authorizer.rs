@@ -169,10 +169,10 @@ impl SharedAuthorizer {
             if current.credential.is_none() {
                 return Err(refused(RefreshError::NoCredential));
             }
-            if !access.begin_refresh(Instant::now().into_std()) {
+            let Some(_refreshing) = access.begin_refresh(Instant::now().into_std()) else {
                 let message = "too many refreshes; try again later";
                 return Err(CallError::new(Code::ResourceExhausted, message));
-            }
+            };
             let (hub, connection) = (socket.node.hub(), &socket.context.connection);
             let decide = async {
                 let next = authorizer.authorizer.refresh(&current, &credential).await?;

@@ -255,11 +255,8 @@ impl Open {
         self.held.entry.leave_rooms();
         routes.node.hub().local().report_disconnected(&self.held.entry, &end.ending());
         let queue = queue.take()?;
-        // Their client has lost its rights, which nobody would check again.
-        if end.is_for_credential() {
-            queue.drop_waiting();
-        }
-        if routes.node.hub().local().is_short_of_memory() {
+        // A client whose credential ended has lost its rights, which nobody would check again.
+        if end.is_for_credential() || routes.node.hub().local().is_short_of_memory() {
             queue.abort();
             return None;
         }

@@ -72,17 +72,12 @@ impl NotificationQueue {
         true
     }
 
-    /// Drops the notifications that wait.
-    pub(crate) fn drop_waiting(&self) {
-        self.state.lock().waiting.clear();
-    }
-
     /// Stops the running handler, and drops the notifications that wait.
     pub(crate) fn abort(self) {
         if let Some(worker) = &self.worker {
             worker.abort();
         }
-        self.drop_waiting();
+        self.state.lock().waiting.clear();
     }
 
     /// Waits, for a limited time, until the notifications that arrived before the connection's end

@@ -76,8 +76,15 @@ impl RoomRules {
     /// Checks that the client may perform an action. If this waits, it waits for the application.
     async fn check(&self, socket: &Socket, action: RoomAction, room: &RoomName) -> Result<(), CallError> {
         self.access.check(socket, action, room).await?;
-        let needs_membership = action == RoomAction::Publish && self.members_only.match_room(room);
-        match needs_membership && !socket.context.connection.is_in(room) {
+        match action {
+            RoomAction::Publish => self.check_membership(socket, room),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a client that publishes is a member, if the room requires it.
+    fn check_membership(&self, socket: &Socket, room: &RoomName) -> Result<(), CallError> {
+        match self.members_only.match_room(room) && !socket.context.connection.is_in(room) {
             true => Err(socket.context.is_not_a_member(room)),
             false => Ok(()),
         }
@@ -213,6 +220,8 @@ impl<'a> RoomMessage<'a> {
                     let mut event = ClientEvent { room, event, payload };
                     if let Some(payload) = rules.decide_publish(&socket, &event).await? {
                         event.payload = payload;
+                        // The membership may have ended while the application decided.
+                        rules.check_membership(&socket, &event.room)?;
                     }
                     match kind {
                         MessageKind::Call => publishing::publish(context, hub, event).await?,
