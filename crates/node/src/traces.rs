@@ -8,6 +8,7 @@ mod propagation;
 mod queue;
 mod sampler;
 
+use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
@@ -39,14 +40,14 @@ pub(crate) enum TraceProtocol {
 }
 
 /// The URL of a collector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct TraceEndpoint(Uri);
 
 impl TraceEndpoint {
     /// Parses a URL that begins with `http://` or `https://`.
     ///
     /// # Errors
-    /// What is wrong with the URL.
+    /// What is wrong with the URL. The text does not quote the URL, which may contain a password.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "write the URL of a collector, such as http://127.0.0.1:4317".to_owned();
         let uri = Uri::from_str(text).map_err(|_| wrong())?;
@@ -70,6 +71,21 @@ impl TraceEndpoint {
             "" | "/" => format!("{}v1/traces", self.0),
             _ => self.0.to_string(),
         }
+    }
+}
+
+/// Omits the query, which could contain a key.
+impl fmt::Display for TraceEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uri = self.0.to_string();
+        f.write_str(uri.split('?').next().unwrap_or_default())
+    }
+}
+
+/// Like [`Display`](fmt::Display).
+impl fmt::Debug for TraceEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceEndpoint({self})")
     }
 }
 

@@ -38,6 +38,9 @@ cluster_secret = "c4n4ry-cluster-secret-0123456789"
 api_key = "{api_key}"
 api_publish_key = "c4n4ry-publish-key-0123456789,c4n4ry-old-publish-key-0123456789"
 api_read_key = "{READ_KEY}"
+trace_endpoint = "http://127.0.0.1:1/v1/traces?key=c4n4ry-collector-key"
+trace_protocol = "http"
+trace_ratio = 1
 
 [auth]
 query_token = true
@@ -287,7 +290,14 @@ async fn a_node_with_all_secrets_and_all_logs_shows_none() {
 
     search.assert_seen(
         "log",
-        &["the token's signature is not valid", "cannot fetch the keys", "TRACE", "WRONGPASS", "drained"],
+        &[
+            "the token's signature is not valid",
+            "cannot fetch the keys",
+            "TRACE",
+            "WRONGPASS",
+            "traces cannot be exported",
+            "drained",
+        ],
     );
     search.assert_seen("check", &["(hidden)", "WRONGPASS"]);
     search.assert_seen("check --token", &["valid for", "signature is not valid", "cannot connect", "team:a"]);

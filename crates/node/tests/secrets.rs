@@ -47,6 +47,15 @@ const BAD_URLS: [&str; 22] = [
     "redis-sentinel://h?sentinelPassword=c4n4ry",
 ];
 
+/// URLs of collectors that cannot be used.
+const BAD_ENDPOINTS: [&str; 5] = [
+    "https://user:c4n4ry@otel.example",
+    "https://c4n4ry@otel.example/v1/traces",
+    "user:c4n4ry@otel:4317",
+    "ftp://user:c4n4ry@otel",
+    "https://user:c4n4ry with a space@otel",
+];
+
 /// Files that are not TOML, or not options.
 const BAD_FILES: [&str; 7] = [
     "redis = redis://user:c4n4ry@h\n",
@@ -83,13 +92,15 @@ fn run_with(name: &str, (key, flag, variable): (&str, &str, &str), value: &str, 
 }
 
 const REDIS: (&str, &str, &str) = ("redis", "--redis", "ROOMCAST_REDIS");
+const ENDPOINT: (&str, &str, &str) = ("trace_endpoint", "--trace-endpoint", "ROOMCAST_TRACE_ENDPOINT");
 const API_KEY: (&str, &str, &str) = ("api_key", "--api-key", "ROOMCAST_API_KEY");
 
 #[test]
 fn a_url_that_is_refused_is_printed_without_its_secret() {
-    for (number, url) in BAD_URLS.into_iter().enumerate() {
+    let urls = BAD_URLS.map(|url| (REDIS, url)).into_iter().chain(BAD_ENDPOINTS.map(|url| (ENDPOINT, url)));
+    for (number, (option, url)) in urls.enumerate() {
         for name in ["check", "serve"] {
-            for output in run_with(name, REDIS, url, number) {
+            for output in run_with(name, option, url, number) {
                 assert_eq!(output.status.code(), Some(2), "{url}: {output:?}");
                 assert_hidden(&output, url);
             }
@@ -113,6 +124,14 @@ fn a_url_that_is_used_is_printed_without_its_secret() {
             }
         }
     });
+}
+
+#[test]
+fn a_collector_that_is_used_is_printed_without_its_query() {
+    for output in run_with("check", ENDPOINT, "http://127.0.0.1:1/v1/traces?key=c4n4ry", 0) {
+        assert_hidden(&output, "the query");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("http://127.0.0.1:1/v1/traces "), "{output:?}");
+    }
 }
 
 /// A node that tries this URL logs no secret.

@@ -9,7 +9,8 @@ use schemars::transform::RecursiveTransform;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::config::value::{OFF, REDIS_URL_FORMAT};
+use crate::config::value::{COLLECTOR_URL_FORMAT, OFF, REDIS_URL_FORMAT};
+use crate::traces::TraceEndpoint;
 
 /// Printed in place of a hidden value.
 const HIDDEN: &str = "(hidden)";
@@ -34,8 +35,8 @@ pub(crate) struct Setting {
 #[derive(Debug, Clone, Copy)]
 enum Shown {
     All,
-    /// Of a Redis URL, only the parts that are certainly not secret.
-    Url,
+    /// Of a URL, only the parts that are certainly not secret, and nothing if it is malformed.
+    Url(fn(&str) -> Option<String>),
     Nothing,
 }
 
@@ -43,7 +44,10 @@ impl Setting {
     fn new(key: String, schema: &Value) -> Self {
         let text = |name: &str| schema[name].as_str().unwrap_or_default();
         let shown = match text("format") {
-            REDIS_URL_FORMAT => Shown::Url,
+            REDIS_URL_FORMAT => Shown::Url(|url| roomcast_redis::check_url(url).ok()),
+            COLLECTOR_URL_FORMAT => {
+                Shown::Url(|url| TraceEndpoint::parse(url).ok().map(|endpoint| endpoint.to_string()))
+            }
             _ if schema["writeOnly"] == true => Shown::Nothing,
             _ => Shown::All,
         };
@@ -89,7 +93,7 @@ impl Setting {
         match self.shown {
             _ if value == OFF => value.to_owned(),
             Shown::All => value.to_owned(),
-            Shown::Url => roomcast_redis::check_url(value).unwrap_or_else(|_| HIDDEN.to_owned()),
+            Shown::Url(shown) => shown(value).unwrap_or_else(|| HIDDEN.to_owned()),
             Shown::Nothing => HIDDEN.to_owned(),
         }
     }

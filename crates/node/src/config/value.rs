@@ -23,8 +23,9 @@ use crate::traces::{TraceEndpoint, TraceProtocol, TraceRatio};
 /// Stands for "no such thing".
 pub(crate) const OFF: &str = "off";
 
-/// In the schema, the format of values that may contain a password but can be shown without it.
+/// In the schema, the formats of values that may contain a password but can be shown without it.
 pub(super) const REDIS_URL_FORMAT: &str = "redis-url";
+pub(super) const COLLECTOR_URL_FORMAT: &str = "collector-url";
 
 /// A short secret could be guessed from a message and its MAC.
 const MIN_SECRET_LENGTH: usize = 16;
@@ -293,7 +294,9 @@ impl Value for TraceEndpoint {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "title": "url", "type": "string", "pattern": "^https?://.+$" })
+        json_schema!({
+            "title": "url", "type": "string", "format": COLLECTOR_URL_FORMAT, "pattern": "^https?://.+$",
+        })
     }
 }
 
