@@ -35,8 +35,8 @@ use crate::config::backend::Hooks;
 use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size, Threads};
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::log_filter::{Followed, LogRules};
+use crate::otlp::{TraceEndpoint, TraceOptions, TraceProtocol, TraceRatio};
 use crate::telemetry::LogFormat;
-use crate::traces::{TraceEndpoint, TraceOptions, TraceProtocol, TraceRatio};
 
 /// The configuration of a node. A field's name is its key in the file, its comment the text of `--help`, and its default
 /// what a user would write. `x-reloads`: `reload` takes over a new value. A table is a struct of its own.

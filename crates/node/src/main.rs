@@ -27,6 +27,7 @@ mod listener;
 mod log_filter;
 mod log_writer;
 mod machine;
+mod otlp;
 mod permission;
 mod places;
 mod process;
@@ -37,7 +38,6 @@ mod setup;
 mod telemetry;
 mod tls;
 mod token_command;
-mod traces;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -14,12 +14,13 @@ use tracing_subscriber::{Layer as _, fmt};
 
 use crate::log_filter::{LogFilter, LogRules};
 use crate::log_writer::LogWriter;
-use crate::traces::{TraceOptions, Traces};
+use crate::otlp::{TraceOptions, Traces};
 
 /// The Redis library warns of each lost connection, which the node reports in its own words.
 const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
 
-/// Spans for traces describe no log lines: there are others for these.
+/// Spans for traces describe no log lines: there are others for these. This matches all targets that begin so, so no
+/// module may have such a name, or its lines would be lost.
 const TRACES: (&str, LevelFilter) = (roomcast::trace::TARGET, LevelFilter::OFF);
 
 /// The libraries that export traces log each request at debug. The exporter logs failures in its own words.

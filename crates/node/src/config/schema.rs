@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::config::value::{COLLECTOR_URL_FORMAT, OFF, REDIS_URL_FORMAT};
-use crate::traces::TraceEndpoint;
+use crate::otlp::TraceEndpoint;
 
 /// Printed in place of a hidden value.
 const HIDDEN: &str = "(hidden)";

@@ -17,8 +17,8 @@ use tracing_subscriber::filter::Targets;
 use crate::api::{ApiKeys, MIN_KEY_LENGTH};
 use crate::client_address::TrustedProxies;
 use crate::log_filter::Followed;
+use crate::otlp::{TraceEndpoint, TraceProtocol, TraceRatio};
 use crate::telemetry::{self, LogFormat};
-use crate::traces::{TraceEndpoint, TraceProtocol, TraceRatio};
 
 /// Stands for "no such thing".
 pub(crate) const OFF: &str = "off";

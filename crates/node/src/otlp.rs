@@ -25,9 +25,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::NAME;
-use crate::traces::propagation::OpenTelemetry;
-use crate::traces::queue::{BoundedProcessor, SpanMetrics};
-use crate::traces::sampler::SpanSampler;
+use crate::otlp::propagation::OpenTelemetry;
+use crate::otlp::queue::{BoundedProcessor, SpanMetrics};
+use crate::otlp::sampler::SpanSampler;
 
 /// How long the exiting process waits for its last spans to be exported.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -23,8 +23,8 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::traces::queue::SpanMetrics;
-use crate::traces::{TraceOptions, TraceProtocol};
+use crate::otlp::queue::SpanMetrics;
+use crate::otlp::{TraceOptions, TraceProtocol};
 
 /// How long the export of one batch may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
