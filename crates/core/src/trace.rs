@@ -1,8 +1,13 @@
 //! The trace contexts that events carry, so that the spans of one publish on several nodes belong to one trace.
 //!
 //! All spans of this crate and of those above it are spans of the crate `tracing`. Their targets are
-//! [`TARGET`] and [`CONTINUED`]. A subscriber that exports them, for example over OpenTelemetry,
-//! [installs](set_propagator) a [`Propagator`].
+//! [`TARGET`], [`INNER`] and [`CONTINUED`]. A subscriber that exports them, for example over
+//! OpenTelemetry, [installs](set_propagator) a [`Propagator`].
+//!
+//! Whether a trace is sampled is decided once, when its first span is built. A subscriber that does
+//! not build the spans of other traces therefore decides only about spans with the target
+//! [`TARGET`] that have no current span. It builds spans with the target [`INNER`] only within
+//! others: without a current span, they belong to an operation that is not sampled.
 
 use std::fmt::{Debug, Display};
 use std::sync::OnceLock;
@@ -15,6 +20,9 @@ use crate::id::{NodeId, RoomName};
 
 /// The target of spans that begin a trace or belong to the current span's trace.
 pub const TARGET: &str = "roomcast::trace";
+
+/// The target of spans of what calls and requests do. They belong to the current span's trace.
+pub const INNER: &str = "roomcast::trace::inner";
 
 /// The target of spans that belong to a trace that began elsewhere. They exist only if that trace is
 /// sampled, so a subscriber must enable them all.
@@ -33,33 +41,51 @@ impl TraceContext {
     /// The size of a context in messages, in bytes.
     pub const LEN: usize = 16 + 8;
 
-    /// Parses the value of a `traceparent` header. Returns `None` if the value is invalid, or if the
-    /// trace is not sampled.
+    /// Returns the trace's id as trace viewers show it, for log lines.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace))
+    }
+}
+
+/// The span of another process to which a request belongs, by its header `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// There is no such span, so the request begins a trace.
+    None,
+    /// A span whose trace is not sampled, so the request is not, either.
+    NotSampled,
+    /// A span of a sampled trace, which the request continues.
+    Sampled(TraceContext),
+}
+
+impl Parent {
+    /// Parses the value of a `traceparent` header. An invalid value is ignored.
     ///
     /// ```
-    /// use roomcast_core::TraceContext;
+    /// use roomcast_core::trace::Parent;
     ///
     /// let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-1234567812345678-01";
-    /// assert!(TraceContext::parse(sampled).is_some());
-    /// assert!(TraceContext::parse(&sampled.replace("-01", "-00")).is_none());
-    /// assert!(TraceContext::parse(&sampled.replace("1234567812345678", "0000000000000000")).is_none());
+    /// assert!(matches!(Parent::parse(Some(sampled)), Parent::Sampled(_)));
+    /// assert_eq!(Parent::parse(Some(&sampled.replace("-01", "-00"))), Parent::NotSampled);
+    /// assert_eq!(Parent::parse(Some(&sampled.replace("1234567812345678", "0000000000000000"))), Parent::None);
+    /// assert_eq!(Parent::parse(None), Parent::None);
     /// ```
-    pub fn parse(traceparent: &str) -> Option<Self> {
+    pub fn parse(traceparent: Option<&str>) -> Self {
+        traceparent.and_then(Self::parse_valid).unwrap_or(Self::None)
+    }
+
+    fn parse_valid(traceparent: &str) -> Option<Self> {
         let mut fields = traceparent.split('-');
         let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let [version] = hex(version)?;
         let [flags] = hex(flags)?;
         // Later versions may append fields; version 255 is invalid.
-        if version == u8::MAX || (version == 0 && fields.next().is_some()) || flags & 1 == 0 {
+        if version == u8::MAX || (version == 0 && fields.next().is_some()) {
             return None;
         }
-        let context = Self { trace: hex(trace)?, span: hex(span)? };
-        (context.trace != [0; 16] && context.span != [0; 8]).then_some(context)
-    }
-
-    /// Returns the trace's id as trace viewers show it, for log lines.
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.trace))
+        let context = TraceContext { trace: hex(trace)?, span: hex(span)? };
+        let is_valid = context.trace != [0; 16] && context.span != [0; 8];
+        is_valid.then_some(if flags & 1 == 1 { Self::Sampled(context) } else { Self::NotSampled })
     }
 }
 
@@ -114,7 +140,7 @@ pub fn continued(span: Span, parent: &TraceContext) -> Span {
 /// Returns the span of a publish.
 pub(crate) fn publish(room: &RoomName, event: &Name, bytes: usize) -> Span {
     debug_span!(
-        target: TARGET, "publish", otel.kind = "producer", otel.status_code = Empty, otel.status_description = Empty,
+        target: INNER, "publish", otel.kind = "producer", otel.status_code = Empty, otel.status_description = Empty,
         messaging.system = "roomcast", messaging.operation.r#type = "send", messaging.operation.name = "publish",
         messaging.destination.name = &**room, messaging.message.body.size = bytes, roomcast.event = &**event,
     )

@@ -7,7 +7,7 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use roomcast::{TraceContext, trace};
+use roomcast::trace::{self, Parent};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
@@ -62,11 +62,12 @@ pub(super) async fn observe(
     response
 }
 
-/// The span of a request. It belongs to the trace of the backend that has sent the request, if the backend samples it.
+/// The span of a request. It belongs to the trace of the backend that has sent the request, and exists only if the backend
+/// samples that trace.
 fn span(request: &Request, method: &str, route: &str) -> Span {
     let header = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    match header.and_then(TraceContext::parse) {
-        Some(parent) => trace::continued(
+    match Parent::parse(header) {
+        Parent::Sampled(parent) => trace::continued(
             debug_span!(
                 target: trace::CONTINUED, "api request", otel.name = format_args!("{method} {route}"),
                 otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,
@@ -74,7 +75,8 @@ fn span(request: &Request, method: &str, route: &str) -> Span {
             ),
             &parent,
         ),
-        None => debug_span!(
+        Parent::NotSampled => Span::none(),
+        Parent::None => debug_span!(
             target: trace::TARGET, "api request", otel.name = format_args!("{method} {route}"),
             otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,
             http.response.status_code = Empty,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use roomcast::trace::{CONTINUED, TARGET};
+use roomcast::trace::{CONTINUED, INNER, TARGET};
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
@@ -12,7 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// 2^64 divided by the golden ratio. Multiples of it, modulo 2^64, are spread evenly.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Enables the spans of sampled traces. A span of another trace is never built, and costs one addition.
+/// Enables the spans of sampled traces. The decision is made when a trace begins: an operation that is not sampled has no
+/// span, so there is no current span for what it does. It costs one addition, and each inner span one look-up.
 #[derive(Debug)]
 pub(crate) struct SpanSampler {
     /// Traces whose number is below this are sampled. `None` samples all.
@@ -33,13 +34,17 @@ impl SpanSampler {
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && [TARGET, CONTINUED].contains(&metadata.target())
+    metadata.is_span() && [TARGET, INNER, CONTINUED].contains(&metadata.target())
 }
 
 impl<S: Subscriber + for<'span> LookupSpan<'span>> Filter<S> for SpanSampler {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        is_traced(metadata)
-            && (metadata.target() == CONTINUED || context.lookup_current().is_some() || self.samples_next())
+        match metadata.target() {
+            _ if !is_traced(metadata) => false,
+            CONTINUED => true,
+            INNER => context.lookup_current().is_some(),
+            _ => context.lookup_current().is_some() || self.samples_next(),
+        }
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {

@@ -61,11 +61,16 @@ impl Collector {
         resources.map(|resource| attribute_in(&resource.attributes, key)).collect()
     }
 
-    /// All spans with this name.
-    pub(crate) fn spans(&self, name: &str) -> Vec<Span> {
+    /// All spans.
+    pub(crate) fn all(&self) -> Vec<Span> {
         let requests = self.requests.lock();
         let scopes = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|spans| &spans.scope_spans);
-        scopes.flat_map(|scope| &scope.spans).filter(|span| span.name == name).cloned().collect()
+        scopes.flat_map(|scope| &scope.spans).cloned().collect()
+    }
+
+    /// All spans with this name.
+    pub(crate) fn spans(&self, name: &str) -> Vec<Span> {
+        self.all().into_iter().filter(|span| span.name == name).collect()
     }
 
     /// Waits for so many spans with this name.

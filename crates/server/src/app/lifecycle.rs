@@ -302,6 +302,7 @@ impl App for RouterApp {
         let socket = &self.socket;
         let begun = begin(start, || {
             let span = spans::notification(context, &name);
+            let traced = traces::notification(context, &name);
             let handling = match target {
                 Target::Handler(route) => {
                     route.handle(NotificationContext { name: name.clone(), payload, socket: socket.clone() })
@@ -310,7 +311,7 @@ impl App for RouterApp {
                     message.perform(self.routes.room_rules(), socket, payload, MessageKind::Notification(name.clone()))
                 }
             };
-            spans::instrument(handling, span)
+            traces::follow_notification(spans::instrument(handling, span), traced)
         });
         match begun {
             Begun::Done(handled) => report(context, &name, handled.into_result()),

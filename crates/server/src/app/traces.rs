@@ -1,4 +1,4 @@
-//! The spans of handshakes, closes and calls that subscribers export as traces.
+//! The spans of handshakes, closes, calls and notifications that subscribers export as traces.
 //!
 //! `spans` has those that describe log lines. A connection has no span that lasts as long as the
 //! connection: an exporter sends a span only when it ends, and idle connections would need memory
@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::request::Parts;
-use roomcast_core::TraceContext;
-use roomcast_core::trace::{CONTINUED, TARGET, context_of, continued};
+use roomcast_core::trace::{CONTINUED, Parent, TARGET, context_of, continued};
 use roomcast_protocol::{CloseFrame, Name};
 use tracing::field::{Empty, display};
-use tracing::{Span, debug_span};
+use tracing::{Instrument, Span, debug_span};
 
 use crate::app::handling::Handling;
 use crate::call::running::Call;
@@ -25,19 +24,20 @@ use crate::options::Options;
 /// The header in which a client sends the context of its trace (W3C Trace Context).
 const TRACEPARENT: &str = "traceparent";
 
-/// Returns the span of a handshake and of the connect handler. It belongs to the client's trace if
-/// the options allow this and the client samples its trace.
+/// Returns the span of a handshake and of the connect handler. If the options allow this, it belongs
+/// to the client's trace, and exists only if the client samples that trace.
 pub(crate) fn connect(request: &Parts, options: &Options) -> Span {
     let header = request.headers.get(TRACEPARENT).filter(|_| options.trace_clients);
-    match header.and_then(|value| value.to_str().ok()).and_then(TraceContext::parse) {
-        Some(parent) => continued(
+    match Parent::parse(header.and_then(|value| value.to_str().ok())) {
+        Parent::Sampled(parent) => continued(
             debug_span!(
                 target: CONTINUED, "connect", otel.kind = "server", otel.status_code = Empty,
                 roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
             ),
             &parent,
         ),
-        None => debug_span!(
+        Parent::NotSampled => Span::none(),
+        Parent::None => debug_span!(
             target: TARGET, "connect", otel.kind = "server", otel.status_code = Empty,
             roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
         ),
@@ -83,6 +83,37 @@ pub(crate) fn call(context: &ConnectionContext, call: &Call, method: &Name) -> S
     )
 }
 
+/// Returns the span of a notification.
+pub(crate) fn notification(context: &ConnectionContext, event: &Name) -> Span {
+    let connection = &context.connection;
+    debug_span!(
+        target: TARGET, "notification", otel.kind = "server", otel.status_code = Empty, roomcast.event = &**event,
+        rpc.response.status_code = Empty, roomcast.connection.id = %connection.id,
+        user.id = connection.user().map(|user| &**user),
+    )
+}
+
+/// Runs a notification's handler in its span, and records the result. A span without a result
+/// belongs to a handler that was dropped before it returned.
+pub(crate) fn follow_notification(handling: Handling, span: Span) -> Handling {
+    if span.is_disabled() {
+        return handling;
+    }
+    Box::pin(async move {
+        let result = handling.instrument(span.clone()).await;
+        record_result(&span, &result);
+        result
+    })
+}
+
+fn record_result<T>(span: &Span, result: &Result<T, CallError>) {
+    let code = result.as_ref().err().map(|error| error.code);
+    span.record("rpc.response.status_code", code.map_or("OK", Code::as_str));
+    if code.is_some_and(Code::is_fault) {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
 /// Runs a call's handler in its span, and records how the call ends.
 pub(crate) fn follow(handling: Handling, span: Span, call: &Arc<Call>) -> Handling {
     if span.is_disabled() {
@@ -109,11 +140,7 @@ impl Future for Traced {
         let Some(handling) = &mut this.handling else { return Poll::Pending };
         let result = std::task::ready!(handling.as_mut().poll(cx));
         this.handling = None;
-        let code = result.as_ref().err().map(|error: &CallError| error.code);
-        this.span.record("rpc.response.status_code", code.map_or("OK", Code::as_str));
-        if code.is_some_and(Code::is_fault) {
-            this.span.record("otel.status_code", "ERROR");
-        }
+        record_result(&this.span, &result);
         Poll::Ready(result)
     }
 }
