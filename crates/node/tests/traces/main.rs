@@ -1,6 +1,7 @@
 //! Traces, as a collector receives them.
 
 mod collector;
+mod handshakes;
 mod sampling;
 #[path = "../support/mod.rs"]
 mod support;

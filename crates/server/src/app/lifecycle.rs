@@ -1,24 +1,20 @@
 //! The lifecycle of a router's connection, and the path of its calls and notifications to their
 //! handlers.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::ConnectInfo;
-use axum::http::Extensions;
-use axum::http::request::Parts;
 use bytes::Bytes;
-use roomcast_core::trace;
-use roomcast_core::{Codec, ConnectionGuard, Identity, NewClient, Place, Right, UserId};
+use roomcast_core::{Codec, ConnectionGuard, Right};
 use roomcast_protocol::{CallId, CloseFrame, Name};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::app::context::{CallContext, NotificationContext};
 use crate::app::handling::{Begun, Handled, Handling, Start, begin, catch_panic};
 use crate::app::late::LateClient;
 use crate::app::notifications::{NotificationQueue, report};
+use crate::app::opening::{Opening, Places};
 use crate::app::rooms::MessageKind;
 use crate::app::routes::{Routes, Target, is_reserved};
 use crate::app::socket::Socket;
@@ -27,10 +23,8 @@ use crate::call::calls::Refusal;
 use crate::call::cancel::Cancel;
 use crate::call::report::CallReport;
 use crate::call::running::Call;
-use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
 use crate::connection::driver::Driver;
-use crate::connection::handshake::UpgradeRejection;
 use crate::connection::inbound::{call_cost, notification_cost};
 use crate::connection::rates::TooOften;
 use crate::connection::responder::Responder;
@@ -39,7 +33,6 @@ use crate::connection::transport::Transport;
 use crate::end::{CancelCause, End};
 use crate::error::{CallError, Code, overloaded, panicked};
 use crate::metrics::OpenConnection;
-use crate::node::addresses::AddressPlace;
 
 /// Runs a connection until it ends.
 ///
@@ -51,115 +44,11 @@ pub(crate) async fn run(opening: Pin<Box<impl Future<Output = Option<Open>>>>) {
     Box::pin(open.finish(end)).await;
 }
 
-/// A connection that is about to open: its request, and what the application attached to it.
-#[derive(Debug)]
-pub(crate) struct NewConnection {
-    pub(crate) request: Parts,
-    pub(crate) user: Option<UserId>,
-    /// The connection's place among those of the client's address.
-    pub(crate) address_place: Option<AddressPlace>,
-    /// What the router's authorizer decided.
-    pub(crate) identity: Option<Arc<Identity>>,
-    pub(crate) extensions: Extensions,
-    pub(crate) keeps_request: bool,
-}
-
-impl NewConnection {
-    pub(crate) fn new(request: Parts) -> Self {
-        Self {
-            request,
-            user: None,
-            address_place: None,
-            identity: None,
-            extensions: Extensions::new(),
-            keeps_request: false,
-        }
-    }
-
-    /// Returns the client's address, if the server provides it.
-    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
-        self.request.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
-    }
-
-    /// Reserves a place among the connections of the client's address. This comes before the
-    /// authorizer, which may have to verify a signature.
-    ///
-    /// # Errors
-    /// Returns [`UpgradeRejection`] if the address exceeds a limit.
-    pub(crate) fn admit_address(&mut self, routes: &Routes) -> Result<(), UpgradeRejection> {
-        let place = routes.node.take_address_place(self.peer_addr());
-        self.address_place = place.map_err(|refused| UpgradeRejection::TooManyFromAddress {
-            limit: refused.limit_name(),
-            retry_after: refused.retry_after(),
-        })?;
-        Ok(())
-    }
-
-    /// Has the router's authorizer decide, if the router has one.
-    ///
-    /// # Errors
-    /// Returns the authorizer's error.
-    pub(crate) async fn authorize(&mut self, routes: &Routes) -> Result<(), CallError> {
-        let Some(authorizer) = &routes.authorizer else { return Ok(()) };
-        match authorizer.authorize(&self.request, routes.node.hub()).await {
-            Ok(identity) => {
-                self.identity = Some(identity);
-                Ok(())
-            }
-            Err(error) => {
-                routes.node.metrics().on_rejected(error.code);
-                Err(error)
-            }
-        }
-    }
-
-    /// Reserves a place in the node.
-    ///
-    /// # Errors
-    /// Returns [`UpgradeRejection`] if the node accepts no more connections.
-    pub(crate) fn admit(self, routes: Arc<Routes>) -> Result<Opening, UpgradeRejection> {
-        let place = routes.node.take_place().map_err(|max| UpgradeRejection::TooManyConnections { max })?;
-        if routes.node.hub().local().is_short_of_memory() {
-            return Err(UpgradeRejection::ShortOfMemory);
-        }
-        let peer_addr = self.peer_addr();
-        let request = Arc::new(self.request);
-        let mut info = ClientInfo { extensions: self.extensions };
-        if self.keeps_request {
-            info.keep_request(Arc::clone(&request));
-        }
-        info.set_span(Span::current());
-        let user = self.identity.as_ref().and_then(|identity| identity.user.clone()).or(self.user);
-        let client = NewClient { user, identity: self.identity, peer_addr };
-        let places = Places { _node: place, _address: self.address_place };
-        Ok(Opening { routes, client, info, request, places })
-    }
-}
-
-/// A connection that has reserved its place in the node.
-pub(crate) struct Opening {
-    routes: Arc<Routes>,
-    client: NewClient,
-    info: ClientInfo,
-    /// For the connect handler.
-    request: Arc<Parts>,
-    places: Places,
-}
-
-/// What a connection holds until its end: its places among the connections of the node and of its
-/// client's address.
-struct Places {
-    _node: Place,
-    _address: Option<AddressPlace>,
-}
-
 /// Waits for the end of the handshake, and runs the connect handler. Returns `None` if there is no
 /// connection, or if the connect handler refused it and it was closed.
 pub(crate) async fn open(opening: Opening, upgraded: impl Future<Output = Option<Transport>>) -> Option<Open> {
-    let Opening { routes, client, mut info, request, places } = opening;
+    let Opening { routes, client, mut info, request, places, span } = opening;
     let node = routes.node.clone();
-    let span = traces::connect(&request, &node.options());
-    info.set_trace(trace::context_of(&span));
     let transport = upgraded.await?;
     let entry = node.hub().local().connect_client(client, Codec::RpcV01);
     let counted = OpenConnection::new(node.metrics());

@@ -4,12 +4,13 @@
 //! connection: an exporter sends a span only when it ends, and idle connections would need memory
 //! for it.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::request::Parts;
-use roomcast_core::trace::{CONTINUED, Parent, TARGET, context_of, continued};
+use roomcast_core::trace::{CONTINUED, INNER, Parent, TARGET, context_of, continued};
 use roomcast_protocol::{CloseFrame, Name};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, debug_span};
@@ -24,24 +25,38 @@ use crate::options::Options;
 /// The header in which a client sends the context of its trace (W3C Trace Context).
 const TRACEPARENT: &str = "traceparent";
 
-/// Returns the span of a handshake and of the connect handler. If the options allow this, it belongs
-/// to the client's trace, and exists only if the client samples that trace.
-pub(crate) fn connect(request: &Parts, options: &Options) -> Span {
+/// Returns the span of a handshake, from the first decision about it to the end of the connect
+/// handler. If the options allow this, it belongs to the client's trace, and exists only if the
+/// client samples that trace.
+pub(crate) fn connect(request: &Parts, peer: Option<SocketAddr>, options: &Options) -> Span {
+    let address = peer.map(|peer| display(peer.ip()));
     let header = request.headers.get(TRACEPARENT).filter(|_| options.trace_clients);
     match Parent::parse(header.and_then(|value| value.to_str().ok())) {
         Parent::Sampled(parent) => continued(
             debug_span!(
-                target: CONTINUED, "connect", otel.kind = "server", otel.status_code = Empty,
-                roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
+                target: CONTINUED, "connect", otel.kind = "server", otel.status_code = Empty, client.address = address,
+                roomcast.connect.outcome = Empty, roomcast.connection.id = Empty, user.id = Empty,
+                roomcast.close.code = Empty,
             ),
             &parent,
         ),
         Parent::NotSampled => Span::none(),
         Parent::None => debug_span!(
-            target: TARGET, "connect", otel.kind = "server", otel.status_code = Empty,
-            roomcast.connection.id = Empty, user.id = Empty, client.address = Empty, roomcast.close.code = Empty,
+            target: TARGET, "connect", otel.kind = "server", otel.status_code = Empty, client.address = address,
+            roomcast.connect.outcome = Empty, roomcast.connection.id = Empty, user.id = Empty,
+            roomcast.close.code = Empty,
         ),
     }
+}
+
+/// Returns the span of the authorizer's decision, in that of the handshake.
+pub(crate) fn authorize() -> Span {
+    debug_span!(target: INNER, "authorize")
+}
+
+/// Records why a client was refused before it had a connection.
+pub(crate) fn on_refused(span: &Span, reason: &str) {
+    span.record("roomcast.connect.outcome", reason).record("otel.status_code", "ERROR");
 }
 
 /// Records which connection has opened, or the Close with which it was refused.
@@ -54,11 +69,12 @@ pub(crate) fn on_connected(span: &Span, context: &ConnectionContext, refused: Op
     if let Some(user) = connection.user() {
         span.record("user.id", &**user);
     }
-    if let Some(address) = connection.peer_addr {
-        span.record("client.address", display(address.ip()));
-    }
-    if let Some(close) = refused {
-        span.record("roomcast.close.code", close.code.0).record("otel.status_code", "ERROR");
+    match refused {
+        None => drop(span.record("roomcast.connect.outcome", "accepted")),
+        Some(close) => {
+            on_refused(span, "closed");
+            span.record("roomcast.close.code", close.code.0);
+        }
     }
 }
 

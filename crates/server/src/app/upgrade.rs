@@ -11,7 +11,8 @@ use roomcast_core::UserId;
 use roomcast_protocol::SUBPROTOCOL;
 
 use crate::app::authorizer;
-use crate::app::lifecycle::{self, NewConnection};
+use crate::app::lifecycle;
+use crate::app::opening::{NewConnection, NotAdmitted};
 use crate::app::router::Router;
 use crate::connection::handshake::{Handshake, UpgradeRejection, tokens};
 use crate::options::Options;
@@ -126,17 +127,11 @@ impl SocketIoUpgrade {
     ///
     /// # Cancel safety
     /// If the future is dropped, no connection is opened.
-    pub async fn route<S>(mut self, router: &Router<S>) -> Response {
-        let routes = router.routes();
-        if let Err(rejection) = self.connection.admit_address(&routes) {
-            return rejection.into_response();
-        }
-        if let Err(error) = self.connection.authorize(&routes).await {
-            return authorizer::rejection(error);
-        }
-        let opening = match self.connection.admit(routes) {
+    pub async fn route<S>(self, router: &Router<S>) -> Response {
+        let opening = match self.connection.admit(router.routes()).await {
             Ok(opening) => opening,
-            Err(rejection) => return rejection.into_response(),
+            Err(NotAdmitted::Limit(rejection)) => return rejection.into_response(),
+            Err(NotAdmitted::Authorizer(error)) => return authorizer::rejection(error),
         };
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));
         tokio::spawn(lifecycle::run(Box::pin(lifecycle::open(opening, upgraded))));

@@ -55,15 +55,14 @@ use tokio::io::duplex;
 use tokio::sync::oneshot;
 
 use crate::app::context::CallContext;
-use crate::app::lifecycle::{self, NewConnection};
+use crate::app::lifecycle;
+use crate::app::opening::{NewConnection, NotAdmitted};
 use crate::app::router::Router;
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
 use crate::call::running::Call;
-use crate::connection::handshake::UpgradeRejection;
 use crate::connection::transport::Transport;
 use crate::end::{CancelCause, Disconnected};
-use crate::error::CallError;
 use crate::metrics::UNKNOWN_METHOD;
 use crate::payload::IntoPayload;
 use crate::testing::client::within_patience;
@@ -95,18 +94,15 @@ pub enum ConnectError {
     Closed(#[from] Disconnected),
 }
 
-impl From<UpgradeRejection> for ConnectError {
-    fn from(rejection: UpgradeRejection) -> Self {
-        let body = rejection.to_string();
-        Self::Refused { status: rejection.into_response().status(), body }
-    }
-}
-
-impl From<CallError> for ConnectError {
-    /// The authorizer's error.
-    fn from(error: CallError) -> Self {
-        let body = String::from_utf8_lossy(&error.payload()).into_owned();
-        Self::Refused { status: error.into_response().status(), body }
+impl From<NotAdmitted> for ConnectError {
+    fn from(refusal: NotAdmitted) -> Self {
+        let (body, response) = match refusal {
+            NotAdmitted::Limit(rejection) => (rejection.to_string(), rejection.into_response()),
+            NotAdmitted::Authorizer(error) => {
+                (String::from_utf8_lossy(&error.payload()).into_owned(), error.into_response())
+            }
+        };
+        Self::Refused { status: response.status(), body }
     }
 }
 
@@ -193,11 +189,8 @@ impl ClientBuilder {
     ///
     /// # Cancel safety
     /// As for [`connect`].
-    pub async fn connect<S>(mut self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
-        let routes = router.routes();
-        self.0.admit_address(&routes)?;
-        self.0.authorize(&routes).await?;
-        let opening = self.0.admit(routes)?;
+    pub async fn connect<S>(self, router: &Router<S>) -> Result<(Client, Socket), ConnectError> {
+        let opening = self.0.admit(router.routes()).await?;
         let (server, client) = duplex(PIPE);
         let (opened, socket) = oneshot::channel();
         let transport = std::future::ready(Some(Transport::pipe(server)));
