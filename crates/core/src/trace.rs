@@ -151,7 +151,7 @@ pub(crate) fn failed(span: &Span, error: &impl Display) {
     span.record("otel.status_code", "ERROR").record("otel.status_description", display(error));
 }
 
-/// Returns the span of an event's delivery to the members on a node.
+/// Returns the span of an event on a node, from its arrival until it is queued for the members.
 pub(crate) fn deliver(parent: &TraceContext, room: &RoomName, node: NodeId) -> Span {
     let span = debug_span!(
         target: CONTINUED, "deliver", otel.kind = "consumer", messaging.system = "roomcast",

@@ -17,6 +17,9 @@ use crate::rooms::load::NodeLoad;
 use crate::rooms::outbox::Outgoing;
 use crate::trace;
 
+/// The memory of a delivery's span, in bytes: a typical one.
+const SPAN_SIZE: usize = 1024;
+
 /// Consecutive events of a room, which each member receives in one write.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -27,11 +30,21 @@ pub(crate) struct Batch {
     size: usize,
     /// The encoded events by codec. Each is encoded once for all members that use the codec.
     encoded: [OnceLock<Outgoing>; Codec::COUNT],
+    /// The spans of the deliveries of events whose traces are sampled. They end with the batch.
+    spans: Vec<Span>,
 }
 
 impl Batch {
     fn new(room: RoomName, published_at: Instant) -> Self {
-        Self { room, published_at, publications: Vec::new(), size: 0, encoded: Default::default() }
+        let (publications, spans) = (Vec::new(), Vec::new());
+        Self { room, published_at, publications, size: 0, encoded: Default::default(), spans }
+    }
+
+    fn push(&mut self, publication: Publication, node: NodeId) {
+        self.size += publication.size();
+        let span = publication.trace.as_deref().map(|trace| trace::deliver(trace, &self.room, node));
+        self.spans.extend(span.filter(|span| !span.is_disabled()));
+        self.publications.push(publication);
     }
 
     /// Returns how many events the batch has.
@@ -39,15 +52,16 @@ impl Batch {
         self.publications.len() as u64
     }
 
-    /// Returns the spans of the events' deliveries on a node, for the events whose traces are sampled.
-    pub(crate) fn delivery_spans(&self, node: NodeId) -> Vec<Span> {
-        let traces = self.publications.iter().filter_map(|publication| publication.trace.as_deref());
-        traces.map(|trace| trace::deliver(trace, &self.room, node)).collect()
+    /// Records in the traces how many members the events have been queued for.
+    pub(crate) fn trace_members(&self, members: u64) {
+        for span in &self.spans {
+            span.record("roomcast.members", members);
+        }
     }
 
-    /// Returns the memory of the events and of their encodings, in bytes.
+    /// Returns the memory of the events, of their encodings and of their spans, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.size * (1 + Codec::COUNT)
+        self.size * (1 + Codec::COUNT) + self.spans.len() * SPAN_SIZE
     }
 
     /// Returns the output for members that use this codec.
@@ -62,8 +76,9 @@ impl Batch {
     }
 }
 
-/// Groups publications by room, in their order. The order between rooms is not kept.
-pub(crate) fn batches(publications: impl Iterator<Item = Publication>) -> Vec<Batch> {
+/// Groups the publications that have arrived on a node by room, in their order. The order between
+/// rooms is not kept.
+pub(crate) fn batches(publications: impl Iterator<Item = Publication>, node: NodeId) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     let mut open: HashMap<RoomName, usize> = HashMap::new();
     for publication in publications {
@@ -75,9 +90,7 @@ pub(crate) fn batches(publications: impl Iterator<Item = Publication>) -> Vec<Ba
                 *entry.insert_entry(batches.len() - 1).get()
             }
         };
-        let batch = &mut batches[index];
-        batch.size += size;
-        batch.publications.push(publication);
+        batches[index].push(publication, node);
     }
     batches
 }

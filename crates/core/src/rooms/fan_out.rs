@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
-use tracing::Span;
 
 use crate::broker::contract::Broker;
 use crate::broker::publication::Publication;
@@ -48,7 +47,7 @@ impl FanOut {
     /// Queues publications to the members of their rooms. Then queues held-back events that may now
     /// be delivered.
     pub(crate) async fn deliver(&mut self, publications: impl Iterator<Item = Publication>) {
-        for batch in batches(publications) {
+        for batch in batches(publications, self.node.id()) {
             self.deliver_batch(batch);
             self.pause().await;
         }
@@ -91,22 +90,20 @@ fn try_queue(node: &LocalNode, batch: &Batch, given_up: &HashSet<u64>) -> Result
     if !blocked.is_empty() {
         return Err(blocked);
     }
-    let spans = batch.delivery_spans(node.id());
-    on_delivered(node, batch, shard.queue_to_members(batch), &spans);
+    let reached = shard.queue_to_members(batch);
+    drop(shard);
+    on_delivered(node, batch, reached);
     Ok(())
 }
 
 /// Queues a batch to all members.
 fn queue(node: &LocalNode, batch: &Batch) {
-    let spans = batch.delivery_spans(node.id());
     let reached = node.shard(&batch.room).lock().queue_to_members(batch);
-    on_delivered(node, batch, reached, &spans);
+    on_delivered(node, batch, reached);
 }
 
-fn on_delivered(node: &LocalNode, batch: &Batch, members: u64, spans: &[Span]) {
-    for span in spans {
-        span.record("roomcast.members", members);
-    }
+fn on_delivered(node: &LocalNode, batch: &Batch, members: u64) {
+    batch.trace_members(members);
     node.metrics().deliveries.inc_by(members * batch.events());
     if !batch.room.is_internal() {
         tracing::debug!(room = %batch.room, events = batch.events(), members, "events were queued for the members here");
