@@ -72,14 +72,17 @@ struct CountedExporter<E> {
 
 impl<E: SpanExporter + 'static> SpanExporter for CountedExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let (inner, spans) = (Arc::clone(&self.inner), batch.len());
+        let (inner, export) = (Arc::clone(&self.inner), self.metrics.export(batch.len()));
         let exporting = self.runtime.spawn(async move {
             let exported = tokio::time::timeout(EXPORT_TIMEOUT, inner.export(batch)).await;
             exported.unwrap_or(Err(OTelSdkError::Timeout(EXPORT_TIMEOUT)))
         });
         // A task that has panicked, which is logged.
         let result = exporting.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())));
-        self.metrics.on_exported(spans, result.is_ok());
+        match &result {
+            Ok(()) => export.accept(),
+            Err(_) => drop(export),
+        }
         let was_failing = self.failing.swap(result.is_err(), Ordering::AcqRel);
         match &result {
             Err(error) if !was_failing => {
@@ -128,5 +131,68 @@ impl HttpClient for RuntimeClient {
         let response = self.0.request(request.map(Full::new)).await?;
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use prometheus::{Encoder as _, Registry, TextEncoder};
+
+    use super::*;
+    use crate::otlp::queue::BoundedProcessor;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Collector {
+        Accepts,
+        Refuses,
+        Panics,
+    }
+
+    impl SpanExporter for Collector {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            match self {
+                Self::Accepts => Ok(()),
+                Self::Refuses => Err(OTelSdkError::InternalFailure("refused".to_owned())),
+                Self::Panics => panic!("a bug in an exporter"),
+            }
+        }
+    }
+
+    /// Ends spans before and after the shutdown.
+    fn end_spans(collector: Collector, runtime: Handle) -> SpanMetrics {
+        let metrics = SpanMetrics::new().expect("valid names");
+        let (inner, failing) = (Arc::new(collector), AtomicBool::new(false));
+        let exporter = CountedExporter { inner, runtime, metrics: metrics.clone(), failing };
+        let processor = BoundedProcessor::new(exporter, metrics.clone());
+        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        let tracer = provider.tracer("test");
+        for round in 0..3 {
+            tracer.start("span").end();
+            // It reports what the exporter does.
+            let _ = if round == 1 { provider.shutdown() } else { provider.force_flush() };
+        }
+        metrics
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_span_keeps_its_place_whatever_becomes_of_it() {
+        for (collector, outcome) in [
+            (Collector::Accepts, "roomcast_trace_spans_exported_total 2"),
+            (Collector::Refuses, "roomcast_trace_spans_dropped_total{reason=\"export\"} 2"),
+            (Collector::Panics, "roomcast_trace_spans_dropped_total{reason=\"export\"} 2"),
+        ] {
+            let runtime = Handle::current();
+            let ended = tokio::task::spawn_blocking(move || end_spans(collector, runtime));
+            let metrics = ended.await.expect("it does not panic");
+            assert_eq!(metrics.waiting(), 0, "{collector:?}");
+            let registry = Registry::new();
+            metrics.register(&registry).expect("two counters");
+            let mut page = Vec::new();
+            TextEncoder::new().encode(&registry.gather(), &mut page).expect("text");
+            let page = String::from_utf8(page).expect("text");
+            assert!(page.contains(outcome), "{collector:?}: {page}");
+        }
     }
 }

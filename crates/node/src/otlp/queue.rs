@@ -43,6 +43,7 @@ impl SpanMetrics {
         registry.register(Box::new(self.dropped.clone()))
     }
 
+    /// Takes a place for a span that has ended. [`export`](Self::export) frees it.
     fn claim_place(&self) -> bool {
         let take = |waiting| (waiting < MAX_WAITING).then_some(waiting + 1);
         let claimed = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
@@ -52,12 +53,39 @@ impl SpanMetrics {
         claimed
     }
 
-    /// Spans have been exported, or the collector did not accept them.
-    pub(super) fn on_exported(&self, spans: usize, is_accepted: bool) {
-        self.waiting.fetch_sub(spans, Ordering::AcqRel);
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Begins the export of spans that have places.
+    pub(super) fn export(&self, spans: usize) -> Export {
+        Export { metrics: self.clone(), spans, is_accepted: false }
+    }
+}
+
+/// Spans that are being exported. Dropping this frees their places, however the export ends. A place that is never freed
+/// would be missing until the node ends.
+pub(super) struct Export {
+    metrics: SpanMetrics,
+    spans: usize,
+    is_accepted: bool,
+}
+
+impl Export {
+    /// The collector has accepted the spans.
+    pub(super) fn accept(mut self) {
+        self.is_accepted = true;
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        let Self { metrics, spans, is_accepted } = self;
+        metrics.waiting.fetch_sub(*spans, Ordering::AcqRel);
         match is_accepted {
-            true => self.exported.inc_by(spans as u64),
-            false => self.dropped.with_label_values(&["export"]).inc_by(spans as u64),
+            true => metrics.exported.inc_by(*spans as u64),
+            false => metrics.dropped.with_label_values(&["export"]).inc_by(*spans as u64),
         }
     }
 }
@@ -102,5 +130,26 @@ impl SpanProcessor for BoundedProcessor {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_of_an_export_frees_the_places_of_its_spans() {
+        let metrics = SpanMetrics::new().expect("valid names");
+        let claimed = |count: usize| (0..count).filter(|_| metrics.claim_place()).count();
+        let dropped = |reason| metrics.dropped.with_label_values(&[reason]).get();
+        assert_eq!(claimed(MAX_WAITING + 1), MAX_WAITING);
+        assert_eq!((dropped("queue"), metrics.waiting()), (1, MAX_WAITING));
+
+        let accepted = metrics.export(3);
+        assert_eq!(claimed(1), 0, "spans that are being exported hold their places");
+        accepted.accept();
+        drop(metrics.export(4)); // refused, or given up
+        assert_eq!((metrics.exported.get(), dropped("export"), dropped("queue")), (3, 4, 2));
+        assert_eq!(claimed(MAX_WAITING), 7);
     }
 }
