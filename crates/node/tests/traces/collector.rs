@@ -1,6 +1,5 @@
 //! A collector of traces, with the official definitions of OTLP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -26,17 +25,24 @@ pub(crate) struct Collector {
 impl Collector {
     /// Receives OTLP over gRPC, and returns the URL.
     pub(crate) async fn grpc() -> (Self, String) {
-        let (collector, address) = (Self::default(), roomcast_testkit::free_port());
-        let address = SocketAddr::from(([127, 0, 0, 1], address));
-        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
-        tokio::spawn(server.serve(address));
-        (collector, format!("http://{address}"))
+        let collector = Self::default();
+        let url = serve(collector.grpc_service()).await;
+        (collector, url)
     }
 
     /// Receives OTLP over HTTP, and returns the URL.
     pub(crate) async fn http() -> (Self, String) {
         let collector = Self::default();
-        let requests = Arc::clone(&collector.requests);
+        let url = serve(collector.http_service()).await;
+        (collector, url)
+    }
+
+    pub(crate) fn grpc_service(&self) -> axum::Router {
+        tonic::service::Routes::new(TraceServiceServer::new(self.clone())).into_axum_router()
+    }
+
+    pub(crate) fn http_service(&self) -> axum::Router {
+        let requests = Arc::clone(&self.requests);
         let receive = async move |headers: HeaderMap, body: axum::body::Bytes| {
             let is_protobuf = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-protobuf");
             match ExportTraceServiceRequest::decode(body) {
@@ -47,11 +53,7 @@ impl Collector {
                 _ => (StatusCode::BAD_REQUEST, Vec::new()),
             }
         };
-        let app = axum::Router::new().route("/v1/traces", post(receive));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        (collector, url)
+        axum::Router::new().route("/v1/traces", post(receive))
     }
 
     /// The values of a resource attribute of all processes that have sent spans.
@@ -59,6 +61,11 @@ impl Collector {
         let requests = self.requests.lock();
         let resources = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|spans| &spans.resource);
         resources.map(|resource| attribute_in(&resource.attributes, key)).collect()
+    }
+
+    /// Forgets all spans.
+    pub(crate) fn clear(&self) {
+        self.requests.lock().clear();
     }
 
     /// All spans.
@@ -92,6 +99,13 @@ impl TraceService for Collector {
         self.requests.lock().push(request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+async fn serve(service: axum::Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    url
 }
 
 /// The value of a span's attribute, as text. It is empty if the span has no such attribute.

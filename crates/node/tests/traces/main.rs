@@ -5,6 +5,7 @@ mod handshakes;
 mod sampling;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::io;
 use std::process::Command;
