@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use roomcast::{BoxFuture, CallContext, CallError, Code, Context, Handler, MessageContext, NodeId};
+use roomcast::{BoxFuture, CallContext, CallError, Code, Context, Handler, MessageContext, NodeId, trace};
 use serde_json::json;
 use tracing::{Instrument, Span, debug_span, field};
 
@@ -198,7 +198,7 @@ impl Shared {
         let Limits { timeout, deadline, streams } = limits;
         let exchange = lane.health.begin(slot)?;
         let span = self.span(parts().method);
-        let sent = tokio::time::timeout(timeout, self.send(&parts)).instrument(span.clone()).await;
+        let sent = tokio::time::timeout(timeout, self.send(&parts, &span)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
             Ok(Ok(sent)) => sent,
             Ok(Err(failure)) => return Err(exchange.end(&span, failure)),
@@ -248,10 +248,10 @@ impl Shared {
     }
 
     /// Sends a request until it may have been executed, at most twice.
-    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>) -> Result<(InFlight, Response<Incoming>), Failure> {
+    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>, span: &Span) -> Result<(InFlight, Response<Incoming>), Failure> {
         let mut is_retry = false;
         loop {
-            let request = request::build(&self.options, parts()).map_err(Failure::not_sent)?;
+            let request = request::build(&self.options, parts(), span).map_err(Failure::not_sent)?;
             let (request, in_flight) = InFlight::new(request);
             match self.client.send(request).await {
                 Ok(response) => return Ok((in_flight, response)),
@@ -290,10 +290,12 @@ impl Shared {
     fn span(&self, method: &str) -> Span {
         let url = &self.options.url;
         debug_span!(
-            "backend_request",
+            target: trace::INNER,
+            "backend request",
             otel.name = "POST",
             otel.kind = "client",
-            backend = self.options.name,
+            otel.status_code = field::Empty,
+            roomcast.backend = self.options.name,
             http.request.method = "POST",
             http.response.status_code = field::Empty,
             server.address = url.host(),

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Span;
 
 use crate::client::{HttpClient, with_causes};
 use crate::in_flight::InFlight;
@@ -107,7 +108,7 @@ impl CancelNotices {
             timeout: ATTEMPT_TIMEOUT,
             timestamp: request::now_unix(),
         };
-        let request = request::build(&self.options, parts).map_err(|error| error.to_string())?;
+        let request = request::build(&self.options, parts, &Span::none()).map_err(|error| error.to_string())?;
         let (request, _in_flight) = InFlight::new(request);
         let response = self.client.send(request).await.map_err(|error| with_causes(&error))?;
         match response.status() {

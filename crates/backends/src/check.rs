@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tracing::Span;
 
 use crate::client::{self, InvalidCaCertificates};
 use crate::options::BackendOptions;
@@ -166,7 +167,7 @@ impl CancelCheck {
             timeout: self.cancel_after + self.patience,
             timestamp: request::now_unix(),
         };
-        request::build(&self.options, parts)
+        request::build(&self.options, parts, &Span::none())
     }
 }
 

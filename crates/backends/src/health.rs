@@ -105,13 +105,13 @@ impl Exchange<'_> {
     pub(crate) fn end(mut self, span: &Span, failure: Failure) -> Failure {
         let Failure { outcome, reason, .. } = &failure;
         self.outcome = *outcome;
-        span.record("error.type", outcome.as_str());
+        span.record("error.type", outcome.as_str()).record("otel.status_code", "ERROR");
         let backend = &*self.health.name;
         let is_failure = outcome.health() == breaker::Outcome::Failure;
         if is_failure && !self.health.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(parent: span, backend, error = reason, "a request to a backend failed; later ones are logged at debug");
+            tracing::warn!(backend, error = reason, "a request to a backend failed; later ones are logged at debug");
         } else {
-            tracing::debug!(parent: span, backend, error = reason, "a request to a backend failed");
+            tracing::debug!(backend, error = reason, "a request to a backend failed");
         }
         failure
     }

@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use roomcast::{CallError, Code, ConnectionId, Identity, NodeId, UserId};
+use roomcast::{CallError, Code, ConnectionId, Identity, NodeId, UserId, trace};
+use tracing::Span;
 
 use crate::options::BackendOptions;
 use crate::signature;
@@ -39,8 +40,12 @@ pub(crate) struct Parts<'a> {
     pub(crate) timestamp: u64,
 }
 
-/// Creates a request, and signs it if the backend has secrets.
-pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>) -> Result<Request<Bytes>, CallError> {
+/// The headers of the trace that a request belongs to (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Creates a request in the trace of a span, and signs it if the backend has secrets.
+pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>, span: &Span) -> Result<Request<Bytes>, CallError> {
     let Parts { method, mut headers, body, id, node, timeout, timestamp } = parts;
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
     let user_agent = HeaderValue::from_static(concat!("roomcast/", env!("CARGO_PKG_VERSION")));
@@ -50,6 +55,7 @@ pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>) -> Result<Reques
     for (name, value) in &options.headers {
         headers.insert(name, value.clone());
     }
+    continue_trace(span, &mut headers);
     let path = options.url.path_of(method);
     if let Some(secrets) = &options.signing_secrets {
         let mut covered: Vec<_> = headers
@@ -72,6 +78,19 @@ pub(crate) fn build(options: &BackendOptions, parts: Parts<'_>) -> Result<Reques
     })?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Sets the headers of a span's trace, if it is sampled. Otherwise removes them, because a client must
+/// not decide what a backend traces.
+fn continue_trace(span: &Span, headers: &mut HeaderMap) {
+    let trace = trace::headers_of(span);
+    let (parent, state) = trace.map_or((None, None), |trace| (Some(trace.traceparent), trace.tracestate));
+    for (name, value) in [(TRACEPARENT, parent), (TRACESTATE, state)] {
+        match value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
+        }
+    }
 }
 
 /// Returns the time in seconds since 1970.
@@ -170,7 +189,9 @@ mod tests {
         from.insert("x-app", HeaderValue::from_static("forged"));
         from.insert("accept-language", HeaderValue::from_static("de"));
         let mut headers = HeaderMap::new();
-        forward(&[HeaderName::from_static("x-app"), HeaderName::from_static("accept-language")], &from, &mut headers);
+        from.insert(TRACEPARENT, HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-1234567812345678-01"));
+        let forwarded = [HeaderName::from_static("x-app"), HeaderName::from_static("accept-language"), TRACEPARENT];
+        forward(&forwarded, &from, &mut headers);
         set(&mut headers, "roomcast-call", "c1").unwrap();
         let parts = Parts {
             method: "chat.send",
@@ -181,9 +202,10 @@ mod tests {
             timeout: Duration::from_secs(30),
             timestamp: 1_614_265_330,
         };
-        let request = build(&options, parts).unwrap();
+        let request = build(&options, parts, &Span::none()).unwrap();
         assert_eq!(request.uri(), "http://127.0.0.1:8080/rpc/chat.send");
         let headers = request.headers();
+        assert!(!headers.contains_key(TRACEPARENT), "a client does not decide what a backend traces");
         for (name, value) in [
             ("x-app", "roomcast"),
             ("accept-language", "de"),

@@ -1,4 +1,5 @@
-//! The trace contexts that events carry, so that the spans of one publish on several nodes belong to one trace.
+//! The trace contexts that events and requests carry, so that the spans of one publish on several
+//! nodes, and those of a backend that answers a call, belong to one trace.
 //!
 //! All spans of this crate and of those above it are spans of the crate `tracing`. Their targets are
 //! [`TARGET`], [`INNER`] and [`CONTINUED`]. A subscriber that exports them, for example over
@@ -41,40 +42,52 @@ impl TraceContext {
     /// The size of a context in messages, in bytes.
     pub const LEN: usize = 16 + 8;
 
+    fn traceparent(&self) -> String {
+        format!("00-{}-{:016x}-01", self.trace_id(), u64::from_be_bytes(self.span))
+    }
+
     /// Returns the trace's id as trace viewers show it, for log lines.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.trace))
     }
 }
 
-/// The span of another process to which a request belongs, by its header `traceparent`.
+/// The span of another process to which a request belongs, by its headers `traceparent` and
+/// `tracestate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parent {
+pub enum Parent<'headers> {
     /// There is no such span, so the request begins a trace.
     None,
     /// A span whose trace is not sampled, so the request is not, either.
     NotSampled,
     /// A span of a sampled trace, which the request continues.
-    Sampled(TraceContext),
+    Sampled {
+        /// The span.
+        context: TraceContext,
+        /// The value of `tracestate`, which has not been checked.
+        state: &'headers str,
+    },
 }
 
-impl Parent {
-    /// Parses the value of a `traceparent` header. An invalid value is ignored.
+impl<'headers> Parent<'headers> {
+    /// Parses the values of the headers `traceparent` and `tracestate`. An invalid `traceparent` is
+    /// ignored.
     ///
     /// ```
     /// use roomcast_core::trace::Parent;
     ///
     /// let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-1234567812345678-01";
-    /// assert!(matches!(Parent::parse(Some(sampled)), Parent::Sampled(_)));
-    /// assert_eq!(Parent::parse(Some(&sampled.replace("-01", "-00"))), Parent::NotSampled);
-    /// assert_eq!(Parent::parse(Some(&sampled.replace("1234567812345678", "0000000000000000"))), Parent::None);
-    /// assert_eq!(Parent::parse(None), Parent::None);
+    /// assert!(matches!(Parent::parse(Some(sampled), None), Parent::Sampled { .. }));
+    /// assert_eq!(Parent::parse(Some(&sampled.replace("-01", "-00")), None), Parent::NotSampled);
+    /// assert_eq!(Parent::parse(Some(&sampled.replace("1234567812345678", "0000000000000000")), None), Parent::None);
+    /// assert_eq!(Parent::parse(None, None), Parent::None);
     /// ```
-    pub fn parse(traceparent: Option<&str>) -> Self {
-        traceparent.and_then(Self::parse_valid).unwrap_or(Self::None)
+    pub fn parse(traceparent: Option<&str>, tracestate: Option<&'headers str>) -> Self {
+        let parent = traceparent.and_then(|traceparent| Self::parse_valid(traceparent, tracestate.unwrap_or_default()));
+        parent.unwrap_or(Self::None)
     }
 
-    fn parse_valid(traceparent: &str) -> Option<Self> {
+    fn parse_valid(traceparent: &str, state: &'headers str) -> Option<Self> {
         let mut fields = traceparent.split('-');
         let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let [version] = hex(version)?;
@@ -85,8 +98,17 @@ impl Parent {
         }
         let context = TraceContext { trace: hex(trace)?, span: hex(span)? };
         let is_valid = context.trace != [0; 16] && context.span != [0; 8];
-        is_valid.then_some(if flags & 1 == 1 { Self::Sampled(context) } else { Self::NotSampled })
+        is_valid.then_some(if flags & 1 == 1 { Self::Sampled { context, state } } else { Self::NotSampled })
     }
+}
+
+/// The headers that continue a span's trace in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceHeaders {
+    /// The value of `traceparent`.
+    pub traceparent: String,
+    /// The value of `tracestate`. `None` if the trace has none, as if it began in this process.
+    pub tracestate: Option<String>,
 }
 
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -106,8 +128,12 @@ pub trait Propagator: Debug + Send + Sync {
     /// Returns a span's context if its trace is sampled.
     fn context_of(&self, span: &Span) -> Option<TraceContext>;
 
-    /// Makes a new span the child of a span that another process has created.
-    fn set_parent(&self, span: &Span, parent: TraceContext);
+    /// Returns the `tracestate` of a span's trace. It is empty if the trace has none.
+    fn state_of(&self, span: &Span) -> String;
+
+    /// Makes a new span the child of a span that another process has created. The `tracestate` may be
+    /// invalid, in which case it must be ignored.
+    fn set_parent(&self, span: &Span, parent: TraceContext, state: &str);
 }
 
 static PROPAGATOR: OnceLock<Box<dyn Propagator>> = OnceLock::new();
@@ -128,11 +154,25 @@ pub fn context_of(span: &Span) -> Option<Box<TraceContext>> {
     PROPAGATOR.get()?.context_of(span).map(Box::new)
 }
 
+/// Returns the headers with which a request to another process continues a span's trace, if the trace
+/// is sampled.
+pub fn headers_of(span: &Span) -> Option<TraceHeaders> {
+    let traceparent = context_of(span)?.traceparent();
+    let tracestate = PROPAGATOR.get().map(|propagator| propagator.state_of(span)).filter(|state| !state.is_empty());
+    Some(TraceHeaders { traceparent, tracestate })
+}
+
 /// Makes a new span, which has the target [`CONTINUED`], the child of this one.
 #[must_use]
 pub fn continued(span: Span, parent: &TraceContext) -> Span {
+    continued_with_state(span, parent, "")
+}
+
+/// Does the same as [`continued`] for a trace with this `tracestate`.
+#[must_use]
+pub fn continued_with_state(span: Span, parent: &TraceContext, state: &str) -> Span {
     if let Some(propagator) = PROPAGATOR.get() {
-        propagator.set_parent(&span, *parent);
+        propagator.set_parent(&span, *parent, state);
     }
     span
 }

@@ -24,7 +24,7 @@ const MAX_PATTERNS: usize = 1000;
 const MAX_HEADERS: usize = 32;
 
 /// The headers that describe the connection or the body, or that only a node may set.
-const FORBIDDEN: [HeaderName; 7] = [
+const FORBIDDEN: [HeaderName; 9] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::HOST,
@@ -32,6 +32,8 @@ const FORBIDDEN: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::EXPECT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
 ];
 
 /// The backends of a node.

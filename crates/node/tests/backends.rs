@@ -116,6 +116,7 @@ fn a_wrong_table_is_reported_with_its_key_its_value_and_what_to_change() {
             "backend.0.headers: \"Roomcast-User\" is a header that the node sets",
         ),
         ("forward = [\"host\"]", "backend.0.forward: \"host\" is a header that the node sets"),
+        ("forward = [\"Traceparent\"]", "backend.0.forward: \"Traceparent\" is a header that the node sets"),
         ("ca_file = \"/nowhere\"", "backend.0.ca_file: cannot read /nowhere"),
         ("signing_secret_file = \"/dev/null\"", "backend.0.signing_secret_file: there is no secret"),
         (

@@ -45,7 +45,11 @@ impl Propagator for OneTrace {
         Some(TraceContext { trace: [7; 16], span: [8; 8] })
     }
 
-    fn set_parent(&self, _: &Span, _: TraceContext) {}
+    fn state_of(&self, _: &Span) -> String {
+        String::new()
+    }
+
+    fn set_parent(&self, _: &Span, _: TraceContext, _: &str) {}
 }
 
 #[tokio::test]

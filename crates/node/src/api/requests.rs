@@ -65,15 +65,16 @@ pub(super) async fn observe(
 /// The span of a request. It belongs to the trace of the backend that has sent the request, and exists only if the backend
 /// samples that trace.
 fn span(request: &Request, method: &str, route: &str) -> Span {
-    let header = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    match Parent::parse(header) {
-        Parent::Sampled(parent) => trace::continued(
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    match Parent::parse(header("traceparent"), header("tracestate")) {
+        Parent::Sampled { context, state } => trace::continued_with_state(
             debug_span!(
                 target: trace::CONTINUED, "api request", otel.name = format_args!("{method} {route}"),
                 otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,
                 http.response.status_code = Empty,
             ),
-            &parent,
+            &context,
+            state,
         ),
         Parent::NotSampled => Span::none(),
         Parent::None => debug_span!(

@@ -1,6 +1,6 @@
 //! Trace contexts of spans, for other processes and from them.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId};
 use roomcast::TraceContext;
 use roomcast::trace::Propagator;
 use tracing::Span;
@@ -18,10 +18,39 @@ impl Propagator for OpenTelemetry {
         is_sampled.then(|| TraceContext { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() })
     }
 
-    fn set_parent(&self, span: &Span, parent: TraceContext) {
+    fn state_of(&self, span: &Span) -> String {
+        span.context().span().span_context().trace_state().header()
+    }
+
+    fn set_parent(&self, span: &Span, parent: TraceContext, state: &str) {
         let (trace, parent) = (TraceId::from_bytes(parent.trace), SpanId::from_bytes(parent.span));
-        let remote = SpanContext::new(trace, parent, TraceFlags::SAMPLED, true, TraceState::default());
+        let state = state.parse().unwrap_or_default();
+        let remote = SpanContext::new(trace, parent, TraceFlags::SAMPLED, true, state);
         // It fails only for a span that the layer does not have.
         let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing::{debug_span, subscriber};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_inner_span_has_the_state_of_its_trace() {
+        let layer = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::default().tracer("test"));
+        subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for (state, expected) in [("vendor=1,other=2", "vendor=1,other=2"), ("", ""), ("not a state", "")] {
+                let continued = debug_span!("continued");
+                OpenTelemetry.set_parent(&continued, TraceContext { trace: [1; 16], span: [2; 8] }, state);
+                let inner = debug_span!(parent: &continued, "inner");
+                assert_eq!(OpenTelemetry.context_of(&inner).expect("it is sampled").trace, [1; 16]);
+                assert_eq!(OpenTelemetry.state_of(&inner), expected);
+            }
+        });
     }
 }

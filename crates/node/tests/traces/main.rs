@@ -1,5 +1,6 @@
 //! Traces, as a collector receives them.
 
+mod backends;
 mod collector;
 mod handshakes;
 mod sampling;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::request::Parts;
-use roomcast_core::trace::{CONTINUED, INNER, Parent, TARGET, context_of, continued};
+use roomcast_core::trace::{CONTINUED, INNER, Parent, TARGET, context_of, continued, continued_with_state};
 use roomcast_protocol::{CloseFrame, Name};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, debug_span};
@@ -22,23 +22,21 @@ use crate::end::{CancelCause, End};
 use crate::error::{CallError, Code};
 use crate::options::Options;
 
-/// The header in which a client sends the context of its trace (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
-
 /// Returns the span of a handshake, from the first decision about it to the end of the connect
 /// handler. If the options allow this, it belongs to the client's trace, and exists only if the
 /// client samples that trace.
 pub(crate) fn connect(request: &Parts, peer: Option<SocketAddr>, options: &Options) -> Span {
     let address = peer.map(|peer| display(peer.ip()));
-    let header = request.headers.get(TRACEPARENT).filter(|_| options.trace_clients);
-    match Parent::parse(header.and_then(|value| value.to_str().ok())) {
-        Parent::Sampled(parent) => continued(
+    let header = |name| request.headers.get(name).filter(|_| options.trace_clients)?.to_str().ok();
+    match Parent::parse(header("traceparent"), header("tracestate")) {
+        Parent::Sampled { context, state } => continued_with_state(
             debug_span!(
                 target: CONTINUED, "connect", otel.kind = "server", otel.status_code = Empty, client.address = address,
                 roomcast.connect.outcome = Empty, roomcast.connection.id = Empty, user.id = Empty,
                 roomcast.close.code = Empty,
             ),
-            &parent,
+            &context,
+            state,
         ),
         Parent::NotSampled => Span::none(),
         Parent::None => debug_span!(
