@@ -248,7 +248,11 @@ impl Shared {
     }
 
     /// Sends a request until it may have been executed, at most twice.
-    async fn send<'a>(&self, parts: &impl Fn() -> Parts<'a>, span: &Span) -> Result<(InFlight, Response<Incoming>), Failure> {
+    async fn send<'a>(
+        &self,
+        parts: &impl Fn() -> Parts<'a>,
+        span: &Span,
+    ) -> Result<(InFlight, Response<Incoming>), Failure> {
         let mut is_retry = false;
         loop {
             let request = request::build(&self.options, parts(), span).map_err(Failure::not_sent)?;
