@@ -19,6 +19,9 @@ use crate::rate::Action;
 const CALL_BUCKETS: &[f64] =
     &[0.00025, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
+/// From work that stops at its next await to blocking work that never checks whether it was cancelled.
+const STOP_BUCKETS: &[f64] = &[0.00025, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0];
+
 /// The label of methods that are not registered. Clients must not be able to create label values.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
@@ -53,8 +56,10 @@ pub(crate) struct Metrics {
     calls: IntCounterVec,
     call_duration: HistogramVec,
     cancellations: IntCounterVec,
-    /// The most frequent outcome, looked up once.
+    /// The most frequent cause, looked up once.
     resets: IntCounter,
+    cancelled_in_flight: IntGauge,
+    stop_duration: HistogramVec,
     pub(crate) notifications_received: IntCounter,
     notifications_failed: IntCounterVec,
     slow_consumers: IntCounter,
@@ -68,6 +73,16 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
         let cancellations = counters("roomcast_cancellations_total", "Cancelled calls, by cause", &["cause"]);
+        let stop_duration = HistogramVec::new(
+            HistogramOpts::new(
+                "roomcast_call_stop_duration_seconds",
+                "Time from the cancellation of a call until its work has ended, by cause",
+            )
+            .buckets(STOP_BUCKETS.to_vec()),
+            &["cause"],
+        )
+        .expect(VALID);
+        stop_duration.with_label_values(&[CancelCause::Reset.as_str()]);
         let denials = counters(
             "roomcast_denials_total",
             "Requests of clients that were denied, by the right that they need and the reason",
@@ -111,6 +126,12 @@ impl Metrics {
             .expect(VALID),
             resets: cancellations.with_label_values(&[CancelCause::Reset.as_str()]),
             cancellations,
+            cancelled_in_flight: IntGauge::new(
+                "roomcast_cancelled_calls_in_flight",
+                "Cancelled calls whose work has not ended",
+            )
+            .expect(VALID),
+            stop_duration,
             notifications_received: counter("roomcast_notifications_received_total", "Notifications from clients"),
             notifications_failed: counters(
                 "roomcast_notifications_failed_total",
@@ -132,7 +153,7 @@ impl Metrics {
     /// # Errors
     /// Returns `prometheus::Error` if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: [Box<dyn Collector>; 15] = [
             Box::new(self.connections.clone()),
             Box::new(self.max_connections.clone()),
             Box::new(self.connections_opened.clone()),
@@ -141,6 +162,8 @@ impl Metrics {
             Box::new(self.calls.clone()),
             Box::new(self.call_duration.clone()),
             Box::new(self.cancellations.clone()),
+            Box::new(self.cancelled_in_flight.clone()),
+            Box::new(self.stop_duration.clone()),
             Box::new(self.notifications_received.clone()),
             Box::new(self.notifications_failed.clone()),
             Box::new(self.slow_consumers.clone()),
@@ -150,11 +173,19 @@ impl Metrics {
         collectors.into_iter().try_for_each(|collector| registry.register(collector))
     }
 
+    /// Counts a call as cancelled, and as in flight until [`on_stopped`](Self::on_stopped).
     pub(crate) fn on_cancelled(&self, cause: CancelCause) {
         match cause {
             CancelCause::Reset => self.resets.inc(),
             other => self.cancellations.with_label_values(&[other.as_str()]).inc(),
         }
+        self.cancelled_in_flight.inc();
+    }
+
+    /// Records that the work of a cancelled call has ended, so long after the cancellation.
+    pub(crate) fn on_stopped(&self, cause: CancelCause, elapsed: Duration) {
+        self.cancelled_in_flight.dec();
+        self.stop_duration.with_label_values(&[cause.as_str()]).observe(elapsed.as_secs_f64());
     }
 
     pub(crate) fn on_notification_failed(&self, code: Code) {

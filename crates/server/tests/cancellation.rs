@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Watch, serve, serve_loop, wait_until, within_deadline};
+use parking_lot::Mutex;
+use prometheus::Registry;
 use roomcast::{Cancel, CancelCause, Code, DrainPlan, Node, Options, Procedure, Router};
 use roomcast_protocol::CallId;
 use roomcast_testkit::Client;
@@ -63,6 +65,23 @@ async fn assert_stops(watch: &Watch, router: &Router, cause: CancelCause) -> Dur
     assert_eq!(watch.causes()[watch.causes().len() - 3..], [Some(cause); 3]);
     wait_until("the gauge is back at 0", || router.node().calls_in_flight() == 0).await;
     took
+}
+
+fn gauge(registry: &Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    families.iter().find(|family| family.name() == name).unwrap().get_metric()[0].get_gauge().get_value()
+}
+
+/// How many calls with this cause have stopped, and the sum of their times in seconds.
+fn stop_durations(registry: &Registry, cause: CancelCause) -> (u64, f64) {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == "roomcast_call_stop_duration_seconds");
+    let mut metrics = family.iter().flat_map(|family| family.get_metric());
+    let found = metrics.find(|metric| metric.get_label()[0].value() == cause.as_str());
+    found.map_or((0, 0.0), |found| {
+        let histogram = found.get_histogram();
+        (histogram.get_sample_count(), histogram.get_sample_sum())
+    })
 }
 
 fn assert_within_bound(took: &[Duration]) {
@@ -232,6 +251,37 @@ async fn work_without_awaits_stops_by_asking() {
     client.reset(id).await.unwrap();
     wait_until("the work has stopped", || watch.running() == 0).await;
     assert_eq!(watch.causes(), [Some(CancelCause::Reset)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_outlives_its_call_is_counted_until_it_ends_and_then_measured_once() {
+    const OUTLIVES_BY: Duration = Duration::from_millis(100);
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let stubborn = move |cancel: Cancel| {
+        let released = Arc::clone(&released);
+        cancel.spawn_blocking(move |_| released.lock().recv().unwrap());
+        pending::<()>()
+    };
+    let router = Router::new(Node::embedded(Options::default())).call("stubborn", stubborn);
+    let url = serve(router.clone()).await;
+    let registry = Registry::new();
+    router.node().register_metrics(&registry).unwrap();
+    let stopped = || stop_durations(&registry, CancelCause::Closed);
+    let mut client = Client::connect(&url).await.unwrap();
+    client.start("stubborn", "").await.unwrap();
+    wait_until("the call runs", || router.node().calls_in_flight() == 1).await;
+    client.close().await.unwrap();
+
+    wait_until("the call is cancelled", || gauge(&registry, "roomcast_cancelled_calls_in_flight") == 1.0).await;
+    tokio::time::sleep(OUTLIVES_BY).await; // the time to be measured
+    assert_eq!((stopped(), router.node().calls_in_flight()), ((0, 0.0), 1));
+    release.send(()).unwrap();
+    wait_until("the work has ended", || router.node().calls_in_flight() == 0).await;
+    let (count, seconds) = stopped();
+    assert_eq!(count, 1);
+    assert!(seconds >= OUTLIVES_BY.as_secs_f64(), "{seconds}");
+    assert_eq!(gauge(&registry, "roomcast_cancelled_calls_in_flight"), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

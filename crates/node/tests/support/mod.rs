@@ -152,9 +152,10 @@ pub async fn wait_for_values(node: &Node, expected: &[(&str, f64)]) {
 pub const CONNECTIONS: &str = "roomcast_connections{protocol=\"websocket.io-rpc-v0.1\"}";
 
 /// The gauges that are 0 on a node that nobody uses.
-pub const GAUGES_AT_REST: [(&str, f64); 6] = [
+pub const GAUGES_AT_REST: [(&str, f64); 7] = [
     (CONNECTIONS, 0.0),
     ("roomcast_calls_in_flight", 0.0),
+    ("roomcast_cancelled_calls_in_flight", 0.0),
     ("roomcast_rooms", 0.0),
     ("roomcast_memberships", 0.0),
     ("roomcast_inbound_memory_bytes", 0.0),

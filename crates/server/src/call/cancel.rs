@@ -62,7 +62,7 @@ impl Cancel {
         Self { call: Arc::clone(call) }
     }
 
-    pub(crate) fn call(&self) -> &Call {
+    pub(crate) fn call(&self) -> &Arc<Call> {
         &self.call
     }
 

@@ -37,6 +37,9 @@ pub(crate) struct Call {
 struct Scope {
     first: Option<AbortHandle>,
     more: Vec<AbortHandle>,
+    /// When the call was cancelled. `None` before that, and after the last part of its work has
+    /// ended.
+    stopping_since: Option<Instant>,
 }
 
 impl Call {
@@ -75,25 +78,36 @@ impl Call {
     }
 
     /// Stops the call's work and counts it as cancelled.
-    pub(crate) fn cancel(&self, cause: CancelCause) {
+    pub(crate) fn cancel(self: &Arc<Self>, cause: CancelCause) {
         self.end(Outcome::Cancelled, Some(cause));
         self.stop(cause);
     }
 
     /// Stops all work in the call's scope, now and later.
-    pub(crate) fn stop(&self, cause: CancelCause) {
+    pub(crate) fn stop(self: &Arc<Self>, cause: CancelCause) {
         self.metrics.on_cancelled(cause);
+        // A part of the work like the others. Whichever part ends last sees the cause.
+        let _work = Work::begin(self);
         let scope = {
             let mut scope = self.scope.lock();
             // The cause is stored before the tasks are aborted, because what they drop, such as the
             // responder, reads it.
             self.cause.store(cause as u8, Ordering::Release);
-            std::mem::take(&mut *scope)
+            std::mem::replace(&mut *scope, Scope { stopping_since: Some(Instant::now()), ..Scope::default() })
         };
         for task in scope.first.iter().chain(&scope.more) {
             task.abort();
         }
         self.cancelled.notify_waiters();
+    }
+
+    /// Measures how long the work of a cancelled call has gone on.
+    fn on_work_ended(&self) {
+        let Some(cause) = self.cause() else { return };
+        // Work that begins after the cancellation ends at once, and is not measured again.
+        if let Some(since) = self.scope.lock().stopping_since.take() {
+            self.metrics.on_stopped(cause, since.elapsed());
+        }
     }
 
     /// Returns the name of the call's method in metrics.
@@ -153,7 +167,7 @@ impl Work {
         Self(Arc::clone(call))
     }
 
-    pub(crate) fn call(&self) -> &Call {
+    pub(crate) fn call(&self) -> &Arc<Call> {
         &self.0
     }
 }
@@ -161,6 +175,7 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         if self.0.working.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.on_work_ended();
             self.0.metrics.calls_in_flight.dec();
         }
     }
