@@ -40,6 +40,8 @@ DEADLINE = 60
 ONLY_AFTER_A_FAILURE = {"roomcast_notifications_failed_total"}
 # Metrics of nodes that fetch the keys of issuers, which those of this test do not.
 ONLY_WITH_ISSUERS = {"roomcast_jwks_fetches_total", "roomcast_jwks_age_seconds"}
+# Metrics of nodes with a certificate, which those of this test do not have.
+ONLY_WITH_TLS = {"roomcast_tls_certificate_expiry_timestamp_seconds"}
 # Metrics of nodes with backends, of which this test has none.
 ONLY_WITH_BACKENDS = {
     "roomcast_backend_breaker_open",
@@ -54,6 +56,7 @@ MAY_BE_EMPTY = {
     ("Are notifications handled?", "failed: {{code}}"): "only notifications that fail are counted by their code",
     ("Are the keys of issuers fetched?", "{{issuer}}: {{result}}"): "there are no issuers",
     ("How old are the keys of issuers?", "{{issuer}}"): "there are no issuers",
+    ("When do certificates expire?", "{{instance}}"): "the nodes serve no TLS",
     ("How do requests to backends end?", "{{backend}}: {{outcome}}"): "there are no backends",
     ("Which backends fail?", "{{backend}}: {{instance}}"): "there are no backends",
     ("Which backends are not called?", "{{backend}}: {{instance}}"): "there are no backends",
@@ -140,7 +143,7 @@ def eventually_empty(find):
 def test_every_metric_in_a_query_is_there(prometheus):
     named = set().union(*(metrics_in(query) for _, query in queries()))
     assert len(named) > 30
-    named -= ONLY_AFTER_A_FAILURE | ONLY_WITH_ISSUERS | ONLY_WITH_BACKENDS
+    named -= ONLY_AFTER_A_FAILURE | ONLY_WITH_ISSUERS | ONLY_WITH_TLS | ONLY_WITH_BACKENDS
     assert not eventually_empty(lambda: named - set(prometheus.get("label/__name__/values")))
 
 

@@ -14,7 +14,6 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::api::{self, Guard, RequestMetrics};
 use crate::config::{Drain, Layers};
@@ -24,6 +23,7 @@ use crate::listener::{self, Service};
 use crate::reload::{ReloadSignal, Reloader, Running};
 use crate::setup::Setup;
 use crate::telemetry::{self, LogFormat, Logs};
+use crate::tls::ServedTls;
 use crate::{demo, health, places, public};
 
 /// Reasons at `/readyz`.
@@ -104,7 +104,7 @@ async fn serve(
     let node = join_cluster(&setup, options, &registry, &readiness)?;
     let guard = Guard::new(setup.api_rules(), &registry)?;
     let requests = RequestMetrics::new(&registry)?;
-    let (tls, current_tls) = watch::channel(setup.acceptor());
+    let (tls, current_tls) = ServedTls::new(setup.tls.as_ref(), &registry)?;
     let service = Arc::new(Service {
         places: places.public,
         handshakes: places.handshakes,

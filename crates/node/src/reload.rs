@@ -9,14 +9,13 @@ use clap::ArgMatches;
 use roomcast::Node;
 use roomcast_auth::JwtAuthorizer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
 use crate::api::Guard;
 use crate::config::{ConfigError, Layers, Setting, settings};
 use crate::descriptors::Descriptors;
 use crate::setup::Setup;
 use crate::telemetry::Logs;
+use crate::tls::ServedTls;
 use crate::{backends, events, hooks};
 
 /// The tables that only a restart applies.
@@ -37,7 +36,7 @@ pub(crate) struct Running<'a> {
     pub(crate) descriptors: Descriptors,
     pub(crate) node: Node,
     pub(crate) guard: Guard,
-    pub(crate) tls: watch::Sender<Option<TlsAcceptor>>,
+    pub(crate) tls: ServedTls,
     pub(crate) authorizer: Option<JwtAuthorizer>,
 }
 
@@ -142,7 +141,7 @@ impl<'a> Reloader<'a> {
         let max_connections = descriptors.divide(setup.options.max_connections).connections;
         node.set_options(setup.options.clone().with(|options| options.max_connections = max_connections));
         guard.replace(setup.api_rules());
-        tls.send_replace(setup.acceptor());
+        tls.replace(setup.tls.as_ref());
         if let (Some(running), Some(new)) = (authorizer, &setup.authentication) {
             running.replace(&new.authorizer);
             let authorizer = running.clone();

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use clap::ArgMatches;
 use roomcast::Options;
 use roomcast_redis::RedisOptions;
-use tokio_rustls::TlsAcceptor;
 
 use crate::api::{ApiRules, Keyring, Scope};
 use crate::auth::Authentication;
@@ -72,10 +71,6 @@ impl Setup {
             "without api_key, any host that reaches this address can use the HTTP API; set api_key (ROOMCAST_API_KEY), or an address on \
              loopback, such as 127.0.0.1:3001",
         ))
-    }
-
-    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.tls.as_ref().map(Tls::acceptor)
     }
 
     /// Whether requests to the API need a key.

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use prometheus::{GaugeVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 
 use crate::config::unreadable;
 
@@ -38,12 +41,46 @@ impl Tls {
         Ok(Self { chain, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.clone()
-    }
-
     pub(crate) fn has_chain_of(&self, other: &Self) -> bool {
         self.chain == other.chain
+    }
+
+    /// When the node's own certificate expires, in seconds since 1970. `NaN` if its form is one that clients may accept
+    /// and this parser does not.
+    fn expiry(&self) -> f64 {
+        let certificate = self.chain.first().and_then(|der| Certificate::from_der(der).ok());
+        certificate.map_or(f64::NAN, |certificate| {
+            certificate.tbs_certificate.validity.not_after.to_unix_duration().as_secs_f64()
+        })
+    }
+}
+
+/// How a listener serves its next connections, which a reload changes.
+pub(crate) struct ServedTls {
+    acceptor: watch::Sender<Option<TlsAcceptor>>,
+    /// A vector without labels, because a node without TLS has no such series.
+    expiry: GaugeVec,
+}
+
+impl ServedTls {
+    /// Serves with this certificate, or without TLS.
+    pub(crate) fn new(tls: Option<&Tls>, registry: &Registry) -> Result<(Self, CurrentTls), prometheus::Error> {
+        let help = "When the certificate of the public listener expires, in seconds since 1970";
+        let expiry = GaugeVec::new(Opts::new("roomcast_tls_certificate_expiry_timestamp_seconds", help), &[])?;
+        registry.register(Box::new(expiry.clone()))?;
+        let (acceptor, current) = watch::channel(None);
+        let served = Self { acceptor, expiry };
+        served.replace(tls);
+        Ok((served, current))
+    }
+
+    /// Serves later connections with this certificate, or without TLS.
+    pub(crate) fn replace(&self, tls: Option<&Tls>) {
+        match tls {
+            Some(tls) => self.expiry.with_label_values::<&str>(&[]).set(tls.expiry()),
+            None => self.expiry.reset(),
+        }
+        self.acceptor.send_replace(tls.map(|tls| tls.acceptor.clone()));
     }
 }
 

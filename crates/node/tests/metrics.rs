@@ -24,8 +24,9 @@ const OF_THE_PROCESS: [&str; 5] = [
     "process_start_time_seconds",
 ];
 
-/// How the names of metrics begin that only a node with an issuer, a backend or traces has. The tests of these look for them.
-const OF_OTHERS: [&str; 3] = ["jwks_", "backend_", "trace_"];
+/// How the names of metrics begin that only a node with an issuer, a backend, traces or a certificate has. The tests of
+/// these look for them.
+const OF_OTHERS: [&str; 4] = ["jwks_", "backend_", "trace_", "tls_certificate_"];
 
 /// The metrics that the documentation promises: `name{label,label} kind`.
 fn documented() -> BTreeSet<String> {

@@ -4,9 +4,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use roomcast_testkit::Node;
-use support::certificate::{connect_tls, read_certificate, write_certificate};
+use support::certificate::{connect_tls, read_certificate, write_certificate_for};
 use support::log::{Killed, Log};
 use support::{
     BINARY, Bare, CONNECTIONS, http, in_time, message, request, wait_for_values, without_options, write_file,
@@ -48,9 +49,15 @@ impl Reloading {
     }
 }
 
-fn certify(name: &str) -> CertificateDer<'static> {
-    write_certificate(name);
+fn certify(name: &str, days: u32) -> CertificateDer<'static> {
+    write_certificate_for(name, days);
     read_certificate(name)
+}
+
+/// The days until the certificate expires that a node serves.
+async fn days_left(node: &Node) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    (node.metric("roomcast_tls_certificate_expiry_timestamp_seconds").await - now.as_secs_f64()) / 86_400.0
 }
 
 async fn upgrade(node: &Node, certificate: &CertificateDer<'static>) -> Bare<TlsStream<TcpStream>> {
@@ -62,17 +69,19 @@ async fn upgrade(node: &Node, certificate: &CertificateDer<'static>) -> Bare<Tls
 
 #[tokio::test]
 async fn a_new_certificate_serves_new_connections_while_open_ones_go_on() {
-    let old = certify("reload-tls");
+    let old = certify("reload-tls", 2);
     let directory = env!("CARGO_TARGET_TMPDIR");
     let content = format!("tls_cert = \"{directory}/reload-tls.pem\"\ntls_key = \"{directory}/reload-tls.key\"\n");
     let reloading = Reloading::start("reload-tls.toml", &content).await;
     let mut open = upgrade(&reloading.node, &old).await;
     open.echo(b"before").await;
+    assert_eq!(days_left(&reloading.node).await.round(), 2.0);
 
-    let new = certify("reload-tls");
+    let new = certify("reload-tls", 9);
     let log = reloading.reload(&content, "configuration reloaded");
     assert!(log.last().expect("a line").contains("the certificate in tls_cert"), "{log:#?}");
     upgrade(&reloading.node, &new).await.echo(b"new").await;
+    assert_eq!(days_left(&reloading.node).await.round(), 9.0);
     connect_tls(&reloading.node.address, &old).await.expect_err("the old certificate is no longer served");
     open.echo(b"after").await;
 

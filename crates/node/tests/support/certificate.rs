@@ -17,13 +17,18 @@ use super::in_time;
 
 /// Writes a new certificate for 127.0.0.1, signed by itself, and its key over those of this name; their paths.
 pub fn write_certificate(name: &str) -> [String; 2] {
+    write_certificate_for(name, 2)
+}
+
+/// Like [`write_certificate`], for so many days.
+pub fn write_certificate_for(name: &str, days: u32) -> [String; 2] {
     let path = |kind: &str| {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.{kind}"));
         path.to_str().expect("a path in UTF-8").to_owned()
     };
     let (certificate, key) = (path("pem"), path("key"));
     let openssl = Command::new("openssl")
-        .args(["req", "-x509", "-days", "2", "-subj", "/CN=node", "-newkey", "ec", "-nodes"])
+        .args(["req", "-x509", "-days", &days.to_string(), "-subj", "/CN=node", "-newkey", "ec", "-nodes"])
         .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &certificate])
         .output();
