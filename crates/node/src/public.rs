@@ -8,7 +8,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::middleware::map_request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use roomcast::{Router, SocketIoUpgrade};
+use roomcast::{Router, SocketIoUpgrade, UpgradeRejection};
 
 use crate::client_address::TrustedProxies;
 
@@ -17,9 +17,10 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws
 
 /// The WebSocket at `/socket`. The requests that open connections are kept if a backend gets their headers.
 pub(crate) fn routes(router: Router, keep_requests: bool) -> axum::Router {
-    let open = async move |upgrade: SocketIoUpgrade| {
-        let upgrade = if keep_requests { upgrade.keep_request() } else { upgrade };
-        upgrade.route(&router).await
+    let open = async move |upgrade: Result<SocketIoUpgrade, UpgradeRejection>| match upgrade {
+        Ok(upgrade) if keep_requests => upgrade.keep_request().route(&router).await,
+        Ok(upgrade) => upgrade.route(&router).await,
+        Err(rejection) => router.reject(rejection),
     };
     axum::Router::new().route("/socket", get(open))
 }

@@ -130,6 +130,8 @@ async fn a_request_for_an_upgrade_that_the_standards_forbid_is_answered_400_with
         assert_eq!(head.split(' ').nth(1), Some("400"), "{version} {headers}: {answer}");
         assert!(body.contains(word), "{version} {headers}: {body}");
     }
+    let refused = node.metric("roomcast_upgrades_refused_total{reason=\"handshake\"}").await;
+    assert_eq!(refused, BAD_UPGRADES.len() as f64);
 }
 
 // === the page ===

@@ -31,9 +31,6 @@ const NOT_GRANTED: &str = "not_granted";
 /// The reason of a denial because the client is not in the room.
 const NOT_A_MEMBER: &str = "not_a_member";
 
-/// Stands for the right to connect, which an authorizer denies.
-const CONNECT: &str = "connect";
-
 /// The names of the limits that are not about an [`Action`], as in the options.
 pub(crate) mod limits {
     pub(crate) const CONNECTIONS: &str = "connections";
@@ -42,6 +39,19 @@ pub(crate) mod limits {
     pub(crate) const MAX_NODE_ROOMS: &str = "max_node_rooms";
 
     pub(super) const ALL: [&str; 3] = [CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_NODE_ROOMS];
+}
+
+/// Why requests are not upgraded. Other reasons are the names of limits of an address, and the codes of an authorizer's
+/// errors.
+pub(crate) mod refusals {
+    pub(crate) const HANDSHAKE: &str = "handshake";
+    pub(crate) const MAX_CONNECTIONS: &str = "max_connections";
+    pub(crate) const MEMORY: &str = "memory";
+    pub(crate) const NOT_UPGRADABLE: &str = "not_upgradable";
+    pub(crate) const SUBPROTOCOL: &str = "subprotocol";
+    pub(crate) const VERSION: &str = "version";
+
+    pub(super) const ALL: [&str; 6] = [HANDSHAKE, MAX_CONNECTIONS, MEMORY, NOT_UPGRADABLE, SUBPROTOCOL, VERSION];
 }
 
 /// The metrics of one [`Node`](crate::Node)'s connections, calls and notifications.
@@ -63,6 +73,7 @@ pub(crate) struct Metrics {
     pub(crate) notifications_received: IntCounter,
     notifications_failed: IntCounterVec,
     slow_consumers: IntCounter,
+    upgrades_refused: IntCounterVec,
     denials: IntCounterVec,
     limits_reached: IntCounterVec,
 }
@@ -73,15 +84,12 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("roomcast_connections", "Open connections, by subprotocol"), &["protocol"])
                 .expect(VALID);
         let cancellations = counters("roomcast_cancellations_total", "Cancelled calls, by cause", &["cause"]);
-        let stop_duration = HistogramVec::new(
-            HistogramOpts::new(
-                "roomcast_call_stop_duration_seconds",
-                "Time from the cancellation of a call until its work has ended, by cause",
-            )
-            .buckets(STOP_BUCKETS.to_vec()),
-            &["cause"],
-        )
-        .expect(VALID);
+        let stop_duration = histograms(
+            "roomcast_call_stop_duration_seconds",
+            "Time from the cancellation of a call until its work has ended, by cause",
+            STOP_BUCKETS,
+            "cause",
+        );
         stop_duration.with_label_values(&[CancelCause::Reset.as_str()]);
         let denials = counters(
             "roomcast_denials_total",
@@ -90,14 +98,6 @@ impl Metrics {
         );
         for right in [Right::Join, Right::Publish, Right::Members, Right::Call] {
             denials.with_label_values(&[right.as_str(), NOT_GRANTED]);
-        }
-        let limits_reached = counters(
-            "roomcast_limits_reached_total",
-            "Requests of clients that were refused because of a limit for each client, address or node, by limit",
-            &["limit"],
-        );
-        for limit in Action::ALL.map(Action::limit_name).into_iter().chain(limits::ALL) {
-            limits_reached.with_label_values(&[limit]);
         }
         Arc::new(Self {
             connections_open: connections.with_label_values(&[SUBPROTOCOL]),
@@ -109,28 +109,24 @@ impl Metrics {
                 "Connections ended, by close code; 1005: the Close contained none, 1006: lost without a Close, other: any other code",
                 &["code"],
             ),
-            calls_in_flight: IntGauge::new("roomcast_calls_in_flight", "Calls whose work has not ended").expect(VALID),
+            calls_in_flight: gauge("roomcast_calls_in_flight", "Calls whose work has not ended"),
             calls: counters(
                 "roomcast_calls_total",
                 "Finished calls, by method and outcome: ok, cancelled or the code of the error",
                 &["method", "outcome"],
             ),
-            call_duration: HistogramVec::new(
-                HistogramOpts::new(
-                    "roomcast_call_duration_seconds",
-                    "Time from the request of a call to its outcome, by method",
-                )
-                .buckets(CALL_BUCKETS.to_vec()),
-                &["method"],
-            )
-            .expect(VALID),
+            call_duration: histograms(
+                "roomcast_call_duration_seconds",
+                "Time from the request of a call to its outcome, by method",
+                CALL_BUCKETS,
+                "method",
+            ),
             resets: cancellations.with_label_values(&[CancelCause::Reset.as_str()]),
             cancellations,
-            cancelled_in_flight: IntGauge::new(
+            cancelled_in_flight: gauge(
                 "roomcast_cancelled_calls_in_flight",
                 "Cancelled calls whose work has not ended",
-            )
-            .expect(VALID),
+            ),
             stop_duration,
             notifications_received: counter("roomcast_notifications_received_total", "Notifications from clients"),
             notifications_failed: counters(
@@ -139,8 +135,19 @@ impl Metrics {
                 &["code"],
             ),
             slow_consumers: counter("roomcast_slow_consumers_total", "Connections closed with 4408"),
+            upgrades_refused: counters_at_zero(
+                "roomcast_upgrades_refused_total",
+                "Requests that were not upgraded to a connection, by reason; in capitals: the code of the authorizer's error",
+                "reason",
+                refusals::ALL,
+            ),
             denials,
-            limits_reached,
+            limits_reached: counters_at_zero(
+                "roomcast_limits_reached_total",
+                "Requests of clients that were refused because of a limit for each client, address or node, by limit",
+                "limit",
+                Action::ALL.map(Action::limit_name).into_iter().chain(limits::ALL),
+            ),
         })
     }
 
@@ -153,7 +160,7 @@ impl Metrics {
     /// # Errors
     /// Returns `prometheus::Error` if the registry already has metrics with these names.
     pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let collectors: [Box<dyn Collector>; 15] = [
+        let collectors: [Box<dyn Collector>; 16] = [
             Box::new(self.connections.clone()),
             Box::new(self.max_connections.clone()),
             Box::new(self.connections_opened.clone()),
@@ -167,6 +174,7 @@ impl Metrics {
             Box::new(self.notifications_received.clone()),
             Box::new(self.notifications_failed.clone()),
             Box::new(self.slow_consumers.clone()),
+            Box::new(self.upgrades_refused.clone()),
             Box::new(self.denials.clone()),
             Box::new(self.limits_reached.clone()),
         ];
@@ -207,9 +215,9 @@ impl Metrics {
         self.denials.with_label_values(&[Right::Publish.as_str(), NOT_A_MEMBER]).inc();
     }
 
-    /// Counts a connection that the authorizer has rejected.
-    pub(crate) fn on_rejected(&self, code: Code) {
-        self.denials.with_label_values(&[CONNECT, code.as_str()]).inc();
+    /// Counts a request that is not upgraded to a connection.
+    pub(crate) fn on_upgrade_refused(&self, reason: &str) {
+        self.upgrades_refused.with_label_values(&[reason]).inc();
     }
 
     pub(crate) fn method(&self, name: &str) -> Arc<MethodMetrics> {
@@ -309,8 +317,12 @@ impl MethodMetrics {
 
 const VALID: &str = "the name and labels are valid";
 
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect(VALID)
+}
+
 fn limit(name: &str, help: &str, value: usize) -> IntGauge {
-    let gauge = IntGauge::new(name, help).expect(VALID);
+    let gauge = gauge(name, help);
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     gauge
 }
@@ -321,4 +333,22 @@ fn counter(name: &str, help: &str) -> IntCounter {
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
+}
+
+/// Counters that are there from the start, so that dashboards and rates find them.
+fn counters_at_zero(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = &'static str>,
+) -> IntCounterVec {
+    let counters = counters(name, help, &[label]);
+    for value in values {
+        counters.with_label_values(&[value]);
+    }
+    counters
+}
+
+fn histograms(name: &str, help: &str, buckets: &[f64], label: &str) -> HistogramVec {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label]).expect(VALID)
 }

@@ -86,7 +86,7 @@ impl NewConnection {
                 Ok(())
             }
             Err(error) => {
-                routes.node.metrics().on_rejected(error.code);
+                routes.node.metrics().on_upgrade_refused(error.code.as_str());
                 Err(error)
             }
         }

@@ -27,7 +27,8 @@ const MIN_INBOX: usize = 1024;
 ///
 /// Pass it to a [`Router`] with [`route`](Self::route), or to a loop of your own with
 /// [`on_upgrade`](Self::on_upgrade). It rejects requests that are not a valid handshake by RFC 6455
-/// and the protocol.
+/// and the protocol. To count these requests in the node's metrics, extract a
+/// `Result<SocketIoUpgrade, UpgradeRejection>`, and pass the error to [`Router::reject`].
 ///
 /// ```
 /// use axum::http::HeaderMap;
@@ -57,6 +58,28 @@ impl<S: Sync> FromRequestParts<S> for SocketIoUpgrade {
             return Err(UpgradeRejection::Subprotocol);
         }
         Ok(Self { handshake, connection: NewConnection::new(parts.clone()), options: None })
+    }
+}
+
+impl<S> Router<S> {
+    /// Counts a request that is not upgraded in the metrics of the node, and returns the response to
+    /// it. [`SocketIoUpgrade::route`](crate::SocketIoUpgrade::route) does this for the requests that
+    /// it refuses. The extractor cannot, because it knows no node.
+    ///
+    /// ```
+    /// use axum::response::Response;
+    /// use roomcast::{Router, SocketIoUpgrade, UpgradeRejection};
+    ///
+    /// async fn open(upgrade: Result<SocketIoUpgrade, UpgradeRejection>, router: Router) -> Response {
+    ///     match upgrade {
+    ///         Ok(upgrade) => upgrade.route(&router).await,
+    ///         Err(rejection) => router.reject(rejection),
+    ///     }
+    /// }
+    /// ```
+    pub fn reject(&self, rejection: UpgradeRejection) -> Response {
+        self.node().metrics().on_upgrade_refused(rejection.reason());
+        rejection.into_response()
     }
 }
 
@@ -130,7 +153,7 @@ impl SocketIoUpgrade {
     pub async fn route<S>(self, router: &Router<S>) -> Response {
         let opening = match self.connection.admit(router.routes()).await {
             Ok(opening) => opening,
-            Err(NotAdmitted::Limit(rejection)) => return rejection.into_response(),
+            Err(NotAdmitted::Limit(rejection)) => return router.reject(rejection),
             Err(NotAdmitted::Authorizer(error)) => return authorizer::rejection(error),
         };
         let (response, upgraded) = self.handshake.accept(Some(SUBPROTOCOL));

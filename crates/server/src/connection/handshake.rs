@@ -14,6 +14,7 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use crate::connection::transport::Transport;
+use crate::metrics::refusals;
 
 /// The GUID that is hashed with a client's key (RFC 6455, section 1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -78,6 +79,27 @@ pub enum UpgradeRejection {
     /// The open connections exceed a memory budget of the node.
     #[error("the node has no memory left for connections; try again later")]
     ShortOfMemory,
+}
+
+impl UpgradeRejection {
+    /// Returns the reason's name in metrics. For a limit of addresses, it is the name of the option.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::MethodNotGet
+            | Self::NoUpgrade
+            | Self::NoConnectionUpgrade
+            | Self::HttpVersion
+            | Self::Host
+            | Self::Body
+            | Self::Key => refusals::HANDSHAKE,
+            Self::Version => refusals::VERSION,
+            Self::Subprotocol => refusals::SUBPROTOCOL,
+            Self::NotUpgradable => refusals::NOT_UPGRADABLE,
+            Self::TooManyFromAddress { limit, .. } => limit,
+            Self::TooManyConnections { .. } => refusals::MAX_CONNECTIONS,
+            Self::ShortOfMemory => refusals::MEMORY,
+        }
+    }
 }
 
 impl IntoResponse for UpgradeRejection {
