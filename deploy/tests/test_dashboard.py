@@ -38,6 +38,8 @@ DEADLINE = 60
 
 # Counters that begin with the first failure, and what is drawn of them.
 ONLY_AFTER_A_FAILURE = {"roomcast_notifications_failed_total"}
+# The load of this test does not use the HTTP API.
+ONLY_WITH_API_REQUESTS = {"roomcast_api_requests_total"}
 # Metrics of nodes that fetch the keys of issuers, which those of this test do not.
 ONLY_WITH_ISSUERS = {"roomcast_jwks_fetches_total", "roomcast_jwks_age_seconds"}
 # Metrics of nodes with a certificate, which those of this test do not have.
@@ -45,6 +47,7 @@ ONLY_WITH_TLS = {"roomcast_tls_certificate_expiry_timestamp_seconds"}
 # Metrics of nodes with backends, of which this test has none.
 ONLY_WITH_BACKENDS = {
     "roomcast_backend_breaker_open",
+    "roomcast_backend_cancel_notices_total",
     "roomcast_backend_calls_queued",
     "roomcast_backend_requests_in_flight",
     "roomcast_backend_requests_total",
@@ -52,6 +55,7 @@ ONLY_WITH_BACKENDS = {
 }
 MAY_BE_EMPTY = {
     ("Which calls fail?", "{{method}}: {{outcome}}"): "only calls that fail are counted by their code",
+    ("Which API requests fail?", "{{method}} {{route}}: {{status}}"): "it leaves out what succeeds",
     ("Do publishes succeed?", "{{instance}}: {{outcome}}"): "it leaves out what is 0",
     ("Are notifications handled?", "failed: {{code}}"): "only notifications that fail are counted by their code",
     ("Are the keys of issuers fetched?", "{{issuer}}: {{result}}"): "there are no issuers",
@@ -64,6 +68,7 @@ MAY_BE_EMPTY = {
     ("How many calls wait for backends?", "{{backend}}: {{instance}}"): "there are no backends",
     ("How fast do cancelled requests stop?", "{{backend}}: p50"): "there are no backends",
     ("How fast do cancelled requests stop?", "{{backend}}: p99"): "there are no backends",
+    ("Do backends learn which calls were cancelled?", "{{backend}}: {{outcome}}"): "there are no backends",
 }
 # Outside of Kubernetes there are no namespaces.
 MAY_HAVE_NO_VALUES = {"namespace"}
@@ -143,7 +148,7 @@ def eventually_empty(find):
 def test_every_metric_in_a_query_is_there(prometheus):
     named = set().union(*(metrics_in(query) for _, query in queries()))
     assert len(named) > 30
-    named -= ONLY_AFTER_A_FAILURE | ONLY_WITH_ISSUERS | ONLY_WITH_TLS | ONLY_WITH_BACKENDS
+    named -= ONLY_AFTER_A_FAILURE | ONLY_WITH_API_REQUESTS | ONLY_WITH_ISSUERS | ONLY_WITH_TLS | ONLY_WITH_BACKENDS
     assert not eventually_empty(lambda: named - set(prometheus.get("label/__name__/values")))
 
 
