@@ -24,7 +24,7 @@ use crate::reload::{ReloadSignal, Reloader, Running};
 use crate::setup::Setup;
 use crate::telemetry::{self, LogFormat, Logs};
 use crate::tls::ServedTls;
-use crate::{demo, health, places, public};
+use crate::{access_log, demo, health, places, public};
 
 /// Reasons at `/readyz`.
 const STARTING: &str = "starting";
@@ -118,7 +118,7 @@ async fn serve(
     if let Some(internal) = internal {
         tracing::info!("serving health, metrics and the HTTP API on http://{}", internal.local_addr()?);
         api_url = Some(format!("http://{}", on_this_machine(internal.local_addr()?)));
-        let api = api::routes(node.clone(), guard.clone(), requests, authorizer.clone());
+        let api = logged(&setup, api::routes(node.clone(), guard.clone(), requests, authorizer.clone()));
         internal::spawn(internal, places.internal, readiness.clone(), registry, api)?;
     }
     let public = TcpListener::from_std(public)?;
@@ -214,10 +214,17 @@ fn public_routes(setup: &Setup, node: &Node, registry: &Registry) -> Result<axum
     if *config.demo {
         app = app.merge(public::page());
     }
+    // Inside of what replaces the address of a proxy by the client's.
+    app = logged(setup, app);
     if let Some(proxies) = &*config.trusted_proxies {
         app = public::behind(proxies.clone(), app);
     }
     Ok(app)
+}
+
+/// These routes, with a line in the access log for each request if the node has one.
+fn logged(setup: &Setup, routes: axum::Router) -> axum::Router {
+    if *setup.config.access_log { access_log::log_requests(routes) } else { routes }
 }
 
 /// This node of the cluster that its Redis connects, or of one of its own.

@@ -36,7 +36,7 @@ use crate::config::quantity::{HistorySize, NonZeroTime, PayloadSize, Rate, Size,
 use crate::config::value::{ClusterSecrets, Prefix, RedisUrl, Scalar};
 use crate::log_filter::{Followed, LogRules};
 use crate::otlp::{TraceEndpoint, TraceOptions, TraceProtocol, TraceRatio};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, LogOptions};
 
 /// The configuration of a node. A field's name is its key in the file, its comment the text of `--help`, and its default
 /// what a user would write. `x-reloads`: `reload` takes over a new value. A table is a struct of its own.
@@ -197,6 +197,10 @@ pub(crate) struct Config {
     /// Format of the log: text or json
     #[schemars(extend("default" = "text"))]
     pub(crate) log_format: Scalar<LogFormat>,
+    /// Log each request, WebSocket upgrades included, and each connection that has ended, as lines of JSON with the
+    /// target access
+    #[schemars(extend("default" = false))]
+    pub(crate) access_log: Scalar<bool>,
 }
 
 impl Config {
@@ -204,6 +208,11 @@ impl Config {
     pub(crate) fn traces(&self) -> Option<TraceOptions> {
         let endpoint = self.trace_endpoint.clone()?;
         Some(TraceOptions { endpoint, protocol: *self.trace_protocol, ratio: *self.trace_ratio })
+    }
+
+    /// What is logged, and how.
+    pub(crate) fn logs(&self) -> LogOptions {
+        LogOptions { rules: self.log_rules(), format: *self.log_format, access_log: *self.access_log }
     }
 
     /// Which lines are logged.

@@ -6,6 +6,7 @@
 //! `check` a configuration, and `check_token` a token. `token_command` signs tokens for experiments, and
 //! `backend_command` tests a service.
 
+mod access_log;
 mod api;
 mod app;
 mod auth;
@@ -101,7 +102,7 @@ fn run(name: &str, arguments: &ArgMatches) -> Result<ExitCode, ConfigError> {
 
 fn serve(arguments: ArgMatches, layers: &Layers, setup: Setup) -> ExitCode {
     let config = &setup.config;
-    let logs = match telemetry::init(config.log_rules(), *config.log_format, config.traces().as_ref()) {
+    let logs = match telemetry::init(config.logs(), config.traces().as_ref()) {
         Ok(logs) => logs,
         Err(error) => {
             report(&format!("roomcast: cannot set up logs and traces: {error}"));

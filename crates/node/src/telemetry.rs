@@ -19,6 +19,9 @@ use crate::otlp::{TraceOptions, Traces};
 /// The Redis library warns of each lost connection, which the node reports in its own words.
 const QUIET: (&str, LevelFilter) = ("fred", LevelFilter::ERROR);
 
+/// Lines of the access log, which have a layer of their own.
+const ACCESS_LOG: (&str, LevelFilter) = (roomcast::ACCESS, LevelFilter::OFF);
+
 /// Spans for traces describe no log lines: there are others for these. This matches all targets that begin so, so no
 /// module may have such a name, or its lines would be lost.
 const TRACES: (&str, LevelFilter) = (roomcast::trace::TARGET, LevelFilter::OFF);
@@ -44,8 +47,17 @@ pub(crate) struct Logs {
     traces: Option<Traces>,
 }
 
+/// What is logged, and how.
+#[derive(Debug)]
+pub(crate) struct LogOptions {
+    pub(crate) rules: LogRules,
+    pub(crate) format: LogFormat,
+    pub(crate) access_log: bool,
+}
+
 /// Sets up logs and traces for the process.
-pub(crate) fn init(rules: LogRules, format: LogFormat, traces: Option<&TraceOptions>) -> io::Result<Logs> {
+pub(crate) fn init(options: LogOptions, traces: Option<&TraceOptions>) -> io::Result<Logs> {
+    let LogOptions { rules, format, access_log } = options;
     let writer = LogWriter::start(io::stderr())?;
     let lines = fmt::layer().with_writer(Arc::clone(&writer)).with_target(false).with_ansi(is_coloured());
     let filter = LogFilter::new(rules)?;
@@ -53,8 +65,14 @@ pub(crate) fn init(rules: LogRules, format: LogFormat, traces: Option<&TraceOpti
         LogFormat::Text => lines.with_filter(filter.clone()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter.clone()).boxed(),
     };
+    // Always JSON: programs read it. Without spans, which would repeat the fields of its lines.
+    let access = access_log.then(|| {
+        let lines = fmt::layer().with_writer(Arc::clone(&writer)).json().flatten_event(true).with_level(false);
+        let lines = lines.with_current_span(false).with_span_list(false);
+        lines.with_filter(Targets::new().with_target(roomcast::ACCESS, LevelFilter::DEBUG))
+    });
     let (traces, layer) = traces.map(Traces::start).transpose()?.unzip();
-    tracing_subscriber::registry().with(lines).with(layer).init();
+    tracing_subscriber::registry().with(lines).with(access).with(layer).init();
     panic::set_hook(Box::new(log_panic));
     Ok(Logs { writer, filter, traces })
 }
@@ -117,7 +135,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// # Errors
 /// Which word is not a level.
 pub(crate) fn parse_filter(text: &str) -> Result<Targets, String> {
-    let mut filter = Targets::new().with_targets([QUIET, TRACES]).with_targets(EXPORTERS);
+    let mut filter = Targets::new().with_targets([QUIET, ACCESS_LOG, TRACES]).with_targets(EXPORTERS);
     for directive in text.split(',').map(str::trim) {
         let (target, name) =
             directive.rsplit_once('=').map_or((None, directive), |(target, name)| (Some(target), name));

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use roomcast_testkit::{Client, Node};
+use serde_json::Value;
 use support::log::Log;
-use support::{BINARY, Bare, DEADLINE, http, in_time, message, notify, without_options};
+use support::{BINARY, Bare, CONNECTIONS, DEADLINE, http, in_time, message, notify, wait_for_values, without_options};
 
 /// Each of them makes the node log a line.
 const CLIENTS: usize = 300;
@@ -101,6 +102,52 @@ async fn an_event_can_be_followed_through_a_node_that_logs_nothing_else() {
     }
     assert!(!text.contains("other") && !text.contains("secret"), "{text}");
     assert_eq!(node.metric("roomcast_client_log_lines_dropped_total").await, 0.0);
+}
+
+/// Starts a node whose log has only the access log, if any. Connects with a token in the URL, and uses the API.
+async fn use_node(options: &[&str]) -> Vec<String> {
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let log = Log::of(&mut command);
+    let options = [&["--demo", "--log=error"], options].concat();
+    let mut node = in_time("the node is ready", Node::start_by(command, &options)).await;
+    let mut client = Client::connect(&format!("{}?access_token=secret", node.url())).await.expect("it is accepted");
+    client.call("echo", b"secret").await.expect("it is answered");
+    client.close().await.expect("an orderly close");
+    let answer = http(&node.internal, "POST", "/v1/rooms/lobby/events/told?x=secret", "", b"secret").await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(http(&node.address, "GET", "/nowhere", "X-Secret: secret\r\n", b"").await.status, 404);
+    wait_for_values(&node, &[(CONNECTIONS, 0.0)]).await;
+    node.signal("INT");
+    in_time("the node ends", node.exit()).await;
+    log.rest()
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_each_request_and_each_ended_connection_without_their_secrets() {
+    let lines = use_node(&["--access-log=true"]).await;
+    assert!(!lines.join("\n").contains("secret"), "{lines:#?}");
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let is_of_test = |line: &Value| {
+        line["target"] == "access" && line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:"))
+    };
+    assert!(lines.iter().all(is_of_test), "{lines:#?}");
+    let requests = lines.iter().filter(|line| line["message"] == "a request was answered");
+    let mut requests: Vec<_> =
+        requests.map(|line| format!("{} {} {}", line["method"], line["path"], line["status"])).collect();
+    requests.sort();
+    let expected = [r#""GET" "/nowhere" 404"#, r#""GET" "/socket" 101"#, r#""POST" "/v1/rooms/lobby/events/told" 204"#];
+    assert_eq!(requests, expected, "health and metrics have no lines");
+    let ended: Vec<_> = lines.iter().filter(|line| line["message"] == "a connection has ended").collect();
+    let [ended] = ended[..] else { panic!("{lines:#?}") };
+    assert_eq!(ended["code"], 1005, "the client sends none");
+    assert!(ended["connection"].is_string() && ended["duration_ms"].is_u64(), "{ended}");
+    // Each direction had a message and a Close.
+    for field in ["bytes_received", "bytes_sent"] {
+        assert!(ended[field].as_u64().is_some_and(|bytes| (12..200).contains(&bytes)), "{field}: {ended}");
+    }
+
+    assert_eq!(use_node(&[]).await, [""; 0], "it is off by default");
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ pub use app::extract::{FromContext, Text};
 pub use app::handler::Handler;
 pub use app::router::Router;
 pub use app::socket::Socket;
+pub use app::spans::ACCESS;
 pub use app::upgrade::SocketIoUpgrade;
 pub use call::cancel::{Cancel, Cancelled};
 pub use connection::handshake::UpgradeRejection;

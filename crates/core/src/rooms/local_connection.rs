@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -38,8 +38,11 @@ pub struct LocalConnection {
     /// Memory of the connection's unfinished message, and of its calls and notifications that
     /// handlers have not finished, in bytes.
     inbound: AtomicUsize,
-    /// Messages received. Only the connection's own task writes it.
+    /// Messages received. Only the connection's own task writes this and the following.
     messages: AtomicU64,
+    /// Bytes received and sent.
+    received: AtomicU64,
+    sent: AtomicU64,
     /// Calls in flight.
     calls: AtomicU32,
     /// The rooms that the connection is in. `None` after the connection has ended, so that a late
@@ -86,9 +89,16 @@ impl LocalConnection {
             codec,
             inbound: AtomicUsize::new(0),
             messages: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             calls: AtomicU32::new(0),
             rooms: Mutex::new(Some(Vec::new())),
         })
+    }
+
+    /// Returns how long ago the connection opened, by the system's clock.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(millis(SystemTime::now()).saturating_sub(self.connected_ms))
     }
 
     /// Returns how the connection's events are encoded.
@@ -147,6 +157,26 @@ impl LocalConnection {
     /// Returns how many messages were received.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that the connection has received. Only the connection's own task may call this.
+    pub fn count_received(&self, bytes: usize) {
+        self.received.store(self.received() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that the connection has sent. Only the connection's own task may call this.
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.store(self.sent() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes the connection has received, WebSocket frames included, but not TLS.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many bytes the connection has sent, WebSocket frames included, but not TLS.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Sets the number of calls in flight.

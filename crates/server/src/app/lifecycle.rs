@@ -123,6 +123,7 @@ impl Open {
             }
         };
         tokio::join!(self.driver.close(&end), last_handlers);
+        spans::log_access(&self.socket().context, &end);
     }
 
     /// Closes the connection before any handler other than the application's connect handler has
@@ -131,6 +132,7 @@ impl Open {
         let end = End::ByServer(close);
         self.stop(&end);
         self.driver.close(&end).await;
+        spans::log_access(&self.socket().context, &end);
     }
 
     /// Cancels the connection's calls and removes it from its rooms. Returns the notifications

@@ -4,7 +4,7 @@
 //! `TraceLayer`, so every handler has the fields of the request's span. Spans cost nothing if no
 //! subscriber enables them.
 
-use roomcast_core::LocalConnection;
+use roomcast_core::{LocalConnection, TraceContext};
 use roomcast_protocol::Name;
 use tracing::{Instrument, Span, debug_span};
 
@@ -12,6 +12,11 @@ use crate::app::handling::Handling;
 use crate::connection::client_info::ClientInfo;
 use crate::connection::context::ConnectionContext;
 use crate::end::{Disconnected, End};
+
+/// The target of the access log: events at the level DEBUG, one for each connection that has ended,
+/// with its `connection`, `user`, `peer`, close `code`, `duration_ms`, `bytes_received` and
+/// `bytes_sent`. A subscriber can write them apart from other events.
+pub const ACCESS: &str = "access";
 
 /// Gives a connection a span of its own, or that of its request if no subscriber enables connection
 /// spans.
@@ -33,6 +38,18 @@ pub(crate) fn on_closed(context: &ConnectionContext, end: &End) {
     let Disconnected { code, reason } = end.disconnected();
     tracing::debug!(
         connection = %context.connection.id, user = context.user(), %code, ?reason, "the connection has ended"
+    );
+}
+
+/// Writes a connection's line in the access log, once nothing more is sent.
+pub(crate) fn log_access(context: &ConnectionContext, end: &End) {
+    let connection = &context.connection;
+    tracing::debug!(
+        target: ACCESS, connection = %connection.id, user = context.user(),
+        peer = connection.peer_addr.map(tracing::field::display), code = end.disconnected().code.0,
+        duration_ms = connection.age().as_millis() as u64, bytes_received = connection.received(),
+        bytes_sent = connection.sent(), trace_id = context.client.trace().map(TraceContext::trace_id),
+        "a connection has ended"
     );
 }
 

@@ -121,7 +121,10 @@ impl<S: Session> Driver<S> {
         for _ in 0..READS_PER_TURN {
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let read = self.transport.poll_read(cx, buffer);
-                read.map_ok(|len| (len, self.session.on_bytes(&self.context, &buffer[..len])))
+                read.map_ok(|len| {
+                    self.context.connection.count_received(len);
+                    (len, self.session.on_bytes(&self.context, &buffer[..len]))
+                })
             });
             match read {
                 Poll::Pending => return Poll::Pending,
@@ -195,7 +198,7 @@ impl<S: Session> Driver<S> {
                 None => {}
             }
         }
-        if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, outbox) {
+        if let Poll::Ready(Err(error)) = self.writer.poll_write(cx, &mut self.transport, &self.context.connection) {
             return Poll::Ready(End::lost(&error));
         }
         match self.context.calls.is_drained() {
@@ -237,7 +240,7 @@ impl<S: Session> Driver<S> {
                 closed?;
                 answered = true;
             }
-            self.writer.poll_write(cx, &mut self.transport, &self.context.connection.outbox)
+            self.writer.poll_write(cx, &mut self.transport, &self.context.connection)
         })
         .await?;
         poll_fn(|cx| self.transport.poll_shutdown(cx)).await?;
@@ -252,7 +255,10 @@ impl<S: Session> Driver<S> {
         loop {
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let read = self.transport.poll_read(cx, buffer);
-                read.map_ok(|len| len == 0 || self.session.on_late_bytes(&buffer[..len]))
+                read.map_ok(|len| {
+                    self.context.connection.count_received(len);
+                    len == 0 || self.session.on_late_bytes(&buffer[..len])
+                })
             });
             match read {
                 Poll::Pending => return Poll::Pending,

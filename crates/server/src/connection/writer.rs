@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use prometheus::Histogram;
-use roomcast_core::{Outbox, Outgoing};
+use roomcast_core::{LocalConnection, Outbox, Outgoing};
 
 use crate::connection::transport::Transport;
 
@@ -36,7 +36,7 @@ impl Writer {
         &mut self,
         cx: &mut Context<'_>,
         transport: &mut Transport,
-        outbox: &Outbox,
+        connection: &LocalConnection,
     ) -> Poll<io::Result<()>> {
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -50,7 +50,8 @@ impl Writer {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.advance(written, outbox);
+            connection.count_sent(written);
+            self.advance(written, &connection.outbox);
         }
         if self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
