@@ -16,7 +16,7 @@ use crate::body::{BodyError, Reader};
 use crate::cancel_notices::CancelNotices;
 use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
 use crate::failure::Failure;
-use crate::health::{Counted, Health};
+use crate::health::{Counted, Health, LoggedCall};
 use crate::in_flight::InFlight;
 use crate::method;
 use crate::metrics::{BackendMetrics, Outcome};
@@ -111,7 +111,7 @@ impl Backend {
         };
         let deadline = Some(tokio::time::Instant::now() + timeout);
         let limits = Limits { timeout, deadline, streams: false };
-        let (head, body) = self.0.exchange(&self.0.hooks, slot, limits, parts).await?;
+        let (head, body) = self.0.exchange(&self.0.hooks, slot, limits, parts, None).await?;
         Ok(NodeResponse { status: head.status, headers: head.headers, body })
     }
 
@@ -144,7 +144,8 @@ impl Backend {
         };
         let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
         let limits = Limits { timeout: shared.options.timeout, deadline: None, streams: shared.options.streams };
-        let result = shared.exchange(&shared.calls, Some(slot), limits, parts).await;
+        let logged = LoggedCall { id: &id, connection: socket.id(), user: socket.user().map(|user| &**user) };
+        let result = shared.exchange(&shared.calls, Some(slot), limits, parts, Some(logged)).await;
         if let Some(watch) = watch {
             watch.disarm();
         }
@@ -194,6 +195,7 @@ impl Shared {
         slot: Option<Slot>,
         limits: Limits,
         parts: impl Fn() -> Parts<'a>,
+        call: Option<LoggedCall<'_>>,
     ) -> Result<(axum::http::response::Parts, Bytes), Failure> {
         let Limits { timeout, deadline, streams } = limits;
         let exchange = lane.health.begin(slot)?;
@@ -201,10 +203,10 @@ impl Shared {
         let sent = tokio::time::timeout(timeout, self.send(&parts, &span)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
             Ok(Ok(sent)) => sent,
-            Ok(Err(failure)) => return Err(exchange.end(&span, failure)),
+            Ok(Err(failure)) => return Err(exchange.end(&span, call, failure)),
             Err(_elapsed) => {
                 let message = format!("the backend did not respond within {timeout:?}");
-                return Err(exchange.end(&span, Failure::timeout(message)));
+                return Err(exchange.end(&span, call, Failure::timeout(message)));
             }
         };
         let (head, body) = response.into_parts();
@@ -241,9 +243,9 @@ impl Shared {
                 if has_ended {
                     in_flight.finish();
                 }
-                Err(exchange.end(&span, Failure { outcome, reason, error }))
+                Err(exchange.end(&span, call, Failure { outcome, reason, error }))
             }
-            Err(BodyOrStatus::Body(problem)) => Err(exchange.end(&span, self.of_body(problem))),
+            Err(BodyOrStatus::Body(problem)) => Err(exchange.end(&span, call, self.of_body(problem))),
         }
     }
 

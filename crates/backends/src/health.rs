@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use parking_lot::Mutex;
-use roomcast::{CallError, Code};
+use roomcast::trace::context_of;
+use roomcast::{CallError, Code, ConnectionId};
 use serde_json::json;
 use tracing::Span;
+use tracing::field::display;
 
 use crate::admission::Slot;
 use crate::breaker::{self, Breaker, BreakerState, Pass};
@@ -101,20 +103,47 @@ impl Exchange<'_> {
         self.health.is_failing.store(false, Ordering::Relaxed);
     }
 
-    /// Ends with a failure, which is logged.
-    pub(crate) fn end(mut self, span: &Span, failure: Failure) -> Failure {
+    /// Ends with a failure, which is logged. `call` is what the request is for, if it is for a call.
+    pub(crate) fn end(mut self, span: &Span, call: Option<LoggedCall<'_>>, failure: Failure) -> Failure {
         let Failure { outcome, reason, .. } = &failure;
         self.outcome = *outcome;
         span.record("error.type", outcome.as_str()).record("otel.status_code", "ERROR");
         let backend = &*self.health.name;
+        let (connection, user) = (call.map(|call| display(call.connection)), call.and_then(|call| call.user));
+        let (call, trace_id) = (call.map(|call| call.id), context_of(span).map(|context| context.trace_id()));
         let is_failure = outcome.health() == breaker::Outcome::Failure;
         if is_failure && !self.health.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(backend, error = reason, "a request to a backend failed; later ones are logged at debug");
+            tracing::warn!(
+                backend,
+                connection,
+                user,
+                call,
+                trace_id,
+                error = reason,
+                "a request to a backend failed; later ones are logged at debug"
+            );
         } else {
-            tracing::debug!(backend, error = reason, "a request to a backend failed");
+            tracing::debug!(
+                backend,
+                connection,
+                user,
+                call,
+                trace_id,
+                error = reason,
+                "a request to a backend failed"
+            );
         }
         failure
     }
+}
+
+/// The call whose request a log line is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoggedCall<'a> {
+    /// The id that the backend gets in `Roomcast-Call`.
+    pub(crate) id: &'a str,
+    pub(crate) connection: ConnectionId,
+    pub(crate) user: Option<&'a str>,
 }
 
 impl Drop for Exchange<'_> {

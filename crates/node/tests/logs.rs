@@ -8,9 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use roomcast_testkit::{Client, Node};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::log::Log;
-use support::{BINARY, Bare, CONNECTIONS, DEADLINE, http, in_time, message, notify, wait_for_values, without_options};
+use support::{
+    BINARY, Bare, CONNECTIONS, DEADLINE, http, in_time, message, notify, tokens, wait_for_values, without_options,
+    write_file,
+};
 
 /// Each of them makes the node log a line.
 const CLIENTS: usize = 300;
@@ -102,6 +105,65 @@ async fn an_event_can_be_followed_through_a_node_that_logs_nothing_else() {
     }
     assert!(!text.contains("other") && !text.contains("secret"), "{text}");
     assert_eq!(node.metric("roomcast_client_log_lines_dropped_total").await, 0.0);
+}
+
+/// A field of a line, or of one of the spans in which it was logged.
+fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
+    let spans = line["spans"].as_array().into_iter().flatten();
+    spans.chain([line]).map(|fields| &fields[name]).rfind(|value| !value.is_null()).unwrap_or(&Value::Null)
+}
+
+#[tokio::test]
+async fn each_line_about_a_call_names_its_connection_its_user_the_call_and_its_trace() {
+    let collector = TcpListener::bind("127.0.0.1:0").expect("a free port"); // it accepts, and never answers
+    let config = format!(
+        r#"
+log = "warn,roomcast=trace,roomcast_core=debug,roomcast_backends=debug"
+log_rate = "off"
+log_format = "json"
+trace_endpoint = "http://{}"
+trace_ratio = 1
+{}
+[[role]]
+name = "member"
+allow = [{{ rooms = ["lobby"], do = ["join", "publish"] }}, {{ calls = ["down.*"], do = ["call"] }}]
+
+[[backend]]
+name = "down"
+calls = ["down.*"]
+url = "http://127.0.0.1:1/rpc"
+"#,
+        collector.local_addr().expect("an address"),
+        tokens::issuer("logs")
+    );
+    let mut command = Command::new(BINARY);
+    without_options(&mut command);
+    let log = Log::of(&mut command);
+    let options = ["--config", &write_file("logs.toml", &config)];
+    let node = in_time("the node is ready", Node::start_by(command, &options)).await;
+    let token = format!("Bearer {}", tokens::token(tokens::SECRET, &json!({})));
+    let connected = Client::connect_with(&node.url(), &[("authorization", &token)]).await;
+    let mut client = connected.expect("the token is valid");
+    let mut lines = Vec::new();
+    for (method, message, is_traced) in [
+        ("rooms/join/lobby", "a connection has joined", true),
+        ("rooms/publish/lobby/said", "an event was published", true),
+        ("down.now", "a request to a backend failed", true),
+        ("up.now", "the client lacks a right", false),
+    ] {
+        client.call_text(method, b"").await.expect("the call is answered");
+        for message in [message, "a call has ended"] {
+            lines.extend(log.until(message));
+            let line: Value = serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+            assert!(field(&line, "connection").is_string(), "{line}");
+            // The backend has got another id, which is a text.
+            assert_eq!(field(&line, "call").is_string(), message.contains("backend"), "{line}");
+            assert!(!field(&line, "call").is_null(), "{line}");
+            assert_eq!(field(&line, "user"), "ann", "{line}");
+            let trace_id = field(&line, "trace_id").as_str().unwrap_or_default();
+            assert_eq!(trace_id.len(), if is_traced { 32 } else { 0 }, "{line}");
+        }
+    }
 }
 
 /// Starts a node whose log has only the access log, if any. Connects with a token in the URL, and uses the API.

@@ -304,7 +304,6 @@ impl MethodMetrics {
     }
 
     pub(crate) fn on_end(&self, outcome: Outcome, elapsed: Duration) {
-        tracing::trace!(method = self.name, ?outcome, ?elapsed, "a call has ended");
         self.duration.observe(elapsed.as_secs_f64());
         let outcome = match outcome {
             Outcome::Ok => return self.ok.inc(),

@@ -75,12 +75,13 @@ async fn what_a_handler_logs_is_in_the_spans_of_its_request_connection_and_call(
     wait_until("the end is logged", || text().contains("the connection has ended")).await;
     let text = text();
     let of_connection = format!("request{{id=7}}:connection{{id={}}}:", socket.id());
-    for (message, span) in [("greeting", "call{method=\"greet\"}"), ("waving", "notification{event=\"wave\"}")] {
+    let trace_id = format!("trace_id=\"{}\"", "07".repeat(16));
+    let call = format!("call{{call=1 method=\"greet\" {trace_id}}}");
+    for (message, span) in [("greeting", &*call), ("waving", "notification{event=\"wave\"}")] {
         let line = text.lines().find(|line| line.contains(message)).unwrap();
         assert!(line.contains(&format!("{of_connection}{span}")), "{line}");
     }
     let failure = text.lines().find(|line| line.contains("the shop is on fire")).unwrap();
     assert!(failure.contains("WARN") && failure.contains("\"fails\""), "{failure}");
-    let trace_id = format!("trace_id=\"{}\"", "07".repeat(16));
     assert!(failure.contains("call=") && failure.contains(&trace_id), "{failure}");
 }

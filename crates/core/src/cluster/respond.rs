@@ -103,7 +103,7 @@ fn notify(connections: impl IntoIterator<Item = Arc<LocalConnection>>, event: &N
     let queued = connections.into_iter().filter(|connection| match connection.notify(event.clone(), payload.clone()) {
         Ok(()) => true,
         Err(Rejected::Full) => {
-            tracing::info!(connection = %connection.id, "slow consumer");
+            connection.log_slow_consumer(None);
             false
         }
         Err(Rejected::Closed) => false,

@@ -126,7 +126,14 @@ impl LocalConnection {
         }
     }
 
-    fn user_str(&self) -> Option<&str> {
+    /// Logs that an event, of a room or for the connection itself, has closed the connection, because
+    /// its client reads too slowly.
+    pub(crate) fn log_slow_consumer(&self, room: Option<&RoomName>) {
+        let room = room.map(tracing::field::display);
+        tracing::info!(connection = %self.id, user = self.user_str(), room, "slow consumer");
+    }
+
+    pub(crate) fn user_str(&self) -> Option<&str> {
         self.user().map(|user| &**user)
     }
 

@@ -441,7 +441,7 @@ impl Shard {
         for member in self.rooms.members(&batch.room) {
             match member.push(batch) {
                 Ok(()) => reached += 1,
-                Err(Rejected::Full) => tracing::info!(connection = %member.id, room = %batch.room, "slow consumer"),
+                Err(Rejected::Full) => member.log_slow_consumer(Some(&batch.room)),
                 Err(Rejected::Closed) => {}
             }
         }

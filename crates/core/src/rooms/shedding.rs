@@ -86,7 +86,8 @@ fn close_largest(
         }
         if connection.outbox.close(close.clone()) {
             let bytes = held.own + held.shared;
-            tracing::info!(connection = %connection.id, bytes, reason = close.reason, "closed to free memory");
+            let (id, user) = (connection.id, connection.user_str());
+            tracing::info!(connection = %id, user, bytes, reason = close.reason, "closed to free memory");
             count.inc();
             excess = excess.saturating_sub(share(held));
         }

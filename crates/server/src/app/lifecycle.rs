@@ -225,7 +225,7 @@ impl App for RouterApp {
     ) -> Result<(), CloseFrame> {
         self.late.as_ref().map_or(Ok(()), |late| late.check(&name))?;
         let (target, metrics) = self.routes.call(&name);
-        let call = Call::new(Arc::clone(metrics), Arc::clone(&context.metrics));
+        let call = Call::new(id, &context.connection, Arc::clone(metrics), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
         let find = || {
             check_call(context, &name)?;
@@ -233,21 +233,24 @@ impl App for RouterApp {
             target.limited().map_or(Ok(()), |action| context.take(action, now))?;
             Ok(target)
         };
+        let span = spans::call(context, id, &name);
         let admitted = context.admit_call(id, cost, now);
-        let found = admitted.and_then(|()| find().map_err(Refusal::Answer));
+        let found = admitted.and_then(|()| span.in_scope(find).map_err(Refusal::Answer));
         let target = match found {
             Ok(target) => target,
             Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
         if !is_reserved(&name)
-            && let Some(report) = CallReport::new(self.routes.node.hub().local(), &context.connection, id, &name)
+            && let Some(report) = CallReport::new(self.routes.node.hub().local(), &name)
         {
             call.report(report);
         }
         let (start, cancel, socket) = (target.start(), Cancel::new(&call), &self.socket);
         let begun = begin(start, || {
-            let span = spans::call(context, &name);
             let traced = traces::call(context, &call, &name);
+            if let Some(trace_id) = call.trace_id() {
+                span.record("trace_id", trace_id);
+            }
             let handling = match target {
                 Target::Handler(route) => {
                     let handling =

@@ -256,7 +256,8 @@ impl Routes {
     /// Runs the disconnect handler.
     pub(crate) async fn disconnect(&self, socket: Socket, disconnected: Disconnected) {
         let Some(on_disconnect) = self.on_disconnect.clone() else { return };
-        let id = socket.id();
+        let context = Arc::clone(&socket.context);
+        let (id, user) = (socket.id(), context.user());
         let disconnecting =
             catch_panic(Box::pin(
                 async move { on_disconnect.handle(DisconnectContext { socket, disconnected }).await },
@@ -264,10 +265,10 @@ impl Routes {
         match tokio::time::timeout(DISCONNECT_TIMEOUT, disconnecting).await {
             Ok(handled) => {
                 if let Err(error) = handled.into_result() {
-                    tracing::warn!(connection = %id, %error, "the disconnect handler failed");
+                    tracing::warn!(connection = %id, user, %error, "the disconnect handler failed");
                 }
             }
-            Err(_) => tracing::warn!(connection = %id, "the disconnect handler took too long and was dropped"),
+            Err(_) => tracing::warn!(connection = %id, user, "the disconnect handler took too long and was dropped"),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! subscriber enables them.
 
 use roomcast_core::{LocalConnection, TraceContext};
-use roomcast_protocol::Name;
+use roomcast_protocol::{CallId, Name};
+use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::app::handling::Handling;
@@ -54,11 +55,12 @@ pub(crate) fn log_access(context: &ConnectionContext, end: &End) {
 }
 
 /// Returns a call's span, or the connection's if no subscriber enables call spans.
-pub(crate) fn call(context: &ConnectionContext, method: &Name) -> Span {
+pub(crate) fn call(context: &ConnectionContext, id: CallId, method: &Name) -> Span {
     // Without an explicit parent, the span would be a child of the current span of the connection's
     // task.
     let parent = context.client.span();
-    or_parent(debug_span!(parent: parent.and_then(Span::id), "call", method = &**method), parent)
+    let parent_id = parent.and_then(Span::id);
+    or_parent(debug_span!(parent: parent_id, "call", call = id.0, method = &**method, trace_id = Empty), parent)
 }
 
 /// Returns a notification's span, or the connection's if no subscriber enables notification spans.

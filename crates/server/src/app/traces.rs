@@ -86,15 +86,17 @@ pub(crate) fn disconnect(context: &ConnectionContext, end: &End) {
     drop(continued(span, parent));
 }
 
-/// Returns the span of a call.
+/// Returns the span of a call, whose context the call keeps.
 pub(crate) fn call(context: &ConnectionContext, call: &Call, method: &Name) -> Span {
     let connection = &context.connection;
-    debug_span!(
+    let span = debug_span!(
         target: TARGET, "call", otel.name = call.method(), otel.kind = "server", otel.status_code = Empty,
         rpc.system.name = "roomcast", rpc.method = &**method, rpc.response.status_code = Empty,
         roomcast.connection.id = %connection.id, user.id = connection.user().map(|user| &**user),
         roomcast.cancel.cause = Empty,
-    )
+    );
+    call.set_trace(context_of(&span));
+    span
 }
 
 /// Returns the span of a notification.
@@ -133,7 +135,6 @@ pub(crate) fn follow(handling: Handling, span: Span, call: &Arc<Call>) -> Handli
     if span.is_disabled() {
         return handling;
     }
-    call.set_trace(context_of(&span));
     Box::pin(Traced { handling: Some(handling), span, call: Arc::clone(call) })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_core::{EndedCall, LocalConnection, LocalNode};
+use roomcast_core::{ConnectionId, EndedCall, LocalNode};
 use roomcast_protocol::{CallId, Name};
 
 use crate::end::CancelCause;
@@ -13,30 +13,26 @@ use crate::metrics::Outcome;
 #[derive(Debug)]
 pub(crate) struct CallReport {
     node: Arc<LocalNode>,
-    connection: Arc<LocalConnection>,
-    id: CallId,
     method: Name,
 }
 
 impl CallReport {
     /// Returns `None` if the node does not report the ends of calls.
-    pub(crate) fn new(
-        node: &Arc<LocalNode>,
-        connection: &Arc<LocalConnection>,
-        id: CallId,
-        method: &Name,
-    ) -> Option<Box<Self>> {
+    pub(crate) fn new(node: &Arc<LocalNode>, method: &Name) -> Option<Box<Self>> {
         node.events().filter(|events| events.reports_calls())?;
-        let (node, connection, method) = (Arc::clone(node), Arc::clone(connection), method.clone());
-        Some(Box::new(Self { node, connection, id, method }))
+        Some(Box::new(Self { node: Arc::clone(node), method: method.clone() }))
     }
 
-    pub(crate) fn send(&self, outcome: Outcome, cause: Option<CancelCause>, duration: Duration) {
+    pub(crate) fn send(
+        &self,
+        connection: ConnectionId,
+        call: CallId,
+        outcome: Outcome,
+        cause: Option<CancelCause>,
+        duration: Duration,
+    ) {
         let Some(events) = self.node.events() else { return };
         let cause = cause.map(CancelCause::as_str);
-        events.call_ended(
-            self.connection.id,
-            &EndedCall::new(self.id.0, &self.method, outcome.as_str(), cause, duration),
-        );
+        events.call_ended(connection, &EndedCall::new(call.0, &self.method, outcome.as_str(), cause, duration));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use roomcast_core::TraceContext;
+use roomcast_core::{LocalConnection, TraceContext};
+use roomcast_protocol::CallId;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -22,6 +23,8 @@ pub(crate) struct Call {
     scope: Mutex<Scope>,
     /// The number of parts of its work that have not ended.
     working: AtomicUsize,
+    id: CallId,
+    connection: Arc<LocalConnection>,
     method: Arc<MethodMetrics>,
     metrics: Arc<Metrics>,
     started: Instant,
@@ -43,12 +46,19 @@ struct Scope {
 }
 
 impl Call {
-    pub(crate) fn new(method: Arc<MethodMetrics>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: CallId,
+        connection: &Arc<LocalConnection>,
+        method: Arc<MethodMetrics>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cause: AtomicU8::new(0),
             cancelled: Notify::new(),
             scope: Mutex::default(),
             working: AtomicUsize::new(0),
+            id,
+            connection: Arc::clone(connection),
             method,
             metrics,
             started: Instant::now(),
@@ -72,8 +82,13 @@ impl Call {
     fn end(&self, outcome: Outcome, cause: Option<CancelCause>) {
         let duration = self.started.elapsed();
         self.method.on_end(outcome, duration);
+        tracing::trace!(
+            connection = %self.connection.id, user = self.connection.user().map(|user| &**user), call = self.id.0,
+            trace_id = self.trace_id(), method = self.method(), outcome = outcome.as_str(),
+            cause = cause.map(CancelCause::as_str), ?duration, "a call has ended"
+        );
         if let Some(report) = self.report.get() {
-            report.send(outcome, cause, duration);
+            report.send(self.connection.id, self.id, outcome, cause, duration);
         }
     }
 
@@ -125,6 +140,11 @@ impl Call {
     /// Returns the id of the call's trace, for the log.
     pub(crate) fn trace_id(&self) -> Option<String> {
         self.trace.get().map(|context| context.trace_id())
+    }
+
+    /// Returns the call's id on its connection.
+    pub(crate) fn id(&self) -> CallId {
+        self.id
     }
 
     /// Returns when the call started.

@@ -150,19 +150,19 @@ impl ConnectionContext {
     /// Answers a call that never entered the table.
     pub(crate) fn answer_at_once(&self, id: CallId, call: &Call, result: Result<Bytes, CallError>) {
         let outcome = Outcome::of(&result);
-        self.log_fault(id, call, &result);
+        self.log_fault(call, &result);
         self.respond(id, result);
         call.count(outcome);
     }
 
     /// Logs a call that failed because of a fault of the server, for its developer.
-    pub(crate) fn log_fault(&self, id: CallId, call: &Call, result: &Result<Bytes, CallError>) {
+    pub(crate) fn log_fault(&self, call: &Call, result: &Result<Bytes, CallError>) {
         let Err(error) = result else { return };
         if !error.code.is_fault() {
             return;
         }
         let (connection, user, method) = (self.connection.id, self.user(), call.method());
-        let (call, trace_id) = (id.0, call.trace_id());
+        let (call, trace_id) = (call.id().0, call.trace_id());
         if !self.logged_call.swap(true, Ordering::AcqRel) {
             tracing::warn!(
                 %connection, user, call, trace_id, method, %error, "a call failed; later ones are logged at debug"

@@ -51,7 +51,7 @@ impl Responder {
     fn send(&mut self, result: Result<Bytes, CallError>) -> bool {
         self.answered = true;
         let outcome = Outcome::of(&result);
-        self.context.log_fault(self.key.id(), self.work.call(), &result);
+        self.context.log_fault(self.work.call(), &result);
         let wanted = self.context.calls.answer(self.key, || self.context.respond(self.key.id(), result));
         if wanted {
             self.work.call().count(outcome);

@@ -49,7 +49,7 @@ use axum::response::IntoResponse;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use roomcast_core::UserId;
-use roomcast_protocol::SUBPROTOCOL;
+use roomcast_protocol::{CallId, SUBPROTOCOL};
 use thiserror::Error;
 use tokio::io::duplex;
 use tokio::sync::oneshot;
@@ -242,7 +242,9 @@ impl ClientBuilder {
 /// Panics if the method's name is over 255 bytes, or if the payload cannot be serialized to JSON.
 pub fn call(socket: &Socket, method: &str, payload: impl IntoPayload) -> CallContext {
     let metrics = socket.node().metrics();
-    let cancel = Cancel::new(&Call::new(metrics.method(UNKNOWN_METHOD), Arc::clone(metrics)));
+    let connection = &socket.context.connection;
+    let call = Call::new(CallId(0), connection, metrics.method(UNKNOWN_METHOD), Arc::clone(metrics));
+    let cancel = Cancel::new(&call);
     CallContext { name: client::name(method), payload: client::bytes(payload), socket: socket.clone(), cancel }
 }
 

@@ -142,7 +142,7 @@ impl App for LoopApp {
         name: Name,
         payload: Bytes,
     ) -> Result<(), CloseFrame> {
-        let call = Call::new(Arc::clone(&self.method), Arc::clone(&context.metrics));
+        let call = Call::new(id, &context.connection, Arc::clone(&self.method), Arc::clone(&context.metrics));
         let cost = call_cost(&name, &payload);
         let full = || {
             let message = "too many requests wait for this connection's handler";
