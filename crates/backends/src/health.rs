@@ -123,15 +123,7 @@ impl Exchange<'_> {
                 "a request to a backend failed; later ones are logged at debug"
             );
         } else {
-            tracing::debug!(
-                backend,
-                connection,
-                user,
-                call,
-                trace_id,
-                error = reason,
-                "a request to a backend failed"
-            );
+            tracing::debug!(backend, connection, user, call, trace_id, error = reason, "a request to a backend failed");
         }
         failure
     }
