@@ -111,7 +111,7 @@ impl Backend {
         };
         let deadline = Some(tokio::time::Instant::now() + timeout);
         let limits = Limits { timeout, deadline, streams: false };
-        let (head, body) = self.0.exchange(&self.0.hooks, slot, limits, parts, None).await?;
+        let (head, body) = self.0.exchange(&self.0.hooks, slot, limits, method, parts, None).await?;
         Ok(NodeResponse { status: head.status, headers: head.headers, body })
     }
 
@@ -145,7 +145,7 @@ impl Backend {
         let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
         let limits = Limits { timeout: shared.options.timeout, deadline: None, streams: shared.options.streams };
         let logged = LoggedCall { id: &id, connection: socket.id(), user: socket.user().map(|user| &**user) };
-        let result = shared.exchange(&shared.calls, Some(slot), limits, parts, Some(logged)).await;
+        let result = shared.exchange(&shared.calls, Some(slot), limits, method, parts, Some(logged)).await;
         if let Some(watch) = watch {
             watch.disarm();
         }
@@ -194,12 +194,13 @@ impl Shared {
         lane: &Lane,
         slot: Option<Slot>,
         limits: Limits,
+        method: &str,
         parts: impl Fn() -> Parts<'a>,
         call: Option<LoggedCall<'_>>,
     ) -> Result<(axum::http::response::Parts, Bytes), Failure> {
         let Limits { timeout, deadline, streams } = limits;
         let exchange = lane.health.begin(slot)?;
-        let span = self.span(parts().method);
+        let span = self.span(method);
         let sent = tokio::time::timeout(timeout, self.send(&parts, &span)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
             Ok(Ok(sent)) => sent,
