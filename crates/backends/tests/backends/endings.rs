@@ -17,8 +17,8 @@ use crate::fixture::{PROTOCOLS, Protocol, Server, metric, wait_until, whole};
 const CONNECTIONS: usize = 50;
 const CALLS: usize = 20;
 
-/// Longer than it takes to find out that a client is half-open.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than it takes to start all calls on a busy machine, and to find out that a client is half-open.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the calls of a connection end that are neither answered nor reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
