@@ -157,7 +157,8 @@ impl Access {
         }
         refreshes.1 += 1;
         let may_begin = refreshes.1 <= MAX_REFRESHES_PER_SECOND;
-        (may_begin && !self.is_refreshing.swap(true, Ordering::AcqRel)).then_some(Refreshing(self))
+        // Not `then_some`: dropping an unused value would end the refresh that is under way.
+        (may_begin && !self.is_refreshing.swap(true, Ordering::AcqRel)).then(|| Refreshing(self))
     }
 
     /// Replaces the identity. The check belongs under the lock, because one refresh can overtake
@@ -205,4 +206,21 @@ fn expiry(identity: &Identity, now: Instant, seed: u64) -> Option<Expiry> {
         true => Expiry::without_reminder(now, expires_in),
         false => Expiry::new(now, expires_in, credential.grace, seed),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refresh_is_under_way_at_a_time() {
+        let now = Instant::now();
+        let access = Access::new(Arc::new(Identity::default()), now, 0);
+        let first = access.begin_refresh(now).unwrap();
+        for _ in 0..2 {
+            assert!(access.begin_refresh(now).is_none());
+        }
+        drop(first);
+        assert!(access.begin_refresh(now).is_some());
+    }
 }
