@@ -126,9 +126,7 @@ impl NotAdmitted {
     /// Returns the reason in traces: the limit, or the code of the authorizer's error.
     fn reason(&self) -> &'static str {
         match self {
-            Self::Limit(UpgradeRejection::TooManyFromAddress { limit, .. }) => limit,
-            Self::Limit(UpgradeRejection::ShortOfMemory) => "memory",
-            Self::Limit(_) => "max_connections",
+            Self::Limit(rejection) => rejection.reason(),
             Self::Authorizer(error) => error.code.as_str(),
         }
     }
