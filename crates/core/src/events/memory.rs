@@ -1,4 +1,4 @@
-//! Lifecycle events in memory: the store of the nodes of one process. `events.lua` of the crate
+//! Lifecycle events in memory: the store of the nodes of one process. `events_report.lua` of the crate
 //! `roomcast-redis` does the same in Redis.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -57,7 +57,9 @@ pub(crate) struct Stored {
     overflowed: u64,
     nodes: BTreeMap<NodeId, StoredNode>,
     groups: HashMap<String, Group>,
-    last_report: u64,
+    last_report: Option<u64>,
+    /// No group ends before, so that the nodes have time to report what they have again.
+    no_end_before: u64,
     deliverer: Option<(NodeId, u64)>,
 }
 
@@ -99,22 +101,27 @@ impl Stored {
             overflowed: 0,
             nodes: BTreeMap::new(),
             groups: HashMap::new(),
-            last_report: 0,
+            last_report: None,
+            no_end_before: 0,
             deliverer: None,
         }
     }
 
     pub(crate) fn report(&mut self, report: Report, now: u64) -> Reported {
-        if now.saturating_sub(self.last_report) > as_millis(self.rules.outage_after) {
+        let outage = as_millis(self.rules.outage_after);
+        let was_unreachable = self.last_report.replace(now).is_some_and(|last| now.saturating_sub(last) > outage);
+        if was_unreachable {
             self.nodes.values_mut().for_each(|node| node.last_report = now);
         }
-        self.last_report = now;
         let node = self.nodes.entry(report.node).or_default();
         node.is_lost &= !report.is_back;
         let is_lost = node.is_lost;
+        let has_lost_data = node.applied < report.applied;
+        if has_lost_data || was_unreachable {
+            self.no_end_before = now + as_millis(self.rules.lost_after);
+        }
         if !is_lost {
             node.last_report = now;
-            let has_lost_data = node.applied < report.applied;
             for record in report.records.into_iter().filter(|_| !has_lost_data) {
                 self.apply(report.node, record, now);
             }
@@ -191,8 +198,15 @@ impl Stored {
         }
     }
 
+    /// Ends the groups whose time has come, once all nodes that live have reported after it: one of
+    /// them may have a beginning that it could not report before.
     fn end_groups(&mut self, now: u64) {
-        let due = |group: &Group| group.ends.as_ref().is_some_and(|(at, _)| *at <= now);
+        if now < self.no_end_before {
+            return;
+        }
+        let lives = |node: &&StoredNode| !node.is_lost && !self.is_silent(node, now);
+        let until = self.nodes.values().filter(lives).map(|node| node.last_report).min().unwrap_or(now);
+        let due = |group: &Group| group.ends.as_ref().is_some_and(|(at, _)| *at <= until);
         let mut due: Vec<_> =
             self.groups.iter().filter(|(_, group)| due(group)).map(|(name, _)| name.clone()).collect();
         due.sort();
@@ -222,9 +236,12 @@ impl Stored {
         keys.len() as u64
     }
 
+    fn is_silent(&self, node: &StoredNode, now: u64) -> bool {
+        now.saturating_sub(node.last_report) > as_millis(self.rules.lost_after)
+    }
+
     fn find_lost(&self, now: u64) -> Option<NodeId> {
-        let is_silent = |node: &StoredNode| now.saturating_sub(node.last_report) > as_millis(self.rules.lost_after);
-        let is_lost = |node: &StoredNode| if node.is_lost { !node.open.is_empty() } else { is_silent(node) };
+        let is_lost = |node: &StoredNode| if node.is_lost { !node.open.is_empty() } else { self.is_silent(node, now) };
         self.nodes.iter().find(|(_, node)| is_lost(node)).map(|(id, _)| *id)
     }
 

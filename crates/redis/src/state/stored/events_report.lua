@@ -8,7 +8,7 @@
 --       5 the number of the last record of each node whose event was delivered
 --       6 the groups: {count, id of the end, and the event that waits: id, content, time}
 --       7 the groups whose end waits, by the time at which it is an event
---       8 single values: last_report, overflowed, deliverer, until
+--       8 single values: last_report, no_end_before, overflowed, deliverer, until
 --       9 what the node has open: {group, id of the end, content of the end} by key
 --      10 what the lost node has open
 -- ARGV: 1 the node, 2 whether it is back after it was lost, 3 the last applied record that it knows of
@@ -102,7 +102,8 @@ end
 
 -- While Redis was unreachable, no node was lost.
 local known_nodes = call('HGETALL', nodes)
-local was_reachable = now - tonumber(call('HGET', state, 'last_report') or 0) <= outage_after
+local last_report = tonumber(call('HGET', state, 'last_report'))
+local was_reachable = last_report and now - last_report <= outage_after
 call('HSET', state, 'last_report', now)
 local seen, stored = {}, {}
 for at = 1, #known_nodes, 2 do
@@ -115,9 +116,10 @@ local own = seen[node] or { '', now }
 if ARGV[2] == '1' then own[1] = '' end
 local is_lost = own[1] ~= ''
 local applied = tonumber(call('HGET', applied_of, node) or 0)
+local has_lost_data = applied < tonumber(ARGV[3])
 if not is_lost then
   own[2] = now
-  if applied >= tonumber(ARGV[3]) then
+  if not has_lost_data then
     local before = applied
     for at = FIRST_RECORD, #ARGV, RECORD do
       local number = tonumber(ARGV[at])
@@ -148,7 +150,20 @@ if other and (other[1] == 'L' or (other[1] == '' and now - other[2] > lost_after
   seen[lost_node] = { call('HLEN', open_of_lost) > 0 and 'L' or 'D', other[2] }
 end
 
-for _, group in ipairs(call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, MAX_DUE)) do
+-- A group ends once all nodes that live have reported after its time, because another one may have
+-- a beginning that it could not report before. After an outage or a loss of data, the nodes get time
+-- to report what they have again.
+if has_lost_data or (last_report and not was_reachable) then
+  call('HSET', state, 'no_end_before', now + lost_after)
+end
+local ends_until = now
+for _, seen_node in pairs(seen) do
+  local kind, last = seen_node[1], seen_node[2]
+  if kind == '' and now - last <= lost_after then ends_until = math.min(ends_until, last) end
+end
+if now < tonumber(call('HGET', state, 'no_end_before') or 0) then ends_until = 0 end
+
+for _, group in ipairs(call('ZRANGEBYSCORE', due, '-inf', ends_until, 'LIMIT', 0, MAX_DUE)) do
   local packed = call('HGET', groups, group)
   if packed then
     local ends = unpack_packed(packed)
