@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use roomcast_testkit::{Client, Node, Sentinels, http_get};
 use serde_json::{Value, json};
 use support::event_backend::EventBackend;
@@ -18,6 +19,13 @@ use support::{BINARY, http, wait_until, write_file};
 
 /// How many clients share a room.
 const MEMBERS: usize = 10;
+
+/// How many clients connect at the same time.
+const CONNECTING: usize = 50;
+
+/// Who returns to another node within this time after the node's death does not leave: it is the time
+/// for which a silent node counts as alive.
+const RETURN_TIME: Duration = Duration::from_secs(10);
 
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable)
@@ -47,6 +55,11 @@ async fn connect(node: &Node, client: usize) -> Client {
     connected
 }
 
+async fn connect_all(node: &Node, clients: impl Iterator<Item = usize>) -> Vec<(usize, Client)> {
+    let connecting = clients.map(async |client| (client, connect(node, client).await));
+    futures_util::stream::iter(connecting).buffer_unordered(CONNECTING).collect().await
+}
+
 fn count(backend: &EventBackend, kind: &str) -> usize {
     backend.ids(kind).len()
 }
@@ -64,9 +77,9 @@ async fn each_connection_ends_once_through_a_kill_a_failover_and_an_outage_of_th
     for _ in 0..3 {
         nodes.push(start_node(&config, &redis.url()).await);
     }
-    let mut connected = Vec::new();
-    for client in 0..clients {
-        connected.push(connect(&nodes[client % 3], client).await);
+    let mut connected = BTreeMap::new();
+    for (of, node) in nodes.iter().enumerate() {
+        connected.extend(connect_all(node, (of..clients).step_by(3)).await);
     }
     backend.wait("all have joined", deadline, |backend| count(backend, "joined") == clients).await;
     assert_eq!(count(&backend, "occupied"), clients.div_ceil(MEMBERS));
@@ -74,12 +87,16 @@ async fn each_connection_ends_once_through_a_kill_a_failover_and_an_outage_of_th
     backend.set_down(true);
     let down_since = Instant::now();
     drop(nodes.remove(0)); // kills it
-    let mut connections = clients;
-    for (client, connection) in connected.iter_mut().enumerate().filter(|(client, _)| client % 3 != 2) {
-        // Clients of the killed node, and as many others, go to the last node.
-        *connection = connect(&nodes[1], client).await;
-        connections += 1;
-    }
+    // Clients of the killed node, and as many others, go to the last node.
+    let moving = (0..clients).filter(|client| client % 3 != 2);
+    let returned = connect_all(&nodes[1], moving).await;
+    let connections = clients + returned.len();
+    connected.extend(returned);
+    assert!(
+        down_since.elapsed() < RETURN_TIME,
+        "this machine is too slow: reconnecting took {:?}",
+        down_since.elapsed()
+    );
     let old = redis.kill_master().await;
     redis.wait_for_another_master_than(old).await;
     wait_until("a request has come in vain", async || backend.refused() > 0).await;
