@@ -7,6 +7,7 @@ use axum::extract::{ConnectInfo, OriginalUri, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use roomcast::ACCESS;
+use tracing::Level;
 
 /// The most characters that a line contains of a method or a path, which the client chooses.
 const MAX_SHOWN: usize = 256;
@@ -14,6 +15,9 @@ const MAX_SHOWN: usize = 256;
 /// Logs the requests that these routes answer. The path is without its query, which may contain a token.
 pub(crate) fn log_requests(routes: axum::Router) -> axum::Router {
     routes.layer(from_fn(async |request: Request, next: Next| -> Response {
+        if !tracing::enabled!(target: ACCESS, Level::DEBUG) {
+            return next.run(request).await;
+        }
         let started = Instant::now();
         let method = shown(request.method().as_str());
         // Of the whole request, as the API is nested in other routes.

@@ -67,9 +67,11 @@ impl TraceEndpoint {
 
     /// The URL for OTLP over HTTP, whose usual path is added to a URL without a path.
     fn for_http(&self) -> String {
-        match self.0.path() {
-            "" | "/" => format!("{}v1/traces", self.0),
-            _ => self.0.to_string(),
+        let uri = self.0.to_string();
+        match (self.0.path(), uri.split_once('?')) {
+            ("" | "/", None) => format!("{uri}v1/traces"),
+            ("" | "/", Some((root, query))) => format!("{root}v1/traces?{query}"),
+            _ => uri,
         }
     }
 }
@@ -183,6 +185,7 @@ mod tests {
     fn an_endpoint_is_a_url_without_a_password() {
         let endpoint = |text| TraceEndpoint::parse(text).expect(text);
         assert_eq!(endpoint("http://127.0.0.1:4318").for_http(), "http://127.0.0.1:4318/v1/traces");
+        assert_eq!(endpoint("http://otel?key=1").for_http(), "http://otel/v1/traces?key=1");
         assert_eq!(endpoint("https://otel.example.org/team/traces").for_http(), "https://otel.example.org/team/traces");
         assert!(endpoint("https://otel.example.org").is_tls() && !endpoint("http://otel.example.org").is_tls());
         for wrong in ["otel:4317", "ftp://otel", "http://", "/v1/traces", "http://me:secret@otel"] {
