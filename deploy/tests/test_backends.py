@@ -92,7 +92,10 @@ def test_a_chat_with_moderation_and_an_assistant_that_stops(example):
     refused = json.loads(bob.call("chat.send", b"oh darn"))["error"]
     assert refused == {"code": "INVALID_ARGUMENT", "message": 'the word "darn" is not allowed', "details": {"word": "darn"}}
 
-    answer = bob.call("assistant.ask", b"who are you?")
+    refused = json.loads(bob.call("chat.send", b"\xff"))["error"]
+    assert (refused["code"], refused["message"]) == ("INVALID_ARGUMENT", "the text is not UTF-8")
+
+    answer = bob.call("assistant.ask", b"who are you?", timeout=DEADLINE)
     assert answer.startswith(b" I am only an example") and answer.endswith(b" stop me .")
 
     bob.send(Request(7, "assistant.ask", b"again"))

@@ -158,6 +158,7 @@ impl CancelCheck {
         let mut headers = HeaderMap::new();
         // The backend closes the connection at the end of its response.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        request::identify_call(&id, &mut headers)?;
         let parts = Parts {
             method: &self.method,
             headers,

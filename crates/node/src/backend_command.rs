@@ -122,12 +122,15 @@ fn describe(finding: CancelFinding, check: &CancelCheck) -> (String, bool) {
         CancelFinding::EndedEarly { status } => {
             let how = match status {
                 Some(status) => format!("responded with status {status}"),
-                None => "closed the connection".to_owned(),
+                None => "closed the connection without a response".to_owned(),
             };
-            let text = format!(
-                "The service {how} within {cancel_after:?}, before the call was cancelled. Choose a method that takes longer, or \
-                 a shorter time --after.\n"
-            );
+            let advice = match status {
+                Some(200..=299) => "Choose a method that takes longer, or a shorter time --after.",
+                Some(401 | 403) => "If it verifies signatures, name the file with its secret in --signing-secret-file.",
+                Some(404) => "Does the URL end with the name of one of its methods?",
+                _ => "The call has failed. See the log of the service.",
+            };
+            let text = format!("The service {how} within {cancel_after:?}, before the call was cancelled. {advice}\n");
             (text, false)
         }
         _ => {

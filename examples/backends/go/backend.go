@@ -19,11 +19,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 const (
 	maxAge = 300 // seconds; an older request may be a repeated one
-	pause  = 50 * time.Millisecond
+	pause  = 300 * time.Millisecond
 )
 
 var (
@@ -46,7 +47,7 @@ func env(name, missing string) string {
 
 func decode(text string) []byte {
 	decoded, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
+	if err != nil || len(decoded) == 0 {
 		log.Fatalf("SIGNING_SECRET is not a secret: %v", err)
 	}
 	return decoded
@@ -103,16 +104,23 @@ func publish(room, event string, data any) error {
 	return nil
 }
 
+// reject responds with an error. The node passes the error of a 4xx response on to the caller.
+func reject(w http.ResponseWriter, message string, details map[string]any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadRequest)
+	json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{
+		"code": "INVALID_ARGUMENT", "message": message, "details": details}})
+}
+
 func send(w http.ResponseWriter, r *http.Request, body []byte) {
 	text := string(body)
+	if !utf8.ValidString(text) {
+		reject(w, "the text is not UTF-8", map[string]any{})
+		return
+	}
 	for _, word := range forbidden {
 		if slices.Contains(strings.Fields(strings.ToLower(text)), word) {
-			// The node passes the error of a 4xx response on to the caller.
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusBadRequest)
-			message := fmt.Sprintf("the word %q is not allowed", word)
-			json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{
-				"code": "INVALID_ARGUMENT", "message": message, "details": map[string]any{"word": word}}})
+			reject(w, fmt.Sprintf("the word %q is not allowed", word), map[string]any{"word": word})
 			return
 		}
 	}

@@ -8,12 +8,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 const API = process.env.API_URL ?? "http://127.0.0.1:3001";
 const API_KEY = process.env.API_KEY;
 const SECRET = Buffer.from(process.env.SIGNING_SECRET.replace(/^whsec_/, ""), "base64");
+if (!SECRET.length) throw new Error("SIGNING_SECRET is empty");
 const PORT = Number(process.env.PORT ?? 8080);
 
 const MAX_AGE = 300; // seconds; an older request may be a repeated one
 const FORBIDDEN = ["darn", "heck"];
 const ANSWER = "I am only an example , so I make up one word after another until I am done or you stop me .".split(" ");
-const PAUSE = 50; // ms between two words
+const PAUSE = 300; // ms between two words
 
 const running = new Set(); // the calls of assistant.ask that have not ended
 
@@ -57,9 +58,17 @@ async function publish(room, event, data) {
   if (!response.ok) throw new Error(`the node responded with status ${response.status}`);
 }
 
+function decode(body) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(body);
+  } catch {
+    throw new CallError(400, "INVALID_ARGUMENT", "the text is not UTF-8");
+  }
+}
+
 const methods = {
   async "chat.send"(request, response, body) {
-    const text = body.toString();
+    const text = decode(body);
     const word = FORBIDDEN.find((word) => text.toLowerCase().split(/\s+/).includes(word));
     if (word) throw new CallError(400, "INVALID_ARGUMENT", `the word "${word}" is not allowed`, { word });
     await publish("chat", "message", { from: decodeURIComponent(request.headers["roomcast-user"] ?? "a guest"), text });

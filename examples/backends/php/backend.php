@@ -5,12 +5,15 @@
 const MAX_AGE = 300; // seconds; an older request may be a repeated one
 const FORBIDDEN = ['darn', 'heck'];
 const ANSWER = 'I am only an example , so I make up one word after another until I am done or you stop me .';
-const PAUSE = 50_000; // µs between two words
+const PAUSE = 300_000; // µs between two words
 
 /** Whether one of the signatures is that of this text. During a rotation of the secret, there are two. */
 function is_signed(string $signatures, string $text): bool
 {
-    $secret = base64_decode(substr(getenv('SIGNING_SECRET'), strlen('whsec_')));
+    $secret = base64_decode(substr(getenv('SIGNING_SECRET') ?: '', strlen('whsec_')));
+    if ($secret === '') {
+        throw new RuntimeException('SIGNING_SECRET is empty');
+    }
     $expected = 'v1,' . base64_encode(hash_hmac('sha256', $text, $secret, binary: true));
     foreach (explode(' ', $signatures) as $signature) {
         if (hash_equals($expected, $signature)) {
@@ -54,15 +57,23 @@ function publish(string $room, string $event, array $data): void
     }
 }
 
+/** Responds with an error. The node passes the error of a 4xx response on to the caller. */
+function reject(string $message, array $details = []): void
+{
+    http_response_code(400);
+    header('Content-Type: application/json');
+    echo json_encode(['error' => ['code' => 'INVALID_ARGUMENT', 'message' => $message, 'details' => (object) $details]]);
+}
+
 function send_message(string $text, string $from): void
 {
+    if (!preg_match('//u', $text)) {
+        reject('the text is not UTF-8');
+        return;
+    }
     foreach (FORBIDDEN as $word) {
         if (in_array($word, preg_split('/\s+/', strtolower($text)), true)) {
-            // The node passes the error of a 4xx response on to the caller.
-            http_response_code(400);
-            header('Content-Type: application/json');
-            $message = "the word \"$word\" is not allowed";
-            echo json_encode(['error' => ['code' => 'INVALID_ARGUMENT', 'message' => $message, 'details' => ['word' => $word]]]);
+            reject("the word \"$word\" is not allowed", ['word' => $word]);
             return;
         }
     }

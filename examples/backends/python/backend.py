@@ -17,12 +17,14 @@ from urllib.parse import unquote
 API = os.environ.get("API_URL", "http://127.0.0.1:3001")
 API_KEY = os.environ["API_KEY"]
 SECRET = base64.b64decode(os.environ["SIGNING_SECRET"].removeprefix("whsec_"))
+if not SECRET:
+    raise SystemExit("SIGNING_SECRET is empty")
 PORT = int(os.environ.get("PORT", "8080"))
 
 MAX_AGE = 300  # seconds; an older request may be a repeated one
 FORBIDDEN = ["darn", "heck"]
 ANSWER = "I am only an example , so I make up one word after another until I am done or you stop me .".split()
-PAUSE = 0.05  # seconds between two words
+PAUSE = 0.3  # seconds between two words
 
 running = set()  # the calls of assistant.ask that have not ended
 
@@ -38,14 +40,14 @@ class CallError(Exception):
 
 def is_signed(signatures, *parts):
     """Whether one of the signatures is that of these parts. During a rotation of the secret, there are two."""
-    expected = "v1," + base64.b64encode(hmac.digest(SECRET, b"".join(parts), hashlib.sha256)).decode()
-    return any(hmac.compare_digest(expected, signature) for signature in signatures.split())
+    expected = b"v1," + base64.b64encode(hmac.digest(SECRET, b"".join(parts), hashlib.sha256))
+    return any(hmac.compare_digest(expected, signature) for signature in signatures.encode().split())
 
 
 def is_from_node(method, path, headers, body):
     """Whether a node sent this request. Without this, anybody could claim to be any user."""
     id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > MAX_AGE:
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > MAX_AGE:
         return False
     names = sorted(name.lower() for name in headers if name.lower().startswith("roomcast-"))
     lines = [id, timestamp, method, path, *(f"{name}:{headers[name]}" for name in names if name != "roomcast-signature")]
@@ -78,7 +80,7 @@ class Backend(BaseHTTPRequestHandler):
             return
         try:
             if self.path == "/rpc/chat.send":
-                self.send_message(body.decode())
+                self.send_message(body)
             elif self.path == "/rpc/assistant.ask":
                 self.ask()
             elif self.path == "/rpc/assistant.running":
@@ -91,7 +93,11 @@ class Backend(BaseHTTPRequestHandler):
             print("cannot publish:", error, flush=True)
             self.respond(500)
 
-    def send_message(self, text):
+    def send_message(self, body):
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise CallError(400, "INVALID_ARGUMENT", "the text is not UTF-8") from None
         for word in FORBIDDEN:
             if word in text.lower().split():
                 raise CallError(400, "INVALID_ARGUMENT", f'the word "{word}" is not allowed', word=word)
