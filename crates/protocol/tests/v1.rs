@@ -1,13 +1,12 @@
-//! The frames of `roomcast.v1`: any frame and any bytes, and the vectors for clients in other languages.
+//! The frames of `roomcast.v1`: any frame and any bytes.
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use roomcast_protocol::v1::{
-    Call, CallFlags, EncodedHeaders, Error, ErrorFlags, Event, Frame, Headers, HeadersError, LongText, MAX_HEADERS_LEN,
-    MAX_NUMBER, MalformedFrame, Reason, Sender,
+    Call, CallFlags, Code, EncodedHeaders, Error, ErrorFlags, Event, Frame, Headers, HeadersError, LongText,
+    MAX_HEADERS_LEN, MAX_NUMBER, MalformedFrame, Reason, Side,
 };
 use roomcast_protocol::{CallId, Name};
-use serde_json::Value;
 
 fn encode(frame: &Frame) -> Bytes {
     let mut out = BytesMut::new();
@@ -40,25 +39,29 @@ fn frame() -> impl Strategy<Value = Frame> {
         (id(), name(), bytes()).prop_map(|(id, name, payload)| Frame::Request { id, name, payload }),
         (id(), reason()).prop_map(|(id, reason)| Frame::Reset { id, reason }),
         (id(), bytes()).prop_map(|(id, payload)| Frame::Response { id, payload }),
-        error.prop_map(|(id, code, flags, retry_after_ms, message, details)| Frame::Error(Error {
+        error.prop_map(|(id, code, flags, retry_after_ms, message, details)| Frame::Error {
             id,
-            code,
-            flags: ErrorFlags(flags),
-            retry_after_ms,
-            message: LongText::truncated(&message),
-            details
-        })),
+            error: Error {
+                code: Code(code),
+                flags: ErrorFlags(flags),
+                retry_after_ms,
+                message: LongText::truncated(&message),
+                details
+            }
+        }),
         (id(), bytes()).prop_map(|(id, payload)| Frame::Item { id, payload }),
         (id(), any::<u32>()).prop_map(|(id, items)| Frame::Credit { id, items }),
-        call.prop_map(|(id, flags, deadline_ms, credit, name, headers, payload)| Frame::Call(Call {
+        call.prop_map(|(id, flags, deadline_ms, credit, name, headers, payload)| Frame::Call {
             id,
-            flags: CallFlags(flags),
-            deadline_ms,
-            credit,
-            name,
-            headers: EncodedHeaders::from_bytes(headers).expect("they are short"),
-            payload
-        })),
+            call: Call {
+                flags: CallFlags(flags),
+                deadline_ms,
+                credit,
+                name,
+                headers: EncodedHeaders::from_bytes(headers).expect("they are short"),
+                payload
+            }
+        }),
         (number(), number(), name(), name(), bytes()).prop_map(|(room, offset, sender, name, payload)| Frame::Event(
             Event { room, offset, sender, name, payload }
         )),
@@ -85,10 +88,10 @@ proptest! {
     #[test]
     fn a_frame_is_decoded_as_it_was_encoded_and_its_beginning_is_no_other_frame(frame in frame()) {
         let message = encode(&frame);
-        prop_assert_eq!(Frame::decode(message.clone(), Sender::Server), Ok(frame));
+        prop_assert_eq!(Frame::decode(message.clone(), Side::Server), Ok(frame));
         for len in 0..message.len() {
             // The end of a payload or a text can be missing. Everything else is truncated.
-            if let Ok(shorter) = Frame::decode(message.slice(..len), Sender::Server) {
+            if let Ok(shorter) = Frame::decode(message.slice(..len), Side::Server) {
                 prop_assert_eq!(encode(&shorter), message.slice(..len));
             }
         }
@@ -97,10 +100,10 @@ proptest! {
     #[test]
     fn bytes_that_are_a_frame_are_encoded_as_they_were(opcode in 0..=0x11_u8, fields in prop::collection::vec(0..9_u8, 0..60)) {
         let message = Bytes::from([vec![opcode], fields].concat());
-        match Frame::decode(message.clone(), Sender::Server) {
+        match Frame::decode(message.clone(), Side::Server) {
             Ok(frame) => {
                 prop_assert_eq!(&encode(&frame), &message);
-                let from_client = Frame::decode(message, Sender::Client);
+                let from_client = Frame::decode(message, Side::Client);
                 let is_refused = matches!(from_client, Err(MalformedFrame::WrongDirection { .. }));
                 prop_assert!(is_refused || from_client == Ok(frame));
             }
@@ -140,105 +143,4 @@ fn headers_that_are_not_allowed_are_refused() {
     }
     assert_eq!(decode(b"\x01a\x00\x01\xff"), Err(HeadersError::NotUtf8));
     assert!(EncodedHeaders::from_bytes(vec![0; 65_536].into()).is_none());
-}
-
-// === vectors ===
-
-fn unhex(hex: &Value) -> Bytes {
-    let hex = hex.as_str().expect("a text");
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits")).collect()
-}
-
-/// Returns the frame that a vector describes.
-fn described(fields: &Value) -> Frame {
-    let number = |key: &str| fields[key].as_u64().unwrap_or_else(|| panic!("{key} is missing in {fields}"));
-    let small = |key: &str| u32::try_from(number(key)).expect("32 bits");
-    let byte = |key: &str| u8::try_from(number(key)).expect("8 bits");
-    let text = |key: &str| fields[key].as_str().unwrap_or_else(|| panic!("{key} is missing in {fields}"));
-    let name = |key: &str| Name::new(text(key)).expect("it is short");
-    let (id, payload) = (|| CallId(small("id")), || unhex(&fields["payload_hex"]));
-    match text("kind") {
-        "notify" => Frame::Notify { name: name("name"), payload: payload() },
-        "request" => Frame::Request { id: id(), name: name("name"), payload: payload() },
-        "reset" => Frame::Reset { id: id(), reason: Reason::truncated(text("reason")) },
-        "response" => Frame::Response { id: id(), payload: payload() },
-        "error" => Frame::Error(Error {
-            id: id(),
-            code: byte("code"),
-            flags: ErrorFlags(byte("flags")),
-            retry_after_ms: small("retry_after_ms"),
-            message: LongText::truncated(text("message")),
-            details: unhex(&fields["details_hex"]),
-        }),
-        "item" => Frame::Item { id: id(), payload: payload() },
-        "credit" => Frame::Credit { id: id(), items: small("items") },
-        "call" => {
-            let headers = fields["headers"].as_array().expect("a list of pairs").iter();
-            let headers = headers.map(|pair| (pair[0].as_str().expect("a key"), pair[1].as_str().expect("a value")));
-            Frame::Call(Call {
-                id: id(),
-                flags: CallFlags(byte("flags")),
-                deadline_ms: small("deadline_ms"),
-                credit: small("credit"),
-                name: name("name"),
-                headers: Headers::new(headers).expect("they are valid").encode(),
-                payload: payload(),
-            })
-        }
-        "event" => Frame::Event(Event {
-            room: number("room"),
-            offset: number("offset"),
-            sender: name("sender"),
-            name: name("name"),
-            payload: payload(),
-        }),
-        "gap" => Frame::Gap { room: number("room"), from: number("from"), to: number("to") },
-        "welcome" => Frame::Welcome { json: Reason::truncated(text("json")) },
-        "goaway" => Frame::Goaway {
-            retry_after_ms: small("retry_after_ms"),
-            deadline_ms: small("deadline_ms"),
-            reason: Reason::truncated(text("reason")),
-        },
-        "detached" => Frame::Detached { id: id(), stream: name("stream") },
-        "room" => {
-            Frame::Room { room: number("room"), offset: number("offset"), epoch: name("epoch"), name: name("name") }
-        }
-        "left" => Frame::Left { room: number("room"), reason: Reason::truncated(text("reason")) },
-        "tick" => Frame::Tick,
-        kind => panic!("unknown kind {kind}"),
-    }
-}
-
-fn vectors(list: &str) -> Vec<Value> {
-    let all: Value = serde_json::from_str(include_str!("../../../docs/reference/protocol-vectors.json")).expect("JSON");
-    assert_eq!(all["v1"]["subprotocol"], roomcast_protocol::v1::SUBPROTOCOL);
-    all["v1"][list].as_array().expect("a list").clone()
-}
-
-#[test]
-fn the_vectors_are_frames() {
-    let mut kinds = std::collections::BTreeSet::new();
-    for vector in vectors("frames") {
-        let (frame, message, name) = (described(&vector["frame"]), unhex(&vector["hex"]), &vector["name"]);
-        assert_eq!(Frame::decode(message.clone(), Sender::Server).as_ref(), Ok(&frame), "{name}");
-        assert_eq!(encode(&frame), message, "{name}");
-        kinds.insert(message[0]);
-    }
-    assert!(kinds.into_iter().eq(1..=0x10), "each frame has a vector");
-}
-
-#[test]
-fn the_invalid_vectors_are_no_frames() {
-    for vector in vectors("invalid") {
-        let decoded = Frame::decode(unhex(&vector["hex"]), Sender::Server);
-        assert!(decoded.is_err(), "{}: {decoded:?}", vector["name"]);
-    }
-    for vector in vectors("invalid_from_client") {
-        let decoded = Frame::decode(unhex(&vector["hex"]), Sender::Client);
-        assert!(matches!(decoded, Err(MalformedFrame::WrongDirection { .. })), "{}: {decoded:?}", vector["name"]);
-    }
-    for vector in vectors("invalid_headers") {
-        let headers = EncodedHeaders::from_bytes(unhex(&vector["hex"])).expect("it fits into a frame");
-        assert!(Headers::decode(&headers).is_err(), "{}", vector["name"]);
-    }
 }

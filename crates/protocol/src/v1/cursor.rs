@@ -1,11 +1,11 @@
-//! Reads the fields of a frame one after the other.
+//! Reads the fields of a frame one after the other, and writes those whose length is a field too.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::Name;
-use crate::v1::error::MalformedFrame;
 use crate::v1::headers::EncodedHeaders;
 use crate::v1::text::{LongText, Reason};
+use crate::v1::violation::MalformedFrame;
 
 /// The largest number of a room, and the largest offset: JavaScript represents all integers up to it.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
@@ -104,4 +104,14 @@ impl Cursor {
             more => Err(MalformedFrame::Trailing { kind: self.kind, expected: self.read, got: self.read + more }),
         }
     }
+}
+
+pub(super) fn put_name(out: &mut BytesMut, name: &Name) {
+    out.put_u8(u8::try_from(name.as_bytes().len()).expect("a name has at most 255 bytes"));
+    out.put_slice(name.as_bytes());
+}
+
+pub(super) fn put_bytes16(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u16(u16::try_from(bytes.len()).expect("the type limits the length"));
+    out.put_slice(bytes);
 }

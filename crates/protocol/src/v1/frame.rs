@@ -8,19 +8,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::call_table::CallId;
 use crate::frame::Name;
-use crate::v1::cursor::Cursor;
-use crate::v1::error::MalformedFrame;
-use crate::v1::headers::EncodedHeaders;
-use crate::v1::text::{LongText, Reason};
-
-/// Which side sends a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
-    /// The client.
-    Client,
-    /// The server.
-    Server,
-}
+use crate::v1::call::Call;
+use crate::v1::cursor::{Cursor, put_name};
+use crate::v1::failure::Error;
+use crate::v1::side::Side;
+use crate::v1::text::Reason;
+use crate::v1::violation::MalformedFrame;
 
 /// A frame. Its texts and its payload share the memory of the message that contained them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +49,14 @@ pub enum Frame {
         /// The result.
         payload: Bytes,
     },
-    /// `05`. Ends a call with a failure.
-    Error(Error),
+    /// `05` id:u32 code:u8 flags:u8 retry_after_ms:u32 message:str16 details:rest. Ends a call with a
+    /// failure.
+    Error {
+        /// The call's id.
+        id: CallId,
+        /// Why the call failed.
+        error: Error,
+    },
     /// `06` id:u32 payload:rest. One element of a streaming result.
     Item {
         /// The call's id.
@@ -72,8 +71,14 @@ pub enum Frame {
         /// The number of Items. [`u32::MAX`] is unlimited.
         items: u32,
     },
-    /// `08`. A call with everything that a call can have.
-    Call(Call),
+    /// `08` id:u32 flags:u8 deadline_ms:u32 credit:u32 name:str8 headers:str16 payload:rest. A call with
+    /// everything that a call can have.
+    Call {
+        /// The call's id.
+        id: CallId,
+        /// The call.
+        call: Call,
+    },
     /// `09`. An event of a room. Only servers send it.
     Event(Event),
     /// `0A` room:u64 from:u64 to:u64. These events are lost for the connection. Only servers send it.
@@ -131,81 +136,6 @@ pub enum Frame {
     Tick,
 }
 
-/// `05` id:u32 code:u8 flags:u8 retry_after_ms:u32 message:str16 details:rest. Ends a call with a failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
-    /// The call's id.
-    pub id: CallId,
-    /// The gRPC status code.
-    pub code: u8,
-    /// What the caller can do.
-    pub flags: ErrorFlags,
-    /// When the caller may repeat the call, in milliseconds from now. 0: no advice.
-    pub retry_after_ms: u32,
-    /// What went wrong, for people.
-    pub message: LongText,
-    /// Data of the application, by convention JSON.
-    pub details: Bytes,
-}
-
-/// The flags of an [`Error`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ErrorFlags(pub u8);
-
-impl ErrorFlags {
-    /// The same call may succeed later.
-    pub const RETRYABLE: Self = Self(1);
-    /// It is unknown whether the call was executed.
-    pub const MAYBE_EXECUTED: Self = Self(1 << 1);
-    /// The attempt to attach to a stream failed. The stream itself did not.
-    pub const ATTACH_FAILED: Self = Self(1 << 2);
-
-    /// Returns whether all flags of the other value are set.
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-/// `08` id:u32 flags:u8 deadline_ms:u32 credit:u32 name:str8 headers:str16 payload:rest. A call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// The call's id.
-    pub id: CallId,
-    /// How the call is executed.
-    pub flags: CallFlags,
-    /// How long the call may take, in milliseconds. 0: no limit.
-    pub deadline_ms: u32,
-    /// The number of Items that the caller accepts at first. 0: the caller accepts no Items.
-    /// [`u32::MAX`] is unlimited.
-    pub credit: u32,
-    /// The method's name.
-    pub name: Name,
-    /// The [`Headers`](crate::v1::Headers). Whoever answers the call decodes them.
-    pub headers: EncodedHeaders,
-    /// The arguments.
-    pub payload: Bytes,
-}
-
-/// The flags of a [`Call`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CallFlags(pub u8);
-
-impl CallFlags {
-    /// The call continues when its connection ends.
-    pub const DETACH: Self = Self(1);
-
-    /// Returns whether all flags of the other value are set.
-    pub fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Returns whether a flag is set that this version of the protocol does not define. The call then
-    /// fails with `INVALID_ARGUMENT`.
-    pub fn has_unknown(self) -> bool {
-        self.0 & !Self::DETACH.0 != 0
-    }
-}
-
 /// `09` room:u64 offset:u64 sender:str8 name:str8 payload:rest. An event of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -246,11 +176,11 @@ impl Frame {
     ///
     /// # Errors
     /// Returns [`MalformedFrame`] if the message is not a frame, or if this side does not send it.
-    pub fn decode(message: Bytes, sender: Sender) -> Result<Self, MalformedFrame> {
+    pub fn decode(message: Bytes, side: Side) -> Result<Self, MalformedFrame> {
         let opcode = *message.first().ok_or(MalformedFrame::Empty)?;
         let known = usize::from(opcode).checked_sub(1).and_then(|at| KINDS.get(at));
         let (kind, by_clients) = *known.ok_or(MalformedFrame::UnknownOpcode(opcode))?;
-        if sender == Sender::Client && !by_clients {
+        if side == Side::Client && !by_clients {
             return Err(MalformedFrame::WrongDirection { kind });
         }
         let mut fields = Cursor::new(kind, message);
@@ -260,29 +190,14 @@ impl Frame {
             0x02 => Self::Request { id: id(&mut fields)?, name: fields.name()?, payload: fields.rest() },
             0x03 => Self::Reset { id: id(&mut fields)?, reason: fields.reason()? },
             0x04 => Self::Response { id: id(&mut fields)?, payload: fields.rest() },
-            0x05 => Self::Error(Error {
-                id: id(&mut fields)?,
-                code: fields.u8()?,
-                flags: ErrorFlags(fields.u8()?),
-                retry_after_ms: fields.u32()?,
-                message: fields.text16()?,
-                details: fields.rest(),
-            }),
+            0x05 => Self::Error { id: id(&mut fields)?, error: Error::decode(fields)? },
             0x06 => Self::Item { id: id(&mut fields)?, payload: fields.rest() },
             0x07 => {
                 let (id, items) = (id(&mut fields)?, fields.u32()?);
                 fields.end()?;
                 Self::Credit { id, items }
             }
-            0x08 => Self::Call(Call {
-                id: id(&mut fields)?,
-                flags: CallFlags(fields.u8()?),
-                deadline_ms: fields.u32()?,
-                credit: fields.u32()?,
-                name: fields.name()?,
-                headers: fields.headers()?,
-                payload: fields.rest(),
-            }),
+            0x08 => Self::Call { id: id(&mut fields)?, call: Call::decode(fields)? },
             0x09 => Self::Event(Event {
                 room: fields.number()?,
                 offset: fields.number()?,
@@ -340,7 +255,10 @@ impl Frame {
                 put_call(out, 0x04, *id);
                 out.put_slice(payload);
             }
-            Self::Error(error) => error.encode(out),
+            Self::Error { id, error } => {
+                put_call(out, 0x05, *id);
+                error.encode(out);
+            }
             Self::Item { id, payload } => {
                 put_call(out, 0x06, *id);
                 out.put_slice(payload);
@@ -349,7 +267,10 @@ impl Frame {
                 put_call(out, 0x07, *id);
                 out.put_u32(*items);
             }
-            Self::Call(call) => call.encode(out),
+            Self::Call { id, call } => {
+                put_call(out, 0x08, *id);
+                call.encode(out);
+            }
             Self::Event(event) => event.encode(out),
             Self::Gap { room, from, to } => {
                 out.put_u8(0x0A);
@@ -386,29 +307,6 @@ impl Frame {
     }
 }
 
-impl Error {
-    fn encode(&self, out: &mut BytesMut) {
-        put_call(out, 0x05, self.id);
-        out.put_u8(self.code);
-        out.put_u8(self.flags.0);
-        out.put_u32(self.retry_after_ms);
-        put_bytes16(out, self.message.as_bytes());
-        out.put_slice(&self.details);
-    }
-}
-
-impl Call {
-    fn encode(&self, out: &mut BytesMut) {
-        put_call(out, 0x08, self.id);
-        out.put_u8(self.flags.0);
-        out.put_u32(self.deadline_ms);
-        out.put_u32(self.credit);
-        put_name(out, &self.name);
-        put_bytes16(out, self.headers.as_bytes());
-        out.put_slice(&self.payload);
-    }
-}
-
 impl Event {
     fn encode(&self, out: &mut BytesMut) {
         out.put_u8(0x09);
@@ -423,14 +321,4 @@ impl Event {
 fn put_call(out: &mut BytesMut, opcode: u8, id: CallId) {
     out.put_u8(opcode);
     out.put_u32(id.0);
-}
-
-fn put_name(out: &mut BytesMut, name: &Name) {
-    out.put_u8(u8::try_from(name.as_bytes().len()).expect("a name has at most 255 bytes"));
-    out.put_slice(name.as_bytes());
-}
-
-fn put_bytes16(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u16(u16::try_from(bytes.len()).expect("the type limits the length"));
-    out.put_slice(bytes);
 }

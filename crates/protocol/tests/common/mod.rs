@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod described;
 pub(crate) mod pair;
 
 pub(crate) const FIN: u8 = 0x80;
