@@ -105,6 +105,21 @@ impl<C> CallTable<C> {
         }
     }
 
+    /// Returns a running call by its key.
+    pub(crate) fn get(&self, key: CallKey) -> Option<&C> {
+        self.running.get(&key.id).filter(|(serial, _)| *serial == key.serial).map(|(_, call)| call)
+    }
+
+    /// Returns a running call by its key, to change it.
+    pub(crate) fn get_mut(&mut self, key: CallKey) -> Option<&mut C> {
+        self.running.get_mut(&key.id).filter(|(serial, _)| *serial == key.serial).map(|(_, call)| call)
+    }
+
+    /// Returns the running call that has this id, to change it.
+    pub(crate) fn find_mut(&mut self, id: CallId) -> Option<&mut C> {
+        self.running.get_mut(&id).map(|(_, call)| call)
+    }
+
     /// Cancels a call because of a Reset. Returns `None` if the call is unknown or has finished;
     /// there is nothing to do.
     pub fn cancel(&mut self, id: CallId) -> Option<C> {

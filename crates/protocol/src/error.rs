@@ -103,6 +103,17 @@ pub enum WebSocketError {
     CloseReasonNotUtf8,
 }
 
+impl WebSocketError {
+    /// Returns the close code for this violation.
+    pub(crate) fn close_code(&self) -> CloseCode {
+        match self {
+            Self::MessageTooBig { .. } | Self::TooManyFragments { .. } => CloseCode::TOO_BIG,
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_DATA,
+            _ => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+}
+
 /// A client's violation of the protocol, for which the server closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -136,14 +147,11 @@ impl Violation {
     /// Returns the close code for this violation.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::WebSocket(WebSocketError::MessageTooBig { .. } | WebSocketError::TooManyFragments { .. })
-            | Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
-            Self::WebSocket(WebSocketError::TextNotUtf8 | WebSocketError::CloseReasonNotUtf8)
-            | Self::Malformed(MalformedFrame::NameNotUtf8 { .. }) => CloseCode::INVALID_DATA,
+            Self::WebSocket(error) => error.close_code(),
+            Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
+            Self::Malformed(MalformedFrame::NameNotUtf8 { .. }) => CloseCode::INVALID_DATA,
             Self::TextMessage => CloseCode::UNSUPPORTED_DATA,
-            Self::WebSocket(_) | Self::Malformed(_) | Self::UnexpectedResponse | Self::DuplicateCallId(_) => {
-                CloseCode::PROTOCOL_ERROR
-            }
+            Self::Malformed(_) | Self::UnexpectedResponse | Self::DuplicateCallId(_) => CloseCode::PROTOCOL_ERROR,
         }
     }
 

@@ -75,6 +75,12 @@ impl Name {
         (name.len() <= MAX_NAME_LEN && std::str::from_utf8(&name).is_ok()).then_some(Self(name))
     }
 
+    /// Returns a copy in memory of its own. A name that is kept would keep its whole message, or even
+    /// the buffer that contained the message.
+    pub(crate) fn unshared(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// Returns the name's bytes. Unlike [`as_str`](Self::as_str), this does not check again that
     /// they are UTF-8.
     pub fn as_bytes(&self) -> &[u8] {

@@ -9,7 +9,7 @@ use crate::v1::cursor::{Cursor, put_bytes16, put_name};
 use crate::v1::headers::EncodedHeaders;
 use crate::v1::violation::MalformedFrame;
 
-/// What a caller asks for.
+/// What a caller asks for. [`OutgoingCalls`](crate::v1::OutgoingCalls) assigns the id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Call {
     /// How the call is executed.
@@ -56,6 +56,14 @@ impl Call {
     /// Returns how long the call may take, from its receipt. `None`: as long as it needs.
     pub fn deadline(&self) -> Option<Duration> {
         (self.deadline_ms > 0).then(|| Duration::from_millis(self.deadline_ms.into()))
+    }
+
+    /// Returns whether the shorter frame Request can represent the call.
+    pub(super) fn is_plain(&self) -> bool {
+        self.flags == CallFlags::default()
+            && self.deadline_ms == 0
+            && self.credit == 0
+            && self.headers.as_bytes().is_empty()
     }
 
     /// Decodes the fields after the id.

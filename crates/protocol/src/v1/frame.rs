@@ -233,6 +233,29 @@ impl Frame {
         })
     }
 
+    /// Creates the frame of a call, in its shortest form.
+    pub fn of_call(id: CallId, call: Call) -> Self {
+        match call.is_plain() {
+            true => Self::Request { id, name: call.name, payload: call.payload },
+            false => Self::Call { id, call },
+        }
+    }
+
+    /// Returns the size in bytes of the last field of a frame that clients send too. It is the only
+    /// field whose size is not limited by its layout.
+    pub(super) fn payload_len(&self) -> usize {
+        match self {
+            Self::Notify { payload, .. }
+            | Self::Request { payload, .. }
+            | Self::Response { payload, .. }
+            | Self::Item { payload, .. }
+            | Self::Call { call: Call { payload, .. }, .. } => payload.len(),
+            Self::Error { error, .. } => error.details.len(),
+            Self::Reset { reason, .. } => reason.as_bytes().len(),
+            _ => 0,
+        }
+    }
+
     /// Appends the encoded frame. Numbers of rooms and offsets must be at most
     /// [`MAX_NUMBER`](crate::v1::MAX_NUMBER).
     pub fn encode(&self, out: &mut BytesMut) {

@@ -27,4 +27,12 @@ impl Side {
     pub fn makes(self, id: CallId) -> bool {
         (id.0 & SERVER_BIT != 0) == (self == Self::Server)
     }
+
+    /// Returns the id of the `nth` call of this side. Ids repeat after 2^31 calls.
+    pub(super) fn call_id(self, nth: u32) -> CallId {
+        match self {
+            Self::Client => CallId(nth & !SERVER_BIT),
+            Self::Server => CallId(nth | SERVER_BIT),
+        }
+    }
 }

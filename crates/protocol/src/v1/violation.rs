@@ -1,6 +1,12 @@
-//! Why a message is not a frame.
+//! How a peer violated the protocol. Each violation has a close code, and its text is the close
+//! reason.
 
 use thiserror::Error;
+
+use crate::call_table::CallId;
+use crate::close::{CloseCode, CloseFrame};
+use crate::error::WebSocketError;
+use crate::v1::limits::MAX_ROOMS;
 
 /// A message that is not a frame of `roomcast.v1`. Whoever receives it closes the connection with
 /// 1002.
@@ -53,4 +59,83 @@ pub enum MalformedFrame {
         /// The number.
         number: u64,
     },
+}
+
+/// A violation of the protocol, for which the side that receives it closes the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A violation of RFC 6455, the layer below the protocol.
+    #[error(transparent)]
+    WebSocket(#[from] WebSocketError),
+    /// A message that is not a frame.
+    #[error(transparent)]
+    Malformed(#[from] MalformedFrame),
+    /// A text message.
+    #[error("received a text message, but the protocol is binary")]
+    TextMessage,
+    /// A payload, a reason or the details of an error over the maximum.
+    #[error("a payload of {size} bytes exceeds the maximum of {max}")]
+    PayloadTooBig {
+        /// The payload's size in bytes.
+        size: usize,
+        /// The maximum, in bytes.
+        max: usize,
+    },
+    /// A call with the id of a call that is still in flight.
+    #[error("call id {0} is already in flight")]
+    DuplicateCallId(CallId),
+    /// A call with an id that only the other side's calls have.
+    #[error("call id {0} belongs to the other side; only the ids of the server's calls have the top bit set")]
+    ForeignCallId(CallId),
+    /// An Item for which the caller gave no credit.
+    #[error("an Item of call {0} exceeds the credit")]
+    ItemBeyondCredit(CallId),
+    /// A Detached frame of a call that did not ask for it, or a second one, or one after an Item.
+    #[error("call {0} cannot be detached now")]
+    UnexpectedDetached(CallId),
+    /// The first frame is not a Welcome.
+    #[error("the first frame must be a Welcome")]
+    NotWelcome,
+    /// A second Welcome.
+    #[error("a connection has one Welcome, not two")]
+    SecondWelcome,
+    /// An Event, a Gap or a Left of a room that no Room frame announced.
+    #[error("room {0} was not announced")]
+    UnknownRoom(u64),
+    /// A Room frame that announces neither a new membership nor a new epoch of the same room.
+    #[error("room {0} was announced before, with the same epoch or another name")]
+    RoomAnnouncedTwice(u64),
+    /// A Room frame for one room too many.
+    #[error("a connection has at most {MAX_ROOMS} rooms")]
+    TooManyRooms,
+    /// An Event that is not later than the previous one, or a Gap that is not later or ends before it
+    /// begins.
+    #[error("room {room} is at offset {position}; offset {offset} is not later")]
+    OffsetNotLater {
+        /// The room's number.
+        room: u64,
+        /// The offset that arrived.
+        offset: u64,
+        /// The offset that it must exceed.
+        position: u64,
+    },
+}
+
+impl Violation {
+    /// Returns the close code for this violation. A client on a platform that does not let it send codes
+    /// below 3000, such as a browser, sends 4002 instead.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::WebSocket(error) => error.close_code(),
+            Self::PayloadTooBig { .. } => CloseCode::TOO_BIG,
+            Self::TextMessage => CloseCode::UNSUPPORTED_DATA,
+            _ => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+
+    /// Returns the Close frame that reports the violation to the peer.
+    pub fn close_frame(&self) -> CloseFrame {
+        CloseFrame::new(self.close_code(), self.to_string())
+    }
 }
