@@ -5,6 +5,9 @@
 
 pub(crate) mod described;
 pub(crate) mod pair;
+pub(crate) mod v1_pair;
+pub(crate) mod v1_rooms;
+pub(crate) mod v1_story;
 
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const CONTINUATION: u8 = 0x0;
