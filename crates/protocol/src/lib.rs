@@ -4,7 +4,7 @@
 //! arguments; bytes and events are results. The crate `roomcast` adds the I/O.
 //!
 //! Reading order: the frames, the WebSocket layer below them, then the two ends of a connection,
-//! which use both. [`v1`] contains the frames of the next version.
+//! which use both. [`v1`] contains the same for the next version of the protocol.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]

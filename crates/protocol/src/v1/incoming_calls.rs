@@ -78,7 +78,7 @@ impl<C> IncomingCalls<C> {
         }
     }
 
-    /// Starts a call that the peer just made.
+    /// Starts a call of the peer.
     ///
     /// # Errors
     /// Returns [`StartError`] if a call with this id is already in flight, or if too many calls are in

@@ -105,7 +105,7 @@ impl<C> OutgoingCalls<C> {
         call.credit.add(items).then_some(Frame::Credit { id: key.id(), items })
     }
 
-    /// Counts an Item. Returns `None` if nobody wants it: the call is not in flight or is cancelled.
+    /// Counts an Item. Returns `None` if it has no effect: the call is not in flight or is cancelled.
     pub(super) fn on_item(&mut self, id: CallId) -> Result<Option<&mut C>, Violation> {
         let Some(call) = self.table.find_mut(id) else { return Ok(None) };
         if !call.credit.take() {
