@@ -172,8 +172,9 @@ impl Pair {
             Ok(frame) => {
                 assert!(credit > Some(0) && !is_cancelled && story.executed.is_none(), "{story:?}");
                 story.items_sent += 1;
-                let is_unlimited = credit == Some(u32::MAX);
-                assert!(is_unlimited || story.items_sent <= story.heard, "an Item needs credit: {story:?}");
+                assert!(!story.is_unlimited || credit == Some(u32::MAX), "unlimited credit shrinks: {story:?}");
+                story.is_unlimited = credit == Some(u32::MAX);
+                assert!(story.is_unlimited || story.items_sent <= story.heard, "an Item needs credit: {story:?}");
                 self.queue(side, frame);
             }
             Err(ItemError::NoCredit) => assert_eq!((credit, story.items_sent), (Some(0), story.heard), "{story:?}"),

@@ -33,6 +33,8 @@ pub(crate) struct Story {
     /// The Items that the caller has ever accepted, and those of them that the callee has heard of.
     pub(crate) granted: u64,
     pub(crate) heard: u64,
+    /// Whether the callee has seen unlimited credit.
+    pub(crate) is_unlimited: bool,
     pub(crate) items_sent: u64,
     pub(crate) items_received: u64,
     pub(crate) is_cancelled: bool,
@@ -51,6 +53,7 @@ impl Story {
             key,
             granted,
             heard: granted,
+            is_unlimited: false,
             items_sent: 0,
             items_received: 0,
             is_cancelled: false,
