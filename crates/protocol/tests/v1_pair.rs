@@ -14,8 +14,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use roomcast_protocol::v1::{
-    Call, CallFlags, ClientConnection, Code, EncodedHeaders, ErrorFlags, Event, Frame, MAX_FRAME_HEADER_LEN, MAX_ROOMS,
-    Reason, ServerConnection, Side, Ticker, Unfinished, Violation,
+    Call, CallFlags, Calls, ClientConnection, Code, EncodedHeaders, ErrorFlags, Event, Frame, ItemError,
+    MAX_FRAME_HEADER_LEN, MAX_ROOMS, Reason, ServerConnection, Side, Ticker, Unfinished, Violation,
 };
 use roomcast_protocol::{CallId, Limits, Name};
 
@@ -195,6 +195,20 @@ fn frames_of_calls_that_are_not_in_flight_are_counted() {
         pair.settle();
         assert_eq!((pair.ignored(sender.peer()), &pair.violation), (10, &None));
     }
+}
+
+#[test]
+fn a_finished_call_does_not_touch_the_next_one_with_its_id() {
+    let mut calls = Calls::<(), ()>::new(Side::Server, 1, 1);
+    let call = call(1, 1);
+    let stale = calls.incoming.start(CallId(7), &call, ()).expect("no call is in flight");
+    calls.incoming.finish(stale, Ok(Bytes::new())).expect("it is in flight");
+    let key = calls.incoming.start(CallId(7), &call, ()).expect("no call is in flight");
+    assert_eq!((calls.incoming.credit(stale), calls.incoming.credit(key)), (None, Some(1)));
+    assert_eq!(calls.incoming.detach(stale, name("stream")), None);
+    assert_eq!(calls.incoming.item(stale, Bytes::new()), Err(ItemError::Ended));
+    assert_eq!(calls.incoming.finish(stale, Ok(Bytes::new())), None);
+    assert_eq!(calls.incoming.credit(key), Some(1));
 }
 
 #[test]
