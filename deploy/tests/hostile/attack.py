@@ -1,8 +1,8 @@
 """What an attack is, and how the hostile client repeats it."""
 
 import asyncio
+import contextlib
 import random
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +38,9 @@ class Attack:
 
     At least one run must end with an outcome in `expected`; `allowed` are outcomes that may occur, too. All others mean
     that the attack succeeded.
+
+    An attack that is `slow` needs longer than a turn of the node for its outcome, and little of the node. It goes on between
+    the turns.
     """
 
     name: str
@@ -46,11 +49,14 @@ class Attack:
     at_once: int
     expected: set
     allowed: set
+    slow: bool
+    address: str
     outcomes: Counter = field(default_factory=Counter)
 
-    async def repeat(self, client, ends):
+    async def repeat(self, client):
+        client = replace(client, target=replace(client.target, address=self.address))
         await asyncio.sleep(random.uniform(0, self.every))
-        while time.monotonic() < ends:
+        while True:
             try:
                 async with asyncio.timeout(PATIENCE):
                     outcome = await self.run(client)
@@ -69,29 +75,32 @@ class Attack:
         return failures
 
 
-def attack(name, expected, every=1.0, at_once=1, allowed=()):
+def attack(name, expected, every=1.0, at_once=1, allowed=(), slow=False):
     """Registers a function as an attack. Several expected outcomes are separated by ` | `."""
 
     def register(run):
-        ATTACKS.append(Attack(name, run, every, at_once, set(expected.split(" | ")), set(allowed)))
+        address = f"203.0.113.{len(ATTACKS) + 1}"
+        ATTACKS.append(Attack(name, run, every, at_once, set(expected.split(" | ")), set(allowed), slow, address))
         return run
 
     return register
 
 
-async def run_all(client, seconds):
-    """Runs all attacks at once. What is under way at the end does not count."""
-    ends = time.monotonic() + seconds
-    repeats = []
-    for number, one in enumerate(ATTACKS, start=1):
-        own = replace(client, target=replace(client.target, address=f"203.0.113.{number}"))
-        repeats += [asyncio.create_task(one.repeat(own, ends)) for _ in range(one.at_once)]
-    try:
-        # A task that fails is an error of this program.
-        done, _ = await asyncio.wait(repeats, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
+async def run_in_turns(client, wait_for_turn):
+    """Runs all attacks at once in each turn. `wait_for_turn` returns at the start of a turn, and then at its end. It returns
+    nothing at the start if there are no more turns. What is under way at the end of a turn does not count.
+    """
+    async with repeated(client, [one for one in ATTACKS if one.slow]):
+        while await wait_for_turn():
+            async with repeated(client, [one for one in ATTACKS if not one.slow]):
+                await wait_for_turn()
+
+
+@contextlib.asynccontextmanager
+async def repeated(client, attacks):
+    """Repeats the attacks until the end of the block. An attack that raises an exception is an error of this program."""
+    async with asyncio.TaskGroup() as group:
+        repeats = [group.create_task(one.repeat(client)) for one in attacks for _ in range(one.at_once)]
+        yield
         for task in repeats:
             task.cancel()
-        await asyncio.gather(*repeats, return_exceptions=True)

@@ -147,7 +147,7 @@ async def send_and_wait(client, data):
 # --- Messages ------------------------------------------------------------------------------------------------------
 
 
-@attack("messages: a message that never ends", "close 1008", every=0.1, at_once=20)
+@attack("messages: a message that never ends", "close 1008", every=0.1, at_once=20, slow=True)
 async def unfinished_message(client):
     with await client.target.connect(client.token) as connection:
         ending = asyncio.create_task(connection.end())
@@ -283,7 +283,7 @@ async def many_rooms(client):
     with await client.target.connect(client.token) as connection:
         await asyncio.sleep(5)
         answer = await flood(connection, [Request(id, f"rooms/join/{next(names)}") for id in range(90)])
-        await asyncio.sleep(15)
+        await asyncio.sleep(5)
         return answer
 
 

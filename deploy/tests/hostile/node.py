@@ -3,25 +3,25 @@
 import http.client
 import json
 import os
-import random
 import re
 import resource
 import secrets
 import signal
-import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import tokens
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from steady_load import free_ports, preferred  # noqa: E402
+
 KIB, MIB = 1024, 1024 * 1024
 START_DEADLINE = 30
 # The node divides these among its sockets: 224 for clients before their upgrade.
 DESCRIPTORS = 4096
-
-# Of the node, Redis and the normal clients: as high as the test needs to be independent of other work.
-PRIORITY = -15
 
 MAX_PAYLOAD = 256 * KIB
 
@@ -98,32 +98,6 @@ allow = [
     {{ calls = ["echo", "long", "ping"], do = ["call"] }},
 ]
 """
-
-
-def free_ports(count):
-    """Ports below the range from which systems take those of outgoing connections."""
-    ports = []
-    while len(ports) < count:
-        port = random.randrange(20_000, 32_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        ports = list(dict.fromkeys([*ports, port]))
-    return ports
-
-
-def preferred():
-    """Runs in a new process. Other work on this machine would make every p99 as long as a time slice."""
-    # Linux can share CPU time between sessions before it does between processes.
-    os.setsid()
-    autogroup = Path("/proc/self/autogroup")
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-        if autogroup.exists():
-            autogroup.write_text(str(PRIORITY))
-    except PermissionError:
-        pass  # Only root may prefer its processes. Without, the comparison needs a machine without other work.
 
 
 def limited():
