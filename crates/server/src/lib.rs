@@ -95,6 +95,7 @@ pub use app::socket::Socket;
 pub use app::spans::ACCESS;
 pub use app::upgrade::SocketIoUpgrade;
 pub use call::cancel::{Cancel, Cancelled};
+pub use call::grace::Grace;
 pub use connection::handshake::UpgradeRejection;
 pub use end::{CancelCause, Disconnected};
 pub use error::{CallError, Code, InvalidPayload, NotifyError, UnknownCode};

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::request::Parts;
+use bytes::Bytes;
 use common::tokens::Tokens;
 use common::wait_until;
 use parking_lot::Mutex;
-use roomcast::testing::{ClientBuilder, connect};
+use roomcast::testing::{ClientBuilder, PATIENCE, connect};
 use roomcast::{
-    Authorizer, BoxFuture, CallError, CloseCode, Code, EventBatch, EventKind, EventOptions, EventRules, EventSink,
-    Identity, MemoryEvents, Node, Options, Router, Socket, UserId,
+    Authorizer, BoxFuture, CallContext, CallError, CloseCode, Code, DrainPlan, EventBatch, EventKind, EventOptions,
+    EventRules, EventSink, Grace, Handler, Identity, MemoryEvents, Node, Options, Router, Socket, UserId,
 };
 use serde_json::{Value, json};
 
@@ -127,6 +128,61 @@ async fn each_call_of_a_handler_ends_with_its_outcome() {
             "disconnected ann lost 1006",
         ])
         .await;
+}
+
+/// A method whose calls never end, and whose grace the test takes.
+#[derive(Clone, Default)]
+struct Graceful(Arc<Mutex<Option<Grace>>>);
+
+impl<S> Handler<CallContext, (), S> for Graceful {
+    fn handle(self: Arc<Self>, call: CallContext, _: &Arc<S>) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        *self.0.lock() = Some(call.grace());
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Graceful {
+    async fn take(&self) -> Grace {
+        wait_until("the call has begun", || self.0.lock().is_some()).await;
+        self.0.lock().take().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_reported_after_its_grace_even_if_its_connection_has_ended() {
+    let ((node, backend), graceful) = (node(), Graceful::default());
+    let router = Router::new(node.clone()).call("slow", graceful.clone());
+    let (mut client, _socket) = ann().connect(&router).await.unwrap();
+    client.start("slow", ()).await;
+    let grace = graceful.take().await;
+    grace.item_received(); // the call still runs
+    drop(client);
+    backend.expect(&["connected ann", "disconnected ann lost 1006"]).await;
+    grace.item_received();
+    grace.item_received();
+
+    drop(grace);
+    backend.expect(&["connected ann", "disconnected ann lost 1006", "ended ann slow cancelled lost"]).await;
+    assert_eq!(backend.0.lock()[2]["data"]["late_items"], 2);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_grace_of_cancelled_calls_within_its_time() {
+    let (node, graceful) = (Node::embedded(Options::default()), Graceful::default());
+    let router = Router::new(node.clone()).call("slow", graceful.clone());
+    let (mut client, _socket) = connect(&router).await.unwrap();
+    client.start("slow", ()).await;
+    let grace = graceful.take().await;
+    drop(client);
+    let drain = |timeout| {
+        let node = node.clone();
+        tokio::spawn(async move { node.drain(DrainPlan::new(Duration::ZERO, timeout)).await })
+    };
+    let (waits, gives_up) = (drain(PATIENCE), drain(Duration::ZERO));
+    gives_up.await.unwrap();
+    assert!(!waits.is_finished());
+    drop(grace);
+    waits.await.unwrap();
 }
 
 /// Accepts clients that send their credential later.

@@ -51,6 +51,10 @@ impl Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndedCall<'a> {
+    /// The call's connection, which may have ended.
+    pub connection: ConnectionId,
+    /// The user of the connection.
+    pub user: Option<&'a UserId>,
     /// The call's id on its connection.
     pub id: u32,
     /// The method.
@@ -61,12 +65,14 @@ pub struct EndedCall<'a> {
     pub cause: Option<&'a str>,
     /// How long the call took.
     pub duration: Duration,
+    /// How many Items its handler received after the call was cancelled.
+    pub late_items: u64,
 }
 
 impl<'a> EndedCall<'a> {
-    /// Creates a value.
-    pub fn new(id: u32, method: &'a str, outcome: &'a str, cause: Option<&'a str>, duration: Duration) -> Self {
-        Self { id, method, outcome, cause, duration }
+    /// Creates a value: a call that has succeeded, of an anonymous client.
+    pub fn new(connection: ConnectionId, id: u32, method: &'a str) -> Self {
+        Self { connection, user: None, id, method, outcome: "ok", cause: None, duration: Duration::ZERO, late_items: 0 }
     }
 }
 
@@ -208,9 +214,8 @@ impl Recorder {
         }
     }
 
-    /// Records that a call has ended. Ignores the calls of a connection that was not recorded.
-    pub(crate) fn call_ended(&mut self, connection: ConnectionId, call: &EndedCall<'_>, now: u64) {
-        let Some(user) = self.open.get(&connection.serial).map(|open| open.user.clone()) else { return };
+    /// Records that a call has ended. Its connection may have ended before.
+    pub(crate) fn call_ended(&mut self, call: &EndedCall<'_>, now: u64) {
         if !self.kinds.contains(EventKind::CallEnded) {
             return;
         }
@@ -219,12 +224,13 @@ impl Recorder {
             return;
         }
         let event = self.draft(EventKind::CallEnded, &self.base(self.next), || {
-            let mut data = of_connection(connection, user.as_ref());
+            let mut data = of_connection(call.connection, call.user);
             data["call"] = call.id.into();
             data["method"] = call.method.into();
             data["outcome"] = call.outcome.into();
             data["cause"] = call.cause.into();
             data["duration_ms"] = u64::try_from(call.duration.as_millis()).unwrap_or(u64::MAX).into();
+            data["late_items"] = call.late_items.into();
             data
         });
         // Nothing that the store keeps ends with a call.

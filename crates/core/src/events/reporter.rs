@@ -112,8 +112,8 @@ impl Events {
     }
 
     /// Records that a call has ended.
-    pub fn call_ended(&self, connection: ConnectionId, call: &EndedCall<'_>) {
-        self.record(|recorder, now| recorder.call_ended(connection, call, now));
+    pub fn call_ended(&self, call: &EndedCall<'_>) {
+        self.record(|recorder, now| recorder.call_ended(call, now));
     }
 
     fn record(&self, change: impl FnOnce(&mut Recorder, u64)) {

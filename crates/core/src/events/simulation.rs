@@ -376,8 +376,8 @@ fn connections_have_space_when_calls_have_none() {
     let mut recorder = Recorder::new(node, EventKind::ALL.into_iter().collect(), RoomPatterns::default());
     let connection = |serial| ConnectionId { node, serial };
     recorder.connected(connection(1), None, 0);
-    let call = EndedCall::new(1, "work", "ok", None, Duration::ZERO);
-    (0..MAX_UNSENT_WITH_CALLS + 7).for_each(|_| recorder.call_ended(connection(1), &call, 0));
+    let call = EndedCall::new(connection(1), 1, "work");
+    (0..MAX_UNSENT_WITH_CALLS + 7).for_each(|_| recorder.call_ended(&call, 0));
     assert_eq!((recorder.unsent(), recorder.dropped()), (MAX_UNSENT_WITH_CALLS, 8));
     (2..=MAX_UNSENT as u64).for_each(|serial| recorder.connected(connection(serial), None, 0));
     assert_eq!(recorder.unsent(), MAX_UNSENT);

@@ -11,6 +11,7 @@ use roomcast_protocol::Name;
 
 use crate::app::socket::Socket;
 use crate::call::cancel::Cancel;
+use crate::call::grace::Grace;
 use crate::end::Disconnected;
 
 /// The context that a handler runs in. An extractor that needs only the connection can support all
@@ -62,6 +63,11 @@ impl CallContext {
     /// Returns the handle to the call's cancellation.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
+    }
+
+    /// Returns what the call's work holds if it goes on after the call was cancelled.
+    pub fn grace(&self) -> Grace {
+        Grace::new(self.cancel.call(), self.socket.node.graces())
     }
 
     /// Returns when the call is cancelled, unless it ends earlier.

@@ -241,7 +241,7 @@ impl App for RouterApp {
             Err(refusal) => return context.refuse_call(id, &call, refusal),
         };
         if !is_reserved(&name)
-            && let Some(report) = CallReport::new(self.routes.node.hub().local(), &name)
+            && let Some(report) = CallReport::new(self.routes.node.hub().local(), &context.connection, id, &name)
         {
             call.report(report);
         }

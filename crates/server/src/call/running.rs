@@ -10,7 +10,7 @@ use roomcast_protocol::CallId;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::call::report::CallReport;
+use crate::call::report::{CallReport, Ended};
 use crate::end::CancelCause;
 use crate::metrics::{MethodMetrics, Metrics, Outcome};
 
@@ -28,8 +28,8 @@ pub(crate) struct Call {
     method: Arc<MethodMetrics>,
     metrics: Arc<Metrics>,
     started: Instant,
-    /// Set if the end of the call is reported as a lifecycle event.
-    report: OnceLock<Box<CallReport>>,
+    /// `None` if the end of the call is not reported as a lifecycle event, or after the call has ended.
+    report: Mutex<Option<Arc<CallReport>>>,
     /// The context of the call's span, if its trace is sampled.
     trace: OnceLock<Box<TraceContext>>,
 }
@@ -62,15 +62,20 @@ impl Call {
             method,
             metrics,
             started: Instant::now(),
-            report: OnceLock::new(),
+            report: Mutex::default(),
             trace: OnceLock::new(),
         })
     }
 
     /// Reports the end of the call as a lifecycle event.
-    pub(crate) fn report(&self, report: Box<CallReport>) {
-        // A call is reported once.
-        let _ = self.report.set(report);
+    pub(crate) fn report(&self, report: Arc<CallReport>) {
+        *self.report.lock() = Some(report);
+    }
+
+    /// Returns the report of the call's end, which waits until the caller drops it. Returns `None` if there
+    /// is none.
+    pub(crate) fn share_report(&self) -> Option<Arc<CallReport>> {
+        self.report.lock().clone()
     }
 
     /// Counts the call's outcome. Call this only after taking the call from the table, or if it
@@ -87,8 +92,9 @@ impl Call {
             trace_id = self.trace_id(), method = self.method(), outcome = outcome.as_str(),
             cause = cause.map(CancelCause::as_str), ?duration, "a call has ended"
         );
-        if let Some(report) = self.report.get() {
-            report.send(self.connection.id, self.id, outcome, cause, duration);
+        let report = self.report.lock().take();
+        if let Some(report) = report {
+            report.set_ended(Ended { outcome, cause, duration });
         }
     }
 

@@ -6,6 +6,7 @@ use roomcast_core::Hub;
 use roomcast_protocol::{CloseCode, CloseFrame};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::call::grace::Graces;
 use crate::options::FAR;
 
 /// The longest pause between two closes. With few connections, the drain ends before the plan's
@@ -15,7 +16,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// How often a drain checks whether the last connections have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long after a drain's time-out connections may take to deliver their last output and Close.
+/// How long after a drain's time-out connections may take to deliver their last output and Close, and the
+/// work of cancelled calls to end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the store may take to accept the last lifecycle events.
@@ -49,7 +51,7 @@ impl DrainPlan {
 }
 
 /// See [`Node::drain`](crate::Node::drain).
-pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
+pub(crate) async fn run(hub: &Hub, graces: &Graces, plan: DrainPlan) {
     let started = Instant::now();
     hub.local().start_drain();
     let connections = hub.local().connections();
@@ -60,19 +62,20 @@ pub(crate) async fn run(hub: &Hub, plan: DrainPlan) {
         connection.outbox.drain();
     }
     drop(connections);
-    none_left(hub, started + longest).await;
+    none_left(hub, graces, started + longest).await;
     for connection in hub.local().connections() {
         let close = CloseFrame::new(CloseCode::GOING_AWAY, "the node is shutting down; calls were cancelled");
         connection.outbox.close(close);
     }
-    none_left(hub, Instant::now() + FLUSH_TIMEOUT).await;
+    none_left(hub, graces, Instant::now() + FLUSH_TIMEOUT).await;
     // If the store does not accept the last events in time, another node reports them.
     let _ = tokio::join!(timeout(EVENTS_TIMEOUT, hub.flush_events()), hub.cluster().leave());
 }
 
-/// Waits until the node has no connections, but not longer than until the deadline.
-async fn none_left(hub: &Hub, deadline: Instant) {
-    while hub.local().connection_count() > 0 && Instant::now() < deadline {
+/// Waits until the node has no connections and no calls in their grace, but not longer than until the
+/// deadline.
+async fn none_left(hub: &Hub, graces: &Graces, deadline: Instant) {
+    while (hub.local().connection_count() > 0 || graces.are_held()) && Instant::now() < deadline {
         sleep(POLL_INTERVAL).await;
     }
 }
@@ -107,7 +110,7 @@ mod tests {
                 });
             }
             let started = Instant::now();
-            run(&hub, PLAN).await;
+            run(&hub, &Graces::default(), PLAN).await;
             idle.join_all().await;
             let longest = Duration::from_millis(longest);
             let elapsed = started.elapsed();

@@ -16,6 +16,7 @@ use roomcast_core::{
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::call::grace::Graces;
 use crate::error::CallError;
 use crate::metrics::Metrics;
 use crate::node::address::{Connection, Room, User};
@@ -60,6 +61,7 @@ struct Inner {
     options: RwLock<Arc<Options>>,
     metrics: Arc<Metrics>,
     addresses: Arc<Addresses>,
+    graces: Graces,
     failure: watch::Receiver<Option<NodeFailure>>,
 }
 
@@ -145,7 +147,8 @@ impl Node {
         tokio::spawn(run(Arc::clone(&hub), failed));
         let metrics = Metrics::new(options.max_connections);
         let addresses = Addresses::new(tokio::time::Instant::now().into_std());
-        Self { inner: Arc::new(Inner { hub, options: RwLock::new(Arc::new(options)), metrics, addresses, failure }) }
+        let (options, graces) = (RwLock::new(Arc::new(options)), Graces::default());
+        Self { inner: Arc::new(Inner { hub, options, metrics, addresses, graces, failure }) }
     }
 
     /// Waits until this node fails, and returns why. While the node works, this does not return. A
@@ -196,6 +199,10 @@ impl Node {
         options.outbound_memory = current.outbound_memory;
         self.metrics().set_max_connections(options.max_connections);
         *current = Arc::new(options);
+    }
+
+    pub(crate) fn graces(&self) -> &Graces {
+        &self.inner.graces
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -380,6 +387,8 @@ impl Node {
     /// * A connection with calls in flight is closed when these calls have ended.
     /// * At the plan's `timeout`, the remaining calls are cancelled and their connections are
     ///   closed.
+    /// * Work that holds a [`Grace`](crate::Grace) is waited for until the time-out, or for 2 s after
+    ///   it.
     ///
     /// This returns at most 3 s after the time-out.
     ///
@@ -387,7 +396,7 @@ impl Node {
     /// If you drop the future, connections that it has already begun to close still close, and the
     /// others stay open. To continue, call this again.
     pub async fn drain(&self, plan: DrainPlan) {
-        drain::run(self.hub(), plan).await;
+        drain::run(self.hub(), self.graces(), plan).await;
     }
 }
 
