@@ -13,15 +13,17 @@ use tracing::{Instrument, Span, debug_span, field};
 
 use crate::admission::{Admission, Admitted, Owner, Refusal, Slot};
 use crate::body::{BodyError, Reader};
+use crate::call::ServedCall;
 use crate::cancel_notices::CancelNotices;
 use crate::client::{HttpClient, InvalidCaCertificates, SendError, with_causes};
 use crate::failure::Failure;
-use crate::health::{Counted, Health, LoggedCall};
-use crate::in_flight::InFlight;
+use crate::grace::Graceful;
+use crate::health::{Counted, Health};
+use crate::in_flight::{InFlight, Sent};
 use crate::method;
 use crate::metrics::{BackendMetrics, Outcome};
 use crate::node_request::{NodeRequest, NodeRequestError, NodeResponse};
-use crate::options::BackendOptions;
+use crate::options::{BackendOptions, MAX_CANCEL_GRACE};
 use crate::request::{self, Parts, now_unix};
 use crate::response_error;
 use crate::stream::Format;
@@ -131,25 +133,17 @@ impl Backend {
         request::identify_client(Some(socket.id()), socket.user(), socket.identity().as_deref(), &mut headers)?;
 
         let slot = shared.slot(&shared.calls, Owner::Connection(socket.id())).await.map_err(|failure| failure.error)?;
-        // The node cancels the call at its deadline, if that is earlier.
-        let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(shared.options.timeout);
-        let parts = || Parts {
-            method,
-            headers: headers.clone(),
-            body: call.payload().clone(),
-            id: &id,
-            node,
-            timeout: time_left(),
-            timestamp: now_unix(),
-        };
         let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
-        let limits = Limits { timeout: shared.options.timeout, deadline: None, streams: shared.options.streams };
-        let logged = LoggedCall { id: &id, connection: socket.id(), user: socket.user().map(|user| &**user) };
-        let result = shared.exchange(&shared.calls, Some(slot), limits, method, parts, Some(logged)).await;
+        let (cancel, sent, backend) = (call.cancel().clone(), Sent::default(), self.clone());
+        let request = {
+            let sent = sent.clone();
+            Box::pin(async move { backend.0.serve(&call, &id, headers, slot, &sent).await })
+        };
+        let result = Graceful::new(request, cancel, sent, shared.options.cancel_grace.min(MAX_CANCEL_GRACE)).await;
         if let Some(watch) = watch {
             watch.disarm();
         }
-        result.map(|(_, body)| body).map_err(|failure| failure.error)
+        result
     }
 }
 
@@ -188,6 +182,41 @@ impl Shared {
         }
     }
 
+    /// Sends the request of a call, and reads the response.
+    async fn serve(
+        &self,
+        call: &CallContext,
+        id: &str,
+        headers: HeaderMap,
+        slot: Slot,
+        sent: &Sent,
+    ) -> Result<Bytes, CallError> {
+        let (socket, method) = (call.socket(), call.name());
+        // The node cancels the call at its deadline, if that is earlier.
+        let time_left = || call.deadline().saturating_duration_since(Instant::now()).min(self.options.timeout);
+        let parts = || Parts {
+            method,
+            headers: headers.clone(),
+            body: call.payload().clone(),
+            id,
+            node: socket.node().id(),
+            timeout: time_left(),
+            timestamp: now_unix(),
+        };
+        let limits = Limits { timeout: self.options.timeout, deadline: None, streams: self.options.streams };
+        let grace = (!self.options.cancel_grace.is_zero()).then(|| call.grace());
+        let served = ServedCall {
+            id,
+            connection: socket.id(),
+            user: socket.user().map(|user| &**user),
+            cancel: call.cancel(),
+            sent,
+            grace: grace.as_ref(),
+        };
+        let result = self.exchange(&self.calls, Some(slot), limits, method, parts, Some(served)).await;
+        result.map(|(_, body)| body).map_err(|failure| failure.error)
+    }
+
     /// Sends a request, and reads the response.
     async fn exchange<'a>(
         &self,
@@ -196,18 +225,18 @@ impl Shared {
         limits: Limits,
         method: &str,
         parts: impl Fn() -> Parts<'a>,
-        call: Option<LoggedCall<'_>>,
+        call: Option<ServedCall<'_>>,
     ) -> Result<(axum::http::response::Parts, Bytes), Failure> {
         let Limits { timeout, deadline, streams } = limits;
-        let exchange = lane.health.begin(slot)?;
+        let exchange = lane.health.begin(slot, call)?;
         let span = self.span(method);
-        let sent = tokio::time::timeout(timeout, self.send(&parts, &span)).instrument(span.clone()).await;
+        let sent = tokio::time::timeout(timeout, self.send(&parts, &span, call)).instrument(span.clone()).await;
         let (in_flight, response) = match sent {
             Ok(Ok(sent)) => sent,
-            Ok(Err(failure)) => return Err(exchange.end(&span, call, failure)),
+            Ok(Err(failure)) => return Err(exchange.end(&span, failure)),
             Err(_elapsed) => {
                 let message = format!("the backend did not respond within {timeout:?}");
-                return Err(exchange.end(&span, call, Failure::timeout(message)));
+                return Err(exchange.end(&span, Failure::timeout(message)));
             }
         };
         let (head, body) = response.into_parts();
@@ -219,10 +248,12 @@ impl Shared {
                 let (beginning, has_ended) = body.beginning(MAX_ERROR_BODY).await;
                 return Err(BodyOrStatus::Status(beginning, has_ended));
             }
-            let format = Format::of(&head.headers).filter(|_| streams);
+            let (format, max) = (Format::of(&head.headers).filter(|_| streams), self.options.max_response);
+            let received = || call.iter().for_each(ServedCall::item_received);
             let read = match format {
-                Some(format) => body.items(format, self.options.max_response).await,
-                None => body.whole(self.options.max_response).await,
+                Some(format) => body.items(format, max, received).await,
+                // A response without a stream is one Item.
+                None => body.whole(max).await.inspect(|_| received()),
             };
             read.map_err(BodyOrStatus::Body)
         };
@@ -244,9 +275,9 @@ impl Shared {
                 if has_ended {
                     in_flight.finish();
                 }
-                Err(exchange.end(&span, call, Failure { outcome, reason, error }))
+                Err(exchange.end(&span, Failure { outcome, reason, error }))
             }
-            Err(BodyOrStatus::Body(problem)) => Err(exchange.end(&span, call, self.of_body(problem))),
+            Err(BodyOrStatus::Body(problem)) => Err(exchange.end(&span, self.of_body(problem))),
         }
     }
 
@@ -255,16 +286,18 @@ impl Shared {
         &self,
         parts: &impl Fn() -> Parts<'a>,
         span: &Span,
+        call: Option<ServedCall<'_>>,
     ) -> Result<(InFlight, Response<Incoming>), Failure> {
+        let sent = call.map_or_else(Sent::default, |call| call.sent.clone());
         let mut is_retry = false;
         loop {
             let request = request::build(&self.options, parts(), span).map_err(Failure::not_sent)?;
-            let (request, in_flight) = InFlight::new(request);
+            let (request, in_flight) = InFlight::new(request, sent.clone());
             match self.client.send(request).await {
                 Ok(response) => return Ok((in_flight, response)),
                 Err(error) => {
                     let kind = SendError::from(&error);
-                    if is_retry || kind != SendError::NotExecuted {
+                    if is_retry || kind != SendError::NotExecuted || call.is_some_and(|call| call.is_cancelled()) {
                         let (outcome, reason) = (Outcome::of_send(&kind), with_causes(&error));
                         return Err(Failure { outcome, reason, error: kind.into() });
                     }

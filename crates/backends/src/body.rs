@@ -84,8 +84,8 @@ impl Reader {
     }
 
     /// Reads the Items of a stream, and joins them. In newline-delimited JSON, a line break follows
-    /// each Item, so that the result has the same format.
-    pub(crate) async fn items(&mut self, format: Format, max: usize) -> Result<Bytes, BodyError> {
+    /// each Item, so that the result has the same format. Calls `received` for each Item.
+    pub(crate) async fn items(&mut self, format: Format, max: usize, received: impl Fn()) -> Result<Bytes, BodyError> {
         let mut decoder = Decoder::new(format, max);
         let mut whole = Whole::new(max);
         loop {
@@ -102,6 +102,7 @@ impl Reader {
             while let Some(item) = next(is_last).map_err(BodyError::Stream)? {
                 match item {
                     Item::Data(data) => {
+                        received();
                         whole.add(&data)?;
                         if format == Format::Ndjson {
                             whole.add(b"\n")?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Span;
 
 use crate::client::{HttpClient, with_causes};
-use crate::in_flight::InFlight;
+use crate::in_flight::{InFlight, Sent};
 use crate::metrics::{CancelNoticeMetrics, NoticeOutcome};
 use crate::options::BackendOptions;
 use crate::request::{self, Parts};
@@ -109,7 +109,7 @@ impl CancelNotices {
             timestamp: request::now_unix(),
         };
         let request = request::build(&self.options, parts, &Span::none()).map_err(|error| error.to_string())?;
-        let (request, _in_flight) = InFlight::new(request);
+        let (request, _in_flight) = InFlight::new(request, Sent::default());
         let response = self.client.send(request).await.map_err(|error| with_causes(&error))?;
         match response.status() {
             status if status.is_success() => Ok(()),

@@ -140,7 +140,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::in_flight::{InFlight, RequestBody};
+    use crate::in_flight::{InFlight, RequestBody, Sent};
 
     /// Longer than any wait of these tests, on a busy machine, too.
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -163,7 +163,7 @@ mod tests {
 
         fn start(&self, body: Bytes) -> tokio::task::JoinHandle<u16> {
             let uri = format!("http://{}/echo", self.listener.local_addr().unwrap());
-            let (request, in_flight) = InFlight::new(Request::post(uri).body(body).unwrap());
+            let (request, in_flight) = InFlight::new(Request::post(uri).body(body).unwrap(), Sent::default());
             let response = self.client.request(request);
             tokio::spawn(async move {
                 let status = response.await.unwrap().status().as_u16();

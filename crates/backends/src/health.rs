@@ -6,13 +6,14 @@ use std::time::Instant;
 use axum::http::StatusCode;
 use parking_lot::Mutex;
 use roomcast::trace::context_of;
-use roomcast::{CallError, Code, ConnectionId};
+use roomcast::{CallError, Code};
 use serde_json::json;
 use tracing::Span;
 use tracing::field::display;
 
 use crate::admission::Slot;
 use crate::breaker::{self, Breaker, BreakerState, Pass};
+use crate::call::ServedCall;
 use crate::failure::Failure;
 use crate::metrics::{OneBackend, Outcome};
 
@@ -32,18 +33,22 @@ impl Health {
         Self { name: name.to_owned(), breaker, metrics, is_failing: AtomicBool::new(false) }
     }
 
-    /// Begins a request.
+    /// Begins a request, which may be for a call.
     ///
     /// # Errors
     /// Returns a failure if the breaker is open.
-    pub(crate) fn begin(&self, slot: Option<Slot>) -> Result<Exchange<'_>, Failure> {
+    pub(crate) fn begin<'a>(
+        &'a self,
+        slot: Option<Slot>,
+        call: Option<ServedCall<'a>>,
+    ) -> Result<Exchange<'a>, Failure> {
         let pass = self.breaker.lock().admit(Instant::now()).map_err(|wait| {
             self.metrics.count(Outcome::NotSent);
             let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
             Failure::not_sent(error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 })))
         })?;
         let in_flight = Counted::new(&self.metrics.in_flight);
-        Ok(Exchange { health: self, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
+        Ok(Exchange { health: self, call, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
     }
 }
 
@@ -62,6 +67,7 @@ impl Outcome {
 /// A request in flight. If it is dropped, its call was cancelled.
 pub(crate) struct Exchange<'a> {
     health: &'a Health,
+    call: Option<ServedCall<'a>>,
     pass: Pass,
     outcome: Outcome,
     _slot: Option<Slot>,
@@ -98,13 +104,26 @@ impl Exchange<'_> {
         }
     }
 
+    /// Returns whether the request has outlived its call. Then its result shows nothing about the backend,
+    /// which may have stopped the work.
+    fn is_cancelled(&self) -> bool {
+        self.call.is_some_and(|call| call.is_cancelled())
+    }
+
     pub(crate) fn succeed(mut self) {
+        if self.is_cancelled() {
+            return;
+        }
         self.outcome = Outcome::Ok;
         self.health.is_failing.store(false, Ordering::Relaxed);
     }
 
-    /// Ends with a failure, which is logged. `call` is what the request is for, if it is for a call.
-    pub(crate) fn end(mut self, span: &Span, call: Option<LoggedCall<'_>>, failure: Failure) -> Failure {
+    /// Ends with a failure, which is logged.
+    pub(crate) fn end(mut self, span: &Span, failure: Failure) -> Failure {
+        if self.is_cancelled() {
+            return failure;
+        }
+        let call = self.call;
         let Failure { outcome, reason, .. } = &failure;
         self.outcome = *outcome;
         span.record("error.type", outcome.as_str()).record("otel.status_code", "ERROR");
@@ -127,15 +146,6 @@ impl Exchange<'_> {
         }
         failure
     }
-}
-
-/// The call whose request a log line is about.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LoggedCall<'a> {
-    /// The id that the backend gets in `Roomcast-Call`.
-    pub(crate) id: &'a str,
-    pub(crate) connection: ConnectionId,
-    pub(crate) user: Option<&'a str>,
 }
 
 impl Drop for Exchange<'_> {

@@ -15,7 +15,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -79,6 +79,20 @@ impl Current {
     }
 }
 
+/// Whether a request may have reached the backend. Clones share the value.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, sent: bool) {
+        self.0.store(sent, Ordering::Release);
+    }
+}
+
 /// Held while a request is of interest. When it is dropped before the whole response has arrived,
 /// the connection closes.
 #[derive(Debug)]
@@ -86,13 +100,14 @@ impl Current {
 pub(crate) struct InFlight(Arc<OnceLock<Current>>);
 
 impl InFlight {
-    /// Prepares a request.
-    pub(crate) fn new(request: Request<Bytes>) -> (Request<RequestBody>, Self) {
+    /// Prepares a request, and sets whether it was sent.
+    pub(crate) fn new(request: Request<Bytes>, sent: Sent) -> (Request<RequestBody>, Self) {
+        sent.set(false);
         let current = Arc::new(OnceLock::new());
         let (head, bytes) = request.into_parts();
         let mut request = Request::from_parts(head, ());
         let connection = capture_connection(&mut request);
-        let body = RequestBody { bytes: Some(bytes), connection, current: Arc::clone(&current) };
+        let body = RequestBody { bytes: Some(bytes), connection, sent, current: Arc::clone(&current) };
         (request.map(|()| body), Self(current))
     }
 
@@ -117,18 +132,20 @@ pub(crate) struct RequestBody {
     /// `None` after hyper has taken it.
     bytes: Option<Bytes>,
     connection: CaptureConnection,
+    sent: Sent,
     current: Arc<OnceLock<Current>>,
 }
 
 impl RequestBody {
-    /// Marks the request as the current one of its connection. Connections without [`Usage`], such
-    /// as those over HTTP/2, have a cancellation of their own.
+    /// Marks the request as sent, and as the current one of its connection. Connections without
+    /// [`Usage`], such as those over HTTP/2, have a cancellation of their own.
     fn begin(&self) {
         if self.current.get().is_some() {
             return;
         }
         let mut extras = Extensions::new();
         if let Some(connection) = &*self.connection.connection_metadata() {
+            self.sent.set(true);
             connection.get_extras(&mut extras);
         }
         if let Some(usage) = extras.remove::<Arc<Usage>>() {

@@ -2,7 +2,8 @@
 //!
 //! A [`Backend`] is a [`Handler`](roomcast::Handler) of calls. It sends each call as a request, and
 //! answers it with the response. If the call is cancelled, so is the request: the connection over
-//! HTTP/1.1 closes, or the stream over HTTP/2 is reset.
+//! HTTP/1.1 closes, or the stream over HTTP/2 is reset. With
+//! [`cancel_grace`](BackendOptions::cancel_grace), this happens some time later.
 //!
 //! ```
 //! use roomcast::{Node, Options, Router};
@@ -24,9 +25,10 @@
 //!
 //! Reading order, from what does no I/O to what does: `options` → `method` → `request` and `signature`
 //! → `response_error` → `stream` → `breaker` → `admission` → `in_flight` and `connector` (requests
-//! that can be cancelled at any time) → `client` → `body` → `metrics` → `failure` → `health` →
-//! `cancel_notices` → `node_request` → `backend` (all of it). `hook_metrics` → `hooks` let a backend
-//! decide about what clients do. `events` delivers lifecycle events. `check` finds out whether a backend notices a cancellation.
+//! that can be cancelled at any time) → `client` → `body` → `metrics` → `failure` → `call` → `health` →
+//! `cancel_notices` and `grace` (what follows a cancellation) → `node_request` → `backend` (all of it).
+//! `hook_metrics` → `hooks` let a backend decide about what clients do. `events` delivers lifecycle events.
+//! `check` finds out whether a backend notices a cancellation.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(unnameable_types)]
@@ -35,12 +37,14 @@ mod admission;
 mod backend;
 mod body;
 mod breaker;
+mod call;
 mod cancel_notices;
 mod check;
 mod client;
 mod connector;
 mod events;
 mod failure;
+mod grace;
 mod health;
 mod hook_metrics;
 mod hooks;
@@ -63,5 +67,5 @@ pub use hook_metrics::HookMetrics;
 pub use hooks::Hook;
 pub use metrics::BackendMetrics;
 pub use node_request::{NodeRequest, NodeRequestError, NodeResponse};
-pub use options::{BackendOptions, BackendUrl, InvalidUrl};
+pub use options::{BackendOptions, BackendUrl, InvalidUrl, MAX_CANCEL_GRACE};
 pub use signature::{SecretError, SigningSecrets};

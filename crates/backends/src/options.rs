@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::signature::SigningSecrets;
 
+/// The longest [`cancel_grace`](BackendOptions::cancel_grace). A longer one counts as this one.
+pub const MAX_CANCEL_GRACE: Duration = Duration::from_secs(60);
+
 /// How a node calls a backend.
 ///
 /// ```
@@ -55,6 +58,9 @@ pub struct BackendOptions {
     /// that cannot see that a request has ended. The path must not be empty. `None`: there are no
     /// notices.
     pub cancel_url: Option<BackendUrl>,
+    /// How long a request goes on after its call was cancelled, so that the backend can finish. Until then,
+    /// the request keeps its slot. At most [`MAX_CANCEL_GRACE`]. By default 0: the request ends with the call.
+    pub cancel_grace: Duration,
     /// The secrets that sign requests. `None`: requests are not signed.
     pub signing_secrets: Option<SigningSecrets>,
 }
@@ -77,6 +83,7 @@ impl BackendOptions {
             headers: Vec::new(),
             forward: Vec::new(),
             cancel_url: None,
+            cancel_grace: Duration::ZERO,
             signing_secrets: None,
         }
     }

@@ -180,6 +180,10 @@ fn options(table: &BackendTable, config: &Config) -> Result<BackendOptions, (&'s
         }
         options.cancel_url = Some(url);
     }
+    if let Some(text) = &table.cancel_grace {
+        let problem = |allowed| ("cancel_grace", format!("cannot use {text:?}: {allowed}"));
+        options.cancel_grace = BackendTable::grace(text).map_err(problem)?;
+    }
     if let Some(path) = &table.ca_file {
         let pem = std::fs::read(path)
             .map_err(|error| ("ca_file", format!("cannot read {}: {}", path.display(), unreadable(&error))))?;

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::routing::post;
+use parking_lot::Mutex;
 use roomcast_testkit::Client;
+use serde_json::{Value, json};
 use support::{error_of, run, start_node, wait_for_values, wait_until, write_file};
 
 /// The status with which a node ends if its configuration is wrong.
@@ -88,6 +90,43 @@ async fn a_backend_answers_calls_and_stops_when_a_call_is_cancelled() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_reported_after_its_grace_with_what_its_backend_has_finished() {
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let (finished, events) = (Arc::new(Mutex::new(Some(finished))), Arc::<Mutex<Vec<Value>>>::default());
+    let received = Arc::clone(&events);
+    let slow = async move || {
+        let finished = finished.lock().take().expect("a single call");
+        finished.await.map_or("failed", |()| "finished")
+    };
+    let receive = async move |body: String| {
+        received.lock().extend(serde_json::from_str::<Vec<Value>>(&body).expect("a batch"));
+    };
+    let app = axum::Router::new().route("/chat.slow", post(slow)).route("/roomcast.events", post(receive));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let config = format!(
+        "[[backend]]\nname = \"chat\"\ncalls = [\"chat.*\"]\nurl = \"{url}\"\ncancel_grace = \"1m\"\n\n\
+         [hooks.events]\nbackend = \"chat\"\nkinds = [\"disconnected\", \"call.ended\"]\n"
+    );
+    let node = start_node(&["--config", &write_file("backends-grace.toml", &config)]).await;
+    let mut client = Client::connect(&node.url()).await.expect("it accepts");
+    client.start("chat.slow", "").await.expect("it is sent");
+    wait_for_values(&node, &[("roomcast_backend_requests_in_flight{backend=\"chat\"}", 1.0)]).await;
+    drop(client);
+    wait_until("the connection has ended", async || !events.lock().is_empty()).await;
+    finish.send(()).expect("the backend still works");
+    wait_until("the call is reported", async || events.lock().len() == 2).await;
+    let events = events.lock();
+    assert_eq!(events[0]["type"], "com.roomcast.connection.disconnected");
+    let data = &events[1]["data"];
+    assert_eq!(
+        (&data["connection"], &data["outcome"], &data["cause"], &data["late_items"]),
+        (&events[0]["data"]["connection"], &json!("cancelled"), &json!("lost"), &json!(1))
+    );
+}
+
 #[test]
 fn check_shows_the_backends() {
     let config = "[[backend]]\nname = \"chat\"\ncalls = [\"chat.*\", \"orders/**\"]\nurl = \"https://chat.internal/rpc/\"\nhttp2 = true\n";
@@ -107,6 +146,10 @@ fn a_wrong_table_is_reported_with_its_key_its_value_and_what_to_change() {
         (
             "cancel_url = \"http://chat\"",
             "backend.0.cancel_url: cannot use \"http://chat\": it must contain a path, such as /rpc/roomcast.cancel",
+        ),
+        (
+            "cancel_grace = \"61s\"",
+            "backend.0.cancel_grace: cannot use \"61s\": it must be a time of at most 1m, such as 0s, 500ms or 5s",
         ),
         ("queue_time = \"0s\"", "backend.0.queue_time: cannot use \"0s\": it must be a time over 0"),
         ("concurrency = 0", "backend.0.concurrency: cannot use 0: it must be a number from 1 to 65536"),

@@ -46,7 +46,7 @@ pub(crate) fn unending(parts: &'static [&'static str]) -> Body {
 }
 
 /// A body that only one task uses.
-struct SyncBody<B>(B);
+pub(crate) struct SyncBody<B>(pub(crate) B);
 
 impl<B: hyper::body::Body + Unpin> hyper::body::Body for SyncBody<B> {
     type Data = B::Data;

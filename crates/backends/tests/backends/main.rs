@@ -4,6 +4,7 @@
 
 mod broken;
 mod calls;
+mod cancel_grace;
 mod cancel_notices;
 mod connections;
 mod endings;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use roomcast::{EventKind, PatternError, RoomPatterns};
+use roomcast_backends::MAX_CANCEL_GRACE;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -59,6 +60,10 @@ pub(crate) struct BackendTable {
     /// URL that gets a notice of each cancelled call, for services that cannot see that a request has ended
     #[serde(default)]
     pub(crate) cancel_url: Option<String>,
+    /// How long a request goes on after its call was cancelled, so that the backend can finish; 0s by default, and at
+    /// most 1m
+    #[serde(default)]
+    pub(crate) cancel_grace: Option<String>,
     /// File with the secrets that sign requests, one in each line: whsec_ and the base64 of 24 to 64 bytes; without it,
     /// requests have no signature
     #[serde(default)]
@@ -82,6 +87,13 @@ impl BackendTable {
     /// Reads a time. The error completes the sentence "cannot use VALUE: ".
     pub(crate) fn time(text: &str) -> Result<Duration, String> {
         NonZeroTime::parse(text).map(NonZeroTime::get)
+    }
+
+    /// Reads the time for which the requests of cancelled calls go on. The error completes the sentence "cannot use
+    /// VALUE: ".
+    pub(crate) fn grace(text: &str) -> Result<Duration, String> {
+        let time = Duration::parse(text).ok().filter(|time| *time <= MAX_CANCEL_GRACE);
+        time.ok_or_else(|| "it must be a time of at most 1m, such as 0s, 500ms or 5s".to_owned())
     }
 
     /// Checks a number of calls. The error completes the sentence "cannot use VALUE: ".
