@@ -123,8 +123,7 @@ impl Backend {
         if !method::can_be_sent(method) {
             return Err(CallError::new(Code::NotFound, format!("the method {:?} does not exist", &**method)));
         }
-        let node = socket.node().id();
-        let id = new_id(node);
+        let id = new_id(socket.node().id());
         let mut headers = HeaderMap::new();
         if let Some(request) = call.request() {
             request::forward(&shared.options.forward, &request.headers, &mut headers);
@@ -133,7 +132,7 @@ impl Backend {
         request::identify_client(Some(socket.id()), socket.user(), socket.identity().as_deref(), &mut headers)?;
 
         let slot = shared.slot(&shared.calls, Owner::Connection(socket.id())).await.map_err(|failure| failure.error)?;
-        let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), node, &id));
+        let watch = shared.cancel_notices.as_ref().map(|notices| notices.watch(call.cancel(), socket.id(), &id));
         let (cancel, sent, backend) = (call.cancel().clone(), Sent::default(), self.clone());
         let request = {
             let sent = sent.clone();

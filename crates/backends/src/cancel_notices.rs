@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
-use roomcast::{Cancel, CancelCause, NodeId};
+use roomcast::{Cancel, CancelCause, ConnectionId, NodeId};
 use serde_json::json;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Span;
 
+use crate::admission::{Admission, Admitted, Owner, Slot};
 use crate::client::{HttpClient, with_causes};
 use crate::in_flight::{InFlight, Sent};
 use crate::metrics::{CancelNoticeMetrics, NoticeOutcome};
@@ -31,7 +31,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest time between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
-/// How many notices of a backend can be under way. Further ones are dropped and counted.
+/// How many notices of a backend can be under way, of which one connection has its share. Further ones are
+/// dropped and counted.
 const MAX_NOTICES: usize = 1024;
 
 /// Sends the notices of one backend.
@@ -42,7 +43,7 @@ pub(crate) struct CancelNotices {
     /// The last segment of `cancel_url`.
     name: String,
     client: HttpClient,
-    permits: Arc<Semaphore>,
+    admission: Arc<Admission>,
     metrics: CancelNoticeMetrics,
 }
 
@@ -55,25 +56,27 @@ impl CancelNotices {
     ) -> Option<Arc<Self>> {
         let (url, name) = options.cancel_url.as_ref()?.split_last()?;
         let options = BackendOptions { url, ..options.clone() };
-        let permits = Arc::new(Semaphore::new(MAX_NOTICES));
-        Some(Arc::new(Self { options, name, client: client.clone(), permits, metrics }))
+        // Nothing waits: a notice that is late is of no use.
+        let admission = Admission::new(MAX_NOTICES, 0);
+        Some(Arc::new(Self { options, name, client: client.clone(), admission, metrics }))
     }
 
     /// Sends a notice if the call is cancelled before [`Watch::disarm`].
-    pub(crate) fn watch(self: &Arc<Self>, cancel: &Cancel, node: NodeId, call: &str) -> Watch {
-        Watch(Some(Watched { notices: Arc::clone(self), cancel: cancel.clone(), node, call: call.to_owned() }))
+    pub(crate) fn watch(self: &Arc<Self>, cancel: &Cancel, connection: ConnectionId, call: &str) -> Watch {
+        Watch(Some(Watched { notices: Arc::clone(self), cancel: cancel.clone(), connection, call: call.to_owned() }))
     }
 
-    fn send(self: Arc<Self>, node: NodeId, call: String, cause: CancelCause) {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        match (permit, Handle::try_current()) {
-            (Ok(permit), Ok(runtime)) => drop(runtime.spawn(self.deliver(node, call, cause, permit))),
+    fn send(self: Arc<Self>, connection: ConnectionId, call: String, cause: CancelCause) {
+        match (self.admission.enter(Owner::Connection(connection)), Handle::try_current()) {
+            (Ok(Admitted::Now(slot)), Ok(runtime)) => {
+                drop(runtime.spawn(self.deliver(connection.node, call, cause, slot)));
+            }
             // There are too many, or the program ends.
             _ => self.metrics.count(NoticeOutcome::Dropped),
         }
     }
 
-    async fn deliver(self: Arc<Self>, node: NodeId, call: String, cause: CancelCause, _permit: OwnedSemaphorePermit) {
+    async fn deliver(self: Arc<Self>, node: NodeId, call: String, cause: CancelCause, _slot: Slot) {
         let backend = &*self.options.name;
         let (deadline, mut delay) = (Instant::now() + PATIENCE, FIRST_DELAY);
         loop {
@@ -127,7 +130,7 @@ pub(crate) struct Watch(Option<Watched>);
 struct Watched {
     notices: Arc<CancelNotices>,
     cancel: Cancel,
-    node: NodeId,
+    connection: ConnectionId,
     call: String,
 }
 
@@ -140,10 +143,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(Watched { notices, cancel, node, call }) = self.0.take()
+        if let Some(Watched { notices, cancel, connection, call }) = self.0.take()
             && let Some(cause) = cancel.cause()
         {
-            notices.send(node, call, cause);
+            notices.send(connection, call, cause);
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) enum NoticeOutcome {
     Delivered,
     /// The backend did not accept it in time.
     Failed,
-    /// Too many notices were under way.
+    /// Too many notices were under way, of the backend or of the connection.
     Dropped,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use hyper::{Response, StatusCode};
+use roomcast::testing;
 use serde_json::{Value, json};
 
 use crate::fixture::{Calls, PROTOCOLS, Server, wait_until, whole};
@@ -56,5 +57,28 @@ async fn a_cancelled_call_causes_a_signed_notice_that_is_repeated_until_it_is_ac
         assert_eq!(*NOTICES.lock().unwrap(), [notice.clone(), notice], "of the cancelled call alone");
         assert_eq!((notices("failed"), notices("dropped")), (0.0, 0.0));
         assert_eq!(calls.outcome("cancelled"), 1.0, "a notice is no call");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_has_at_most_an_eighth_of_the_notices_under_way() {
+    const SHARE: usize = 1024 / 8;
+    let server = Server::start(PROTOCOLS[0], |_| Box::pin(std::future::pending())).await;
+    let calls = Calls::to(server.address, PROTOCOLS[0], |options| {
+        options.cancel_url = Some(format!("http://{}/rpc/roomcast.cancel", server.address).parse().unwrap());
+        options.concurrency = 8 * (SHARE + 1);
+    })
+    .await;
+    let dropped = || calls.metric("roomcast_backend_cancel_notices_total", Some(("outcome", "dropped")));
+    for (count, expected) in [(SHARE + 1, 1.0), (1, 1.0)] {
+        let (mut client, _) = testing::connect(&calls.router).await.unwrap();
+        let before = server.started();
+        for _ in 0..count {
+            client.start("never", "").await;
+        }
+        wait_until(|| server.started() >= before + count).await;
+        drop(client);
+        wait_until(|| server.started() >= before + count + count.min(SHARE)).await;
+        wait_until(|| dropped() == expected).await;
     }
 }
