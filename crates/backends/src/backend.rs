@@ -156,8 +156,8 @@ impl Shared {
     /// Waits for a slot.
     async fn slot(&self, lane: &Lane, owner: Owner) -> Result<Slot, Failure> {
         let not_sent = |code: Code, message: &'static str| {
-            lane.health.metrics.count(Outcome::NotSent);
-            Failure::not_sent(CallError::new(code, message))
+            lane.health.metrics.count(Outcome::NoSlot);
+            Failure::not_sent(Outcome::NoSlot, CallError::new(code, message))
         };
         let mut place = match lane.admission.enter(owner) {
             Ok(Admitted::Now(slot)) => return Ok(slot),
@@ -290,7 +290,8 @@ impl Shared {
         let sent = call.map_or_else(Sent::default, |call| call.sent.clone());
         let mut is_retry = false;
         loop {
-            let request = request::build(&self.options, parts(), span).map_err(Failure::not_sent)?;
+            let request = request::build(&self.options, parts(), span)
+                .map_err(|error| Failure::not_sent(Outcome::Invalid, error))?;
             let (request, in_flight) = InFlight::new(request, sent.clone());
             match self.client.send(request).await {
                 Ok(response) => return Ok((in_flight, response)),

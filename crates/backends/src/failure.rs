@@ -16,8 +16,8 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The request was not sent.
-    pub(crate) fn not_sent(error: CallError) -> Self {
-        Self { outcome: Outcome::NotSent, reason: error.to_string(), error }
+    pub(crate) fn not_sent(outcome: Outcome, error: CallError) -> Self {
+        Self { outcome, reason: error.to_string(), error }
     }
 
     /// The backend did not respond or continue in time.

@@ -43,9 +43,10 @@ impl Health {
         call: Option<ServedCall<'a>>,
     ) -> Result<Exchange<'a>, Failure> {
         let pass = self.breaker.lock().admit(Instant::now()).map_err(|wait| {
-            self.metrics.count(Outcome::NotSent);
+            self.metrics.count(Outcome::BreakerOpen);
             let error = CallError::new(Code::Unavailable, "the backend fails, and is not called for now");
-            Failure::not_sent(error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 })))
+            let error = error.with_details(json!({ "retry_after_ms": wait.as_millis() as u64 }));
+            Failure::not_sent(Outcome::BreakerOpen, error)
         })?;
         let in_flight = Counted::new(&self.metrics.in_flight);
         Ok(Exchange { health: self, call, pass, outcome: Outcome::Cancelled, _slot: slot, _in_flight: in_flight })
@@ -59,7 +60,7 @@ impl Outcome {
             // A client may know how to make a backend respond with too much. The backend itself works.
             Self::Ok | Self::Rejected | Self::Invalid => breaker::Outcome::Success,
             Self::Failed | Self::Unreachable | Self::Timeout => breaker::Outcome::Failure,
-            Self::Cancelled | Self::NotSent => breaker::Outcome::Neither,
+            Self::Cancelled | Self::BreakerOpen | Self::NoSlot => breaker::Outcome::Neither,
         }
     }
 }

@@ -24,19 +24,21 @@ pub(crate) enum Outcome {
     Rejected,
     /// The backend responded with an error of its own.
     Failed,
-    /// The response is invalid or too large.
+    /// The request cannot be created, or the response is invalid or too large.
     Invalid,
     /// No connection, or it was lost.
     Unreachable,
     Timeout,
     /// The call ended first.
     Cancelled,
-    /// Nothing was sent, because the breaker is open or the queue is full.
-    NotSent,
+    /// Nothing was sent, because the circuit breaker is open.
+    BreakerOpen,
+    /// Nothing was sent, because the queue or a share of it is full, or no slot became free in time.
+    NoSlot,
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ok,
         Self::Rejected,
         Self::Failed,
@@ -44,7 +46,8 @@ impl Outcome {
         Self::Unreachable,
         Self::Timeout,
         Self::Cancelled,
-        Self::NotSent,
+        Self::BreakerOpen,
+        Self::NoSlot,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -56,7 +59,8 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
-            Self::NotSent => "not_sent",
+            Self::BreakerOpen => "breaker_open",
+            Self::NoSlot => "no_slot",
         }
     }
 }

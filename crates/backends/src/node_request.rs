@@ -64,7 +64,7 @@ impl From<Failure> for NodeRequestError {
     fn from(failure: Failure) -> Self {
         match failure.outcome {
             Outcome::Rejected => Self::Rejected(failure.error),
-            Outcome::NotSent => Self::NotSent(failure.error),
+            Outcome::BreakerOpen | Outcome::NoSlot => Self::NotSent(failure.error),
             _ => Self::Failed(failure.reason),
         }
     }

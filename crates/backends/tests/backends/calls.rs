@@ -185,7 +185,7 @@ async fn calls_beyond_the_slots_of_a_connection_wait_and_then_fail() {
     assert_eq!(calls.client.response(waits).await.unwrap_err().code, Code::Unavailable);
     calls.client.cancel(first).await;
     wait_until(|| server.live() == 1).await;
-    assert_eq!((server.started(), calls.outcome("not_sent")), (2, 2.0));
+    assert_eq!((server.started(), calls.outcome("no_slot"), calls.outcome("breaker_open")), (2, 2.0, 0.0));
     assert_eq!(calls.metric("roomcast_backend_calls_queued", None), 0.0);
 }
 
@@ -203,7 +203,10 @@ async fn a_backend_that_cannot_be_reached_is_not_called_after_20_failures() {
     let error = calls.client.call("a", "").await.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.details().unwrap()["retry_after_ms"].as_u64().unwrap() <= 5000);
-    assert_eq!((calls.outcome("unreachable"), calls.outcome("not_sent")), (20.0, 1.0));
+    assert_eq!(
+        (calls.outcome("unreachable"), calls.outcome("breaker_open"), calls.outcome("no_slot")),
+        (20.0, 1.0, 0.0)
+    );
     assert_eq!(calls.metric("roomcast_backend_breaker_open", None), 1.0);
 }
 
