@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::broker::contract::{self, Broker, BrokerError, BrokerStatus};
-use crate::broker::publication::Publish;
+use crate::broker::publication::{Position, Publish};
 use crate::cluster::operations::Cluster;
 use crate::events::metrics::EventMetrics;
 use crate::events::reporter::{EventOptions, Events};
@@ -99,8 +99,9 @@ impl Hub {
         &self.event_metrics
     }
 
-    /// Publishes an event to a room, on all nodes. The call itself fixes the event's place in the
-    /// room's order, before you await the result.
+    /// Publishes an event to a room, on all nodes, and returns the event's position, as
+    /// [`Broker::publish`] does. The call itself fixes the event's place in the room's order, before
+    /// you await the result.
     ///
     /// # Errors
     /// Returns [`PublishError`] if the broker did not accept the event, or if the payload is over
@@ -113,7 +114,7 @@ impl Hub {
         room: RoomName,
         event: Name,
         payload: Bytes,
-    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Position, PublishError>> + Send + use<> {
         let published_at = Instant::now();
         let span = trace::publish(&room, &event, payload.len());
         let trace = trace::context_of(&span);
@@ -124,7 +125,7 @@ impl Hub {
             let result = accepted.await;
             metrics.broker_publish_duration.observe(published_at.elapsed().as_secs_f64());
             match &result {
-                Ok(()) => metrics.published.inc(),
+                Ok(_) => metrics.published.inc(),
                 Err(error) => {
                     metrics.publish_failed.inc();
                     trace::failed(&span, error);
@@ -145,7 +146,7 @@ impl Hub {
     /// # Cancel safety
     /// As for [`publish`](Self::publish).
     pub async fn publish_to_user(&self, user: &UserId, event: Name, payload: Bytes) -> Result<(), PublishError> {
-        self.publish(RoomName::of_user(user), event, payload).await
+        self.publish(RoomName::of_user(user), event, payload).await.map(drop)
     }
 
     /// Delivers the broker's publications to members, and exchanges heartbeats and requests with

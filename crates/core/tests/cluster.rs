@@ -9,8 +9,8 @@ use bytes::Bytes;
 use common::{Client, Spy, event, options, room, user, within};
 use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, ConnectionId, HEARTBEAT_INTERVAL, Hub, HubOptions, JoinError,
-    MemoryBroker, MemoryBus, NODE_TIMEOUT, NodeId, Publication, Publish, REQUEST_TIMEOUT, RequestError, RoomName,
-    RoomsQuery,
+    MemoryBroker, MemoryBus, NODE_TIMEOUT, NodeId, Position, Publication, Publish, REQUEST_TIMEOUT, RequestError,
+    RoomName, RoomsQuery,
 };
 use roomcast_protocol::{CloseCode, CloseFrame, MAX_PAYLOAD};
 use tokio::sync::watch;
@@ -474,12 +474,12 @@ impl Holdable {
 }
 
 impl Broker for Holdable {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.queue.send(publish).expect("the task runs");
         let mut held = self.held.clone();
         Box::pin(async move {
             held.wait_for(|held| !held).await.expect("the test goes on");
-            Ok(())
+            Ok(Position::NONE)
         })
     }
 
@@ -512,7 +512,7 @@ struct Cuttable {
 }
 
 impl Broker for Cuttable {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         match *self.status.borrow() {
             BrokerStatus::Up => self.inner.publish(publish),
             BrokerStatus::Down => Box::pin(async { Err(BrokerError::Unavailable { reason: "it was cut".to_owned() }) }),

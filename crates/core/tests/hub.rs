@@ -88,7 +88,10 @@ fn when_leave_returns_nothing_is_queued_any_more() {
     for client in [&before, &behind] {
         client.connection.outbox.take_or_sleep(&mut VecDeque::new(), &Context::from_waker(&stop));
     }
-    assert_eq!(hub.publish(lobby.clone(), event("event"), "late".into()).now_or_never(), Some(Ok(())));
+    hub.publish(lobby.clone(), event("event"), "late".into())
+        .now_or_never()
+        .expect("an outcome")
+        .expect("there is place");
     thread::scope(|scope| {
         let running = scope.spawn(|| {
             let clock = common::clock();
@@ -473,7 +476,7 @@ struct Flood {
 }
 
 impl Broker for Flood {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.inner.publish(publish)
     }
 

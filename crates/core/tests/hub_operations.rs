@@ -129,7 +129,7 @@ impl<'a> World<'a> {
         let number: u64 = self.published.iter().sum();
         let payload = format!("{to:?} {number} {}", "-".repeat(padding)).into();
         let accepted = match to {
-            Target::Room(to) => now(self.hubs[hub].publish(name(to), event("event"), payload)),
+            Target::Room(to) => now(self.hubs[hub].publish(name(to), event("event"), payload)).map(drop),
             Target::User(to) => now(self.hubs[hub].publish_to_user(&user_id(to), event("event"), payload)),
         };
         accepted.expect("the broker has place");

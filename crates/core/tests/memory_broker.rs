@@ -83,7 +83,7 @@ fn publish(node: &MemoryBroker, room: &str, payload: Bytes) -> Result<(), Broker
     let room = RoomName::new(room).expect("a valid name");
     let event = check_event("event").expect("a valid name");
     let publish = Publish { origin: NodeId::random(), room, event, payload, published_at: Instant::now(), trace: None };
-    node.publish(publish).now_or_never().expect("a memory broker accepts or refuses at once")
+    node.publish(publish).now_or_never().expect("a memory broker accepts or refuses at once").map(drop)
 }
 
 /// What waits for the node's hub now.

@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use common::{Client, event, room, start_hub, user, within};
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, Hub, HubOptions, MemoryBroker, MemoryBus, NodeId, Publication,
-    Publish, RoomName, RoomsQuery,
+    BoxFuture, Broker, BrokerError, BrokerStatus, Hub, HubOptions, MemoryBroker, MemoryBus, NodeId, Position,
+    Publication, Publish, RoomName, RoomsQuery,
 };
 use roomcast_protocol::Name;
 use serde_json::{Value, json};
@@ -161,7 +161,7 @@ fn add_fields(value: &mut Value) {
 }
 
 impl Broker for AddsFields {
-    fn publish(&self, mut publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, mut publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         if publish.room.is_of_nodes() {
             let mut message = head(&publish.payload);
             add_fields(&mut message);

@@ -52,7 +52,8 @@ async fn ping(socket: Socket, payload: Bytes) -> Result<(), NotifyError> {
 }
 
 async fn broadcast(socket: Socket, payload: Bytes) -> Result<(), CallError> {
-    socket.node().room(MAIN_ROOM).publish("message", payload).await
+    socket.node().room(MAIN_ROOM).publish("message", payload).await?;
+    Ok(())
 }
 
 async fn my_ip(socket: Socket) -> Result<String, CallError> {

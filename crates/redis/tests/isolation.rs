@@ -32,7 +32,7 @@ async fn publish(broker: &RedisBroker, to: &RoomName, payload: impl Into<Bytes>)
     let event = check_event("event").expect("a valid name");
     let published =
         broker.publish(Publish { origin, room: to.clone(), event, payload: payload.into(), published_at, trace: None });
-    timeout(DEADLINE, published).await.expect("an answer")
+    timeout(DEADLINE, published).await.expect("an answer").map(drop)
 }
 
 /// The payloads of the next events.

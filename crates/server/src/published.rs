@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roomcast_core::{LocalConnection, PublishError, RoomName};
+use roomcast_core::{LocalConnection, Position, PublishError, RoomName};
 use roomcast_protocol::Name;
 use tracing::Level;
 
@@ -30,7 +30,7 @@ impl Published {
     }
 
     /// Logs the outcome of the publish.
-    pub(crate) fn log(&self, result: &Result<(), PublishError>) {
+    pub(crate) fn log(&self, result: &Result<Position, PublishError>) {
         let Self { publisher, room, event, bytes } = self;
         let (event, error) = (&**event, result.as_ref().err().map(tracing::field::display));
         match publisher {

@@ -16,7 +16,7 @@ use roomcast_core::{Broker, BrokerError, MAX_ROOM_NAME_LEN, RoomName};
 
 use bounds::{MEBIBYTE, bounded};
 use cluster::{Cluster, DEADLINE, EVENTS, room, text};
-use positions::{numbered, numbered_again};
+use positions::{numbered, numbered_again, returned, returned_unread};
 
 /// The number of publishers in the steps about order.
 const PUBLISHERS: usize = 3;
@@ -53,6 +53,8 @@ const PUBLISHERS: usize = 3;
 /// | an unsubscribed room's events stop | An event that is published while the node is not subscribed does not arrive. |
 /// | events are numbered | Positions are the same on all nodes, and offsets increase by one. |
 /// | a room that comes back is numbered on | After the last subscriber has left, offsets continue, or a larger epoch begins. |
+/// | a publish returns its event's position | Three nodes publish at the same time, without waiting, and each result is the position at which the event arrives. |
+/// | a publish that nobody receives returns a position | It is that before the next event, or none. |
 /// | rooms that no client can name work like others | Events in `node/…`, `nodes/…` and `user/…` arrive. |
 /// | rooms are independent | Events arrive in their own room, even if its name is a prefix of another name or matches it as a pattern. |
 /// | at most once, however often a node subscribes | No event arrives twice while a node leaves and subscribes again. |
@@ -83,6 +85,8 @@ pub async fn check(nodes: impl AsyncFn(usize) -> Vec<Arc<dyn Broker>>) {
     unsubscribed(Cluster::new("an unsubscribed room's events stop", nodes(2).await)).await;
     numbered(Cluster::new("events are numbered", nodes(2).await)).await;
     numbered_again(Cluster::new("a room that comes back is numbered on", nodes(2).await)).await;
+    returned(Cluster::new("a publish returns its event's position", nodes(3).await)).await;
+    returned_unread(Cluster::new("a publish that nobody receives returns a position", nodes(1).await)).await;
     internal_names(Cluster::new("rooms that no client can name work like others", nodes(2).await)).await;
     independent(Cluster::new("rooms are independent", nodes(3).await)).await;
     at_most_once(Cluster::new("at most once, however often a node subscribes", nodes(2).await)).await;

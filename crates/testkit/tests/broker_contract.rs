@@ -32,11 +32,27 @@ async fn epochs_that_count_down_are_found() {
     check_with_positions(|_, at| Position { epoch: u64::MAX - at.epoch, ..at }).await;
 }
 
+#[tokio::test]
+#[should_panic(expected = "a publish returns its event's position")]
+async fn a_publish_that_returns_another_event_s_position_is_found() {
+    check(|_, at| at, |at| Position { offset: at.offset / 2 * 2, ..at }).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a publish that nobody receives returns a position")]
+async fn a_position_that_no_event_can_have_is_found() {
+    check(|_, at| at, |at| if at == Position::NONE { Position { epoch: 1, offset: 1 } } else { at }).await;
+}
+
 /// Runs the suite on memory brokers whose positions are replaced: by the node's number and the right position.
 async fn check_with_positions(replace: fn(u64, Position) -> Position) {
+    check(replace, |at| at).await;
+}
+
+async fn check(replace: fn(u64, Position) -> Position, returned: fn(Position) -> Position) {
     broker_contract::check(async |count| {
         let bus = MemoryBus::new();
-        let broker = |node| Arc::new(Misnumbering { right: bus.attach(), node, replace }) as Arc<dyn Broker>;
+        let broker = |node| Arc::new(Misnumbering { right: bus.attach(), node, replace, returned }) as Arc<dyn Broker>;
         (0..count as u64).map(broker).collect()
     })
     .await;
@@ -48,11 +64,13 @@ struct Misnumbering {
     right: MemoryBroker,
     node: u64,
     replace: fn(u64, Position) -> Position,
+    returned: fn(Position) -> Position,
 }
 
 impl Broker for Misnumbering {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.right.publish(publish)
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
+        let (published, returned) = (self.right.publish(publish), self.returned);
+        Box::pin(async move { published.await.map(returned) })
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::broker::ledger::{Exchange, LedgerPage, MAX_LEDGER_RECORDS};
-use crate::broker::publication::{Publication, Publish};
+use crate::broker::publication::{Position, Publication, Publish};
 use crate::id::RoomName;
 
 /// A boxed future, which makes `dyn Broker` possible.
@@ -28,8 +28,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// * **A confirmed subscription is effective.** Every event accepted later is delivered.
 /// * **The publisher's own node receives its events, too,** in the same way as all others.
 /// * **At most once.** An event is never delivered twice.
-/// * **Numbered.** All nodes see an event at the same [`Position`](crate::Position). Within an
-///   epoch, the offsets of a room increase by one with each event.
+/// * **Numbered.** All nodes see an event at the same [`Position`], which its publish returns. Within
+///   an epoch, the offsets of a room increase by one with each event.
 /// * **Any room.** The broker carries every room, whatever its name. Besides clients' rooms, there
 ///   are the rooms through which nodes reach each other, whose names contain a `/`. Decode a name
 ///   with [`RoomName::from_wire`].
@@ -41,8 +41,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The guide "Write a broker" (`docs/guides/brokers.md`) explains how to keep these promises. It
 /// contains a complete broker, and the test that runs the contract suite.
 pub trait Broker: Send + Sync + fmt::Debug + 'static {
-    /// Publishes an event to a room, on all nodes. The payload is at most 64 MiB
-    /// ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)), because the node rejects a larger one.
+    /// Publishes an event to a room, on all nodes, and returns the position at which they see it.
+    /// The payload is at most 64 MiB ([`MAX_PAYLOAD`](roomcast_protocol::MAX_PAYLOAD)), because the
+    /// node rejects a larger one.
+    ///
+    /// If no node is subscribed and the broker keeps nothing of the room, the event has no position,
+    /// and this returns epoch 0 and offset 0. If the broker had to repeat the publish and no longer
+    /// knows where the event is, it returns a later position of the room, never an earlier one.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if the broker did not accept the event. After
@@ -50,7 +55,7 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Cancel safety
     /// Dropping the future does not withdraw the event.
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>>;
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>>;
 
     /// Starts to receive a room's events on this node. If the node is already subscribed to the
     /// room, this changes nothing.
@@ -113,7 +118,7 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
 /// Passes an event to a broker. Events with a payload over [`MAX_PAYLOAD`] are rejected before they
 /// reach it.
-pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+pub(crate) fn publish(broker: &dyn Broker, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
     match publish.payload.len() {
         size if size > MAX_PAYLOAD => Box::pin(ready(Err(BrokerError::TooLarge { size, max: MAX_PAYLOAD }))),
         _ => broker.publish(publish),

@@ -125,11 +125,11 @@ impl Bus {
         }
     }
 
-    fn publish(&mut self, from: usize, publish: Publish) -> Result<(), BrokerError> {
+    fn publish(&mut self, from: usize, publish: Publish) -> Result<Position, BrokerError> {
         if self.queues[from].is_closed() {
             return Err(BrokerError::Closed);
         }
-        let Some(room) = self.rooms.get_mut(&publish.room) else { return Ok(()) };
+        let Some(room) = self.rooms.get_mut(&publish.room) else { return Ok(Position::NONE) };
         let size = publish.size();
         // Either all nodes receive the event or none does. If only some received it, the others
         // would lose it unnoticed.
@@ -140,13 +140,14 @@ impl Bus {
             }
         }
         room.position.offset += 1;
-        let publication = publish.accepted(room.position);
+        let position = room.position;
+        let publication = publish.accepted(position);
         for node in &room.nodes {
             if let Some(place) = self.queues[*node].reserve(size) {
                 place.fill(publication.clone());
             }
         }
-        Ok(())
+        Ok(position)
     }
 }
 
@@ -205,7 +206,7 @@ impl Drop for MemoryBroker {
 }
 
 impl Broker for MemoryBroker {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         Box::pin(ready(self.bus.state.lock().publish(self.node, publish)))
     }
 

@@ -92,6 +92,18 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// The position of an event that has none, because the broker kept nothing of its room, and of a
+    /// room that has never had an event.
+    pub const NONE: Self = Self { epoch: 0, offset: 0 };
+
+    /// Returns the epoch as the HTTP API shows it: the number in lower-case hexadecimal, or an empty
+    /// text for epoch 0.
+    pub fn epoch_text(&self) -> String {
+        if self.epoch == 0 { String::new() } else { format!("{:x}", self.epoch) }
+    }
+}
+
 impl Publish {
     /// Returns the event's size in bytes, as queues count it.
     pub fn size(&self) -> usize {

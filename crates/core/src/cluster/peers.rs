@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use parking_lot::Mutex;
 use roomcast_protocol::Name;
 use thiserror::Error;
@@ -176,7 +176,7 @@ impl Peers {
     pub(crate) fn start_leaving(&self) -> BoxFuture<'static, Result<(), BrokerError>> {
         match self.has_left.swap(true, Ordering::AcqRel) {
             true => Box::pin(std::future::ready(Ok(()))),
-            false => self.send(RoomName::of_all_nodes(), &NodeMessage::Leave, &[]),
+            false => Box::pin(self.send(RoomName::of_all_nodes(), &NodeMessage::Leave, &[])),
         }
     }
 
@@ -187,12 +187,12 @@ impl Peers {
         room: RoomName,
         message: &NodeMessage,
         payload: &[u8],
-    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + Unpin + use<> {
         // The message itself is in the head.
         let (event, payload) = (Name::default(), message.encode(payload));
         let publish =
             Publish { origin: self.local.id(), room, event, payload, published_at: Instant::now(), trace: None };
-        contract::publish(&*self.broker, publish)
+        contract::publish(&*self.broker, publish).map_ok(drop)
     }
 
     /// Processes a message of another node. Returns the request in it, if it is one.

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use roomcast_core::{
     BoxFuture, Broker, BrokerError, BrokerStatus, Codec, ConnectionGuard, Hub, HubOptions, LocalConnection,
-    MemoryBroker, MemoryBus, Outgoing, Publication, Publish, RoomName, UserId, check_event,
+    MemoryBroker, MemoryBus, Outgoing, Position, Publication, Publish, RoomName, UserId, check_event,
 };
 use roomcast_protocol::{Frame, Name};
 use tokio::runtime::Runtime;
@@ -247,7 +247,7 @@ impl Spy {
 }
 
 impl Broker for Spy {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.inner.publish(publish)
     }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use fred::types::config::{Config, TlsConfig, TlsConnector};
 use parking_lot::Mutex;
 use roomcast_core::{
-    BoxFuture, Broker, BrokerError, BrokerStatus, EventRules, Exchange, LedgerPage, Publication, PublicationQueue,
-    Publish, RoomName,
+    BoxFuture, Broker, BrokerError, BrokerStatus, EventRules, Exchange, LedgerPage, Position, Publication,
+    PublicationQueue, Publish, RoomName,
 };
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
@@ -220,7 +220,7 @@ fn trusting(pem: &[u8]) -> Result<tokio_rustls::TlsConnector, RedisError> {
 }
 
 impl Broker for RedisBroker {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.publisher.publish(publish)
     }
 

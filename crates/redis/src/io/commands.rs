@@ -22,7 +22,8 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::state::attempts::{Attempt, Failed};
+use crate::state::attempts::Attempt;
+use crate::state::placement::Published;
 use crate::state::topology::Topology;
 
 /// The beginning of the error of a server that is not a master.
@@ -53,14 +54,6 @@ pub(crate) struct Script<'a> {
     pub(crate) digest: &'a str,
     pub(crate) keys: Vec<String>,
     pub(crate) arguments: Vec<Value>,
-}
-
-/// The reply of the publish script.
-#[derive(Debug, Default)]
-pub(crate) struct Published {
-    pub(crate) failed: Failed,
-    /// How many events left histories only because these had too many bytes.
-    pub(crate) dropped: u64,
 }
 
 /// The clients of servers and sentinels.
@@ -101,8 +94,11 @@ impl Commands {
     /// Runs the publish script on a server. If the slot belongs to another server, the error begins with `MOVED` or `ASK`.
     /// Returns within the attempt's time.
     pub(crate) async fn publish(&self, script: &Script<'_>, attempt: &Attempt) -> Result<Published, Error> {
-        let published = published(self.evaluate(script, attempt).await?)?;
-        if published.failed.values().any(|reason| reason.starts_with(READONLY)) {
+        let reply = self.evaluate(script, attempt).await?;
+        let unexpected = || Error::new(ErrorKind::Protocol, "unexpected reply to the publish script");
+        let published = reply.as_str().and_then(|reply| Published::parse(&reply)).ok_or_else(unexpected)?;
+        let mut failed = published.messages.iter().filter_map(|message| message.as_ref().err());
+        if failed.any(|reason| reason.starts_with(READONLY)) {
             self.reconnect(&attempt.server);
         }
         Ok(published)
@@ -250,22 +246,6 @@ fn client_in(clients: &Mutex<HashMap<Server, Connected>>, server: &Server, confi
     let task = client.connect();
     clients.insert(server.clone(), Connected { client: client.clone(), task });
     Ok(client)
-}
-
-/// Reads the reply of the publish script, in which places and reasons alternate. Places are counted
-/// from 1. The place 0 precedes a number of dropped events.
-fn published(answer: Value) -> Result<Published, Error> {
-    let unexpected = || Error::new(ErrorKind::Protocol, "unexpected reply to the publish script");
-    let mut published = Published::default();
-    for pair in answer.into_array().chunks_exact(2) {
-        match pair[0].as_usize().ok_or_else(unexpected)?.checked_sub(1) {
-            None => published.dropped += pair[1].as_u64().ok_or_else(unexpected)?,
-            Some(place) => {
-                published.failed.insert(place, pair[1].as_string().ok_or_else(unexpected)?);
-            }
-        }
-    }
-    Ok(published)
 }
 
 impl Script<'_> {

@@ -11,7 +11,7 @@ use fred::types::config::Server;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use roomcast_core::trace::{CONTINUED, continued};
-use roomcast_core::{BoxFuture, BrokerError, MAX_BATCH_BYTES, Publish, RoomName};
+use roomcast_core::{BoxFuture, BrokerError, MAX_BATCH_BYTES, Position, Publish, RoomName};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{Instrument, Span, debug_span};
@@ -22,6 +22,7 @@ use crate::options::{HistoryRules, Retention};
 use crate::state::attempts::{Attempts, Outcome, Step};
 use crate::state::keys::{Keys, PROBES};
 use crate::state::message::{EVENT_OVERHEAD, Encoder};
+use crate::state::placement::Place;
 use crate::state::publish_queue::{LaneKey, PublishQueue, Waiting, deadline_of};
 use crate::state::seal::Seal;
 use crate::state::stored::PUBLISH;
@@ -84,17 +85,17 @@ impl Publisher {
     }
 
     /// Accepts a publish, and gives it its place in the order.
-    pub(crate) fn publish(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    pub(crate) fn publish(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.accept(publish, false)
     }
 
     /// Like [`publish`](Self::publish), but also sends to a server that counts as down, in order to
     /// find out whether it is up again.
-    pub(crate) fn probe(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    pub(crate) fn probe(self: &Arc<Self>, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.accept(publish, true)
     }
 
-    fn accept(self: &Arc<Self>, publish: Publish, is_probe: bool) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn accept(self: &Arc<Self>, publish: Publish, is_probe: bool) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let pushed = self.queue.lock().push(publish, is_probe, Instant::now());
         match pushed {
             Ok((answered, new_lane)) => {
@@ -118,10 +119,10 @@ impl Publisher {
         loop {
             let next = self.queue.lock().next_batch(&lane, Instant::now());
             let Some(batch) = next else { return };
-            let (script, message_of) = self.script(&batch);
+            let (script, places) = self.script(&batch);
             let outcome = self.send(&batch, &script).instrument(batch_span(&batch)).await;
             drop(script);
-            self.queue.lock().settle(batch, &message_of, outcome);
+            self.queue.lock().settle(batch, &places, outcome);
         }
     }
 
@@ -141,7 +142,7 @@ impl Publisher {
                     let published = self.commands.publish(script, &attempt).await;
                     let ran = published.map(|published| {
                         self.metrics.history_dropped.inc_by(published.dropped);
-                        published.failed
+                        published.messages
                     });
                     attempts.on_result(ran, owner(), Instant::now())
                 }
@@ -157,11 +158,11 @@ impl Publisher {
     }
 
     /// Groups the events by room, because there is no order between rooms. The second result
-    /// contains the index of each event's message.
-    fn script(&self, batch: &[Waiting]) -> (Script<'_>, Vec<usize>) {
+    /// contains the place of each event.
+    fn script(&self, batch: &[Waiting]) -> (Script<'_>, Vec<Place>) {
         let mut messages: Vec<(&RoomName, Encoder)> = Vec::new();
         let mut open: HashMap<&RoomName, usize> = HashMap::new();
-        let mut message_of = Vec::with_capacity(batch.len());
+        let mut places = Vec::with_capacity(batch.len());
         for Waiting { number, publish, .. } in batch {
             let size = EVENT_OVERHEAD + publish.event.len() + publish.payload.len();
             let fits = |index: &usize| {
@@ -177,7 +178,7 @@ impl Publisher {
             if let Some(trace) = publish.trace.as_deref() {
                 messages[index].1.trace_last(*trace);
             }
-            message_of.push(index);
+            places.push(Place { message: index, event: messages[index].1.count - 1 });
         }
         let mut keys = Vec::with_capacity(messages.len() * 2);
         let mut arguments = Vec::with_capacity(3 + messages.len() * 7);
@@ -197,7 +198,7 @@ impl Publisher {
             arguments.extend([Value::Integer(kept.into()), millis(retention.age)]);
             arguments.push(Value::Bytes(encoder.finish(&channel, &self.seal)));
         }
-        (Script { text: PUBLISH, digest: &self.digest, keys, arguments }, message_of)
+        (Script { text: PUBLISH, digest: &self.digest, keys, arguments }, places)
     }
 
     fn retention_of(&self, room: &RoomName) -> Retention {

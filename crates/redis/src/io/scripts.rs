@@ -9,7 +9,7 @@ use roomcast_core::{BrokerError, RoomName};
 
 use crate::io::commands::{Commands, Script};
 use crate::io::publisher::Publisher;
-use crate::state::attempts::{Attempts, Failed, Step};
+use crate::state::attempts::{Attempts, Step};
 
 /// How long a script may take, with all attempts. Nodes repeat it.
 const DEADLINE: Duration = Duration::from_millis(1500);
@@ -36,7 +36,7 @@ impl Scripts {
             step = match step {
                 Step::Send(attempt) => {
                     last = self.commands.evaluate(script, &attempt).await;
-                    let ran = last.as_ref().map(|_| Failed::new()).map_err(Clone::clone);
+                    let ran = last.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
                     attempts.on_result(ran, owner(), Instant::now())
                 }
                 Step::Pause(time) => {

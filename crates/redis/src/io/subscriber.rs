@@ -247,7 +247,7 @@ impl Subscriber {
         let Due { probes, silent } = self.probes.due(servers.iter().filter(|known| known.owns), now);
         for probe in probes {
             let (room, published) = (probe.room.clone(), self.publisher.probe(probe));
-            self.publishing.push(Box::pin(async move { (room, published.await) }));
+            self.publishing.push(Box::pin(async move { (room, published.await.map(drop)) }));
         }
         for known in silent {
             self.shared.metrics.probes_lost.inc();

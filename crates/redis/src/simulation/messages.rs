@@ -30,7 +30,7 @@ fn send_sealed(encoder: Encoder, seal: &Seal) -> Bytes {
     let (kept, kept_ms, max_bytes, position_ms, unread_ms) = (0, 0, 0, 1, 1);
     let publish = PublishedMessage { origin, number, count, kept, kept_ms, max_bytes, position_ms, unread_ms, events };
     let moment = Moment { micros: 1_700_000_000_000_000, writer: "0" };
-    RoomKeys::default().publish(moment, &publish, true).expect("it is new")
+    RoomKeys::default().publish(moment, &publish, true).sent.expect("it is new")
 }
 
 fn decode(bytes: Bytes) -> Result<Message, DecodeError> {

@@ -9,14 +9,18 @@ use fred::error::{Error, ErrorKind};
 use fred::types::config::Server;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use roomcast_core::{BrokerError, NodeId, Publish, RoomName};
+use roomcast_core::{BrokerError, NodeId, Position, Publish, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::script::{Moment, PublishedMessage, RoomKeys};
-use crate::state::attempts::{Attempt, Attempts, Failed, Ran, Step};
+use crate::state::attempts::{Attempt, Attempts, Ran, Step};
+use crate::state::placement::Place;
 use crate::state::publish_queue::{Answered, DEADLINE, LaneKey, PublishQueue, Waiting, deadline_of};
 use crate::state::topology::Topology;
+
+/// When the only epoch of the room begins, in microseconds since 1970.
+const EPOCH: u64 = 1_700_000_000_000_000;
 
 /// The resolution of simulated time.
 const STEP: Duration = Duration::from_millis(10);
@@ -55,7 +59,9 @@ struct Way {
     queue: PublishQueue,
     lane: Option<LaneKey>,
     under_way: Option<UnderWay>,
-    asked: Vec<(Instant, Answered)>,
+    /// The publishes that wait, with their numbers and the times when they began.
+    asked: Vec<(u64, Instant, Answered)>,
+    numbers: u64,
     wire: VecDeque<Sent>,
     is_cut: bool,
     delay: Duration,
@@ -76,6 +82,7 @@ impl Way {
             lane: None,
             under_way: None,
             asked: Vec::new(),
+            numbers: 0,
             wire: VecDeque::new(),
             is_cut: false,
             delay: Duration::from_millis(1),
@@ -108,7 +115,8 @@ impl Way {
         };
         match self.queue.push(publish, is_probe, self.now) {
             Ok((answered, lane)) => {
-                self.asked.push((self.now, answered));
+                self.numbers += 1; // as the queue does
+                self.asked.push((self.numbers, self.now, answered));
                 self.lane = lane.or(self.lane.take());
             }
             Err(_) => self.refused += 1,
@@ -132,12 +140,13 @@ impl Way {
         {
             let ran = if sent.attempt.with_text || self.has_script {
                 self.has_script = true;
-                let moment = Moment { micros: 1_700_000_000_000_000, writer: "0" };
-                if self.room.publish(moment, &sent.publish, true).is_some() {
+                let moment = Moment { micros: EPOCH, writer: "0" };
+                let published = self.room.publish(moment, &sent.publish, true);
+                if published.sent.is_some() {
                     let first = sent.publish.number + 1 - sent.publish.count;
                     self.published.extend(first..=sent.publish.number);
                 }
-                Ok(Failed::new())
+                Ok(vec![Ok(published.placement)])
             } else {
                 Err(Error::new(ErrorKind::Unknown, "NOSCRIPT No matching script. Please use EVAL."))
             };
@@ -189,12 +198,12 @@ impl Way {
                     origin: 1,
                     number,
                     count: under_way.batch.len() as u64,
-                    kept: 0,
-                    kept_ms: 0,
-                    max_bytes: 0,
+                    kept: 100,
+                    kept_ms: u64::MAX / 2,
+                    max_bytes: u64::MAX / 16,
                     position_ms: u64::MAX / 2,
                     unread_ms: 0,
-                    events: Bytes::new(),
+                    events: number.to_string().into(),
                 };
                 (under_way.until, under_way.is_sent) = (self.now + attempt.time, true);
                 self.wire.push_back(Sent { at: self.now, attempt, publish, is_abandoned: false });
@@ -205,18 +214,25 @@ impl Way {
                 self.under_way = Some(under_way);
             }
             Step::Finish(outcome) => {
-                let message_of = vec![0; under_way.batch.len()];
-                self.queue.settle(under_way.batch, &message_of, outcome);
+                let places: Vec<_> =
+                    (0..under_way.batch.len() as u64).map(|event| Place { message: 0, event }).collect();
+                self.queue.settle(under_way.batch, &places, outcome);
             }
         }
     }
 
-    /// Checks that no caller waits for longer than is documented.
+    /// Checks that no caller waits for longer than is documented, and that each gets its event's
+    /// position.
     fn look(&mut self) {
-        let now = self.now;
-        self.asked.retain_mut(|(since, answered)| match answered.try_recv() {
-            Ok(answer) => {
-                assert!(!matches!(answer, Err(BrokerError::Closed)));
+        let (now, published) = (self.now, &self.published);
+        self.asked.retain_mut(|(number, since, answered)| match answered.try_recv() {
+            Ok(Ok(position)) => {
+                let offset = published.iter().position(|known| known == number).map(|index| index as u64 + 1);
+                assert_eq!(Some(position), offset.map(|offset| Position { epoch: EPOCH, offset }), "event {number}");
+                false
+            }
+            Ok(Err(error)) => {
+                assert!(error != BrokerError::Closed);
                 false
             }
             Err(TryRecvError::Empty) => {

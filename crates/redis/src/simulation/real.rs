@@ -16,6 +16,7 @@ use super::script::{Moment, PublishedMessage, RoomKeys};
 use crate::io::connection::{self, Credentials, Report};
 use crate::state::keys::Keys;
 use crate::state::message::Encoder;
+use crate::state::placement::{Placement, Published};
 use crate::state::resp::{Incoming, bytes_of, put_command, strings_of};
 use crate::state::seal::Seal;
 use crate::state::stored::{PUBLISH, READ_HISTORY, Stored};
@@ -65,6 +66,28 @@ async fn the_model_publishes_as_redis_does() {
     both.server.command(&["FLUSHALL"]).await;
     both.rooms.iter_mut().for_each(|(_, keys)| *keys = RoomKeys::default());
     both.publish(BEFORE[1]).await;
+}
+
+/// A repeated publish gets the positions of the first one as long as the history has them, wherever it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_finds_a_repeated_message_as_redis_does() {
+    const FOUND: Batch = &[(0, 3, 100, 30_000), (1, 2, 4, 30_000), (2, 2, 0, 0), (0, 2, 0, 0)];
+    const NEXT: Batch = &[(0, 1, 100, 30_000), (1, 1, 4, 30_000), (2, 1, 0, 0)];
+    let mut both = Both::start().await;
+    both.publish(FOUND).await;
+    let repeated = both.last.clone();
+    let mut found = Vec::new();
+    for _ in 0..7 {
+        both.last.clone_from(&repeated);
+        found.push(counts(&both.publish_again().await));
+        both.publish(NEXT).await;
+    }
+    // In the room that keeps 4 messages, the first one is trimmed at last.
+    assert_eq!((&found[0], &found[6]), (&vec![3, 2, 1, 1], &vec![3, 1, 1, 1]));
+    both.server.command(&["DEBUG", "CHANGE-REPL-ID"]).await;
+    both.publish(NEXT).await;
+    both.last = repeated;
+    assert_eq!(counts(&both.publish_again().await), [3, 1, 1, 1]);
 }
 
 /// A message with one event has about 80 bytes. If a history keeps 4 messages, its bytes are counted from the first
@@ -126,11 +149,8 @@ async fn a_room_that_redis_refuses_does_not_fail_others() {
     both.server.command(&["SET", &both.keys.history(&both.rooms[1].0), "not a list"]).await;
     let messages = vec![(0, both.message(&(0, 1, 100, 30_000))), (1, both.message(&(1, 1, 4, 30_000)))];
     let (reply, received) = both.run(&messages).await;
-    let BytesFrame::Array { data, .. } = reply else { panic!("{reply:?}") };
-    assert!(
-        matches!(&data[..], [BytesFrame::Number { data: 2, .. }, reason] if format!("{reason:?}").contains("WRONGTYPE")),
-        "{data:?}"
-    );
+    let [Ok(_), Err(error)] = &parse(reply).messages[..] else { panic!("one message fails") };
+    assert!(error.starts_with("WRONGTYPE"), "{error}");
     assert_eq!(received.len(), 1, "the other room's message is sent");
 }
 
@@ -199,14 +219,14 @@ impl Both {
         self.publish_again().await;
     }
 
-    /// Publishes the last batch again.
-    async fn publish_again(&mut self) {
+    /// Publishes the last batch again. Returns where its messages are.
+    async fn publish_again(&mut self) -> Vec<Placement> {
         let messages = self.last.clone();
         let info = self.server.command(&["INFO", "replication"]).await;
         let id = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
         let writer = id.trim()[..16].to_owned();
         let (reply, received) = self.run(&messages).await;
-        let (mut expected, mut dropped) = (Vec::new(), 0);
+        let (mut expected, mut placements, mut dropped) = (Vec::new(), Vec::new(), 0);
         for (room, publish) in messages {
             let is_subscribed = room < self.subscribed;
             let (name, keys) = &mut self.rooms[room];
@@ -215,15 +235,20 @@ impl Both {
             let real = self.server.command(&["GET", &self.keys.position(name)]).await;
             let micros = Stored::parse(real.as_bytes()).unwrap().epoch;
             let dropped_before = keys.dropped;
-            let sent = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);
+            let published = keys.publish(Moment { micros, writer: &writer }, &publish, is_subscribed);
+            placements.push(published.placement);
             dropped += keys.dropped - dropped_before;
-            expected.extend(sent.filter(|_| is_subscribed).map(|sent| (Bytes::from(self.keys.channel(name)), sent)));
+            expected.extend(
+                published.sent.filter(|_| is_subscribed).map(|sent| (Bytes::from(self.keys.channel(name)), sent)),
+            );
         }
         assert_eq!(received, expected, "what is sent");
-        assert_eq!(dropped_of(reply), dropped, "dropped events");
+        let expected = Published { messages: placements.iter().copied().map(Ok).collect(), dropped };
+        assert_eq!(parse(reply), expected);
         for room in 0..self.rooms.len() {
             self.compare(room).await;
         }
+        placements
     }
 
     /// Runs the script on the server. Returns its reply, and the messages that it sent.
@@ -282,14 +307,13 @@ impl Both {
     }
 }
 
-/// Returns how many events were dropped, according to the script's reply. Checks that no message failed.
-fn dropped_of(reply: BytesFrame) -> u64 {
-    let BytesFrame::Array { data, .. } = reply else { panic!("{reply:?}") };
-    let pair = |pair: &[BytesFrame]| match pair {
-        [BytesFrame::Number { data: 0, .. }, BytesFrame::Number { data, .. }] => data.cast_unsigned(),
-        _ => panic!("a message failed: {pair:?}"),
-    };
-    data.chunks(2).map(pair).sum()
+fn counts(placements: &[Placement]) -> Vec<u64> {
+    placements.iter().map(|placement| placement.count).collect()
+}
+
+fn parse(reply: BytesFrame) -> Published {
+    let bytes = bytes_of(reply).expect("a text");
+    Published::parse(std::str::from_utf8(&bytes).unwrap()).expect("the script's reply")
 }
 
 /// A connection that can subscribe and run any command.

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::state::placement::Placement;
+
 /// The script's arguments for a message.
 #[derive(Debug, Clone)]
 pub(super) struct PublishedMessage {
@@ -22,6 +24,15 @@ pub(super) struct PublishedMessage {
     pub(super) unread_ms: u64,
     /// The encoded events.
     pub(super) events: Bytes,
+}
+
+/// What a run of the script does with a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Where the script says that the events are.
+    pub(super) placement: Placement,
+    /// What is sent to the channel, unless the origin has published the message before.
+    pub(super) sent: Option<Bytes>,
 }
 
 /// The time and the server of a run of the script.
@@ -71,19 +82,13 @@ pub(super) struct RoomKeys {
 }
 
 impl RoomKeys {
-    /// Runs the script's loop once. Returns what is sent to the channel, or `None` if the origin
-    /// has already published the message.
-    pub(super) fn publish(
-        &mut self,
-        moment: Moment<'_>,
-        publish: &PublishedMessage,
-        is_subscribed: bool,
-    ) -> Option<Bytes> {
+    /// Runs the script's loop once.
+    pub(super) fn publish(&mut self, moment: Moment<'_>, publish: &PublishedMessage, is_subscribed: bool) -> Published {
         self.expire(moment.millis());
         if let Some(stored) = &self.position
             && stored.origins.iter().any(|(origin, last)| *origin == publish.origin && *last >= publish.number)
         {
-            return None;
+            return Published { placement: self.find(publish, stored), sent: None };
         }
         let stored = self.position.take();
         if stored.is_none() {
@@ -100,7 +105,7 @@ impl RoomKeys {
         origins.insert(0, (publish.origin, publish.number));
         let mut sent = format!("{epoch} {start} {first} {}\n", publish.count).into_bytes();
         sent.extend_from_slice(&publish.events);
-        let sent = Bytes::from(sent);
+        let (sent, placement) = (Bytes::from(sent), Placement { epoch, first, count: publish.count });
         if publish.kept > 0 {
             bytes = self.keep(&sent, publish, bytes.is_some());
             self.history_expires = moment.millis() + publish.kept_ms;
@@ -117,7 +122,17 @@ impl RoomKeys {
             origins,
             expires: moment.millis() + if is_read { publish.position_ms } else { publish.unread_ms },
         });
-        Some(sent)
+        Published { placement, sent: Some(sent) }
+    }
+
+    /// Returns where the events of a message are that was published before. Without it in the
+    /// history, returns the room's position.
+    fn find(&self, publish: &PublishedMessage, stored: &Position) -> Placement {
+        let in_history = self.history.iter().rev().filter(|_| publish.kept > 0).find_map(|message| {
+            let end = message.iter().position(|byte| *byte == b'\n').expect("a header");
+            (message[end + 1..] == publish.events).then(|| Placement::parse(&message[..end]).expect("a header"))
+        });
+        in_history.unwrap_or(Placement { epoch: stored.epoch, first: stored.offset, count: 1 })
     }
 
     /// Adds a message to the history, and trims the history. Returns the history's bytes, if they are

@@ -11,7 +11,7 @@ use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use redis_protocol::resp3::types::BytesFrame;
 use roomcast_core::RoomName;
 
-use super::script::{Moment, PublishedMessage, RoomKeys};
+use super::script::{Moment, Published, PublishedMessage, RoomKeys};
 use crate::state::keys::{Keys, SLOTS};
 use crate::state::resp::bytes_of;
 use crate::state::topology::Topology;
@@ -138,14 +138,13 @@ impl Servers {
 
     // === publishers ===
 
-    /// Runs the script. Returns whether the events were new, or an error if the room's slot is
-    /// being moved to another server.
+    /// Runs the script, or returns an error if the room's slot is being moved to another server.
     pub(super) fn publish(
         &mut self,
         room: &RoomName,
         publish: &PublishedMessage,
         accepted: impl Iterator<Item = usize>,
-    ) -> Result<bool, ()> {
+    ) -> Result<Published, ()> {
         if self.migrating.contains_key(&Keys::slot(room)) {
             return Err(());
         }
@@ -156,13 +155,14 @@ impl Servers {
         let moment = Moment { micros: self.micros, writer: &node.writer };
         let keys = node.data.entry(room.clone()).or_default();
         let subscriber = node.connection.as_mut().filter(|to| to.channels.contains(&channel));
-        let Some(sent) = keys.publish(moment, publish, subscriber.is_some()) else { return Ok(false) };
+        let published = keys.publish(moment, publish, subscriber.is_some());
+        let Some(sent) = published.sent.clone() else { return Ok(published) };
         keys.timeline.extend(accepted);
         node.past.push(node.data.clone());
         if let Some(connection) = subscriber {
             connection.output.push_back(push("smessage", &channel, blob(sent)));
         }
-        Ok(true)
+        Ok(published)
     }
 
     /// Returns a room's keys on its owner.

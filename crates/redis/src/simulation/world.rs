@@ -5,7 +5,7 @@ mod checks;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roomcast_core::{BrokerError, NodeId, RoomName};
+use roomcast_core::{BrokerError, NodeId, Position, RoomName};
 use roomcast_protocol::Name;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
@@ -65,6 +65,8 @@ pub(super) struct World {
     /// The last publish to each room by each origin.
     last: BTreeMap<(usize, u64), (u64, PublishedMessage, Vec<Event>)>,
     numbers: u64,
+    /// Where each event was accepted. It is accepted again if a server has lost it.
+    positions: BTreeMap<Event, Vec<Position>>,
     /// Whether a room was left.
     has_left: bool,
 }
@@ -107,6 +109,7 @@ impl World {
             accepted,
             last,
             numbers: 0,
+            positions: BTreeMap::new(),
             has_left: false,
         }
     }
@@ -203,9 +206,12 @@ impl World {
     fn publish_last(&mut self, room: usize, origin: u64) {
         let (_, publish, events) = &self.last[&(room, origin)];
         let places = self.accepted.len()..self.accepted.len() + events.len();
-        if self.servers.publish(&self.rooms[room].name, publish, places) == Ok(true) {
+        let Ok(published) = self.servers.publish(&self.rooms[room].name, publish, places) else { return };
+        let is_new = published.sent.is_some();
+        if is_new {
             self.accepted.extend(events.iter().map(|event| (room, *event)));
         }
+        self.check_placement(room, &events.clone(), published.placement, is_new);
     }
 
     // === the way between ===
@@ -351,7 +357,10 @@ impl World {
         for publish in self.subscriptions.take_events() {
             let room = self.rooms.iter_mut().find(|room| room.name == publish.room).expect("a room of this world");
             let number = std::str::from_utf8(&publish.payload).expect("a number").parse().expect("a number");
-            room.delivered.push((publish.origin.as_u64(), number));
+            let event = (publish.origin.as_u64(), number);
+            let accepted = self.positions.get(&event).is_some_and(|positions| positions.contains(&publish.position));
+            assert!(accepted, "{}: {event:?} came at {:?}, which no publish returned", room.name, publish.position);
+            room.delivered.push(event);
         }
         for room in &mut self.rooms {
             if let (None, Some(next)) = (room.base, self.subscriptions.reads_from(&room.name)) {

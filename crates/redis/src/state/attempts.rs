@@ -4,22 +4,19 @@
 //! If an error leaves open whether a batch was published, the batch is sent again. The script
 //! recognises its events by their numbers and publishes them only once.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use fred::error::{Error, ErrorKind};
 use fred::types::config::Server;
 
+use crate::state::placement::Placement;
 use crate::state::topology::Redirection;
 
 /// How long to wait before a batch is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The failed messages of a script by their index, with the reasons.
-pub(crate) type Failed = HashMap<usize, String>;
-
-/// The result of a script's run.
-pub(crate) type Ran = Result<Failed, Error>;
+/// The result of a script's run: for each message, where its events are, or why it failed.
+pub(crate) type Ran = Result<Vec<Result<Placement, String>>, Error>;
 
 /// The attempts to send one batch.
 #[derive(Debug)]
@@ -91,10 +88,13 @@ impl Attempts {
     /// Records the result of the attempt that [`next`](Self::next) returned.
     pub(crate) fn on_result(&mut self, ran: Ran, owner: Option<Server>, now: Instant) -> Step {
         let error = match ran {
-            Ok(failed) => match failed.values().find(|reason| begins_with_one_of(reason, &OF_THE_SERVER)) {
-                Some(reason) => Error::new(ErrorKind::Unknown, reason.clone()),
-                None => return Step::Finish(Outcome { server: self.asked.take(), result: Ok(failed) }),
-            },
+            Ok(messages) => {
+                let mut failed = messages.iter().filter_map(|message| message.as_ref().err());
+                match failed.find(|reason| begins_with_one_of(reason, &OF_THE_SERVER)) {
+                    Some(reason) => Error::new(ErrorKind::Unknown, reason.clone()),
+                    None => return Step::Finish(Outcome { server: self.asked.take(), result: Ok(messages) }),
+                }
+            }
             Err(error) => error,
         };
         if error.details().starts_with("NOSCRIPT") && !self.with_text {

@@ -17,7 +17,7 @@
 //!    meanwhile, and counts the lost ones.
 //!
 //! Read the modules in this order: `keys` (where a room is kept), `message` and `seal` (what is
-//! sent), `stored` (what Redis keeps), `publish_queue` and `attempts` (publishes), `position`
+//! sent), `stored` (what Redis keeps), `publish_queue`, `attempts` and `placement` (publishes), `position`
 //! (which events a reader has missed, and which it has already read), `room`, `resp` and `session`
 //! (the requests to a server, and its replies), `delivery` (what happens to messages),
 //! `subscriptions` (which rooms are read from which server), `probes` (which servers work).
@@ -28,6 +28,7 @@ pub(crate) mod delivery;
 pub(crate) mod extension;
 pub(crate) mod keys;
 pub(crate) mod message;
+pub(crate) mod placement;
 pub(crate) mod position;
 pub(crate) mod probes;
 pub(crate) mod publish_queue;

@@ -106,7 +106,7 @@ impl Reader {
     /// even if they are published again on a server that has lost them.
     pub(crate) fn on_subscribed(&mut self, stored: Option<Stored>) {
         let Some(Stored { epoch, offset, origins, .. }) = stored else {
-            self.at.get_or_insert(Position { epoch: 0, offset: 0 });
+            self.at.get_or_insert(Position::NONE);
             return;
         };
         // An event that arrived before this reply has already set the position. An event of an

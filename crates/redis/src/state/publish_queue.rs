@@ -16,11 +16,12 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use fred::types::config::Server;
-use roomcast_core::{BrokerError, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Publish, RoomName};
+use roomcast_core::{BrokerError, MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Position, Publish, RoomName};
 use tokio::sync::oneshot;
 
 use crate::state::attempts::{Outcome, is_of_the_server};
 use crate::state::keys::Keys;
+use crate::state::placement::Place;
 use crate::state::topology::Topology;
 
 /// How many messages between nodes may wait beyond [`MAX_WAITING_EVENTS`] and
@@ -48,7 +49,7 @@ const MIN_TRY: Duration = Duration::from_millis(500);
 pub(crate) type LaneKey = Option<RoomName>;
 
 /// The outcome of a publish, once it is available.
-pub(crate) type Answered = oneshot::Receiver<Result<(), BrokerError>>;
+pub(crate) type Answered = oneshot::Receiver<Result<Position, BrokerError>>;
 
 /// The publishes that wait, and the servers to which they are sent.
 #[derive(Default)]
@@ -72,7 +73,7 @@ pub(crate) struct Waiting {
     pub(crate) publish: Publish,
     deadline: Instant,
     is_probe: bool,
-    answer: oneshot::Sender<Result<(), BrokerError>>,
+    answer: oneshot::Sender<Result<Position, BrokerError>>,
 }
 
 impl PublishQueue {
@@ -138,8 +139,8 @@ impl PublishQueue {
     }
 
     /// Reports the outcomes of a batch's publishes, and records whether the server to which it was
-    /// sent last works. `message_of` contains the index of each event's message in the script.
-    pub(crate) fn settle(&mut self, batch: Vec<Waiting>, message_of: &[usize], outcome: Outcome) {
+    /// sent last works. `places` contains each event's place in the script.
+    pub(crate) fn settle(&mut self, batch: Vec<Waiting>, places: &[Place], outcome: Outcome) {
         if let Some(server) = outcome.server {
             match &outcome.result {
                 Ok(_) => drop(self.down.remove(&server)),
@@ -148,9 +149,13 @@ impl PublishQueue {
             }
         }
         let unavailable = |reason: &str| Err(BrokerError::Unavailable { reason: reason.to_owned() });
-        for (waiting, message) in batch.into_iter().zip(message_of) {
+        for (waiting, place) in batch.into_iter().zip(places) {
             let answer = match &outcome.result {
-                Ok(failed) => failed.get(message).map_or(Ok(()), |reason| unavailable(reason)),
+                Ok(messages) => match messages.get(place.message) {
+                    Some(Ok(placement)) => Ok(placement.position(place.event)),
+                    Some(Err(reason)) => unavailable(reason),
+                    None => unavailable("the reply to the publish script is too short"),
+                },
                 Err(error) => unavailable(error.details()),
             };
             self.answer(waiting, answer);
@@ -203,7 +208,7 @@ impl PublishQueue {
         reason.map_or(Ok(()), |reason| Err(BrokerError::Unavailable { reason }))
     }
 
-    fn answer(&mut self, waiting: Waiting, result: Result<(), BrokerError>) {
+    fn answer(&mut self, waiting: Waiting, result: Result<Position, BrokerError>) {
         self.waiting_events -= 1;
         self.waiting_bytes -= waiting.publish.size();
         // The caller may have stopped waiting for the outcome.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast_core::{BoxFuture, Hub, Right, RoomName};
+use roomcast_core::{BoxFuture, Hub, Position, Right, RoomName};
 use roomcast_protocol::Name;
 
 use crate::app::notifications::report;
 use crate::connection::context::ConnectionContext;
-use crate::connection::publish_share::{PublishShare, UnderWay};
+use crate::connection::publish_share::{PublishShare, Started};
 use crate::error::CallError;
 use crate::published::{Published, Publisher};
 
@@ -19,11 +19,12 @@ pub(crate) struct ClientEvent {
     pub(crate) payload: Bytes,
 }
 
-/// Publishes for a client's call, and waits until the broker has accepted the event.
-pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<(), CallError> {
+/// Publishes for a client's call, waits until the broker has accepted the event, and returns its
+/// position.
+pub(crate) async fn publish(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Position, CallError> {
     match start(context, hub, event).await? {
-        Some(under_way) => Ok(under_way.await?),
-        None => Ok(()),
+        Started::Accepted(position) => Ok(position),
+        Started::UnderWay(under_way) => Ok(under_way.await?),
     }
 }
 
@@ -36,17 +37,17 @@ pub(crate) async fn publish_unawaited(
     method: Name,
     event: ClientEvent,
 ) -> Result<(), CallError> {
-    if let Some(under_way) = start(context, hub, event).await? {
+    if let Started::UnderWay(under_way) = start(context, hub, event).await? {
         let context = Arc::clone(context);
         tokio::spawn(async move {
             let result = under_way.await;
-            report(&context, &method, result.map(|()| Bytes::new()).map_err(CallError::from));
+            report(&context, &method, result.map(|_| Bytes::new()).map_err(CallError::from));
         });
     }
     Ok(())
 }
 
-async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Option<UnderWay>, CallError> {
+async fn start(context: &ConnectionContext, hub: &Hub, event: ClientEvent) -> Result<Started, CallError> {
     let ClientEvent { room, event, payload } = event;
     let size = payload.len();
     let share = context.publish_share.get_or_init(|| Box::new(PublishShare::new()));

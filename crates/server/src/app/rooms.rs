@@ -224,7 +224,9 @@ impl<'a> RoomMessage<'a> {
                         rules.check_membership(&socket, &event.room)?;
                     }
                     match kind {
-                        MessageKind::Call => publishing::publish(context, hub, event).await?,
+                        MessageKind::Call => {
+                            publishing::publish(context, hub, event).await?;
+                        }
                         MessageKind::Notification(method) => {
                             publishing::publish_unawaited(context, hub, method, event).await?;
                         }

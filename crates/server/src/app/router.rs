@@ -57,7 +57,7 @@ use crate::node::handle::Node;
 ///         rows.await.unwrap_or_default().to_string()
 ///     })
 ///     .notify("say", async |socket: Socket, Text(text): Text| {
-///         socket.node().room("lobby").publish("said", text).await
+///         socket.node().room("lobby").publish("said", text).await.map(drop)
 ///     })
 ///     .on_connect(async |socket: Socket| socket.join("lobby").await)
 ///     .on_disconnect(async |socket: Socket, why: Disconnected| println!("{} left: {why}", socket.id()));

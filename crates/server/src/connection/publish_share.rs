@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use roomcast_core::{BoxFuture, PublishError};
+use roomcast_core::{BoxFuture, Position, PublishError};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
@@ -27,7 +27,7 @@ const MAX_PUBLISHES: u32 = 256;
 const PART: usize = SHARE / MAX_PUBLISHES as usize;
 
 /// A publish that has its place in the broker's order.
-type Publish = BoxFuture<'static, Result<(), PublishError>>;
+type Publish = BoxFuture<'static, Result<Position, PublishError>>;
 
 /// A connection's publishes that are under way.
 ///
@@ -47,7 +47,7 @@ impl PublishShare {
     }
 
     /// Waits until it is the publish's turn and the share has room for the payload, and then calls
-    /// `publish`. Returns `None` if the broker has already accepted the event.
+    /// `publish`.
     ///
     /// # Errors
     /// Returns the errors of `publish`, and those of the publish itself.
@@ -59,7 +59,7 @@ impl PublishShare {
         &self,
         payload: usize,
         publish: impl FnOnce() -> Result<Publish, E>,
-    ) -> Result<Option<UnderWay>, E> {
+    ) -> Result<Started, E> {
         // Unconstrained, because a flood would otherwise use up its task's budget here, and be
         // handled one event at a time.
         let _turn = unconstrained(self.turn.lock()).await;
@@ -67,14 +67,21 @@ impl PublishShare {
         let parts = unconstrained(Arc::clone(&self.parts).acquire_many_owned(parts(payload))).await.ok();
         let mut publish = publish()?;
         match (&mut publish).now_or_never() {
-            Some(result) => Ok(result.map(|()| None)?),
-            None => Ok(Some(UnderWay { inner: Some((publish, parts)) })),
+            Some(result) => Ok(Started::Accepted(result?)),
+            None => Ok(Started::UnderWay(UnderWay { inner: Some((publish, parts)) })),
         }
     }
 }
 
 fn parts(payload: usize) -> u32 {
     u32::try_from(payload.div_ceil(PART)).unwrap_or(u32::MAX).clamp(1, MAX_PUBLISHES)
+}
+
+/// A publish that has its place in the broker's order.
+pub(crate) enum Started {
+    /// The broker has accepted the event, at this position.
+    Accepted(Position),
+    UnderWay(UnderWay),
 }
 
 /// A publish that the broker has not accepted yet. It counts until then, even if its call was
@@ -85,7 +92,7 @@ pub(crate) struct UnderWay {
 }
 
 impl Future for UnderWay {
-    type Output = Result<(), PublishError>;
+    type Output = Result<Position, PublishError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some((publish, _)) = &mut self.inner else { return Poll::Pending };
@@ -121,7 +128,7 @@ mod tests {
 
     /// A publish that the broker accepts at once.
     fn accepted() -> Result<Publish, PublishError> {
-        Ok(Box::pin(ready(Ok(()))))
+        Ok(Box::pin(ready(Ok(Position::NONE))))
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roomcast_core::{
-    ConnectionDetails, ConnectionId, Hub, MAX_PATTERNS, Members, Reached, RoomName, Rule, UserId, check_event,
+    ConnectionDetails, ConnectionId, Hub, MAX_PATTERNS, Members, Position, Reached, RoomName, Rule, UserId, check_event,
 };
 use roomcast_protocol::{CloseCode, CloseFrame, Name};
 
@@ -33,7 +33,12 @@ pub struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Publishes an event to all members of the room, on all nodes.
+    /// Publishes an event to all members of the room, on all nodes, and returns the event's position
+    /// in the room.
+    ///
+    /// With Redis, the position is at or after the event if Redis did not reply in time and the
+    /// room's history does not contain the event. With the embedded broker, an event without members
+    /// has the position [`Position::NONE`].
     ///
     /// # Errors
     /// Fails with `INVALID_ARGUMENT` if the name of the room or event is invalid or the payload is
@@ -41,7 +46,7 @@ impl Room<'_> {
     ///
     /// # Cancel safety
     /// Dropping the future after its first poll does not withdraw the event.
-    pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<(), CallError> {
+    pub async fn publish(&self, event: &str, payload: impl IntoPayload) -> Result<Position, CallError> {
         let (room, event) = (RoomName::new(self.name)?, check_event(event)?);
         let payload = payload.into_payload()?;
         let published = Published::new(&Publisher::Server, &room, &event, payload.len());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use roomcast::{Broker, BrokerError, BrokerStatus, MemoryBroker, RoomName};
-use roomcast_core::{BoxFuture, Exchange, LedgerPage, Publication, Publish};
+use roomcast_core::{BoxFuture, Exchange, LedgerPage, Position, Publication, Publish};
 use tokio::sync::{oneshot, watch};
 
 /// What becomes of the stream of events.
@@ -76,7 +76,7 @@ impl TestBroker {
 }
 
 impl Broker for TestBroker {
-    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<(), BrokerError>> {
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Position, BrokerError>> {
         if !self.holds.load(Ordering::Acquire) || publish.room.starts_with("node") {
             return self.inner.publish(publish);
         }

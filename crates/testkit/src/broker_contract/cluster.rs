@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use roomcast_core::{BoxFuture, Broker, BrokerError, NodeId, Publication, Publish, RoomName, check_event};
+use roomcast_core::{BoxFuture, Broker, BrokerError, NodeId, Position, Publication, Publish, RoomName, check_event};
 
 /// No step waits longer than this for one thing.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Handle {
         room: &RoomName,
         event: &str,
         payload: impl Into<Bytes>,
-    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+    ) -> BoxFuture<'static, Result<Position, BrokerError>> {
         self.broker.publish(self.event(room, event, payload.into()))
     }
 
@@ -64,10 +64,10 @@ impl Handle {
         Publish { origin: self.origin, room, event, payload, published_at: Instant::now(), trace: None }
     }
 
-    pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) {
+    pub(super) async fn publish(&self, room: &RoomName, event: &str, payload: impl Into<Bytes>) -> Position {
         let accepted = self.start_publish(room, event, payload);
         let accepted = self.within("the outcome of a publish", accepted).await;
-        accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step));
+        accepted.unwrap_or_else(|error| panic!("{}: publishing to {room} failed: {error}", self.step))
     }
 
     pub(super) async fn subscribe(&self, room: &RoomName) {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Room, Servers, TICK_MS, World};
+use super::{Event, Room, Servers, TICK_MS, World};
+use crate::state::placement::Placement;
 
 impl World {
     /// Ends the faults, and lets more time pass than the node waits for anything.
@@ -17,6 +18,24 @@ impl World {
             self.pass(TICK_MS);
         }
         self.exchange_all();
+    }
+
+    /// Checks the positions that a publish returned. A repeated publish returns those of the first
+    /// one that Redis still has. If the history does not contain its message, it returns a position
+    /// at or after them.
+    pub(super) fn check_placement(&mut self, room: usize, events: &[Event], placement: Placement, is_new: bool) {
+        let room = &self.rooms[room].name;
+        let may_be_later = !is_new && self.servers.room(room).trimmed;
+        for (index, event) in events.iter().enumerate() {
+            let (returned, accepted) = (placement.position(index as u64), self.positions.entry(*event).or_default());
+            if is_new {
+                accepted.push(returned);
+            }
+            let first = accepted.last().expect("Redis recognises only what it has accepted");
+            let is_later = (returned.epoch, returned.offset) > (first.epoch, first.offset);
+            let is_right = returned == *first || (is_later && may_be_later && placement.count == 1);
+            assert!(is_right, "{room}: {event:?} was accepted at {first:?}, but its publish returned {returned:?}");
+        }
     }
 
     /// Returns the numbers of the events that were delivered.

@@ -18,15 +18,17 @@
 -- begins. Epochs are microseconds since 1970, so they grow. 'read' is 1 once a publish has found a subscriber.
 -- The origins come most recent first, each with the number of the last event that it published. An origin's numbers
 -- grow, so a message whose number is not larger was published before: its publisher missed the reply and tries again,
--- or gave up on it long ago. It is not published again.
+-- or gave up on it long ago. It is not published again. If it is in the history, the reply has its header from there.
 --
 -- The bytes of a history are counted from the first message that is so large that the history would have too many bytes
 -- if all its messages were as large. Until then, the limit of messages is sufficient, and counting would make each
 -- publish slower. The count ends with the history. A node that does not count puts its origin before the number, which
 -- ends the count, too.
 --
--- The reply: pairs of a failed message's place and the error. For each history that had too many bytes, it also has the
--- pair of 0 and how many events were dropped for that reason alone.
+-- The reply: a line for each message. A list would cost a publish 3 %. The line of a message that failed is '-' and the
+-- error. Otherwise, it is the message's header, '<epoch> <start> <first> <count>', and ' dropped <events>' if events
+-- were dropped only because the history had too many bytes. If a message was published before and is not in the history,
+-- its header is that of one event at the room's position, which is at or after the message.
 --
 -- Lua writes numbers with 14 digits, so offsets are exact up to 10^14. Epochs are larger and need
 -- '%.0f'.
@@ -61,7 +63,24 @@ local function publish(message)
     end
     if from then
       local published, less_recent = match(origins, '^(%d+)(.*)', to + 1)
-      if tonumber(published) >= tonumber(number) then return end
+      if tonumber(published) >= tonumber(number) then
+        -- From the newest message on, because a publisher tries again soon. The events have their numbers, so no other
+        -- message has the same ones.
+        local events, newer, page = ARGV[at + 6], 0, 1
+        while kept > 0 do
+          local messages = call('LRANGE', history, -newer - page, -newer - 1)
+          for index = #messages, 1, -1 do
+            local one = messages[index]
+            local _, header_end = find(one, '\n', 1, true)
+            if #one - header_end == #events and sub(one, header_end + 1) == events then
+              return sub(one, 1, header_end - 1)
+            end
+          end
+          if #messages < page then break end
+          newer, page = newer + page, page * 2
+        end
+        return epoch_and_start .. offset .. ' 1'
+      end
       origins = sub(origins, 1, from - 1) .. less_recent
     elseif #origins > MAX_ORIGINS_LENGTH then
       origins = match(origins, '^(.*) ') -- drops the least recent
@@ -81,7 +100,8 @@ local function publish(message)
     epoch_and_start = string.format('%.0f %.0f ', math.max(now, epoch + 1), first)
   end
 
-  local sent = epoch_and_start .. first .. ' ' .. count .. '\n' .. ARGV[at + 6]
+  local header = epoch_and_start .. first .. ' ' .. count
+  local sent = header .. '\n' .. ARGV[at + 6]
   -- The keys first, then the channel: if a step fails, nothing was sent at an offset that will be given
   -- again.
   if kept > 0 then
@@ -121,19 +141,14 @@ local function publish(message)
   if call('SPUBLISH', ARGV[at], sent) > 0 and is_read == '0' then
     store(position, epoch_and_start, last, '1', origins)
   end
-  return dropped
+  if dropped and dropped > 0 then return header .. ' dropped ' .. dropped end
+  return header
 end
 
 -- A failure in one room does not affect the others.
 local reply = {}
 for message = 1, #KEYS / 2 do
-  local ok, result = pcall(publish, message)
-  if not ok then
-    reply[#reply + 1] = message
-    reply[#reply + 1] = type(result) == 'table' and result.err or result
-  elseif result and result > 0 then
-    reply[#reply + 1] = 0
-    reply[#reply + 1] = result
-  end
+  local ok, line = pcall(publish, message)
+  reply[message] = ok and line or '-' .. (type(line) == 'table' and line.err or line)
 end
-return reply
+return table.concat(reply, '\n')
