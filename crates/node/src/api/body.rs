@@ -1,8 +1,27 @@
 //! The answers' bodies.
 
-use roomcast::{Members, NodeId, NodeInfo, Reached, Rooms};
+use roomcast::{Members, NodeId, NodeInfo, Position, Reached, Rooms};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+/// The place of an event in its room.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Position)]
+pub(crate) struct PositionBody {
+    /// The numbering that the offset belongs to; offsets of different epochs cannot be compared. It is empty if the event
+    /// has no position
+    #[schema(example = "60d21b4a3c9f7")]
+    epoch: String,
+    /// The number of the event in its room, which increases by one with each event
+    #[schema(example = 41)]
+    offset: u64,
+}
+
+impl From<Position> for PositionBody {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch_text(), offset: position.offset }
+    }
+}
 
 /// A room's members over the cluster.
 #[derive(Serialize, ToSchema)]

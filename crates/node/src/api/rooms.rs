@@ -7,7 +7,7 @@ use roomcast::{CallError, ConnectionId, Node, RoomsQuery};
 use serde::Deserialize;
 
 use crate::api::Failure;
-use crate::api::body::{MembersBody, RoomsBody};
+use crate::api::body::{MembersBody, PositionBody, RoomsBody};
 use crate::api::failure::{Always, Asking, Finding, Sending};
 use crate::api::request::{InPath, InQuery, Payload};
 
@@ -23,15 +23,14 @@ const MAX_PAGE: usize = 1000;
     tag = "rooms",
     params(("room" = String, Path, description = "The room's name"), ("event" = String, Path, description = "The event's name")),
     request_body(content = Payload, content_type = "application/octet-stream", description = "The event's payload: any bytes"),
-    responses((status = NO_CONTENT, description = "The broker accepted the event"), Always, Asking, Sending)
+    responses((status = OK, description = "The broker accepted the event, at this position", body = PositionBody), Always, Asking, Sending)
 )]
 pub(super) async fn publish(
     State(node): State<Node>,
     InPath((room, event)): InPath<(String, String)>,
     Payload(payload): Payload,
-) -> Result<StatusCode, Failure> {
-    node.room(&room).publish(&event, payload).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Json<PositionBody>, Failure> {
+    Ok(Json(node.room(&room).publish(&event, payload).await?.into()))
 }
 
 /// Which rooms to list.
