@@ -5,9 +5,10 @@
 //! [`TARGET`], [`INNER`] and [`CONTINUED`]. A subscriber that exports them, for example over
 //! OpenTelemetry, [installs](set_propagator) a [`Propagator`].
 //!
-//! Whether a trace is sampled is decided once, when its first span is built. A subscriber that does
-//! not build the spans of other traces therefore decides only about spans with the target
-//! [`TARGET`] that have no current span. It builds spans with the target [`INNER`] only within
+//! Whether a trace is sampled is decided once, by [`samples_next`], before its first span is built. A
+//! filter of `tracing-subscriber` could decide, too, but would not save the cost of the span, which the
+//! registry keeps even if all filters have disabled it. A subscriber therefore enables all spans with
+//! the targets [`TARGET`] and [`CONTINUED`]. It builds spans with the target [`INNER`] only within
 //! others: without a current span, they belong to an operation that is not sampled.
 
 use std::fmt::{Debug, Display};
@@ -19,7 +20,7 @@ use tracing::{Span, debug_span};
 
 use crate::id::{NodeId, RoomName};
 
-/// The target of spans that begin a trace or belong to the current span's trace.
+/// The target of spans that begin a trace. They exist only if it is sampled.
 pub const TARGET: &str = "roomcast::trace";
 
 /// The target of spans of what calls and requests do. They belong to the current span's trace.
@@ -125,6 +126,9 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// Connects spans to traces that cross processes.
 pub trait Propagator: Debug + Send + Sync {
+    /// Decides whether the trace that begins next is sampled.
+    fn samples_next(&self) -> bool;
+
     /// Returns a span's context if its trace is sampled.
     fn context_of(&self, span: &Span) -> Option<TraceContext>;
 
@@ -144,6 +148,12 @@ static PROPAGATOR: OnceLock<Box<dyn Propagator>> = OnceLock::new();
 /// Returns the propagator if the process already has one.
 pub fn set_propagator(propagator: Box<dyn Propagator>) -> Result<(), Box<dyn Propagator>> {
     PROPAGATOR.set(propagator)
+}
+
+/// Decides whether the trace that begins next is sampled. Call this before you build its first span.
+/// Without a propagator, the subscriber decides about each span.
+pub fn samples_next() -> bool {
+    PROPAGATOR.get().is_none_or(|propagator| propagator.samples_next())
 }
 
 /// Returns a span's context if its trace is sampled.

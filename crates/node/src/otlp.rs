@@ -1,6 +1,6 @@
 //! Traces: which spans are sampled, and their export over OTLP.
 //!
-//! `sampler` decides before a span is built, `queue` bounds the spans that wait, and `export` sends them. The exporter has a
+//! `sampler` decides before a trace's first span is built, `queue` bounds the spans that wait, and `export` sends them. The exporter has a
 //! runtime of its own, so a collector that is slow or down delays nothing else.
 
 mod export;
@@ -27,7 +27,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::NAME;
 use crate::otlp::propagation::OpenTelemetry;
 use crate::otlp::queue::{BoundedProcessor, SpanMetrics};
-use crate::otlp::sampler::SpanSampler;
+use crate::otlp::sampler::{SpanFilter, TraceSampler};
 
 /// How long the exiting process waits for its last spans to be exported.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -144,12 +144,12 @@ impl Traces {
             )
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::AlwaysOn) // the layer's filter has decided already
+            .with_sampler(Sampler::AlwaysOn) // no other spans are built
             .with_resource(resource)
             .with_span_processor(BoundedProcessor::new(exporter, metrics.clone()))
             .build();
         // It fails only if the process has another propagator.
-        let _ = roomcast::trace::set_propagator(Box::new(OpenTelemetry));
+        let _ = roomcast::trace::set_propagator(Box::new(OpenTelemetry::new(TraceSampler::new(options.ratio.0))));
         let layer = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer(NAME))
             .with_location(false)
@@ -157,7 +157,7 @@ impl Traces {
             .with_target(false)
             .with_tracked_inactivity(false)
             .with_context_activation(false)
-            .with_filter(SpanSampler::new(options.ratio.0));
+            .with_filter(SpanFilter);
         Ok((Self { provider, metrics, runtime: Some(runtime) }, layer))
     }
 

@@ -77,6 +77,7 @@ fn span(request: &Request, method: &str, route: &str) -> Span {
             state,
         ),
         Parent::NotSampled => Span::none(),
+        Parent::None if !trace::samples_next() => Span::none(),
         Parent::None => debug_span!(
             target: trace::TARGET, "api request", otel.name = format_args!("{method} {route}"),
             otel.kind = "server", otel.status_code = Empty, http.request.method = method, http.route = route,

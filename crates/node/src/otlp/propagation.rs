@@ -6,11 +6,25 @@ use roomcast::trace::Propagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use crate::otlp::sampler::TraceSampler;
+
 /// The contexts that the layer of `tracing-opentelemetry` keeps for spans.
 #[derive(Debug)]
-pub(crate) struct OpenTelemetry;
+pub(crate) struct OpenTelemetry {
+    sampler: TraceSampler,
+}
+
+impl OpenTelemetry {
+    pub(crate) fn new(sampler: TraceSampler) -> Self {
+        Self { sampler }
+    }
+}
 
 impl Propagator for OpenTelemetry {
+    fn samples_next(&self) -> bool {
+        self.sampler.samples_next()
+    }
+
     fn context_of(&self, span: &Span) -> Option<TraceContext> {
         let context = span.context();
         let context = context.span().span_context().clone();
@@ -43,13 +57,14 @@ mod tests {
     #[test]
     fn an_inner_span_has_the_state_of_its_trace() {
         let layer = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::default().tracer("test"));
+        let propagator = OpenTelemetry::new(TraceSampler::new(1.0));
         subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for (state, expected) in [("vendor=1,other=2", "vendor=1,other=2"), ("", ""), ("not a state", "")] {
                 let continued = debug_span!("continued");
-                OpenTelemetry.set_parent(&continued, TraceContext { trace: [1; 16], span: [2; 8] }, state);
+                propagator.set_parent(&continued, TraceContext { trace: [1; 16], span: [2; 8] }, state);
                 let inner = debug_span!(parent: &continued, "inner");
-                assert_eq!(OpenTelemetry.context_of(&inner).expect("it is sampled").trace, [1; 16]);
-                assert_eq!(OpenTelemetry.state_of(&inner), expected);
+                assert_eq!(propagator.context_of(&inner).expect("it is sampled").trace, [1; 16]);
+                assert_eq!(propagator.state_of(&inner), expected);
             }
         });
     }

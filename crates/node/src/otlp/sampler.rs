@@ -1,4 +1,4 @@
-//! Decides which spans are built.
+//! Decides which traces are sampled, and which spans belong to them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,38 +12,42 @@ use tracing_subscriber::registry::LookupSpan;
 /// 2^64 divided by the golden ratio. Multiples of it, modulo 2^64, are spread evenly.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Enables the spans of sampled traces. The decision is made when a trace begins: an operation that is not sampled has no
-/// span, so there is no current span for what it does. It costs one addition, and each inner span one look-up.
+/// Decides which traces are sampled. A decision costs one addition.
 #[derive(Debug)]
-pub(crate) struct SpanSampler {
+pub(crate) struct TraceSampler {
     /// Traces whose number is below this are sampled. `None` samples all.
     threshold: Option<u64>,
     next: AtomicU64,
 }
 
-impl SpanSampler {
+impl TraceSampler {
     /// Samples this part of all traces.
     pub(crate) fn new(ratio: f64) -> Self {
         let threshold = (ratio < 1.0).then_some((ratio * u64::MAX as f64) as u64);
         Self { threshold, next: AtomicU64::new(0) }
     }
 
-    fn samples_next(&self) -> bool {
+    /// Decides whether the trace that begins next is sampled.
+    pub(crate) fn samples_next(&self) -> bool {
         self.threshold.is_none_or(|threshold| self.next.fetch_add(STEP, Ordering::Relaxed) < threshold)
     }
 }
+
+/// Enables the spans of sampled traces. An operation that is not sampled has no span, so there is no current span for what
+/// it does.
+#[derive(Debug)]
+pub(crate) struct SpanFilter;
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && [TARGET, INNER, CONTINUED].contains(&metadata.target())
 }
 
-impl<S: Subscriber + for<'span> LookupSpan<'span>> Filter<S> for SpanSampler {
+impl<S: Subscriber + for<'span> LookupSpan<'span>> Filter<S> for SpanFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
         match metadata.target() {
             _ if !is_traced(metadata) => false,
-            CONTINUED => true,
             INNER => context.lookup_current().is_some(),
-            _ => context.lookup_current().is_some() || self.samples_next(),
+            _ => true,
         }
     }
 
@@ -63,7 +67,7 @@ mod tests {
     #[test]
     fn a_ratio_of_all_traces_is_sampled() {
         let sampled = |ratio| {
-            let sampler = SpanSampler::new(ratio);
+            let sampler = TraceSampler::new(ratio);
             (0..10_000).filter(|_| sampler.samples_next()).count()
         };
         assert_eq!((sampled(0.0), sampled(1.0)), (0, 10_000));

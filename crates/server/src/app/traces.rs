@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::request::Parts;
-use roomcast_core::trace::{CONTINUED, INNER, Parent, TARGET, context_of, continued, continued_with_state};
+use roomcast_core::trace::{
+    CONTINUED, INNER, Parent, TARGET, context_of, continued, continued_with_state, samples_next,
+};
 use roomcast_protocol::{CloseFrame, Name};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, debug_span};
@@ -39,6 +41,7 @@ pub(crate) fn connect(request: &Parts, peer: Option<SocketAddr>, options: &Optio
             state,
         ),
         Parent::NotSampled => Span::none(),
+        Parent::None if !samples_next() => Span::none(),
         Parent::None => debug_span!(
             target: TARGET, "connect", otel.kind = "server", otel.status_code = Empty, client.address = address,
             roomcast.connect.outcome = Empty, roomcast.connection.id = Empty, user.id = Empty,
@@ -88,6 +91,9 @@ pub(crate) fn disconnect(context: &ConnectionContext, end: &End) {
 
 /// Returns the span of a call, whose context the call keeps.
 pub(crate) fn call(context: &ConnectionContext, call: &Call, method: &Name) -> Span {
+    if !samples_next() {
+        return Span::none();
+    }
     let connection = &context.connection;
     let span = debug_span!(
         target: TARGET, "call", otel.name = call.method(), otel.kind = "server", otel.status_code = Empty,
@@ -101,6 +107,9 @@ pub(crate) fn call(context: &ConnectionContext, call: &Call, method: &Name) -> S
 
 /// Returns the span of a notification.
 pub(crate) fn notification(context: &ConnectionContext, event: &Name) -> Span {
+    if !samples_next() {
+        return Span::none();
+    }
     let connection = &context.connection;
     debug_span!(
         target: TARGET, "notification", otel.kind = "server", otel.status_code = Empty, roomcast.event = &**event,
