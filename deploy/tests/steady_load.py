@@ -12,15 +12,18 @@ an attack that stops the node once in each segment.
 import json
 import math
 import os
-import random
 import shlex
 import signal
-import socket
 import statistics
 import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "crates/node/tests/protocol"))
+
+from ports import free_ports  # noqa: E402, F401, for the tests
 
 # Reconnects and joins are too few for a p99.
 OPERATIONS = ("delivery", "publish", "call")
@@ -41,19 +44,6 @@ def program(variable):
     if not path or not Path(path).is_file():
         raise SystemExit(f"{variable} must be the path of the program, not {path!r}")
     return path
-
-
-def free_ports(count):
-    """Ports below the range from which systems take those of outgoing connections."""
-    ports = []
-    while len(ports) < count:
-        port = random.randrange(20_000, 32_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        ports = list(dict.fromkeys([*ports, port]))
-    return ports
 
 
 def preferred():

@@ -20,16 +20,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "crates/node/tests/protocol"))
 
 from client import Client, Request, Reset  # noqa: E402
+from ports import free_ports  # noqa: E402
 
 DEADLINE = 60
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Example:

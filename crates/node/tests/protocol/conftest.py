@@ -6,15 +6,14 @@
 
 import http.client
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from client import DEADLINE, Client
+from ports import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -28,20 +27,6 @@ def binary():
 def environment():
     """This process' environment without the options that a developer may have set for another node."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ROOMCAST_")}
-
-
-def free_ports(count):
-    """Ports below the range from which systems take those of outgoing connections, so that none is lost to one."""
-    ports = []
-    while len(ports) < count:
-        port = random.randrange(20_000, 32_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        if port not in ports:
-            ports.append(port)
-    return ports
 
 
 class Node:
