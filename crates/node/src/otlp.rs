@@ -1,7 +1,7 @@
 //! Traces: which spans are sampled, and their export over OTLP.
 //!
-//! `sampler` decides before a trace's first span is built, `queue` bounds the spans that wait, and `export` sends them. The exporter has a
-//! runtime of its own, so a collector that is slow or down delays nothing else.
+//! `sampler` decides before a trace's first span is built, `queue` bounds the spans that wait, and `export` sends them. The
+//! exporter has a runtime of its own, so a collector that is slow or down delays nothing else.
 
 mod export;
 mod propagation;
